@@ -1,0 +1,40 @@
+# make reproduce | test | lint | notebooks | sync | clean
+# PYTHON chooses the interpreter that .venv is made from; PROFILE is smoke, tiny or paper.
+PYTHON ?= python3.11
+PROFILE ?= tiny
+OUT ?= paper_figures/out/$(PROFILE)
+RUNS ?= runs
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.PHONY: reproduce test lint notebooks sync clean help
+
+help:
+	@sed -n 1,2p Makefile
+
+$(STAMP): constraints.txt pyproject.toml
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+reproduce: PROFILE := tiny
+reproduce: $(STAMP)
+	$(BIN)/python -m paper_figures.execute --profile tiny --out paper_figures/out/tiny --runs $(RUNS)
+
+notebooks: $(STAMP)
+	$(BIN)/python -m paper_figures.execute --profile $(PROFILE) --out $(OUT) --runs $(RUNS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+sync: $(STAMP)
+	$(BIN)/jupytext --sync notebooks/*.py
+
+clean:
+	rm -rf $(VENV) runs .runs paper_figures/out/smoke build *.egg-info

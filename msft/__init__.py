@@ -1,0 +1,43 @@
+"""msft: train a mixture, let every sub-dataset stop at its own time, and measure it as the paper does.
+
+    import msft
+    config = msft.RunConfig(method="msft", model="tiny-qwen2", mixture="tiny")
+    run = msft.run(config)          # trains; goes on with a run that was killed; reads a finished one
+    run.best.accuracy, run.history, run.flops, run.disk
+
+Names load when they are first used, so that importing msft stays fast.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "RunConfig": "config",
+    "run": "runs",
+    "Run": "runs",
+    "load_runs": "runs",
+    "load_mixture": "catalog",
+    "Mixture": "mixture",
+    "SubDataset": "mixture",
+    "Example": "prompts",
+    "training_text": "prompts",
+    "test_prompt": "prompts",
+    "score": "prompts",
+    "MsftError": "errors",
+}
+_MODULES = ("methods", "benchmarks", "generation", "tiny", "evaluation", "training", "config", "errors", "flops")
+
+__all__ = ["__version__", *_HOME, *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"msft.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"msft.{name}")
+    raise AttributeError(f"module 'msft' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

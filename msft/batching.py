@@ -1,0 +1,171 @@
+"""From examples to tensors: tokens and masks, the order of a run, batches under a token budget.
+
+The order is a pure function of (seed, stage, epoch, active sub-datasets), so a position in a run is one integer.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from msft.errors import ModelError
+from msft.prompts import Example, training_text
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised example: ids of prompt, completion and EOS; the loss starts at `start`."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def targets(self) -> int:
+        """Number of tokens in the loss."""
+        return len(self.ids) - self.start
+
+
+def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
+    """Tokens of the training texts, EOS added (protocol section 3).
+
+    Prompt and completion are tokenised as one text. A token that straddles the two, as where a tokenizer
+    merges the boundary space with '####', belongs to the completion: every token that carries a character of
+    the completion is in the loss, and none of the prompt alone.
+    """
+    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+        raise ModelError("the tokenizer must be a fast one with an EOS token; this one is not")
+    if not examples:
+        return []
+    pairs = [training_text(example) for example in examples]
+    encoded = tokenizer([prompt + completion for prompt, completion in pairs], return_offsets_mapping=True)
+    eos, rows = tokenizer.eos_token_id, []
+    for (prompt, _), ids, spans in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        if ids and ids[-1] == eos and spans[-1][0] == spans[-1][1]:
+            ids, spans = ids[:-1], spans[:-1]  # a tokenizer that adds EOS on its own
+        start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
+        # position 0 has nothing before it to be predicted from
+        rows.append(Tokens((*ids, eos), max(start, 1)))
+    return rows
+
+
+def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
+    """Weight of every target token of each example of a step, in the step's order.
+
+    A step's loss is the mean over groups of `group` examples of the mean over the group's target tokens
+    (protocol section 2), so a token weighs 1 / (target tokens of its group x groups of the step). The
+    weighted sum over tokens is that loss, whatever the shape the tensors are batched in.
+    """
+    groups = math.ceil(len(rows) / group)
+    weights = []
+    for first in range(0, len(rows), group):
+        members = rows[first : first + group]
+        total = sum(row.targets for row in members)
+        weights += [1.0 / (total * groups)] * len(members)
+    return weights
+
+
+def order(seed: int, stage: int, epoch: int, active: Sequence[str], indices: np.ndarray) -> np.ndarray:
+    """A permutation of example indices that depends on nothing but its arguments."""
+    return generator(seed, stage, epoch, *active).permutation(indices)
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """A random generator that is a pure function of its key."""
+    digest = hashlib.sha256("\x00".join(map(str, key)).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions grouped by length into batches of at most `budget` padded tokens, the longest first.
+
+    Raises nothing: a single example longer than the budget is a batch of its own.
+    """
+    ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for position in ranked:
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and longest * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one forward pass.
+
+    input_ids: [b, t], right-padded; rows, columns: [k] places whose logits predict a target;
+    targets: [k] token ids; weights: [k] loss weights; examples: [k] position in the step of each target.
+    """
+
+    input_ids: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    examples: torch.Tensor
+
+    def to(self, device) -> "Batch":
+        """The same batch on a device, without waiting for the copy."""
+        return Batch(*(getattr(self, f).to(device, non_blocking=True) for f in self.__dataclass_fields__))
+
+
+def make_batches(rows: Sequence[Tokens], group: int, budget: int, pad: int) -> list[Batch]:
+    """The forward passes of one step: padded tensors and exact loss weights."""
+    weights = loss_weights(rows, group)
+    batches = []
+    for positions in split_by_budget([len(row.ids) for row in rows], budget):
+        ids = np.full((len(positions), len(rows[positions[0]].ids)), pad, dtype=np.int64)
+        places, targets, scale, owner = [], [], [], []
+        for r, position in enumerate(positions):
+            row = rows[position]
+            ids[r, : len(row.ids)] = row.ids
+            places += [(r, column - 1) for column in range(row.start, len(row.ids))]
+            targets += row.ids[row.start :]
+            scale += [weights[position]] * row.targets
+            owner += [position] * row.targets
+        where = np.array(places, dtype=np.int64)
+        tensors = (ids, where[:, 0], where[:, 1], np.array(targets, dtype=np.int64))
+        batches.append(
+            Batch(
+                *(torch.from_numpy(np.ascontiguousarray(t)) for t in tensors),
+                torch.tensor(scale, dtype=torch.float32),
+                torch.tensor(owner),
+            )
+        )
+    return batches
+
+
+def quarter_ends(steps: int, evaluations: int) -> list[int]:
+    """After which step of an epoch each evaluation comes; the last at the epoch's end."""
+    return [math.ceil(steps * k / evaluations) for k in range(1, evaluations + 1)]
+
+
+def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int):
+    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long).
+
+    A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
+    left out and counted. Raises DataError where nothing of a part remains.
+    """
+    from dataclasses import replace
+
+    from msft.mixture import without_long
+    from msft.prompts import test_prompt
+
+    examples, subs = {}, []
+    for sub in mixture:
+        rows = tokenize(tokenizer, sub.train)
+        keep = [len(row.ids) <= max_tokens for row in rows]
+        examples[sub.name] = [row for row, k in zip(rows, keep, strict=True) if k]
+        sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
+        for part in ("test", "validation"):
+            prompts = [test_prompt(sub, example) for example in getattr(sub, part)]
+            lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]] if prompts else []
+            keep = [length <= max_prompt_tokens for length in lengths]
+            sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
+        subs.append(sub)
+    return examples, replace(mixture, sub_datasets=subs)

@@ -1,0 +1,123 @@
+"""RunConfig: the settings of one run; frozen, checked in full when made, hashed over what changes the result."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from msft import methods
+from msft.errors import ConfigError, together
+from msft.settings import check_values, setting
+
+# Table 5 and section 2 of the protocol; a model's own defaults (the tiny ones) may stand before these
+PAPER_SETTINGS = {
+    "learning_rate": 1e-5,
+    "batch_size": 64,
+    "precision": "bf16",
+    "max_new_tokens": 512,
+    "eval_batch_size": 64,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is determined by.
+
+    A None means the model's own default: the paper's value (Table 5), or that of the tiny models.
+    Raises ConfigError, which names every wrong setting at once.
+    """
+
+    method: str = setting("msft", "name of the training method; see `python -m msft methods`")
+    model: str = setting("tiny-qwen2", "tiny-qwen2, tiny-qwen3, tiny-olmo2, a hub id or a local folder")
+    mixture: str = setting("tiny", "tiny, tiny-21, paper-5, paper-10, paper-15, medmcqa-21 or a mixture YAML")
+    seed: int = setting(20, "seed of the data order", low=0, high=2**31 - 1)
+    params: dict = setting({}, "the method's own parameters")
+    select_on: str = setting(
+        "test", "what peaks and the best checkpoint are chosen on", choices=("test", "validation")
+    )
+    learning_rate: float | None = setting(None, "constant learning rate of Adam", low=0.0, high=10.0)
+    batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
+    loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
+    precision: str | None = setting(None, "of weights and Adam state", choices=("bf16", "fp32"))
+    max_tokens: int = setting(512, "tokens an example at most; longer ones are left out", low=8, high=131072)
+    max_prompt_tokens: int = setting(700, "tokens a five-shot prompt at most", low=8, high=131072)
+    max_new_tokens: int | None = setting(None, "tokens generated an item at most", low=1, high=131072)
+    evaluations_per_epoch: int = setting(4, "evaluations an epoch", low=1, high=1000)
+    eval_batch_size: int | None = setting(None, "items a forward pass of the evaluation", low=1, high=65536)
+    token_budget: int = setting(16384, "padded tokens a forward pass of training at most", low=16, high=2**24)
+    train_size: int | None = setting(None, "train examples a sub-dataset (paper mixtures)", low=1, high=10**7)
+    test_size: int | None = setting(None, "test examples a sub-dataset (paper mixtures)", low=1, high=10**7)
+    validation_size: int | None = setting(
+        None, "validation examples a sub-dataset (paper mixtures)", low=0, high=10**7
+    )
+    data_dir: str | None = setting(None, "folder in hub format that stands in for the hub", result=False)
+    revision: str | None = setting(None, "revision of the hub's data sets")
+    model_revision: str | None = setting(None, "revision of the hub's model")
+    trust_remote_code: bool = setting(False, "run the code that a hub model brings along")
+    methods_dir: str | None = setting(None, "a folder with methods of your own, one file each", result=False)
+    device: str | None = setting(None, "cpu, cuda, cuda:1, ...; None takes what is there", result=False)
+    save_share: float = setting(
+        0.05, "share of a run's time that saving its state may cost", low=0.0, high=1.0, result=False
+    )
+    keep_peaks: str = setting(
+        "memory", "where the peaks of a stage wait", choices=("memory", "disk"), result=False
+    )
+
+    def __post_init__(self):
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        clean, problems = check_values(RunConfig, given, "setting")
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
+        if "method" in clean and "params" in clean:
+            params, found = methods.check_params(clean["method"], clean["params"], clean.get("methods_dir"))
+            object.__setattr__(self, "params", params)
+            problems += found
+        for name in ("model", "mixture"):
+            if name in clean and not clean[name].strip():
+                problems.append(f"setting {name} is empty")
+        if problems:
+            raise ConfigError(together("the run cannot start with these settings:", problems))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping) -> "RunConfig":
+        """A config from a mapping such as a YAML file or flags; unknown names are errors."""
+        _, problems = check_values(cls, values, "setting")
+        if problems:
+            raise ConfigError(together("the run cannot start with these settings:", problems))
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "RunConfig":
+        """A config from a YAML file with the fields' names as keys."""
+        return cls.from_mapping(read_yaml(path))
+
+    def with_defaults(self, own: Mapping) -> "RunConfig":
+        """Every None that has a default filled in: the model's own first, then the paper's."""
+        filled = {**PAPER_SETTINGS, **own}
+        return dataclasses.replace(
+            self, **{name: value for name, value in filled.items() if getattr(self, name) is None}
+        )
+
+    def to_dict(self) -> dict:
+        """All settings as plain values."""
+        return dataclasses.asdict(self)
+
+    def fingerprint(self, *contents: str) -> str:
+        """Hash of the settings that change the result, and of the contents (data, model) given."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["result"]}
+        text = json.dumps([fields, contents], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The mapping in a YAML file; ConfigError where there is none."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a mapping of settings is needed, not a {type(values).__name__}")
+    return values

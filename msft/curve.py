@@ -1,0 +1,24 @@
+"""What a roll-out measured: the accuracy of every sub-dataset at every evaluation."""
+
+from collections.abc import Mapping
+
+
+class Curve(dict):
+    """{epoch: {sub-dataset: accuracy}} of one roll-out, epochs counted from its start.
+
+    stage: number of the roll-out.  offset: the paper's Ep. of its start.  points: all that was recorded.
+    """
+
+    def __init__(self, stage: int, offset: float, points: list[dict]):
+        super().__init__({point["epoch"]: point["selection"] for point in points})
+        self.stage, self.offset, self.points = stage, offset, points
+
+    def peak(self, task: str) -> float:
+        """Epoch of the earliest best accuracy of a sub-dataset."""
+        return max(sorted(self), key=lambda epoch: (self[epoch][task], -epoch))
+
+
+def overall(scores: Mapping[str, float], sizes: Mapping[str, int]) -> float:
+    """Accuracy over all items; with equal test sizes, the mean over sub-datasets."""
+    total = sum(sizes[task] for task in scores)
+    return sum(scores[task] * sizes[task] for task in scores) / total

@@ -1,0 +1,40 @@
+"""The errors that a user can cause: each names the thing, the allowed values and the mend."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class MsftError(Exception):
+    """Base of every error that msft raises on purpose."""
+
+
+class ConfigError(MsftError, ValueError):
+    """A setting is unknown, of the wrong type or out of bounds."""
+
+
+class DataError(MsftError, ValueError):
+    """A mixture file, a record or an example cannot be used as it is."""
+
+
+class ModelError(MsftError, ValueError):
+    """A model or tokenizer cannot be loaded or does not fit the run."""
+
+
+class RunError(MsftError, RuntimeError):
+    """A run directory cannot be used, or training cannot go on."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """' Did you mean ...?' for the closest allowed word, or '' when none is close."""
+    close = difflib.get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(what: str, word: object, allowed: Sequence[str]) -> str:
+    """One sentence for a name that is not among the allowed ones."""
+    return f"unknown {what} {word!r}.{nearest(str(word), allowed)} Allowed: {', '.join(allowed)}."
+
+
+def together(title: str, problems: Sequence[str]) -> str:
+    """All problems of one thing in one message, a line each."""
+    return "\n".join([title, *(f"  - {problem}" for problem in problems)])

@@ -1,0 +1,155 @@
+"""Five-shot evaluation through lm-eval, in process, on the live model (paper section 4.1).
+
+Tasks and requests are built once a run. The same tasks are written as files (`write_tasks`), with which the stock
+command gives the same answers from the saved checkpoint:
+
+    lm_eval --model hf --model_args pretrained=<run>/best --include_path <run>/tasks --tasks msft_run
+"""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from msft.generation import PrefixCachedLM
+from msft.mixture import Mixture, SubDataset
+from msft.prompts import SHOTS, Example, decided, shot_text, training_text
+from msft.tasks import scoring
+
+GROUP = "msft_run"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One sub-dataset at one evaluation.
+
+    accuracy: share of right answers, 0..1.  n: items.  tokens: question and generated tokens of all items,
+    the shared prefix not counted (what Table 7 counts).  outputs: the generated text of each item.
+    """
+
+    accuracy: float
+    n: int
+    tokens: int
+    outputs: list[str]
+    correct: list[bool]
+
+
+def task_name(sub_dataset: str) -> str:
+    """The lm-eval task name of a sub-dataset."""
+    return f"msft_{sub_dataset}"
+
+
+def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
+    """The lm-eval task of a sub-dataset, but for its data and its scorer."""
+    shots = []
+    for shot in sub.shots:
+        prompt = training_text(shot)[0]
+        shots.append({"prompt": prompt, "target": shot_text(shot)[len(prompt) :]})
+    return {
+        "task": task_name(sub.name),
+        "test_split": "test",
+        "output_type": "generate_until",
+        "num_fewshot": SHOTS,
+        "doc_to_text": "prompt",
+        "doc_to_target": "target",
+        "target_delimiter": "",
+        "fewshot_delimiter": "\n",
+        "fewshot_config": {"sampler": "first_n", "samples": shots},
+        "generation_kwargs": {"until": [], "max_gen_toks": max_new_tokens, "do_sample": False},
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1.0},
+    }
+
+
+def task_rows(examples: Sequence[Example]) -> list[dict]:
+    """The documents of a task."""
+    return [{"prompt": training_text(e)[0], "target": e.target, "answer": e.answer} for e in examples]
+
+
+def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
+    """Writes the mixture's test sets as lm-eval task files: YAML, JSONL and the scorer, nothing else needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(scoring.__file__, folder / "scoring.py")
+    for sub in mixture:
+        data = folder / f"{sub.name}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in task_rows(sub.test)), encoding="utf-8")
+        config = task_config(sub, max_new_tokens)
+        config |= {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data.resolve())}}}
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        # the tag that makes lm-eval call the scorer cannot be written by a safe dump
+        text += "process_results: !function scoring.process_results\n"
+        (folder / f"{sub.name}.yaml").write_text(text, encoding="utf-8")
+    group = {
+        "group": GROUP,
+        "task": [task_name(sub.name) for sub in mixture],
+        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": False}],
+    }
+    (folder / f"{GROUP}.yaml").write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
+
+
+def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int):
+    """An lm-eval task over examples of a sub-dataset, its requests built."""
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    rows = task_rows(examples)
+    config = task_config(sub, max_new_tokens)
+    config |= {"custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}}
+    config |= {"process_results": scoring.process_results}
+    with _quiet():
+        task = ConfigurableTask(config=config)
+        task.build_all_requests()
+    return task
+
+
+class Evaluator:
+    """The evaluation of a run: built once, called at every quarter epoch."""
+
+    def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
+        self.tasks = {sub.name: build_task(sub, getattr(sub, part), max_new_tokens) for sub in mixture}
+        self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
+        prefixes = {sub.name: self.tasks[sub.name].instances[0] for sub in mixture}
+        self._question_tokens = {}
+        for sub in mixture:
+            shots = prefixes[sub.name].args[0][: -len(training_text(getattr(sub, part)[0])[0])]
+            shared = len(self.lm.tok_encode(shots)) if shots else 0
+            lengths = [len(self.lm.tok_encode(i.args[0])) - shared for i in self.tasks[sub.name].instances]
+            self._question_tokens[sub.name] = sum(lengths)
+
+    def evaluate(self) -> dict[str, Scores]:
+        """Scores of every sub-dataset for the weights that the model has now."""
+        requests = [instance for task in self.tasks.values() for instance in task.instances]
+        self.lm.generated_tokens.clear()
+        texts = iter(self.lm.generate_until(requests))
+        results = {}
+        for name, task in self.tasks.items():
+            for instance in task.instances:
+                instance.resps = [next(texts)]
+            task.apply_filters()
+            answers = [instance.filtered_resps["none"] for instance in task.instances]
+            correct = [
+                task.process_results(i.doc, [text])["acc"] == 1.0
+                for i, text in zip(task.instances, answers, strict=True)
+            ]
+            tokens = self._question_tokens[name] + self.lm.generated_tokens.get(task_name(name), 0)
+            results[name] = Scores(sum(correct) / len(correct), len(correct), tokens, answers, correct)
+        return results
+
+
+@contextlib.contextmanager
+def _quiet():
+    """lm-eval draws a bar and logs a line a task while it builds; a run says what it does itself."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,47 @@
+"""Training and evaluation compute in FLOPs (paper, appendix F): 6 N D for training, 2 N D for a forward pass.
+
+N is the number of parameters, D the number of tokens. Tokens are those really trained and evaluated; as in Table 7
+the five-shot prefix that all items share is not counted, and sub-datasets that a stage does not train are counted
+in its evaluation once, at the point the run goes on from.
+"""
+
+from collections.abc import Iterable, Mapping
+
+TRAIN, FORWARD = 6, 2
+LOOK_AHEAD = 8  # 2 before, 4 backward, 2 after
+
+
+def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
+    """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total."""
+    tokens = {"train": 0, "evaluate": 0, "look_ahead": 0, "forward": 0}
+    for entry in entries:
+        if entry["kind"] != "roll_out":
+            continue
+        result = entry["result"]
+        tokens["train"] += result["trained_tokens"]
+        tokens["forward"] += result["forward_tokens"]
+        tokens["look_ahead"] += result["look_ahead_tokens"]
+        active = set(entry["arguments"]["active"])
+        tokens["evaluate"] += evaluated_tokens(result["points"], active)
+    flops = {
+        "train": float(TRAIN * parameters * tokens["train"] + FORWARD * parameters * tokens["forward"]),
+        "evaluate": float(FORWARD * parameters * tokens["evaluate"]),
+        "look_ahead": float(LOOK_AHEAD * parameters * tokens["look_ahead"]),
+    }
+    return {**flops, "total": sum(flops.values())}
+
+
+def evaluated_tokens(points: Iterable[Mapping], active: set[str]) -> int:
+    """Tokens of one roll-out's evaluations as the paper counts them.
+
+    Every trained sub-dataset at every evaluation but the start point, which the roll-out before has counted (the
+    first roll-out counts its own); the others once.
+    """
+    points = list(points)
+    total = 0
+    for place, point in enumerate(points):
+        for task, tokens in point["tokens"].items():
+            once = place == len(points) - 1
+            if (task in active and not point["reused"]) or (task not in active and once):
+                total += tokens
+    return total

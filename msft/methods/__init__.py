@@ -1,0 +1,68 @@
+"""The method zoo: one file a method, found by its file name.
+
+A method's file holds `Params`, a dataclass of its typed settings, and `run(trainer, params)`, which is
+written over the trainer's verbs and reads like the paper's algorithm. To add one, add a file, here or in a
+folder of your own (`methods_dir`).
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from msft.errors import ConfigError, unknown
+from msft.settings import check_values
+
+_HERE = Path(__file__).parent
+
+
+def _files(folder: str | None = None) -> dict[str, Path]:
+    own = sorted(Path(folder).glob("*.py")) if folder else []
+    files = {path.stem: path for path in [*sorted(_HERE.glob("*.py")), *own]}
+    return {name: path for name, path in sorted(files.items()) if not name.startswith("_")}
+
+
+def available(folder: str | None = None) -> list[str]:
+    """Names of the methods here and, where given, in a folder of the user's own."""
+    return list(_files(folder))
+
+
+def load(name: str, folder: str | None = None) -> ModuleType:
+    """The module of a method: `Params` and `run(trainer, params)`.
+
+    Raises ConfigError for a name that no file has, or a file that lacks one of the two.
+    """
+    files = _files(folder)
+    if name not in files:
+        raise ConfigError(unknown("method", name, list(files)))
+    path = files[name]
+    if path.parent == _HERE:
+        return importlib.import_module(f"msft.methods.{name}")
+    spec = importlib.util.spec_from_file_location(f"msft_user_method_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for part in ("Params", "run"):
+        if not hasattr(module, part):
+            raise ConfigError(f"method file {path} has no {part!r}; it needs Params and run(trainer, params)")
+    return module
+
+
+def check_params(name: str, values: Mapping, folder: str | None = None) -> tuple[dict, list[str]]:
+    """(all parameters of a method with defaults filled in, problems)."""
+    if folder is not None and not Path(folder).is_dir():
+        return {}, [f"methods_dir {folder!r} is no folder; give a folder of method files"]
+    try:
+        kind = load(name, folder).Params
+    except ConfigError as error:
+        return {}, [str(error)]
+    clean, problems = check_values(kind, values, f"parameter of {name}")
+    if problems:
+        return {}, problems
+    return vars(kind(**clean)).copy(), []
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _files():
+        return load(name)
+    raise AttributeError(f"module 'msft.methods' has no attribute {name!r}")

@@ -1,0 +1,58 @@
+"""The exact strings of the five-shot protocol: training text, test prompt, score (paper section 4.1).
+
+Everything here works on text alone; batching.py turns it into tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msft.tasks.scoring import decided, extract, score
+
+__all__ = ["Example", "SHOTS", "decided", "extract", "score", "shot_text", "shots_text", "target_text"]
+__all__ += ["test_prompt", "training_text"]
+
+SHOTS = 5
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with what the model is trained to say and what is scored.
+
+    question: the rendered question, options included, without 'Q: '.
+    target: the text to learn, '#### answer' or 'rationale #### answer'.
+    answer: the gold answer that `score` compares with.
+    """
+
+    question: str
+    target: str
+    answer: str
+
+
+def target_text(answer: str, rationale: str | None = None) -> str:
+    """'#### answer', behind the rationale where there is one."""
+    return f"#### {answer}" if not rationale else f"{rationale} #### {answer}"
+
+
+def training_text(example: Example) -> tuple[str, str]:
+    """(prompt, completion) of one training example; the loss is on the completion and EOS only."""
+    return f"Q: {example.question}\nA: ", example.target
+
+
+def shot_text(example: Example) -> str:
+    """A shot: the training text, with a dot after an answer that stands alone ('#### C.')."""
+    prompt, completion = training_text(example)
+    alone = completion.startswith("####")
+    return prompt + completion + ("." if alone and not completion.endswith(".") else "")
+
+
+def shots_text(shots: Sequence[Example]) -> str:
+    """The five shots, each closed by one newline: the prefix that all items of a sub-dataset share."""
+    return "".join(shot_text(shot) + "\n" for shot in shots)
+
+
+def test_prompt(sub_dataset, example: Example) -> str:
+    """The exact five-shot prompt of one test item, trailing space included."""
+    return shots_text(sub_dataset.shots) + training_text(example)[0]
+
+
+test_prompt.__test__ = False  # pytest would collect the name

@@ -1,0 +1,67 @@
+"""What a roll-out trains when: the order of examples, and what a method may hear and choose on the way.
+
+A schedule is random access: `batch(epoch, step)` depends on nothing but its arguments and the schedule's state, so
+a run that goes on in the middle of an epoch trains what it would have trained.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from msft.batching import order
+
+
+class Schedule:
+    """Base: full passes over `indices`, shuffled every epoch. Methods override what they need."""
+
+    hears = False  # whether `hear` wants the loss of every trained example
+
+    def __init__(self):
+        self.notes: list[dict] = []
+
+    def start(self, trainer, active: Sequence[str]) -> None:
+        """Called before the first step; the trainer's stage is set."""
+        self.trainer, self.active = trainer, list(active)
+        self.indices = np.array([i for i, task in enumerate(trainer.owners) if task in set(active)], dtype=np.int64)
+        self._cached: tuple[int, np.ndarray] | None = None
+
+    def examples(self, epoch: int) -> np.ndarray:
+        """Indices of the examples of an epoch, in a fixed order that `batch` shuffles."""
+        return self.indices
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._cached is None or self._cached[0] != epoch:
+            trainer = self.trainer
+            shuffled = order(trainer.config.seed, trainer.stage, epoch, self.active, self.examples(epoch))
+            self._cached = (epoch, shuffled)
+        return self._cached[1]
+
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of an epoch, the last one partial."""
+        return -(-len(self._order(epoch)) // self.trainer.config.batch_size)
+
+    def batch(self, epoch: int, step: int) -> list[int]:
+        """Indices of the examples of one step."""
+        size = self.trainer.config.batch_size
+        return self._order(epoch)[step * size : (step + 1) * size].tolist()
+
+    def before_step(self, progress) -> None:
+        """Called before every step."""
+
+    def hear(self, indices: Sequence[int], losses: Sequence[float]) -> None:
+        """Mean target-token losses of the examples of a step, before its update."""
+
+    def end_epoch(self, progress) -> None:
+        """Called after the last step of an epoch, before its evaluation."""
+
+    def state(self) -> dict:
+        """What a resumed run needs beyond the position; plain values."""
+        return {"notes": self.notes}
+
+    def load_state(self, state: dict) -> None:
+        """Puts `state` back."""
+        self.notes = state["notes"]
+
+
+class Passes(Schedule):
+    """Full passes: every epoch has each active example once (SFT, mSFT)."""

@@ -1,0 +1,97 @@
+"""Typed settings: one declaration gives the default, the doc line, the bounds and the flag of a setting."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+
+from msft.errors import unknown
+
+
+def setting(default, doc: str, *, low=None, high=None, choices=None, result=True):
+    """A dataclass field with its doc line, inclusive bounds or choices.
+
+    result: whether the value can change a run's numbers, and so its directory's hash.
+    """
+    meta = {"doc": doc, "low": low, "high": high, "choices": choices, "result": result}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=meta)
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def _allowed_types(annotation) -> tuple[type, ...]:
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return tuple(options)
+
+
+def _coerce(value, options: tuple[type, ...]):
+    """A value as one of the types, reading strings as the command line gives them; raises ValueError."""
+    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+        if type(None) in options:
+            return None
+        raise ValueError
+    if isinstance(value, str) and str not in options:
+        if bool in options and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        for kind in (int, float):
+            if kind in options:
+                try:
+                    return kind(value)
+                except ValueError:
+                    continue
+        raise ValueError
+    if isinstance(value, bool):
+        if bool not in options:
+            raise ValueError
+        return value
+    if isinstance(value, float) and float not in options and int in options and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and int not in options and float in options:
+        return float(value)
+    if isinstance(value, Mapping) and dict in options:
+        return dict(value)
+    if not isinstance(value, tuple(kind for kind in options if kind is not type(None))):
+        raise ValueError
+    return value
+
+
+def check_values(kind: type, values: Mapping, what: str) -> tuple[dict, list[str]]:
+    """(clean values, problems) for the fields of a settings class; every problem is named at once."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    clean, problems = {}, []
+    for name, value in values.items():
+        if name not in fields:
+            problems.append(unknown(what, name, list(fields)))
+            continue
+        options, meta = _allowed_types(hints[name]), fields[name].metadata
+        try:
+            value = _coerce(value, options)
+        except (ValueError, OverflowError):
+            names = " or ".join("none" if o is type(None) else o.__name__ for o in options)
+            problems.append(f"{what} {name} = {value!r}: give a value of type {names}")
+            continue
+        if value is not None:
+            if meta.get("choices") and value not in meta["choices"]:
+                problems.append(f"{what} {name}: " + unknown("value", value, [str(c) for c in meta["choices"]]))
+                continue
+            low, high = meta.get("low"), meta.get("high")
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if not finite or (low is not None and value < low) or (high is not None and value > high):
+                least = "-inf" if low is None else low
+                most = "inf" if high is None else high
+                problems.append(f"{what} {name} = {value!r}: must lie in [{least}, {most}]")
+                continue
+        clean[name] = value
+    return clean, problems
+
+
+def describe(kind: type) -> list[str]:
+    """A line a setting: name, default, bounds, doc."""
+    lines = []
+    for field in dataclasses.fields(kind):
+        meta = field.metadata
+        default = field.default if field.default is not dataclasses.MISSING else {}
+        lines.append(f"{field.name} = {default!r}: {meta.get('doc', '')}")
+    return lines

@@ -1,0 +1,406 @@
+"""The trainer and its verbs: roll_out, roll_back, report. The only file that touches the optimizer.
+
+A method is a function over these verbs. Each verb's result goes into the run's journal, and a verb whose result is
+there returns it without training: that is how a run that was killed goes on (see journal.py).
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from accelerate import Accelerator
+
+from msft import checkpoints
+from msft.batching import Batch, Tokens, make_batches, quarter_ends
+from msft.curve import Curve, overall
+from msft.errors import RunError
+from msft.forward import has_plain_head, selected_logits
+from msft.schedules import Passes
+
+
+_LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
+
+
+class Interrupted(RunError):
+    """The run was told to stop; its state is saved."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a roll-out is; with the weights and the optimizer, all that going on needs."""
+
+    epoch: int = 0
+    step: int = 0
+    evaluations: int = 0
+    points: list[dict] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    holders: dict[str, list] = dataclasses.field(default_factory=dict)
+    peaks: dict[str, str] = dataclasses.field(default_factory=dict)
+    trained_tokens: int = 0
+    forward_tokens: int = 0
+    look_ahead_tokens: int = 0
+    schedule: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Best:
+    """The best overall checkpoint so far (strictly higher wins) and where it was found."""
+
+    selection: float = -1.0
+    accuracy: float = 0.0
+    stage: int = 0
+    epoch: float = 0.0
+    path_epoch: float = 0.0
+
+
+class Trainer:
+    """Trains and measures one run.
+
+    tasks: names of the sub-datasets in mixture order.  stage: number of roll-outs done.
+    Public verbs: roll_out, roll_back, report; `note` records what a method's figure needs.
+    """
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        config,
+        examples: Mapping[str, Sequence[Tokens]],
+        evaluators: Mapping[str, object],
+        run,
+        accelerator: Accelerator | None = None,
+    ):
+        self.accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
+        self.model, self.tokenizer, self.config = self.accelerator.prepare(model), tokenizer, config
+        self.tasks = list(examples)
+        self.rows = [row for task in self.tasks for row in examples[task]]
+        self.owners = [task for task in self.tasks for _ in examples[task]]
+        self.evaluators, self.run = evaluators, run
+        self.stage, self.offset, self.best = 0, 0.0, Best()
+        self.clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
+        self.stop_requested = False
+        self.plain_head = has_plain_head(model)
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._optimizer = None
+        self._peaks: dict[str, checkpoints.Weights] = {}
+        self._best_weights: checkpoints.Weights | None = None
+        self._here: dict | None = None  # the evaluation of the weights that the model has now
+        self._resumed: Progress | None = None
+        self._is_live = False
+        self._saved_at, self._save_cost = time.monotonic(), 0.0
+
+    # verbs ------------------------------------------------------------------------------------------------
+
+    def roll_out(
+        self,
+        active: Sequence[str],
+        epochs: float,
+        *,
+        keep: Sequence[str] = (),
+        schedule=None,
+        keep_optimizer: bool = False,
+        candidate: bool = True,
+    ) -> Curve:
+        """Trains sub-datasets from the current weights and evaluates all of them on the way.
+
+        active: sub-datasets to train.  epochs: passes over them, a multiple of one evaluation interval.
+        keep: sub-datasets whose peaks `roll_back` may be asked for.
+        schedule: what is trained when (schedules.py); full passes over `active` by default.
+        keep_optimizer: go on with Adam's state instead of a fresh one.
+        candidate: whether the best overall checkpoint may come from here.
+        Returns the curve, its start point included. Raises RunError for a loss that is not finite.
+        """
+        active = [task for task in self.tasks if task in set(active)]
+        arguments = {"active": active, "epochs": epochs, "keep": list(keep), "candidate": candidate}
+        arguments |= {"schedule": type(schedule).__name__ if schedule else "Passes", "optimizer": keep_optimizer}
+        result = self.run.journal.replay("roll_out", arguments)
+        if result is None:
+            self._go_live()
+            result = self._train(active, epochs, keep, schedule or Passes(), keep_optimizer, candidate)
+            self.run.journal.add("roll_out", arguments, result)
+        curve = Curve(result["stage"], result["offset"], result["points"])
+        self.stage, self.offset = result["stage"] + 1, result["offset"] + max(curve)
+        self._here, self.best = result["points"][-1], Best(**result["best"])
+        return curve
+
+    def roll_back(self, curve: Curve, epoch: float, **why) -> None:
+        """Puts the weights of an evaluated point of a roll-out back (Algorithm 1, line 10).
+
+        epoch: within the roll-out.  why: what the journal says about it, such as the dropped sub-dataset.
+        Raises RunError for a point that no kept sub-dataset peaked at.
+        """
+        arguments = {"stage": curve.stage, "epoch": epoch, **why}
+        if self.run.journal.replay("roll_back", arguments) is None:
+            self._go_live()
+            if str(epoch) not in self._peaks:
+                raise RunError(f"no weights were kept at epoch {epoch} of stage {curve.stage}; kept: {list(self._peaks)}")
+            checkpoints.restore(self._bare(), self._weights(self._peaks[str(epoch)]))
+            self.run.journal.add("roll_back", arguments, {})
+        self.offset = curve.offset + epoch
+        self._here = next(point for point in curve.points if point["epoch"] == epoch)
+
+    def report(self) -> None:
+        """Makes the current weights the run's result, whatever was better before (Continual SFT)."""
+        if self.run.journal.replay("report", {}) is None:
+            self._go_live()
+            self._best_weights = checkpoints.snapshot(self._bare())
+            self.run.journal.add("report", {}, {})
+        self.best = self._as_best(self._here, self.stage, self.offset)
+
+    def note(self, what: str, **values) -> None:
+        """Records values in the journal that a figure of the method needs."""
+        arguments = {"what": what, **values}
+        if self.run.journal.replay("note", arguments) is None:
+            self._go_live()
+            self.run.journal.add("note", arguments, {})
+
+    def finish(self) -> None:
+        """Puts the end of the run on disk: every verb is in the journal, the best weights are at hand."""
+        if not self._is_live:
+            self._go_live()
+        else:
+            self.save()
+
+    @property
+    def best_weights(self) -> checkpoints.Weights:
+        """The weights of the reported checkpoint, in host memory."""
+        return self._best_weights
+
+    # state -------------------------------------------------------------------------------------------------
+
+    def _bare(self):
+        return self.accelerator.unwrap_model(self.model)
+
+    def _weights(self, slot) -> checkpoints.Weights:
+        return self.run.store.get(slot) if isinstance(slot, str) else slot
+
+    def _go_live(self) -> None:
+        """Once all recorded verbs are replayed: the state that the journal names last."""
+        if self._is_live:
+            return
+        self._is_live = True
+        state = self.run.saved_state()
+        if state is None:
+            return
+        checkpoints.restore(self._bare(), self.run.store.get(state["weights"]))
+        if state["best_weights"]:
+            self._best_weights = self.run.store.get(state["best_weights"])
+        self._peaks = dict(state["peaks"])
+        self.best = Best(**state["best"])
+        if state["optimizer"]:
+            self._optimizer = self._fresh_optimizer()
+            checkpoints.load_optimizer(self._optimizer, self.run.store.get(state["optimizer"]))
+        self._here = state["here"]
+        self._resumed = Progress(**state["progress"]) if state["progress"] else None
+
+    def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
+        """Puts the state on disk and commits the journal: weights, state, journal line, then deletions."""
+        started = time.monotonic()
+        store = self.run.store
+        weights = checkpoints.snapshot(self._bare())
+        state = {
+            "weights": store.put(weights, "weights"),
+            "best_weights": store.put(self._best_weights, "weights") if self._best_weights else None,
+            "optimizer": store.put(checkpoints.optimizer_tensors(self._optimizer), "optimizer") if optimizer else None,
+            "peaks": {e: slot if isinstance(slot, str) else store.put(slot, "weights") for e, slot in self._peaks.items()}
+            if progress
+            else {},
+            "best": dataclasses.asdict(self.best),
+            "here": self._here,
+            "progress": dataclasses.asdict(progress) if progress else None,
+        }
+        self.run.commit(state)
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - started
+        self.clock["save"] += self._save_cost
+
+    def _fresh_optimizer(self):
+        # Table 5 and protocol section 2: Adam, constant rate, no decay, no clipping
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+    # training ----------------------------------------------------------------------------------------------
+
+    def _train(self, active, epochs, keep, schedule, keep_optimizer, candidate) -> dict:
+        per_epoch = self.config.evaluations_per_epoch
+        wanted = round(epochs * per_epoch)
+        if wanted < 1 or not math.isclose(wanted, epochs * per_epoch):
+            raise RunError(f"roll_out: {epochs} epochs is no multiple of 1/{per_epoch}, the evaluation interval")
+        resumed, self._resumed = self._resumed, None
+        if not (keep_optimizer or resumed) or self._optimizer is None:
+            self._optimizer = self._fresh_optimizer()
+        schedule.start(self, active)
+        progress = resumed or Progress()
+        if resumed:
+            schedule.load_state(progress.schedule)
+        else:
+            self._peaks = {}
+            if self._here is not None:  # the very first start point is the base model, which is still there
+                self.save(optimizer=keep_optimizer)
+        with self.run.progress.stage(self.stage, active, self.tasks, wanted, progress.evaluations) as shown:
+            if not resumed:
+                self._evaluate(progress, keep, candidate, schedule, shown)
+            while progress.evaluations < wanted:
+                ends = quarter_ends(schedule.steps(progress.epoch), per_epoch)
+                first = progress.evaluations - progress.epoch * per_epoch
+                for end in ends[first : first + wanted - progress.evaluations]:
+                    self._steps(progress, end, keep, schedule, shown)
+                    progress.evaluations += 1
+                    if progress.evaluations % per_epoch == 0:
+                        schedule.end_epoch(progress)
+                        progress.epoch, progress.step = progress.epoch + 1, 0
+                    self._evaluate(progress, keep, candidate, schedule, shown)
+        return {
+            "stage": self.stage,
+            "offset": self.offset,
+            "points": progress.points,
+            "best": dataclasses.asdict(self.best),
+            "trained_tokens": progress.trained_tokens,
+            "forward_tokens": progress.forward_tokens,
+            "look_ahead_tokens": progress.look_ahead_tokens,
+            "notes": schedule.notes,
+        }
+
+    def _steps(self, progress: Progress, end: int, keep, schedule, shown) -> None:
+        """Optimizer steps up to the next evaluation."""
+        started = time.monotonic()
+        self.model.train()
+        losses, heard = [], []
+        while progress.step < end:
+            schedule.before_step(progress)
+            indices = schedule.batch(progress.epoch, progress.step)
+            rows = [self.rows[i] for i in indices]
+            loss, sums = self._gradients(rows)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            if schedule.hears:
+                schedule.hear(indices, (sums / torch.tensor([row.targets for row in rows])).tolist())
+            losses.append(loss)
+            heard.append((progress.step, indices, sums))
+            progress.step += 1
+            progress.trained_tokens += sum(len(row.ids) for row in rows)
+            shown.step()
+            if self._must_save(keep) and progress.step < end:
+                self._check_finite(losses, heard)
+                progress.losses += torch.stack(losses).tolist()
+                losses, heard = [], []
+                self._save_within(progress, schedule)
+        self._check_finite(losses, heard)
+        progress.losses += torch.stack(losses).tolist() if losses else []
+        self.clock["train"] += time.monotonic() - started
+
+    def _gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of one step's loss; returns (loss, summed token losses of each example), on the CPU's side lazily."""
+        sums = torch.zeros(len(rows), device=self.accelerator.device)
+        total = torch.zeros((), device=self.accelerator.device)
+        for batch in make_batches(rows, self.config.loss_group, self.config.token_budget, self.pad):
+            batch = batch.to(self.accelerator.device)
+            token_losses = self.token_losses(batch)
+            loss = (token_losses * batch.weights).sum()
+            self.accelerator.backward(loss)
+            total += loss.detach()
+            sums.index_add_(0, batch.examples, token_losses.detach())
+        return total, sums
+
+    def token_losses(self, batch: Batch) -> torch.Tensor:
+        """Cross entropy [k] of every target token of a batch, in nats."""
+        logits = selected_logits(
+            self.model, batch.input_ids, batch.rows, batch.columns, self.plain_head, use_cache=False
+        )
+        return torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+
+    @torch.no_grad()
+    def example_losses(self, indices: Sequence[int]) -> list[float]:
+        """Mean target-token loss of each example by a forward pass alone, in nats."""
+        rows = [self.rows[i] for i in indices]
+        sums = torch.zeros(len(rows), device=self.accelerator.device)
+        for batch in make_batches(rows, self.config.loss_group, self.config.token_budget, self.pad):
+            batch = batch.to(self.accelerator.device)
+            sums.index_add_(0, batch.examples, self.token_losses(batch))
+        return (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist()
+
+    def _check_finite(self, losses, heard) -> None:
+        if not losses or bool(torch.isfinite(torch.stack(losses)).all()):
+            return
+        for step, indices, sums in heard:
+            wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
+            if wrong or not math.isfinite(float(sums.sum())):
+                names = list(dict.fromkeys(self.owners[i] for i in wrong))
+                raise RunError(
+                    f"the loss is not finite in stage {self.stage}, step {step} of its epoch, in {', '.join(names)}; the "
+                    "last saved state is kept. Try a lower learning_rate, or precision fp32"
+                )
+
+    # evaluation --------------------------------------------------------------------------------------------
+
+    def _evaluate(self, progress: Progress, keep, candidate: bool, schedule, shown) -> None:
+        """Measures the weights as they are and notes who holds a peak here (Algorithm 4, line 5)."""
+        started = time.monotonic()
+        epoch = progress.evaluations / self.config.evaluations_per_epoch
+        train_loss = sum(progress.losses) / len(progress.losses) if progress.losses else None
+        point = {"epoch": epoch, "train_loss": train_loss, "reused": False}
+        if not progress.points and self._here is not None:
+            # the start point is the very weights that were evaluated before
+            point |= {key: self._here[key] for key in ("selection", "accuracy", "n", "tokens")} | {"reused": True}
+        else:
+            point |= self._measure(epoch)
+        progress.losses = []
+        progress.points.append(point)
+        self._here = point
+        self._hold(progress, keep, candidate, point)
+        self.clock["evaluate"] += time.monotonic() - started
+        shown.evaluated(self.offset + epoch, point, self.best)
+        if self._must_save(keep) and progress.evaluations:
+            self._save_within(progress, schedule)
+
+    def _measure(self, epoch: float) -> dict:
+        results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
+        test, selection = results["test"], results[self.config.select_on]
+        self.run.write_outputs(self.stage, epoch, results)
+        return {
+            "selection": {task: score.accuracy for task, score in selection.items()},
+            "accuracy": {task: score.accuracy for task, score in test.items()},
+            "n": {task: score.n for task, score in test.items()},
+            "tokens": {task: score.tokens for task, score in test.items()},
+        }
+
+    def _as_best(self, point: dict, stage: int, path_epoch: float) -> Best:
+        sizes = point["n"]
+        return Best(
+            overall(point["selection"], sizes), overall(point["accuracy"], sizes), stage, point["epoch"], path_epoch
+        )
+
+    def _hold(self, progress: Progress, keep, candidate: bool, point: dict) -> None:
+        epoch, here = point["epoch"], None
+        taken = [t for t in keep if t not in progress.holders or point["selection"][t] > progress.holders[t][1]]
+        for task in taken:
+            progress.holders[task] = [epoch, point["selection"][task]]
+        best = self._as_best(point, self.stage, self.offset + epoch)
+        if taken or (candidate and best.selection > self.best.selection):
+            here = checkpoints.snapshot(self._bare())
+        if taken:
+            self._peaks[str(epoch)] = here if self.config.keep_peaks == "memory" else self.run.store.put(here, "weights")
+        held = {str(holder[0]) for holder in progress.holders.values()}
+        dropped = [self._peaks.pop(e) for e in list(self._peaks) if e not in held]
+        if candidate and best.selection > self.best.selection:
+            self.best, self._best_weights = best, here
+        if dropped and self.config.keep_peaks == "disk":
+            self.run.prune([slot for slot in self._peaks.values() if isinstance(slot, str)])
+
+    # saving ------------------------------------------------------------------------------------------------
+
+    def _must_save(self, keep) -> bool:
+        if self.stop_requested:
+            return True
+        if keep and self.config.keep_peaks == "memory":
+            return False  # a killed stage starts again; its peaks are in memory only
+        elapsed = time.monotonic() - self._saved_at
+        return elapsed * self.config.save_share > max(self._save_cost, _LEAST_SAVE)
+
+    def _save_within(self, progress: Progress, schedule) -> None:
+        progress.schedule = schedule.state()
+        self.save(progress, optimizer=True)
+        if self.stop_requested:
+            raise Interrupted(f"stopped and saved in {self.run.directory}. Give the same command again to go on")
