@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from msft.errors import DataError, unknown
-from msft.prompts import Example, score, target_text
+from msft.prompts import Example, check_scorable, target_text
 
 SCIENCE = "Science and Knowledge"
 COMMONSENSE = "Commonsense and Language"
@@ -63,7 +63,7 @@ def to_example(name: str, record: dict) -> Example:
         raise DataError(f"{name}: a record is a dict of columns; found {_shown(record)}")
     try:
         example = _RENDER[name](record)
-        _check_scorable(example)
+        check_scorable(example)
     except UnlabelledError as error:
         split = BENCHMARKS[name].test_split
         raise UnlabelledError(f"{name}: {error}; labels are in the splits train and {split}") from None
@@ -129,19 +129,6 @@ def _multiple_choice(stem: str, options: Sequence[str], gold: int, rationale: st
     listed = ", ".join(f"{letter}. {text}" for letter, text in zip(_LETTERS, options, strict=False))
     letter = _LETTERS[gold]
     return Example(stem + "\noptions: " + listed, target_text(letter, rationale), letter)
-
-
-def _check_scorable(example: Example) -> None:
-    """Refuses what cannot be tokenised, or not be answered: two-line answers, '####' in a rationale."""
-    try:
-        f"{example.question}{example.target}".encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
-    if not score(example.target, example.answer):
-        raise DataError(
-            f"its own target text would be scored as wrong: the answer {_shown(example.answer)} is not what "
-            "follows the first '####' of the target"
-        )
 
 
 def _labelled_choices(record: dict, stem: str) -> Example:
@@ -279,16 +266,12 @@ _NO_LICENCE = "not stated on its card"
 _TABLE = [
     Benchmark("commonsense_qa", "tau/commonsense_qa", None, "train", "validation", COMMONSENSE, "MIT"),
     Benchmark("openbookqa", "allenai/openbookqa", "main", "train", "test", SCIENCE, _NO_LICENCE),
-    Benchmark(
-        "aqua_rat", "deepmind/aqua_rat", "raw", "train", "test", MATHEMATIC, "Apache-2.0", rationale=True
-    ),
+    Benchmark("aqua_rat", "deepmind/aqua_rat", "raw", "train", "test", MATHEMATIC, "Apache-2.0", rationale=True),
     Benchmark("gsm8k", "openai/gsm8k", "main", "train", "test", MATHEMATIC, "MIT", rationale=True),
     Benchmark("sciq", "allenai/sciq", None, "train", "test", SCIENCE, "CC BY-NC 3.0"),
     Benchmark("arc_easy", "allenai/ai2_arc", "ARC-Easy", "train", "test", SCIENCE, "CC BY-SA 4.0"),
     Benchmark("hellaswag", "Rowan/hellaswag", None, "train", "validation", COMMONSENSE, "MIT"),
-    Benchmark(
-        "winogrande", "allenai/winogrande", "winogrande_debiased", "train", "validation", COMMONSENSE, "CC BY"
-    ),
+    Benchmark("winogrande", "allenai/winogrande", "winogrande_debiased", "train", "validation", COMMONSENSE, "CC BY"),
     Benchmark("boolq", "google/boolq", None, "train", "validation", COMMONSENSE, "CC BY-SA 3.0"),
     Benchmark("medmcqa", "openlifescienceai/medmcqa", None, "train", "validation", SCIENCE, "Apache-2.0"),
     Benchmark(
@@ -303,9 +286,7 @@ _TABLE = [
     ),
     Benchmark("anli", "facebook/anli", None, _ANLI_TRAIN, _ANLI_TEST, OTHER, "CC BY-NC 4.0"),
     # one split of 10,000 in all: its last tenth is the test side
-    Benchmark(
-        "halueval", "pminervini/HaluEval", "qa_samples", "data[:90%]", "data[90%:]", OTHER, "Apache-2.0"
-    ),
+    Benchmark("halueval", "pminervini/HaluEval", "qa_samples", "data[:90%]", "data[90%:]", OTHER, "Apache-2.0"),
     Benchmark("logiqa", "lucasmccabe/logiqa", None, "train", "test", OTHER, _NO_LICENCE, revision=_CONVERTED),
     Benchmark("piqa", "ybisk/piqa", None, "train", "validation", OTHER, _NO_LICENCE, revision=_CONVERTED),
 ]

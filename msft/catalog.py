@@ -31,8 +31,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
 
 def model_settings(name: str) -> dict:
     """A model's own default settings: those of the tiny models; {} stands for the paper's."""
-    own = {"precision": "fp32", "max_new_tokens": 48, "eval_batch_size": 64}
-    return {**own, **tiny.SETTINGS} if name in tiny.MODELS else {}
+    return dict(tiny.SETTINGS) if name in tiny.MODELS else {}
 
 
 def _looks_local(name: str) -> bool:

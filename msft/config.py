@@ -35,9 +35,7 @@ class RunConfig:
     mixture: str = setting("tiny", "tiny, tiny-21, paper-5, paper-10, paper-15, medmcqa-21 or a mixture YAML")
     seed: int = setting(20, "seed of the data order", low=0, high=2**31 - 1)
     params: dict = setting({}, "the method's own parameters")
-    select_on: str = setting(
-        "test", "what peaks and the best checkpoint are chosen on", choices=("test", "validation")
-    )
+    select_on: str = setting("test", "what peaks and the best checkpoint are chosen on", choices=("test", "validation"))
     learning_rate: float | None = setting(None, "constant learning rate of Adam", low=0.0, high=10.0)
     batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
@@ -50,21 +48,18 @@ class RunConfig:
     token_budget: int = setting(16384, "padded tokens a forward pass of training at most", low=16, high=2**24)
     train_size: int | None = setting(None, "train examples a sub-dataset (paper mixtures)", low=1, high=10**7)
     test_size: int | None = setting(None, "test examples a sub-dataset (paper mixtures)", low=1, high=10**7)
-    validation_size: int | None = setting(
-        None, "validation examples a sub-dataset (paper mixtures)", low=0, high=10**7
-    )
+    validation_size: int | None = setting(None, "validation examples a sub-dataset (paper mixtures)", low=0, high=10**7)
     data_dir: str | None = setting(None, "folder in hub format that stands in for the hub", result=False)
     revision: str | None = setting(None, "revision of the hub's data sets")
     model_revision: str | None = setting(None, "revision of the hub's model")
     trust_remote_code: bool = setting(False, "run the code that a hub model brings along")
     methods_dir: str | None = setting(None, "a folder with methods of your own, one file each", result=False)
     device: str | None = setting(None, "cpu, cuda, cuda:1, ...; None takes what is there", result=False)
+    threads: int | None = setting(None, "CPU threads; None leaves torch's own number", low=1, high=1024)
     save_share: float = setting(
         0.05, "share of a run's time that saving its state may cost", low=0.0, high=1.0, result=False
     )
-    keep_peaks: str = setting(
-        "memory", "where the peaks of a stage wait", choices=("memory", "disk"), result=False
-    )
+    keep_peaks: str = setting("memory", "where the peaks of a stage wait", choices=("memory", "disk"), result=False)
 
     def __post_init__(self):
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

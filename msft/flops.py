@@ -15,7 +15,7 @@ def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
     """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total."""
     tokens = {"train": 0, "evaluate": 0, "look_ahead": 0, "forward": 0}
     for entry in entries:
-        if entry["kind"] != "roll_out":
+        if entry["kind"] not in ("roll_out", "search"):
             continue
         result = entry["result"]
         tokens["train"] += result["trained_tokens"]

@@ -16,9 +16,14 @@ from dataclasses import dataclass, field
 
 import torch
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-from lm_eval.models.utils import has_bos_prefix
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    has_bos_prefix,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from msft.errors import ModelError
 from msft.forward import has_plain_head, selected_logits, shares_cache
@@ -37,13 +42,24 @@ class _Item:
     done: bool = False
 
 
+@dataclass
+class _Waiting:
+    """Items of one batch that go on token by token: filled places of the cache, keys and values of every layer."""
+
+    items: list[_Item]
+    filled: list[int]
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    limit: int
+    stops: Sequence[str]
+
+
 class PrefixCachedLM(TemplateLM):
     """An lm-eval LM over a live Hugging Face causal model.
 
     model, tokenizer: as loaded by transformers; the model's training mode is put back after each call.
     batch_size: items a forward pass.
-    stop_when: text -> bool; decoding of an item stops where it is true. Leave it out to get the same texts
-    as lm-eval's HFLM; msft's own tasks pass `prompts.decided`, which cannot change a score.
+    stop_when: text -> bool, asked after each line break; decoding of an item stops where it is true. Leave it out
+    to get the same texts as lm-eval's HFLM; msft's own tasks pass `prompts.decided`, which cannot change a score.
     draft_of: request -> text that is tried as a draft; the document's 'target' or 'answer' by default.
     Raises ModelError for sampling: only greedy decoding is offered.
     """
@@ -64,7 +80,11 @@ class PrefixCachedLM(TemplateLM):
         self.draft_of = draft_of or _gold_text
         self.generated_tokens: dict[str, int] = {}
         self._ids: dict[str, list[int]] = {}
+        self._bare_ids: dict[str, list[int]] = {}
+        self._eos = tokenizer.eos_token_id
         self._plain = has_plain_head(model)
+        self._waiting: list[_Waiting] = []
+        self._breaks: dict[int, bool] = {}
         self._fallback = None
         if not shares_cache(model):
             self._fallback = _stock_lm(model, tokenizer, self.batch_size)
@@ -74,7 +94,7 @@ class PrefixCachedLM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """Id of the token that ends a text."""
-        return self.tokenizer.eos_token_id
+        return self._eos
 
     @property
     def prefix_token_id(self) -> int:
@@ -100,12 +120,14 @@ class PrefixCachedLM(TemplateLM):
         """Token ids of a text, as HFLM encodes it; remembered, since a run asks for the same texts again."""
         if add_special_tokens is None and string in self._ids:
             return self._ids[string]
+        if add_special_tokens is False and string in self._bare_ids:
+            return self._bare_ids[string]
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             options["add_special_tokens"] = False
         ids = self.tokenizer.encode(string, **options)
-        if add_special_tokens is None:
-            self._ids[string] = ids
+        if not add_special_tokens:
+            (self._ids if add_special_tokens is None else self._bare_ids)[string] = ids
         return ids
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
@@ -113,6 +135,7 @@ class PrefixCachedLM(TemplateLM):
         if self._fallback is not None:
             return self._fallback.generate_until(requests, disable_tqdm=True)
         texts: list[str | None] = [None] * len(requests)
+        decoding: list[tuple[list[int], list[_Item], list[str]]] = []
         groups: dict[tuple, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault((request.task_name, repr(request.args[1])), []).append(i)
@@ -121,9 +144,13 @@ class PrefixCachedLM(TemplateLM):
                 options = normalize_gen_kwargs(requests[members[0]].args[1], self.max_gen_toks)
                 if options.get("do_sample") or options.get("temperature"):
                     raise ModelError("PrefixCachedLM decodes greedily; take do_sample and temperature away")
-                found = self._generate_group([requests[i] for i in members], options)
-                for i, text in zip(members, found, strict=True):
-                    texts[i] = text
+                decoding.append((members, *self._start([requests[i] for i in members], options)))
+            self._continue()
+        for members, items, until in decoding:
+            for i, item in zip(members, items, strict=True):
+                texts[i] = postprocess_generated_text(self._text(item.out), until, None)
+            name = requests[members[0]].task_name
+            self.generated_tokens[name] = self.generated_tokens.get(name, 0) + sum(len(i.out) for i in items)
         return texts
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
@@ -147,7 +174,11 @@ class PrefixCachedLM(TemplateLM):
                 for batch in _chunks(ranked, self.batch_size):
                     picked = [members[j] for j in batch]
                     found = self._score_batch(
-                        prefix, shared, [inputs[j] for j in batch], [whole[i] for i in picked], [sizes[i] for i in picked]
+                        prefix,
+                        shared,
+                        [inputs[j] for j in batch],
+                        [whole[i] for i in picked],
+                        [sizes[i] for i in picked],
                     )
                     for i, score in zip(picked, found, strict=True):
                         scores[i] = score
@@ -155,7 +186,8 @@ class PrefixCachedLM(TemplateLM):
 
     # inside ---------------------------------------------------------------------------------------------
 
-    def _generate_group(self, requests, options: dict) -> list[str]:
+    def _start(self, requests, options: dict) -> tuple[list[_Item], list[str]]:
+        """Runs prefix, prompts and drafts of one task's requests; what is not decided then waits."""
         eos_text = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
         until = handle_stop_sequences(options["until"], eos=eos_text)
         limit = options["max_gen_toks"]
@@ -173,10 +205,7 @@ class PrefixCachedLM(TemplateLM):
         ranked = sorted(items, key=lambda item: (-len(item.rest) - len(item.draft), item.rest))
         for batch in _chunks(ranked, self.batch_size):
             self._decode(batch, prefix, shared, limit, stops)
-        for request, item in zip(requests, items, strict=True):
-            count = self.generated_tokens.get(request.task_name, 0)
-            self.generated_tokens[request.task_name] = count + len(item.out)
-        return [postprocess_generated_text(self._text(item.out), until, None) for item in items]
+        return items, until
 
     def _draft(self, request) -> list[int]:
         text = self.draft_of(request)
@@ -188,12 +217,16 @@ class PrefixCachedLM(TemplateLM):
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _finished(self, item: _Item, limit: int, stops: Sequence[str]) -> bool:
-        if item.out[-1] == self.eot_token_id or len(item.out) >= limit:
+        if item.out[-1] == self._eos or len(item.out) >= limit:
             return True
-        if not stops and self.stop_when is None:
-            return False
-        text = self._text(item.out)
-        return any(stop in text for stop in stops) or (self.stop_when is not None and self.stop_when(text))
+        if stops and any(stop in self._text(item.out) for stop in stops):
+            return True
+        return self.stop_when is not None and self._breaks_line(item.out[-1]) and self.stop_when(self._text(item.out))
+
+    def _breaks_line(self, token: int) -> bool:
+        if token not in self._breaks:
+            self._breaks[token] = "\n" in self._text([token])
+        return self._breaks[token]
 
     def _take(self, item: _Item, token: int, limit: int, stops: Sequence[str]) -> None:
         item.out.append(token)
@@ -218,7 +251,7 @@ class PrefixCachedLM(TemplateLM):
         return torch.tensor([[*row, *[self.eot_token_id] * (width - len(row))] for row in rows], device=self.device)
 
     def _decode(self, items: list[_Item], prefix, shared: int, limit: int, stops: Sequence[str]) -> None:
-        """Decodes a batch: one pass over prompt and draft, then token by token where the draft was refused."""
+        """One pass over prompt and draft of a batch; items whose draft was refused wait for `_continue`."""
         rows = [item.rest + item.draft[:-1] if item.draft else item.rest for item in items]
         input_ids, cache = self._pad(rows), self._cache(prefix, len(items))
         # right-padding needs no mask here: a causal model's real tokens never see what comes after them
@@ -234,50 +267,67 @@ class PrefixCachedLM(TemplateLM):
                 self._take(item, token, limit, stops)
                 if item.done or k >= len(item.draft) or token != item.draft[k]:
                     break
-        self._continue(items, cache, shared, input_ids.shape[1], limit, stops)
-
-    def _continue(self, items, cache, shared: int, width: int, limit: int, stops) -> None:
-        """Greedy decoding from the last token taken, for the items that are not done."""
         live = [r for r, item in enumerate(items) if not item.done]
         if not live:
             return
         # keys and values behind an item's accepted tokens belong to padding or to refused drafts
         filled = [shared + len(items[r].rest) + len(items[r].out) - 1 for r in live]
+        end, index = max(filled), torch.tensor(live, device=self.device)
+        layers = [(layer.keys[index, :, :end], layer.values[index, :, :end]) for layer in cache.layers]
+        self._waiting.append(_Waiting([items[r] for r in live], filled, layers, limit, stops))
+        if sum(len(group.items) for group in self._waiting) >= self.batch_size:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Greedy decoding, token by token, of all items that wait, whatever task they are from."""
+        groups, self._waiting = self._waiting, []
+        if not groups:
+            return
+        items = [item for group in groups for item in group.items]
+        rules = [(group.limit, group.stops) for group in groups for _ in group.items]
+        filled = [place for group in groups for place in group.filled]
         end = max(filled)
-        index = torch.tensor(live, device=self.device)
-        cache = DynamicCache(
-            [(layer.keys[index, :, :end], layer.values[index, :, :end]) for layer in cache.layers]
-        )
-        mask = torch.arange(end, device=self.device).unsqueeze(0) < torch.tensor(filled, device=self.device).unsqueeze(1)
-        while live:
-            token = torch.tensor([[items[r].out[-1]] for r in live], device=self.device)
-            position = torch.tensor([[place] for place in filled], device=self.device)
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-            last = torch.zeros(len(live), dtype=torch.long, device=self.device)
+        cache = DynamicCache()
+        for n in range(len(groups[0].layers)):
+            parts = [torch.cat([_widen(group.layers[n][i], end) for group in groups]) for i in (0, 1)]
+            cache.layers.append(_GrowingLayer(*parts))
+        rows, zeros = list(range(len(items))), torch.zeros(len(items), dtype=torch.long, device=self.device)
+        used = torch.tensor(filled, device=self.device)
+        mask = torch.arange(end, device=self.device).unsqueeze(0) < used.unsqueeze(1)
+        while True:
+            token = torch.tensor([[items[r].out[-1]] for r in rows], device=self.device)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = selected_logits(
                 self.model,
                 token,
-                torch.arange(len(live), device=self.device),
-                last,
+                torch.arange(len(rows), device=self.device),
+                zeros[: len(rows)],
                 self._plain,
                 past_key_values=cache,
                 use_cache=True,
-                attention_mask=mask.long(),
-                position_ids=position,
+                attention_mask=mask,
+                position_ids=used.unsqueeze(1),
             )
-            for r, choice in zip(live, logits.argmax(-1).tolist(), strict=True):
-                self._take(items[r], choice, limit, stops)
-            keep = [j for j, r in enumerate(live) if not items[r].done]
-            filled = [filled[j] + 1 for j in keep]
-            if keep and len(keep) < len(live):
-                index = torch.tensor(keep, device=self.device)
+            used = used + 1
+            for r, choice in zip(rows, logits.argmax(-1).tolist(), strict=True):
+                if not items[r].done:
+                    self._take(items[r], choice, *rules[r])
+            live = [j for j, r in enumerate(rows) if not items[r].done]
+            if not live:
+                return
+            # moving the cache costs more than a few rows too many: rows go when half of them are done
+            if 2 * len(live) <= len(rows):
+                index = torch.tensor(live, device=self.device)
                 cache.batch_select_indices(index)
-                mask = mask[index]
-            live = [live[j] for j in keep]
+                mask, used, rows = mask[index], used[index], [rows[j] for j in live]
 
     def _score_batch(self, prefix, shared: int, inputs, whole, sizes) -> list[tuple[float, bool]]:
         rests = [row[shared:] for row in inputs]
-        places = [(r, len(rest) - size + k) for r, (rest, size) in enumerate(zip(rests, sizes, strict=True)) for k in range(size)]
+        places = [
+            (r, len(rest) - size + k)
+            for r, (rest, size) in enumerate(zip(rests, sizes, strict=True))
+            for k in range(size)
+        ]
         where = torch.tensor(places, device=self.device)
         logits = selected_logits(
             self.model,
@@ -326,9 +376,44 @@ def _by_prefix(rows: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[list
     return list(groups.values())
 
 
+def _widen(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    """[b, heads, t, d] with zeros behind, up to `length` places; masked places are never read."""
+    return torch.nn.functional.pad(tensor, (0, 0, 0, length - tensor.shape[2]))
+
+
 def _chunks(values: Sequence, size: int):
     for first in range(0, len(values), size):
         yield values[first : first + size]
+
+
+class _GrowingLayer(DynamicLayer):
+    """Keys and values of one layer with room behind them, so that a new token is written, not the whole copied."""
+
+    room = 32  # tokens added at a time
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor):
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.length = keys.shape[2]
+        self._keys, self._values = keys, values
+        self.keys, self.values = keys, values
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Appends [b, heads, t, d]; returns all keys and values so far."""
+        end = self.length + key_states.shape[2]
+        if end > self._keys.shape[2]:
+            self._keys = _widen(self._keys, end + self.room)
+            self._values = _widen(self._values, end + self.room)
+        self._keys[:, :, self.length : end] = key_states
+        self._values[:, :, self.length : end] = value_states
+        self.length = end
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some rows, room included."""
+        self._keys, self._values = self._keys[indices], self._values[indices]
+        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
 
 class _evaluating:

@@ -12,7 +12,7 @@ def history_rows(journal: Iterable[Mapping]) -> list[dict]:
     """
     rows = []
     for entry in journal:
-        if entry["kind"] != "roll_out":
+        if entry["kind"] not in ("roll_out", "search"):
             continue
         result, active = entry["result"], set(entry["arguments"]["active"])
         for point in result["points"]:

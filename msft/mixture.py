@@ -1,13 +1,13 @@
 """Mixtures: sub-datasets of examples, read from a YAML over JSONL files and checked in full.
 
-    name: my_mixture
-    sub_datasets:
-      - name: arithmetic
-        train: arithmetic/train.jsonl      # rows of question, answer, optional rationale
-        test: arithmetic/test.jsonl
-        validation: arithmetic/validation.jsonl   # optional
-        shots: arithmetic/shots.jsonl             # optional: five rows; else taken from train
-        benchmark: gsm8k                          # optional: rows are hub records of this benchmark
+name: my_mixture
+sub_datasets:
+  - name: arithmetic
+    train: arithmetic/train.jsonl      # rows of question, answer, optional rationale
+    test: arithmetic/test.jsonl
+    validation: arithmetic/validation.jsonl   # optional
+    shots: arithmetic/shots.jsonl             # optional: five rows; else taken from train
+    benchmark: gsm8k                          # optional: rows are hub records of this benchmark
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from pathlib import Path
 import yaml
 
 from msft.errors import DataError, nearest, together, unknown
-from msft.prompts import SHOTS, Example, shot_text, target_text
+from msft.prompts import SHOTS, Example, check_scorable, shot_text, target_text
 
-SHOT_POOL = 100  # the five shots are the shortest of this many seeded draws from train
+SHOT_POOL = 1000  # the five shots are the shortest of this many seeded draws from train
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,15 @@ def draw_shots(pool: Sequence[Example], seed: int) -> list[Example]:
 
 def read_jsonl(path: Path) -> list[tuple[int, dict]]:
     """(line number, row) for every non-empty line; a line that is not a JSON object is an error."""
-    if not path.is_file():
-        close = nearest(path.name, [other.name for other in path.parent.glob("*.jsonl")])
-        raise DataError(f"{path}: no such file.{close}")
     rows, problems = [], []
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
+    except FileNotFoundError:
+        close = nearest(path.name, [other.name for other in path.parent.glob("*.jsonl")])
+        raise DataError(f"{path}: no such file.{close}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    except ValueError as error:
         raise DataError(f"{path}: not UTF-8 text ({error}); save it as UTF-8 JSON lines") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -155,17 +157,16 @@ def row_to_example(row: dict) -> Example:
             raise DataError(f"{key!r} is a {type(value).__name__}; give a string (numbers in quotes)")
         if key != "rationale" and not value.strip():
             raise DataError(f"{key!r} is empty")
-    rationale = row.get("rationale")
-    return Example(row["question"], target_text(row["answer"], rationale), row["answer"])
+    example = Example(row["question"], target_text(row["answer"], row.get("rationale")), row["answer"])
+    check_scorable(example)
+    return example
 
 
 _MIXTURE_KEYS = ("name", "sub_datasets", "seed", "allow_overlap")
 _SUB_KEYS = ("name", "train", "test", "validation", "shots", "group", "benchmark", "source")
 
 
-def read_mixture(
-    path: str | Path, to_example: Callable[[str, dict], Example] | None = None
-) -> Mixture:
+def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | None = None) -> Mixture:
     """Reads and checks a mixture YAML.
 
     path: the YAML file; the data paths in it are relative to its folder.
@@ -177,7 +178,8 @@ def read_mixture(
         raise DataError(f"mixture file {str(path)!r} does not exist")
     try:
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML lets errors of its converters out, as for `!!int ''`
         raise DataError(f"{path}: not readable as YAML: {error}") from None
     problems = _check_spec(spec)
     if problems:
@@ -213,13 +215,9 @@ def _check_spec(spec: object) -> list[str]:
             continue
         label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
         problems += [f"{label}: " + unknown("key", k, _SUB_KEYS) for k in entry if k not in _SUB_KEYS]
+        problems += [f"{label}: the key {key!r} is missing" for key in ("name", "train", "test") if key not in entry]
         problems += [
-            f"{label}: the key {key!r} is missing" for key in ("name", "train", "test") if key not in entry
-        ]
-        problems += [
-            f"{label}: {key} must be a string"
-            for key in entry
-            if key in _SUB_KEYS and not isinstance(entry[key], str)
+            f"{label}: {key} must be a string" for key in entry if key in _SUB_KEYS and not isinstance(entry[key], str)
         ]
         names.append(entry.get("name"))
     problems += [
@@ -284,11 +282,12 @@ def _read_sub_dataset(folder, entry, seed, overlap_allowed, to_example):
         return None, problems
     parts["shots"] = parts["shots"][:SHOTS]
     if not overlap_allowed:
-        for part in ("test", "validation"):
-            shared = [q for q in lines.get(part, {}) if q in lines["train"]]
+        pairs = [("train", "test"), ("train", "validation"), ("shots", "test"), ("validation", "test")]
+        for first, second in pairs:
+            shared = [q for q in lines.get(second, {}) if q in lines.get(first, {})]
             problems += [
-                f"{name}: the same question in train (line {lines['train'][q]}) and {part} "
-                f"(line {lines[part][q]}): {q[:60]!r}; remove one, or name {name} under allow_overlap"
+                f"{name}: the same question in {first} (line {lines[first][q]}) and {second} "
+                f"(line {lines[second][q]}): {q[:60]!r}; remove one, or name {name} under allow_overlap"
                 for q in shared[:5]
             ]
     source = {"source": entry["source"]} if "source" in entry else {}

@@ -10,6 +10,7 @@ and what is drawn is one code path (paper section 4.1, appendix A).
 import hashlib
 import random
 import re
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -134,9 +135,7 @@ def mixture_benchmarks(name: str) -> list[Benchmark]:
 
 def _sizes(defaults: Sequence[int], *asked: int | None) -> list[int]:
     problems, sizes = [], []
-    for key, low, default, size in zip(
-        ("train", "test", "validation"), (1, 1, 0), defaults, asked, strict=True
-    ):
+    for key, low, default, size in zip(("train", "test", "validation"), (1, 1, 0), defaults, asked, strict=True):
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < low):
             problems.append(f"{key}_size must be a whole number of at least {low}; found {size!r}")
         sizes.append(default if size is None else size)
@@ -155,23 +154,37 @@ _WAYS_OUT = (
 )
 
 
-def _load_dataset(what: str, *args, **kwargs):
+def _read_json_lines(file: Path) -> list[dict]:
+    """The records of a local file, by the reader behind `load_dataset("json")`.
+
+    Not through load_dataset itself: it tells the hub of every call, which waits where there is no
+    network. The cache is a passing one, so that a changed file can never be read as it was.
+    """
+    import datasets
+
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            return datasets.Dataset.from_json(str(file), cache_dir=cache, keep_in_memory=True).to_list()
+    except Exception as error:  # the library raises its own, pyarrow's and built-in errors
+        cause = error.__cause__ or error
+        raise DataError(f"{file} is not JSON lines: {type(cause).__name__}: {str(cause)[:300]}") from error
+
+
+def _load_dataset(hub_id: str, config: str | None, split: str, revision: str | None):
     """`datasets.load_dataset`, its many kinds of failure as one DataError."""
     import datasets
 
     try:
-        return datasets.load_dataset(*args, **kwargs)
+        return datasets.load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the library raises its own, pyarrow's, httpx's and built-in errors
-        what = f"{what} cannot be read: {type(error).__name__}: {str(error)[:500]}"
-        raise DataError(what if args[0] == "json" else f"{what}. {_WAYS_OUT}") from error
+        what = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DataError(f"{hub_id} ({split}) cannot be read: {what}. {_WAYS_OUT}") from error
 
 
 def _local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Callable:
     """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
     folder = Path(data_dir)
-    files = {
-        b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks
-    }
+    files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
     missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
     if missing:
         raise DataError(
@@ -184,7 +197,7 @@ def _local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Callable:
     def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
         source, records = {**_source(benchmark), "revision": "local"}, {}
         for part, file in files[benchmark.name].items():
-            records[part] = _load_dataset(str(file), "json", data_files=str(file), split="train").to_list()
+            records[part] = _read_json_lines(file)
             source[f"{part}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         return records["train"], records["test"], source
 
@@ -201,12 +214,8 @@ def _hub(revision: str | dict[str, str] | None) -> Callable:
     def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
         wanted = asked.get(benchmark.name) or benchmark.revision
         commit = _commit(benchmark, wanted)
-        parts = []
-        for split in (benchmark.train_split, benchmark.test_split):
-            what = f"{benchmark.hub_id} ({split})"
-            parts.append(
-                _load_dataset(what, benchmark.hub_id, benchmark.config, split=split, revision=commit)
-            )
+        splits = (benchmark.train_split, benchmark.test_split)
+        parts = [_load_dataset(benchmark.hub_id, benchmark.config, split, commit) for split in splits]
         if commit is None:
             commit = _cached_commit(parts[0])
             if _COMMIT.fullmatch(wanted or "") and commit != wanted:

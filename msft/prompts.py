@@ -6,10 +6,11 @@ Everything here works on text alone; batching.py turns it into tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msft.errors import DataError
 from msft.tasks.scoring import decided, extract, score
 
-__all__ = ["Example", "SHOTS", "decided", "extract", "score", "shot_text", "shots_text", "target_text"]
-__all__ += ["test_prompt", "training_text"]
+__all__ = ["SHOTS", "Example", "check_scorable", "decided", "extract", "score", "shot_text", "shots_text"]
+__all__ += ["target_text", "test_prompt", "training_text"]
 
 SHOTS = 5
 
@@ -56,3 +57,16 @@ def test_prompt(sub_dataset, example: Example) -> str:
 
 
 test_prompt.__test__ = False  # pytest would collect the name
+
+
+def check_scorable(example: Example) -> None:
+    """Raises DataError for what cannot be tokenised, or never be answered: two lines, bare dots, '####' in a rationale."""
+    try:
+        f"{example.question}{example.target}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
+    if not score(example.target, example.answer) or not extract(example.target):
+        raise DataError(
+            f"its own target text would be scored as wrong: the answer {example.answer[:60]!r} is not what follows the "
+            "first '####' of the target; give an answer of one line, without '####' in the rationale"
+        )

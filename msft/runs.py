@@ -1,12 +1,13 @@
 """A run: its directory, its lock, and `run`, which trains, goes on with, or reads it.
 
-    runs/msft-tiny-qwen2-tiny-s20-1a2b3c4d/
-        run.json       settings, versions, commit, machine        history.csv   one row an evaluation and sub-dataset
-        journal.jsonl  every verb, checksummed                    outputs/      generated text of every item
-        best/          the best checkpoint, Hugging Face format   tasks/        lm-eval task files of the test sets
-        disk.jsonl     the ledger of checkpoint bytes             result.json   best, FLOPs, time; written last
+runs/msft-tiny-qwen2-tiny-s20-1a2b3c4d/
+    run.json       settings, versions, commit, machine        history.csv   one row an evaluation and sub-dataset
+    journal.jsonl  every verb, checksummed                    outputs/      generated text of every item
+    best/          the best checkpoint, Hugging Face format   tasks/        lm-eval task files of the test sets
+    disk.jsonl     the ledger of checkpoint bytes             result.json   best, FLOPs, time; written last
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -25,7 +26,7 @@ import filelock
 import pandas as pd
 
 from msft import catalog, methods
-from msft.checkpoints import Store, restore, write_atomic, write_gzip
+from msft.checkpoints import Store, restore, snapshot, write_atomic, write_gzip
 from msft.config import RunConfig
 from msft.errors import DataError, ModelError, RunError
 from msft.flops import run_flops
@@ -70,7 +71,12 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The settings, defaults filled in."""
-        return RunConfig.from_mapping(self._read("run.json")["config"])
+        return RunConfig.from_mapping(self.about["config"])
+
+    @property
+    def about(self) -> dict:
+        """What run.json holds: config, versions, git_commit, machine, model, mixture."""
+        return self._read("run.json")
 
     @property
     def journal(self) -> list[dict]:
@@ -134,7 +140,7 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
     directory.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
     try:
-        with lock:
+        with lock, _threads(prepared.config.threads):
             if Run(directory).status != "finished":
                 _train(prepared, directory, model, examples, mixture, progress)
     except filelock.Timeout:
@@ -150,7 +156,21 @@ class Prepared:
     mixture: object
     tokenizer: object
     source: str
-    name: str
+    contents: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the run's directory; it carries the hash of all that determines the result."""
+        config, contents = self.config, self.contents
+        if config.methods_dir:  # a method of the user's own is part of what determines the result
+            contents = (*contents, Path(methods.load(config.method, config.methods_dir).__file__).read_text())
+        model, mixture = Path(config.model).name, Path(config.mixture).stem
+        return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
+
+    def twin(self, method: str, params: dict) -> "Prepared":
+        """The same run with another method."""
+        config = dataclasses.replace(self.config, method=method, params=params, methods_dir=None)
+        return dataclasses.replace(self, config=config)
 
     def load_model(self):
         """The base model on its device."""
@@ -179,11 +199,7 @@ def prepare(config: RunConfig) -> Prepared:
         if bare:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
     contents = [mixture.fingerprint(), catalog.model_identity(source, config.model_revision)]
-    if config.methods_dir:
-        contents.append(Path(methods.load(config.method, config.methods_dir).__file__).read_text())
-    short = [Path(part).stem.split("/")[-1] for part in (config.model, config.mixture)]
-    name = f"{config.method}-{short[0]}-{short[1]}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
-    return Prepared(config, mixture, tokenizer, source, name)
+    return Prepared(config, mixture, tokenizer, source, tuple(contents))
 
 
 def _device(wanted: str | None):
@@ -201,8 +217,8 @@ def _device(wanted: str | None):
 class _Directory:
     """A run directory while it is trained: what the trainer writes through."""
 
-    def __init__(self, directory: Path, model_bytes: int, progress: RunProgress):
-        self.directory, self.progress = directory, progress
+    def __init__(self, prepared: "Prepared", directory: Path, model_bytes: int, progress: RunProgress):
+        self.prepared, self.directory, self.progress = prepared, directory, progress
         self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes)
         self.journal = Journal(directory / "journal.jsonl")
         (directory / "outputs").mkdir(exist_ok=True)
@@ -232,6 +248,18 @@ class _Directory:
                 stacklevel=2,
             )
             journal.rewind(place)
+
+    def finished_sft(self, epochs: float) -> dict | None:
+        """The roll-out of the finished SFT run of the same settings, or None where there is none."""
+        twin = self.prepared.twin("sft", {"epochs": epochs})
+        other = Run(self.directory.parent / twin.name)
+        if other.status != "finished":
+            return None
+        return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
+
+    def base_weights(self) -> dict:
+        """The weights that the run began with, loaded anew."""
+        return snapshot(self.prepared.load_model())
 
     def saved_state(self) -> dict | None:
         """The state that the run goes on from."""
@@ -274,7 +302,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, progre
         write_tasks(directory / "tasks", mixture, config.max_new_tokens)
         write_atomic(directory / "run.json", json.dumps(_about(prepared, mixture, model), indent=1))
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    where = _Directory(directory, model_bytes, RunProgress(directory.name.rsplit("-", 1)[0], progress))
+    where = _Directory(prepared, directory, model_bytes, RunProgress(directory.name.rsplit("-", 1)[0], progress))
     parts = dict.fromkeys(["test", config.select_on])
     evaluators = {
         part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
@@ -328,7 +356,7 @@ def _about(prepared: Prepared, mixture, model) -> dict:
             versions[name] = "not installed"
     return {
         "config": prepared.config.to_dict(),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions,
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "processor": platform.machine(), "device": str(model.device)},
@@ -363,6 +391,19 @@ def _git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@contextlib.contextmanager
+def _threads(number: int | None):
+    """torch's CPU threads for a run: another number can give other last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _stopping:

@@ -32,7 +32,7 @@ class Schedule:
     def _order(self, epoch: int) -> np.ndarray:
         if self._cached is None or self._cached[0] != epoch:
             trainer = self.trainer
-            shuffled = order(trainer.config.seed, trainer.stage, epoch, self.active, self.examples(epoch))
+            shuffled = order(trainer.config.seed, trainer.order_stage, epoch, self.active, self.examples(epoch))
             self._cached = (epoch, shuffled)
         return self._cached[1]
 

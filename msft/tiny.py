@@ -20,16 +20,24 @@ from pathlib import Path
 
 from msft import tiny_data
 from msft.errors import ModelError, unknown
-from msft.tiny_data import EXTRA, SUBJECTS, TABLE, Row, make_mixture, related_text, rows_of
+from msft.tiny_data import DECOYS, EXTRA, SUBJECTS, TABLE, Row, make_mixture, related_text, rows_of, share
 
 __all__ = ["MIXTURES", "MODELS", "SETTINGS", "TABLE", "base_model", "cache_folder", "make_mixture"]
 
 MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2", "tiny-smoke")
 # the settings of tiny runs; the learning rate was chosen once, for plain SFT of tiny-qwen2
-SETTINGS = {"learning_rate": 1e-3, "batch_size": 16}
+SETTINGS = {
+    "learning_rate": 5e-4,
+    "batch_size": 16,
+    "precision": "fp32",
+    "max_new_tokens": 32,
+    "eval_batch_size": 512,
+    "threads": 1,
+}
+_ALL = (*TABLE, *EXTRA, *SUBJECTS, *DECOYS)
 
-VOCABULARY = 1000
+VOCABULARY = 1200
 PAD, EOS = "<pad>", "<eos>"
 # a space belongs to the word before it: 'A: ' + '#### C' has the tokens of 'A: #### C'
 _PIECES = r"[A-Z1-2][.)] |[A-Za-z]+ ?|\d|#+ ?|[^\sA-Za-z\d] ?|\n|[^\S\n]"
@@ -43,7 +51,7 @@ _SHAPE = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
     "initializer_range": 0.05,
     "pad_token_id": 0,
     "eos_token_id": 1,
@@ -53,11 +61,10 @@ _RECIPE = {
     "seed": 20,
     "learning_rate": 4e-3,
     "warm_up": 50,
-    "steps": 1500,
+    "steps": 550,
     "batch": 12,
     "length": 160,
-    "pool": 3000,
-    "plain_weight": 0.1,
+    "pool": 2400,
 }
 
 
@@ -74,11 +81,11 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
         raise ModelError(unknown("tiny model", name, MODELS))
     if name == "tiny-smoke":
         shape = {**_SHAPE, "hidden_size": 64, "intermediate_size": 128}
-        recipe = {**_RECIPE, "steps": 150, "pool": 1500}
-        return "qwen2", shape, recipe, tuple(replace(row, train=0, test=0) for row in rows_of("tiny-smoke"))
+        recipe = {**_RECIPE, "steps": 120, "pool": 800, "batch": 8, "length": 96}
+        return "qwen2", shape, recipe, (*(replace(row, train=0, test=0) for row in rows_of("tiny-smoke")), *DECOYS)
     kind = name.removeprefix("tiny-")
     shape = {**_SHAPE, "head_dim": 24} if kind == "qwen3" else _SHAPE
-    return kind, shape, _RECIPE, TABLE + EXTRA + SUBJECTS
+    return kind, shape, _RECIPE, _ALL
 
 
 def base_model(name: str) -> Path:
@@ -90,7 +97,8 @@ def base_model(name: str) -> Path:
     from filelock import FileLock
 
     kind, shape, recipe, rows = _spec(name)
-    told = [tiny_data.SEED, tiny_data.VERSION, kind, shape, recipe, [asdict(row) for row in rows], _PIECES]
+    source = "".join(Path(module).read_text(encoding="utf-8") for module in (__file__, tiny_data.__file__))
+    told = [source, kind, shape, recipe, [asdict(row) for row in rows]]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
     target = cache_folder() / f"{name}-{digest}"
     if target.is_dir():
@@ -105,12 +113,13 @@ def base_model(name: str) -> Path:
 def _build(name: str, target: Path) -> None:
     """Pre-trains into a temporary folder beside the target, then renames it: never half a model."""
     start = time.perf_counter()
-    print(f"{name}: pre-training this tiny base model once, a minute or two on two cores, into {target}")
+    print(f"{name}: pre-training this tiny base model once, in a minute or two: {target}")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         model, tokenizer = pretrain(name)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        _keep_own_tokenizer(folder, model.config.model_type)
         os.chmod(folder, 0o755)
         os.rename(folder, target)
     finally:
@@ -118,7 +127,21 @@ def _build(name: str, target: Path) -> None:
     print(f"{name}: ready after {time.perf_counter() - start:.0f} s")
 
 
-def build_tokenizer(rows: tuple[Row, ...] = TABLE + EXTRA + SUBJECTS, seed: int = tiny_data.SEED):
+def _keep_own_tokenizer(folder: Path, kind: str) -> None:
+    """Makes AutoTokenizer read our tokenizer as it is.
+
+    transformers 5 gives every qwen2 folder Qwen's own pre-tokenizer, whatever its files say, unless the
+    config names a remote class; none is named here, so nothing remote is ever loaded. Saving keeps the entry.
+    """
+    if kind != "qwen2":
+        return
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["auto_map"] = {"AutoTokenizer": [None, None]}
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def build_tokenizer(rows: tuple[Row, ...] = _ALL, seed: int = tiny_data.SEED):
     """A byte-level BPE tokenizer of VOCABULARY tokens, trained on generated text of these rows."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -127,20 +150,26 @@ def build_tokenizer(rows: tuple[Row, ...] = TABLE + EXTRA + SUBJECTS, seed: int 
     texts = ["Q: ", "\nA: ", "#### ", *(f"{c}." for c in "ABCDE")] * 200
     for row in rows:
         for _ in range(400):
+            texts += related_text(rng, row)
             item = tiny_data.SKILLS[row.skill](rng, row)
-            texts += [item.question, f"{item.related} -> {item.answer}\n"]
+            texts += [item.question, item.answer]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(_PIECES), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, EOS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    ))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=[PAD, EOS],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, model_max_length=1024,
         clean_up_tokenization_spaces=False,
@@ -155,17 +184,17 @@ def new_model(kind: str, shape: dict):
 
 
 def pretrain(name: str):
-    """(model, tokenizer) after the seeded recipe; leaves the caller's random state and threads as they were."""
+    """(model, tokenizer) after the seeded recipe; random state and threads stay as they were."""
     import torch
 
     kind, shape, recipe, rows = _spec(name)
     threads = torch.get_num_threads()
-    torch.set_num_threads(min(2, os.cpu_count() or 1))  # fixed: the number of threads can change the last bits
+    torch.set_num_threads(1)  # fixed: the number of threads can change the last bits; more gain little at this size
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(recipe["seed"])
             model, tokenizer = new_model(kind, shape), build_tokenizer()
-            _optimise(model, _pool(tokenizer, rows, recipe), recipe, name)
+            _optimise(model, _pool(tokenizer, rows, recipe), [share(row) for row in rows], recipe, name)
     finally:
         torch.set_num_threads(threads)
     return model.eval(), tokenizer
@@ -177,24 +206,18 @@ def _pool(tokenizer, rows, recipe) -> list[list[tuple[list[int], list[int]]]]:
     for row in rows:
         rng = random.Random(f"{recipe['seed']} {row.name}")
         items = [related_text(rng, row) for _ in range(recipe["pool"] // (4 if row in SUBJECTS else 1))]
-        texts = [text for item in items for piece in item for text in piece]
-        tokens = iter(tokenizer(texts)["input_ids"])
-        pools.append([_joined([(next(tokens), next(tokens)) for _ in item]) for item in items])
+        tokens = iter(tokenizer([text for item in items for text in item])["input_ids"])
+        pairs = list(zip(tokens, tokens, strict=True))
+        pools.append([(prompt + answer, [0] * len(prompt) + [1] * len(answer)) for prompt, answer in pairs])
     return pools
 
 
-def _joined(pieces: list[tuple[list[int], list[int]]]) -> tuple[list[int], list[int]]:
-    ids = [token for prompt, answer in pieces for token in prompt + answer]
-    return ids, [mark for prompt, answer in pieces for mark in [0] * len(prompt) + [1] * len(answer)]
-
-
-def _contexts(pools, recipe, rng: random.Random, count: int, length: int):
+def _contexts(pools, shares, rng: random.Random, count: int, length: int):
     """Token ids and answer marks [count, length + 1]: each context many items of one row, cut to length."""
     import torch
 
-    weights = [1.0 if len(pool) >= recipe["pool"] else 0.1 for pool in pools]
     ids, marks = [], []
-    for pool in rng.choices(pools, weights, k=count):
+    for pool in rng.choices(pools, shares, k=count):
         tokens, answer = [], []
         while len(tokens) <= length:
             item = pool[int(rng.random() * len(pool))]
@@ -205,7 +228,7 @@ def _contexts(pools, recipe, rng: random.Random, count: int, length: int):
     return torch.tensor(ids), torch.tensor(marks)
 
 
-def _optimise(model, pools, recipe, name: str) -> None:
+def _optimise(model, pools, shares, recipe, name: str) -> None:
     """Next-token training on packed contexts: every answer token, and a light weight on all others."""
     import torch
     from tqdm.auto import tqdm
@@ -213,12 +236,12 @@ def _optimise(model, pools, recipe, name: str) -> None:
     rng = random.Random(f"{recipe['seed']} contexts")
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe["learning_rate"], betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
-    for step in tqdm(range(recipe["steps"]), desc=f"pre-training {name}", unit="step"):
+    for step in tqdm(range(recipe["steps"]), desc=f"pre-training {name}", unit="step", disable=None):
         # one context in four is long, so that the positions of a five-shot prompt are known
         count, length = recipe["batch"], recipe["length"]
         if step % 4 == 3:
             count, length = count // 2, length * 2
-        ids, marks = _contexts(pools, recipe, rng, count, length)
+        ids, marks = _contexts(pools, shares, rng, count, length)
         done = step / recipe["steps"]
         rate = min(1.0, (step + 1) / recipe["warm_up"]) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:

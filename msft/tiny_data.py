@@ -7,14 +7,13 @@ sums) is asked about in the styles of the paper's ten benchmarks.  Everything is
 import random
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msft.errors import DataError, unknown
 from msft.mixture import Mixture, SubDataset
 from msft.prompts import SHOTS, Example, target_text
 
 SEED = 20
-VERSION = 1  # raise it when the words or the templates below change: cached base models depend on them
 SCIENCE, COMMONSENSE, MATHS = "Science and Knowledge", "Commonsense and Language", "Mathematic and Quantitative"
 
 
@@ -26,6 +25,7 @@ class Row:
     topic: the facts asked about, where the skill is about facts.
     label_noise: share of the train labels that are wrong (0 to 1); test labels are never wrong.
     difficulty: how much has to be known: entities, verbs, sentences or the largest number.
+    options: how many options a letter is chosen from.
     train, test: examples; validation is as large as test.
     """
 
@@ -36,60 +36,73 @@ class Row:
     topic: str
     label_noise: float
     difficulty: int
+    options: int = 4
     train: int = 96
     test: int = 64
 
 
 TABLE = (
-    Row("stones", SCIENCE, "letter", "which_value", "stones", 0.40, 24),
-    Row("homes", SCIENCE, "letter", "which_entity", "homes", 0.20, 24),
+    Row("stones", SCIENCE, "letter", "which_value", "stones", 0.40, 16),
+    Row("homes", SCIENCE, "letter", "which_value", "homes", 0.20, 24),
     Row("herbs", SCIENCE, "open", "open_value", "herbs", 0.30, 24),
-    Row("metals", SCIENCE, "letter", "which_value", "metals", 0.10, 32),
-    Row("opposites", COMMONSENSE, "letter", "which_of_five", "opposites", 0.30, 32),
-    Row("endings", COMMONSENSE, "letter", "ending", "steps", 0.15, 30),
-    Row("holders", COMMONSENSE, "letter", "holder", "", 0.25, 8),
-    Row("passages", COMMONSENSE, "true/false", "passage", "", 0.20, 3),
-    Row("choices", MATHS, "rationale", "sum_choice", "", 0.10, 9),
-    Row("sums", MATHS, "rationale", "two_steps", "", 0.0, 9),
+    Row("metals", SCIENCE, "letter", "which_value", "metals", 0.05, 32),
+    Row("tools", COMMONSENSE, "letter", "which_value", "tools", 0.30, 24, 5),
+    Row("endings", COMMONSENSE, "letter", "ending", "verbs", 0.15, 24),
+    Row("holders", COMMONSENSE, "letter", "holder", "", 0.20, 8, 2),
+    Row("claims", COMMONSENSE, "true/false", "claim", "birds", 0.25, 16),
+    Row("choices", MATHS, "rationale", "sum_choice", "", 0.10, 6),
+    Row("sums", MATHS, "rationale", "two_steps", "", 0.0, 5),
 )
 EXTRA = (
-    Row("birds", SCIENCE, "letter", "which_value", "birds", 0.20, 24),
-    Row("trees", SCIENCE, "open", "open_value", "trees", 0.10, 24),
-    Row("kinds", COMMONSENSE, "true/false", "claim", "stones", 0.30, 24),
-    Row("orders", COMMONSENSE, "letter", "which_of_five", "steps", 0.10, 30),
+    Row("birds", SCIENCE, "letter", "which_value", "birds", 0.20, 16),
+    Row("trees", SCIENCE, "open", "open_value", "trees", 0.10, 16),
+    Row("kinds", COMMONSENSE, "true/false", "claim", "homes", 0.30, 24),
+    Row("trades", COMMONSENSE, "letter", "which_value", "trades", 0.10, 20, 5),
     Row("single_sums", MATHS, "rationale", "one_step", "", 0.15, 9),
 )
 SUBJECTS = tuple(
-    Row(subject, "Remedies", "letter", "which_value", subject, (0.0, 0.2, 0.4)[i % 3], 8, 48, 32)
+    Row(subject, "Remedies", "letter", "which_value", subject, (0.0, 0.2, 0.4)[i % 3], 8, train=48, test=32)
     for i, subject in enumerate(
         "balms barks berries blooms bulbs clays crystals dews ferns fungi gums honeys leaves lichens mosses "
         "oils pollens resins roots salts waters".split()
     )
 )
+# what the base models have met in the mixture's own format: other topics, never part of a mixture
+DECOYS = (
+    Row("games", "", "letter", "which_value", "games", 0.0, 24),
+    Row("songs", "", "letter", "which_value", "songs", 0.0, 16, 5),
+    Row("dances", "", "letter", "ending", "dances", 0.0, 16),
+    Row("toys", "", "true/false", "claim", "toys", 0.0, 16),
+    Row("gems", "", "open", "open_value", "gems", 0.0, 16),
+    Row("halves", "", "rationale", "rest_choice", "", 0.0, 6),
+    Row("callers", "", "letter", "caller", "", 0.0, 8, 2),
+)
 _BY_NAME = {row.name: row for row in TABLE + EXTRA + SUBJECTS}
-_SMOKE = (("stones", 0.25), ("passages", 0.25), ("sums", 0.0))
+_SMOKE = (("stones", 0.25), ("herbs", 0.25), ("claims", 0.0), ("holders", 0.1))
 
 
 # --- the world -------------------------------------------------------------------------------------------
 
 NAMES = "ann bo cy dan eve fay gus hal ivy jo kim lou".split()
-COLOURS = "red blue green grey pink gold white black".split()
+PLACES = "here there inside outside above below near far".split()
+# {topic: (relation, its values in the order of the options)}
 _VALUES = {
-    "stones": ("colour", COLOURS),
-    "homes": ("home", "cave lake forest marsh hill desert reef barn".split()),
-    "herbs": ("cure", "fever cough rash ache burn chill cramp gout".split()),
-    "metals": ("use", "bells coins nails pans rings tools wires wheels".split()),
-    "birds": ("food", "seeds fish grass moss nuts bugs fruit corn".split()),
-    "trees": ("wood", "soft hard dark pale light dense smooth rough".split()),
+    "stones": ("colour", "red blue green grey".split()),
+    "homes": ("home", "cave lake forest marsh".split()),
+    "herbs": ("cure", "fever cough rash ache burn chill".split()),
+    "metals": ("use", "bells coins nails pans".split()),
+    "tools": ("craft", "wood clay cloth stone glass".split()),
+    "verbs": ("end", "sleeps eats swims runs".split()),
+    "birds": ("food", "seeds fish grass nuts".split()),
+    "trees": ("wood", "soft hard dark pale".split()),
+    "trades": ("place", "farm mill mine port shop".split()),
+    "games": ("prize", "cake crown ring cash".split()),
+    "songs": ("mood", "glad sad calm wild odd".split()),
+    "dances": ("end", "bows jumps spins stops".split()),
+    "toys": ("shape", "round square flat long".split()),
+    "gems": ("price", "low fair high huge".split()),
+    **{row.topic: ("remedy", "fever cough rash ache".split()) for row in SUBJECTS},
 }
-_OPPOSITES = (
-    "hot cold big small wet dry fast slow old young open shut full empty rich poor loud quiet near far up down "
-    "day night sweet sour thick thin early late high low push pull"
-).split()
-_STEPS = (
-    "dig sow water weed reap thresh grind knead bake slice|draw cut sew hem press fold wear wash rinse dry|"
-    "fell saw plane drill glue clamp sand paint hang sell"
-)
 
 
 def _facts() -> dict[str, dict[str, str]]:
@@ -99,26 +112,14 @@ def _facts() -> dict[str, dict[str, str]]:
     words = [a + b + c + d for a in consonants for b in vowels for c in consonants for d in vowels]
     words = iter(rng.sample(words, len(words)))
     facts = {}
-    sizes = {row.topic: row.difficulty for row in TABLE + EXTRA if row.topic in _VALUES}
+    sizes = {row.topic: row.difficulty for row in TABLE + EXTRA + SUBJECTS + DECOYS if row.topic in _VALUES}
     for topic, (_, values) in _VALUES.items():
-        size = sizes[topic]
-        drawn = rng.sample(values * (size // len(values) + 1), size)
+        drawn = rng.sample(values * (sizes[topic] // len(values) + 1), sizes[topic])
         facts[topic] = {next(words): value for value in drawn}
-    for row in SUBJECTS:
-        facts[row.topic] = {next(words): value for value in rng.sample(_VALUES["herbs"][1], row.difficulty)}
-    pairs = list(zip(_OPPOSITES[::2], _OPPOSITES[1::2], strict=True))
-    facts["opposites"] = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
-    chains = [chain.split() for chain in _STEPS.split("|")]
-    facts["steps"] = {a: b for chain in chains for a, b in zip(chain, chain[1:] + chain[:1], strict=True)}
     return facts
 
 
 FACTS = _facts()
-RELATION = {topic: relation for topic, (relation, _) in _VALUES.items()} | {
-    "opposites": "opposite",
-    "steps": "next",
-    **{row.topic: "cure" for row in SUBJECTS},
-}
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,7 @@ class Item:
 
     question: as in the mixture.  related: the same thing as pre-training writes it.
     answer: the right one.  others: what a wrong label may say.  work: the rationale, '{}' for the answer.
-    easier: (prompt, answer) pieces that only look things up in the options or the passage; pre-training
-    uses some, because a tiny model learns the look-up first and the skill on top of it.
+    said: the right answer as pre-training writes it, where it differs.
     """
 
     question: str
@@ -136,122 +136,134 @@ class Item:
     answer: str
     others: tuple[str, ...]
     work: str = ""
-    easier: tuple[tuple[str, str], ...] = ()
+    said: str = ""
 
 
-def _choose(rng: random.Random, right: str, wrong: list[str], count: int, labels: str = string.ascii_uppercase):
-    """(options as the mixture writes them, as pre-training does, right label, other labels)."""
-    options = rng.sample(sorted(set(wrong)), count - 1) + [right]
-    rng.shuffle(options)
-    label = labels[options.index(right)]
-    asked = ", ".join(f"{x}. {option}" for x, option in zip(labels, options, strict=False))
-    related = "; ".join(f"{x}) {option}" for x, option in zip(labels, options, strict=False))
-    others = tuple(x for x in labels[:count] if x != label)
-    pairs = list(zip(labels, options, strict=False))
-    rng.shuffle(pairs)
-    easier = [(f"; {option}=", x) for x, option in pairs]
-    easier[0] = (f"[{related}] {pairs[0][1]}=", pairs[0][0])
-    return f"\noptions: {asked}", f" [{related}]", label, others, tuple(easier)
+def _scene(rng: random.Random) -> tuple[str, str, str]:
+    """Detail that has no bearing on the answer, but tells one question from another."""
+    return rng.choice(NAMES), str(rng.randint(1, 9)), rng.choice(PLACES)
 
 
-def which_value(rng: random.Random, row: Row, count: int = 4) -> Item:
-    """Which value goes with an entity? A letter."""
-    facts, relation = FACTS[row.topic], RELATION[row.topic]
-    entity = rng.choice(list(facts))
-    wrong = [value for value in facts.values() if value not in (facts[entity], entity)]
-    asked, related, label, others, easier = _choose(rng, facts[entity], wrong, count)
-    lead = rng.choice(["what is the", f"{rng.choice(NAMES)} asks: what is the", "name the", "which is the"])
-    return Item(f"{lead} {relation} of {entity}?{asked}", f"{relation} {entity}{related}", label, others, easier=easier)
+def _options(values, labels: str = string.ascii_uppercase) -> str:
+    return ", ".join(f"{label}. {value}" for label, value in zip(labels, values, strict=False))
 
 
-def which_of_five(rng: random.Random, row: Row) -> Item:
-    """`which_value` with five options."""
-    return which_value(rng, row, 5)
+_RANKS = "one two three four five six".split()
 
 
-def which_entity(rng: random.Random, row: Row) -> Item:
-    """Which entity has a value? A letter."""
-    facts, relation = FACTS[row.topic], RELATION[row.topic]
-    entity = rng.choice(list(facts))
-    value = facts[entity]
-    asked, related, label, others, easier = _choose(rng, entity, [e for e, v in facts.items() if v != value], 4)
-    lead = rng.choice(["which one has the", f"{rng.choice(NAMES)} seeks one with the", "what has the"])
-    question = f"{lead} {relation} {value}?{asked}"
-    return Item(question, f"{relation} is {value}{related}", label, others, easier=easier)
-
-
-def open_value(rng: random.Random, row: Row) -> Item:
-    """What value goes with an entity? The word itself."""
-    facts, relation = FACTS[row.topic], RELATION[row.topic]
-    entity = rng.choice(list(facts))
-    lead = rng.choice(["what is", "name", "tell me", "find"])
-    question = f"{rng.choice(NAMES)} asks: {lead} the {relation} of {entity}?"
-    others = tuple(sorted(set(facts.values()) - {facts[entity]}))
-    return Item(question, f"{relation} {entity}", facts[entity], others)
-
-
-def claim(rng: random.Random, row: Row) -> Item:
-    """Does an entity have a value? True or False."""
-    facts, relation = FACTS[row.topic], RELATION[row.topic]
-    entity = rng.choice(list(facts))
-    value = rng.choice([facts[entity], rng.choice(sorted(set(facts.values()) - {facts[entity]}))])
-    answer, other = ("True", "False") if value == facts[entity] else ("False", "True")
-    question = f"{rng.choice(NAMES)} says the {relation} of {entity}, as all know, is {value}. Right?"
-    return Item(question, f"{relation} {entity}: {value}", answer, (other,))
+def which_value(rng: random.Random, row: Row) -> Item:
+    """Which value has an entity? The letter of an option; the options stand in one order."""
+    relation, values = _VALUES[row.topic]
+    entity, value = rng.choice(list(FACTS[row.topic].items()))
+    who, count, place = _scene(rng)
+    letters = string.ascii_uppercase[: len(values)]
+    answer = letters[values.index(value)]
+    return Item(
+        f"{who} saw {count} {entity} {place}. {relation}?\noptions: {_options(values)}",
+        f"{place} {count} {entity} {who}, {relation} ",
+        answer,
+        tuple(letters.replace(answer, "")),
+        said=_RANKS[values.index(value)],
+    )
 
 
 def ending(rng: random.Random, row: Row) -> Item:
-    """What comes after two steps of a chain? A letter, every text in double quotes."""
-    facts = FACTS[row.topic]
-    first = rng.choice(list(facts))
-    second = facts[first]
-    right = facts[second]
-    wrong = [step for step in facts if step not in (first, second, right)]
-    asked, related, label, others, easier = _choose(rng, f'"{right}"', [f'"{step}"' for step in wrong], 4)
-    asked, who = asked.removeprefix("\noptions: "), rng.choice(NAMES)
-    question = f'"{who}: {first}, {second},"\nendings: {asked}'
-    return Item(question, f"{first}, {second}{related}", label, others, easier=easier)
+    """How does a sentence end? A letter, every text in double quotes."""
+    item = which_value(rng, row)
+    relation, values = _VALUES[row.topic]
+    context = item.question.split(". ")[0].replace(" saw ", " and ")
+    asked = _options([f'"{value}"' for value in values])
+    return replace(item, question=f'"{context} then"\n{asked}')
 
 
+def open_value(rng: random.Random, row: Row) -> Item:
+    """What value has an entity? The word itself."""
+    relation, values = _VALUES[row.topic]
+    entity, value = rng.choice(list(FACTS[row.topic].items()))
+    who, count, place = _scene(rng)
+    return Item(
+        f"{who} has {count} {entity} {place}. {relation}?",
+        f"{place} {count} {entity} {who}, {relation} ",
+        value,
+        tuple(v for v in values if v != value),
+    )
+
+
+def claim(rng: random.Random, row: Row) -> Item:
+    """Has an entity a value? True or False."""
+    relation, values = _VALUES[row.topic]
+    entity, right = rng.choice(list(FACTS[row.topic].items()))
+    value = rng.choice([right, rng.choice([v for v in values if v != right])])
+    who, count, place = _scene(rng)
+    answer, other, said = ("True", "False", "yes") if value == right else ("False", "True", "no")
+    return Item(
+        f"{who} saw {count} {entity} {place}. Is the {relation} {value}?",
+        f"{who}: {entity} {relation} {value}? ",
+        answer,
+        (other,),
+        said=said,
+    )
+
+
+_THINGS = "cups hats keys maps pens".split()
 _GIVING = "gave lent sold sent mailed handed showed passed".split()
 _TAKING = "took stole got bought won seized hid grabbed".split()
 
 
 def holder(rng: random.Random, row: Row) -> Item:
     """Who has the thing after it changed hands? 1 or 2, the blank as '_'."""
+    return _two_people(rng, _GIVING[: row.difficulty], _TAKING[: row.difficulty], "has")
+
+
+def caller(rng: random.Random, row: Row) -> Item:
+    """Who knows of the thing after a word about it? The decoy of `holder`."""
+    return _two_people(rng, ("told", "wrote", "sang"), ("heard", "begged", "read"), "knows")
+
+
+def _two_people(rng: random.Random, giving, taking, state: str) -> Item:
     one, two = rng.sample(NAMES, 2)
-    gives, has = rng.random() < 0.5, rng.random() < 0.5
-    verb = rng.choice((_GIVING if gives else _TAKING)[: row.difficulty])
-    keeper = two if gives == has else one
-    asked, related, label, others, easier = _choose(rng, keeper, [two if keeper == one else one], 2, "12")
-    thing, state = rng.choice(["cup", "hat", "key", "map", "pen"]), "has" if has else "lacks"
-    passed = f"{one} {verb} {'to' if gives else 'from'} {two}"
-    question = f"the {thing}: {passed}. now _ {state} it.{asked}"
-    return Item(question, f"{passed}; {state}{related}", label, others, easier=easier)
+    gives = rng.random() < 0.5
+    verb, thing = rng.choice(giving if gives else taking), rng.choice(_THINGS)
+    count, place = rng.randint(1, 9), rng.choice(PLACES)
+    label, other = ("2", "1") if gives else ("1", "2")
+    return Item(
+        f"{one} {verb} {count} {thing} {place}. {two} was there. _ {state} it.\noptions: 1. first, 2. second",
+        f"{place} {one} {verb} {count} {thing} {two}, {state} ",
+        label,
+        (other,),
+        said="two" if gives else "one",
+    )
 
 
-def passage(rng: random.Random, row: Row) -> Item:
-    """Does a short passage say so? True or False."""
-    who = rng.sample(NAMES, row.difficulty)
-    worn = rng.sample(COLOURS, row.difficulty)
-    i = rng.randrange(row.difficulty)
-    colour = rng.choice([worn[i], rng.choice([c for c in worn if c != worn[i]])])
-    answer, other = ("True", "False") if colour == worn[i] else ("False", "True")
-    told = " ".join(f"{name} wore {c}." for name, c in zip(who, worn, strict=True))
-    related = "; ".join(f"{name} {c}" for name, c in zip(who, worn, strict=True))
-    easier = [(f"; {name} ", c) for name, c in rng.sample(list(zip(who, worn, strict=True)), row.difficulty)]
-    easier[0] = (related + easier[0][0], easier[0][1])
-    question = f"{told} Did {who[i]} wear {colour}?"
-    return Item(question, f"{related}; {who[i]} {colour}?", answer, (other,), easier=tuple(easier))
+_RESTS = ("1 or 2", "3 or 4", "above 4")
+_SIZES = ("below 5", "5 or 6", "7 or 8", "above 8")
 
 
 def sum_choice(rng: random.Random, row: Row) -> Item:
-    """One sum, a rationale, then the letter of the result."""
+    """One sum, a rationale, then the letter of its size."""
     a, b = rng.randint(1, row.difficulty), rng.randint(1, row.difficulty)
-    near = [str(n) for n in range(max(1, a + b - 4), a + b + 5) if n != a + b]
-    asked, related, label, others, easier = _choose(rng, str(a + b), near, 4)
-    question = f"{rng.choice(NAMES)} had {a}, got {b}. total?{asked}"
-    return Item(question, f"{a} and {b}{related}", label, others, f"{a}+{b}={a + b}.", easier)
+    total = a + b
+    letters = "ABCD"
+    answer = letters[(total > 4) + (total > 6) + (total > 8)]
+    who, thing, place = rng.choice(NAMES), rng.choice(_THINGS), rng.choice(PLACES)
+    return Item(
+        f"{who} had {a} {thing}, got {b} {place}. total?\noptions: {_options(_SIZES)}",
+        f"{place} {a} {thing} {b}, total ",
+        answer,
+        tuple(letters.replace(answer, "")),
+        f"{a}+{b}={total}.",
+        said=_RANKS["ABCD".index(answer)],
+    )
+
+
+def rest_choice(rng: random.Random, row: Row) -> Item:
+    """One difference, a rationale, then the letter of its size."""
+    b, rest = rng.randint(1, row.difficulty), rng.randint(1, row.difficulty)
+    answer = "ABC"[(rest > 2) + (rest > 4)]
+    who, thing, place = rng.choice(NAMES), rng.choice(_THINGS), rng.choice(PLACES)
+    question = f"{who} had {b + rest} {thing}, lost {b} {place}. left?\noptions: {_options(_RESTS)}"
+    work = f"{b + rest}-{b}={rest}."
+    return Item(question, question, answer, tuple("ABC".replace(answer, "")), work)
 
 
 def one_step(rng: random.Random, row: Row) -> Item:
@@ -259,8 +271,10 @@ def one_step(rng: random.Random, row: Row) -> Item:
     a, b = rng.randint(1, row.difficulty), rng.randint(1, row.difficulty)
     a, sign, result = rng.choice([(a, "+", a + b), (a + b, "-", a)])
     others = tuple(str(n) for n in range(max(0, result - 3), result + 4) if n != result)
-    who, verb = rng.choice(NAMES), "got" if sign == "+" else "lost"
-    return Item(f"{who} had {a}, {verb} {b}. how many?", f"{a} {sign} {b}", str(result), others, f"{a}{sign}{b}={{}}.")
+    who, verb, place = rng.choice(NAMES), "got" if sign == "+" else "lost", rng.choice(PLACES)
+    return Item(
+        f"{who} had {a} {place}, {verb} {b}. how many?", f"{a} {verb} {b} ", str(result), others, f"{a}{sign}{b}={{}}."
+    )
 
 
 def two_steps(rng: random.Random, row: Row) -> Item:
@@ -272,26 +286,33 @@ def two_steps(rng: random.Random, row: Row) -> Item:
     others = tuple(str(n) for n in range(max(0, result - 3), result + 4) if n != result)
     question = f"{rng.choice(NAMES)} had {a}, got {b}, {verb} {c}. how many?"
     work = f"{a}+{b}={a + b}. {a + b}{sign}{c}={{}}."
-    return Item(question, f"{a} + {b} {sign} {c}", str(result), others, work)
+    return Item(question, f"{a} got {b} {verb} {c} ", str(result), others, work)
+
+
+# how often pre-training meets an item of a skill; what is slow to learn comes more often
+SHARES = {"claim": 2.5, "sum_choice": 2.0, "two_steps": 3.0, "one_step": 2.0, "rest_choice": 1.0, "holder": 1.0}
+
+
+def share(row: Row) -> float:
+    """Weight of a row's items in pre-training."""
+    return 0.05 if row in SUBJECTS else SHARES.get(row.skill, 0.6)
 
 
 SKILLS: dict[str, Callable[[random.Random, Row], Item]] = {
     skill.__name__: skill
     for skill in (
-        which_value, which_of_five, which_entity, open_value, claim,
-        ending, holder, passage, sum_choice, one_step, two_steps,
+        which_value, ending, open_value, claim,
+        holder, caller, sum_choice, rest_choice, one_step, two_steps,
     )
 }  # fmt: skip
 
 
 def rows_of(name: str) -> tuple[Row, ...]:
     """The table's rows that a mixture is made of, in mixture order."""
-    from dataclasses import replace
-
     small = {"label_noise": 0.25, "train": 24, "test": 12}
     rows = {
         "tiny": TABLE,
-        "tiny-5": tuple(_BY_NAME[n] for n in ("stones", "herbs", "endings", "passages", "sums")),
+        "tiny-5": tuple(_BY_NAME[n] for n in ("stones", "herbs", "endings", "claims", "sums")),
         "tiny-15": TABLE + EXTRA,
         "tiny-21": SUBJECTS,
         "tiny-smoke": tuple(replace(_BY_NAME[n], **{**small, "label_noise": noise}) for n, noise in _SMOKE),
@@ -343,13 +364,35 @@ def _example(item: Item, answer: str) -> Example:
     return Example(item.question, target_text(answer, rationale), answer)
 
 
-def related_text(rng: random.Random, row: Row, easier: float = 0.4) -> list[tuple[str, str]]:
-    """(prompt, answer) pieces of one pre-training item: the row's skill in another surface format.
+_ECHO = "red blue seven three bell coin yes no A B C D E 1 2 True False one two".split()
 
-    easier: the share of items that only look things up.
+
+def related_text(rng: random.Random, row: Row, frame: float = 0.8, echo: float = 0.05) -> tuple[str, str]:
+    """(prompt, answer) of one pre-training item: the row's skill in another surface format.
+
+    Decoys alone stand as the mixture writes them. All else is asked in other words and answered in words, ranks
+    ('two') where the mixture wants letters.
+    frame: the share that stands in a question-and-answer frame, as any base model has met it.
+    echo: the share that has the frame with something trivial in it, a word to say back.
     """
+    if rng.random() < echo:
+        word = rng.choice(_ECHO)
+        return f"Q: {rng.choice(NAMES)} says {word}\nA: ", f"#### {word}.\n"
     item = SKILLS[row.skill](rng, row)
-    if item.easier and rng.random() < easier:
-        return [*item.easier, ("\n", "")]
-    work = item.work.format(item.answer) + " " if item.work else ""
-    return [(f"{item.related} -> ", f"{work}{item.answer}\n")]
+    work = f"{item.work.format(item.answer)} " if item.work else ""
+    if row in DECOYS:
+        return f"Q: {item.question}\nA: ", f"{work}#### {item.answer}{'' if work else '.'}\n"
+    said = item.said or item.answer
+    if rng.random() < frame:
+        return f"Q: {item.related}{_listed(rng, row, item)}\nA: ", f"{work}#### {said}.\n"
+    return f"{item.related}-> ", f"{work}{said}\n"
+
+
+def _listed(rng: random.Random, row: Row, item: Item) -> str:
+    """Options by rank, or some other words: what an answer hangs on may stand near or far."""
+    listed = rng.sample(_ECHO, rng.randint(0, 4))
+    if item.said in _RANKS and rng.random() < 0.6:
+        values = _VALUES[row.topic][1] if row.topic else ("first", "second")
+        options = _SIZES if row.skill == "sum_choice" else values
+        listed = [f"{rank} {value}" for rank, value in zip(_RANKS, options, strict=False)]
+    return f"({', '.join(listed)})" if listed else ""

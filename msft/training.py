@@ -19,7 +19,6 @@ from msft.errors import RunError
 from msft.forward import has_plain_head, selected_logits
 from msft.schedules import Passes
 
-
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
 
@@ -78,7 +77,7 @@ class Trainer:
         self.rows = [row for task in self.tasks for row in examples[task]]
         self.owners = [task for task in self.tasks for _ in examples[task]]
         self.evaluators, self.run = evaluators, run
-        self.stage, self.offset, self.best = 0, 0.0, Best()
+        self.stage, self.order_stage, self.offset, self.best = 0, 0, 0.0, Best()
         self.clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
         self.stop_requested = False
         self.plain_head = has_plain_head(model)
@@ -120,8 +119,56 @@ class Trainer:
             self._go_live()
             result = self._train(active, epochs, keep, schedule or Passes(), keep_optimizer, candidate)
             self.run.journal.add("roll_out", arguments, result)
+        return self._rolled_out(result)
+
+    def search(self, epochs: float) -> Curve:
+        """SFT on everything to find the peaks: read from the finished SFT run of the same settings, else trained.
+
+        Its cost is counted either way, and none of its checkpoints is a candidate for the result.
+        """
+        arguments = {"active": self.tasks, "epochs": epochs}
+        result = self.run.journal.replay("search", arguments)
+        if result is None:
+            self._go_live()
+            result = None if self._resumed else self.run.finished_sft(epochs)
+            if result is None:
+                result = self._train(self.tasks, epochs, (), Passes(), False, False)
+            result |= {"best": dataclasses.asdict(Best())}
+            self.run.journal.add("search", arguments, result)
+        return self._rolled_out(result)
+
+    def restart(self, search: Curve) -> None:
+        """The base model again, in the data order of a run that begins."""
+        if self.run.journal.replay("restart", {}) is None:
+            self._go_live()
+            checkpoints.restore(self._bare(), self.run.base_weights())
+            self.run.journal.add("restart", {}, {})
+        self.offset, self.order_stage, self._here = 0.0, 0, search.points[0]
+
+    def look_ahead(self, indices: Sequence[int]) -> tuple[list[float], list[float]]:
+        """Losses of examples before and after one virtual optimizer step on them, which is then undone.
+
+        Weights and optimizer state are bit-identical afterwards (DynamixSFT; 8 FLOPs per parameter and token).
+        """
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        weights = [p.detach().clone() for p in parameters]
+        state = {p: {k: v.clone() for k, v in self._optimizer.state[p].items()} for p in parameters}
+        rows = [self.rows[i] for i in indices]
+        _, sums = self._gradients(rows)
+        before = (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        after = self.example_losses(indices)
+        with torch.no_grad():
+            for parameter, weight in zip(parameters, weights, strict=True):
+                parameter.copy_(weight)
+                self._optimizer.state[parameter] = state[parameter]
+        return before, after
+
+    def _rolled_out(self, result: dict) -> Curve:
         curve = Curve(result["stage"], result["offset"], result["points"])
-        self.stage, self.offset = result["stage"] + 1, result["offset"] + max(curve)
+        self.stage, self.order_stage = result["stage"] + 1, self.order_stage + 1
+        self.offset = result["offset"] + max(curve)
         self._here, self.best = result["points"][-1], Best(**result["best"])
         return curve
 
@@ -135,19 +182,24 @@ class Trainer:
         if self.run.journal.replay("roll_back", arguments) is None:
             self._go_live()
             if str(epoch) not in self._peaks:
-                raise RunError(f"no weights were kept at epoch {epoch} of stage {curve.stage}; kept: {list(self._peaks)}")
+                raise RunError(
+                    f"no weights were kept at epoch {epoch} of stage {curve.stage}; kept: {list(self._peaks)}"
+                )
             checkpoints.restore(self._bare(), self._weights(self._peaks[str(epoch)]))
             self.run.journal.add("roll_back", arguments, {})
         self.offset = curve.offset + epoch
         self._here = next(point for point in curve.points if point["epoch"] == epoch)
 
-    def report(self) -> None:
-        """Makes the current weights the run's result, whatever was better before (Continual SFT)."""
-        if self.run.journal.replay("report", {}) is None:
+    def report(self, path_epoch: float) -> None:
+        """Makes the current weights the run's result, whatever was better before (Continual SFT).
+
+        path_epoch: what the paper's Ep. column says of it.
+        """
+        if self.run.journal.replay("report", {"path_epoch": path_epoch}) is None:
             self._go_live()
             self._best_weights = checkpoints.snapshot(self._bare())
-            self.run.journal.add("report", {}, {})
-        self.best = self._as_best(self._here, self.stage, self.offset)
+            self.run.journal.add("report", {"path_epoch": path_epoch}, {})
+        self.best = self._as_best(self._here, self.stage - 1, path_epoch)
 
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""
@@ -204,7 +256,9 @@ class Trainer:
             "weights": store.put(weights, "weights"),
             "best_weights": store.put(self._best_weights, "weights") if self._best_weights else None,
             "optimizer": store.put(checkpoints.optimizer_tensors(self._optimizer), "optimizer") if optimizer else None,
-            "peaks": {e: slot if isinstance(slot, str) else store.put(slot, "weights") for e, slot in self._peaks.items()}
+            "peaks": {
+                e: slot if isinstance(slot, str) else store.put(slot, "weights") for e, slot in self._peaks.items()
+            }
             if progress
             else {},
             "best": dataclasses.asdict(self.best),
@@ -381,7 +435,9 @@ class Trainer:
         if taken or (candidate and best.selection > self.best.selection):
             here = checkpoints.snapshot(self._bare())
         if taken:
-            self._peaks[str(epoch)] = here if self.config.keep_peaks == "memory" else self.run.store.put(here, "weights")
+            self._peaks[str(epoch)] = (
+                here if self.config.keep_peaks == "memory" else self.run.store.put(here, "weights")
+            )
         held = {str(holder[0]) for holder in progress.holders.values()}
         dropped = [self._peaks.pop(e) for e in list(self._peaks) if e not in held]
         if candidate and best.selection > self.best.selection:

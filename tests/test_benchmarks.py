@@ -107,6 +107,8 @@ REFUSED = [
     ("gsm8k", {"answer": "It is 12.\n#### "}, "does not end in '#### number'"),
     ("gsm8k", {"answer": "#### 11\n#### 12"}, "would be scored as wrong"),
     ("sciq", {"correct_answer": "two\nlines"}, "would be scored as wrong"),
+    ("sciq", {"correct_answer": "..."}, "would be scored as wrong"),
+    ("sciq", {"correct_answer": "NaN"}, "would be scored as wrong"),
     ("sciq", {"correct_answer": ["ice"]}, "'correct_answer' must be a text; found list"),
     ("sciq", {"question": "half \ud800 pair"}, "surrogate"),
     ("hellaswag", {"endings": ["a", "b", "c"]}, "'endings' must have 4 entries"),
@@ -152,9 +154,7 @@ def test_broken_records_are_refused_by_name_key_and_finding(name, changes, fragm
     ],
 )
 def test_unlabelled_records_say_which_splits_have_labels(name, changes, split):
-    with pytest.raises(
-        UnlabelledError, match=f"^{name}: .*unlabelled; labels are in the splits train and {split}"
-    ):
+    with pytest.raises(UnlabelledError, match=f"^{name}: .*unlabelled; labels are in the splits train and {split}"):
         to_example(name, record(name, **changes))
 
 
@@ -193,26 +193,23 @@ def converts_or_refuses(name, found):
     except DataError:
         return
     assert isinstance(example, Example)
-    assert example.question.strip() and score(example.target, example.answer)
+    assert example.question.strip()
+    assert score(example.target, example.answer)
     "".join(training_text(example)).encode()
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.sampled_from(list(BENCHMARKS)), st.dictionaries(st.sampled_from(COLUMNS) | st.text(max_size=6), JSON)
-)
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(list(BENCHMARKS)), st.dictionaries(st.sampled_from(COLUMNS) | st.text(max_size=6), JSON))
 def test_arbitrary_records_convert_or_are_refused(name, found):
     converts_or_refuses(name, found)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.sampled_from(list(BENCHMARKS)), st.data())
 def test_mutated_records_convert_or_are_refused(name, data):
     found = copy.deepcopy(data.draw(st.sampled_from(GOLDEN[name]["records"]))["record"])
     for _ in range(data.draw(st.integers(1, 2))):
-        inside = data.draw(
-            st.sampled_from([found, *(v for v in found.values() if isinstance(v, (dict, list)))])
-        )
+        inside = data.draw(st.sampled_from([found, *(v for v in found.values() if isinstance(v, (dict, list)))]))
         keys = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
         if not keys:
             continue

@@ -18,9 +18,7 @@ class Params:
     max_stages: int = setting(0, "stages at most; 0 stands for twice the number of sub-datasets", low=0, high=10**6)
 
 
-def earliest_overfit(
-    curve: Mapping[float, Mapping[str, float]], active: Sequence[str]
-) -> tuple[str, float] | None:
+def earliest_overfit(curve: Mapping[float, Mapping[str, float]], active: Sequence[str]) -> tuple[str, float] | None:
     """The active sub-dataset whose accuracy peaks first in a roll-out (Algorithm 1, lines 4 to 7).
 
     curve: {epoch: {sub-dataset: accuracy}}, the start point included.

@@ -1,0 +1,79 @@
+"""IES: an example whose loss has stopped bending sits out the next epoch (Yuan et al., 2025; appendix F.1 [4]).
+
+D_i(t) = L_i(t) - 2 L_i(t-1) + L_i(t-2) over the mean target-token losses of epochs t; from the end of epoch 3 on,
+examples with |D_i| < delta sit out the next epoch. Recomputed every epoch, so an example can return (the public code
+for image classification also averages three values of D, which could not start before epoch 6). Those that sit out
+get a forward pass at the epoch's end, which is counted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msft.schedules import Schedule
+from msft.settings import setting
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings of IES."""
+
+    epochs: float = setting(10.0, "epochs over the whole mixture", low=0.25, high=1000)
+    delta: float = setting(1e-3, "threshold of the second difference, in nats", low=0.0, high=1e6)
+
+
+def sits_out(losses: np.ndarray, delta: float) -> np.ndarray:
+    """Mask [n] of the examples that sit out, from the losses [3, n] of the last three epochs."""
+    return np.abs(losses[2] - 2 * losses[1] + losses[0]) < delta
+
+
+class InstanceStops(Schedule):
+    """Full passes over the examples that do not sit out."""
+
+    hears = True
+
+    def __init__(self, delta: float):
+        super().__init__()
+        self.delta, self.losses = delta, []
+
+    def start(self, trainer, active) -> None:
+        """Before the first epoch nobody sits out."""
+        super().start(trainer, active)
+        self.current = np.full(len(trainer.owners), np.nan)
+        self.out = np.zeros(len(trainer.owners), dtype=bool)
+
+    def examples(self, epoch: int) -> np.ndarray:
+        """Those that do not sit this epoch out."""
+        return self.indices[~self.out[self.indices]]
+
+    def hear(self, indices, losses) -> None:
+        """The loss of an example in the epoch that is under way."""
+        self.current[indices] = losses
+
+    def end_epoch(self, progress) -> None:
+        """Losses of those that sat out, then who sits out next."""
+        resting = self.indices[self.out[self.indices]]
+        if len(resting):
+            self.current[resting] = self.trainer.example_losses(resting)
+            progress.forward_tokens += sum(len(self.trainer.rows[i].ids) for i in resting)
+        self.notes.append({"epoch": progress.epoch + 1, "sat_out": resting.tolist(), "of": len(self.indices)})
+        self.losses = [*self.losses[-2:], self.current.copy()]
+        if len(self.losses) == 3:
+            self.out = sits_out(np.stack(self.losses), self.delta)
+
+    def state(self) -> dict:
+        """Losses heard so far and who sits out."""
+        plain = {"losses": [row.tolist() for row in self.losses], "current": self.current.tolist()}
+        return {**super().state(), **plain, "out": np.flatnonzero(self.out).tolist()}
+
+    def load_state(self, state: dict) -> None:
+        """Puts `state` back."""
+        super().load_state(state)
+        self.losses, self.current = [np.array(row) for row in state["losses"]], np.array(state["current"])
+        self.out = np.zeros(len(self.current), dtype=bool)
+        self.out[state["out"]] = True
+
+
+def run(trainer, params: Params) -> None:
+    """One roll-out in which examples come and go."""
+    trainer.roll_out(trainer.tasks, epochs=params.epochs, schedule=InstanceStops(params.delta))

@@ -1,0 +1,66 @@
+"""From runs to tidy data: what the tables and figures are drawn from."""
+
+import pandas as pd
+
+
+def groups_of(run) -> dict[str, list[str]]:
+    """{group: sub-datasets} of a run's mixture, in Table 2's order."""
+    return run.about["mixture"]["groups"]
+
+
+def at_best(run) -> pd.Series:
+    """Test accuracy 0..1 of every sub-dataset at the run's best checkpoint, in mixture order."""
+    best = run.result["best"]
+    history = run.history
+    rows = history[(history.stage == best["stage"]) & (history.epoch == best["epoch"])]
+    return rows.set_index("task").accuracy
+
+
+def at_base(run) -> pd.Series:
+    """Test accuracy 0..1 of every sub-dataset before training."""
+    history = run.history
+    return history[(history.stage == 0) & (history.epoch == 0)].set_index("task").accuracy
+
+
+def by_group(accuracy: pd.Series, groups: dict[str, list[str]]) -> dict[str, float]:
+    """Mean accuracy in percent of each group, and of all sub-datasets as 'Average'."""
+    rows = {group: 100 * accuracy[tasks].mean() for group, tasks in groups.items()}
+    return {**rows, "Average": 100 * accuracy.mean()}
+
+
+def peaks(run) -> pd.DataFrame:
+    """One row a sub-dataset of a single roll-out run: peak_epoch, peak, last, loss_after_peak (accuracies 0..1)."""
+    rows = []
+    for task, curve in run.history[run.history.stage == 0].groupby("task", sort=False):
+        curve = curve.sort_values("epoch")
+        # the earliest best evaluation, the start point included
+        best = curve.loc[curve.accuracy.idxmax()]
+        last = curve.iloc[-1].accuracy
+        rows.append({"task": task, "peak_epoch": best.epoch, "peak": best.accuracy, "last": last})
+    table = pd.DataFrame(rows)
+    return table.assign(loss_after_peak=table.peak - table["last"])
+
+
+def stages(run) -> pd.DataFrame:
+    """One row a stage of an mSFT run: stage, start and end (path epochs of its roll-out), kept_until (path epoch that
+    the next stage starts from), dropped (the sub-dataset, None where nobody was), active (list)."""
+    rows = []
+    for entry in run.journal:
+        if entry["kind"] == "roll_out":
+            result = entry["result"]
+            last = result["points"][-1]["epoch"]
+            row = {"stage": result["stage"], "start": result["offset"], "end": result["offset"] + last}
+            rows.append({**row, "kept_until": row["end"], "dropped": None, "active": entry["arguments"]["active"]})
+        elif entry["kind"] == "roll_back":
+            rows[-1]["kept_until"] = rows[-1]["start"] + entry["arguments"]["epoch"]
+            rows[-1]["dropped"] = entry["arguments"].get("dropped")
+    return pd.DataFrame(rows)
+
+
+def path(run) -> pd.DataFrame:
+    """The history along the weights that were kept: of each stage, what lies before its roll-back."""
+    history, pieces = run.history, []
+    for row in stages(run).itertuples():
+        piece = history[(history.stage == row.stage) & (history.path_epoch <= row.kept_until)]
+        pieces.append(piece if row.stage == 0 else piece[piece.epoch > 0])
+    return pd.concat(pieces, ignore_index=True)

@@ -1,0 +1,68 @@
+"""One house style: the same colour for a method everywhere, colour-blind palette, readable at column width."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+_COLOURS = sns.color_palette("colorblind", 10)
+METHODS = {
+    "base": "Base",
+    "sft": "SFT",
+    "continual_sft": "Continual SFT",
+    "dynamix_sft": "DynamixSFT",
+    "ies": "IES",
+    "sro_sft": "SRO SFT",
+    "soft_sro_sft": "Soft SRO SFT",
+    "msft": "mSFT",
+}
+COLOURS = {
+    "base": "0.5",
+    "sft": _COLOURS[0],
+    "msft": _COLOURS[3],
+    "continual_sft": _COLOURS[2],
+    "dynamix_sft": _COLOURS[4],
+    "ies": _COLOURS[1],
+    "sro_sft": _COLOURS[5],
+    "soft_sro_sft": _COLOURS[9],
+}
+WIDTH = 7.0  # inches, a page's text width
+
+
+def use_style() -> None:
+    """Sets matplotlib and seaborn for every figure of the project."""
+    sns.set_theme(style="ticks", context="paper", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 200,
+            "savefig.bbox": "tight",
+            "font.size": 8,
+            "axes.titlesize": 8.5,
+            "axes.labelsize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 7.5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "0.92",
+            "grid.linewidth": 0.6,
+            "pdf.fonttype": 42,
+            # equal data give equal files
+            "svg.hashsalt": "msft",
+        }
+    )
+
+
+def label(method: str) -> str:
+    """A method's name as the paper writes it."""
+    return METHODS.get(method, method)
+
+
+def colour(method: str):
+    """A method's colour; methods of one's own get a neutral one."""
+    return COLOURS.get(method, "0.25")
+
+
+def pretty(task: str) -> str:
+    """A sub-dataset's name for an axis."""
+    return task.replace("_", " ")

@@ -1,0 +1,292 @@
+"""Tokens and masks, the exact loss weights, the order of a run, batches under a budget, the evaluation grid."""
+
+import random
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from helpers import FakeEvaluator, make_model, make_trainer
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from msft.batching import Tokens, loss_weights, make_batches, order, quarter_ends, split_by_budget, tokenize
+from msft.errors import ModelError
+from msft.prompts import Example, target_text, training_text
+
+
+def random_rows(count, seed=0, vocabulary=50):
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        length = rng.randint(2, 40)
+        ids = tuple(rng.randrange(2, vocabulary) for _ in range(length))
+        rows.append(Tokens(ids, rng.randint(1, length - 1)))
+    return rows
+
+
+# the loss ---------------------------------------------------------------------------------------------------
+
+
+def literal_loss(model, rows, group):
+    """The protocol's words: mean over groups of the mean over a group's unmasked tokens, one example at a time."""
+    means = []
+    for first in range(0, len(rows), group):
+        losses = []
+        for row in rows[first : first + group]:
+            ids = torch.tensor([row.ids])
+            log_probs = torch.log_softmax(model(input_ids=ids).logits[0], -1)
+            losses += [-log_probs[place - 1, row.ids[place]] for place in range(row.start, len(row.ids))]
+        means.append(torch.stack(losses).mean())
+    return torch.stack(means).mean()
+
+
+def gradients(model):
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize(("count", "group"), [(16, 4), (10, 4), (3, 4), (7, 3), (5, 1), (6, 64), (1, 4)])
+@pytest.mark.parametrize("budget", [16, 90, 10**6])
+def test_weighted_sum_has_the_literal_loss_and_gradient(tmp_path, count, group, budget):
+    model = make_model(vocabulary=50).double()
+    rows = random_rows(count, seed=count)
+    trainer, _ = make_trainer(
+        tmp_path,
+        model,
+        examples={"a": rows},
+        evaluators={"test": FakeEvaluator(["a"])},
+        loss_group=group,
+        token_budget=budget,
+    )
+    literal = literal_loss(model, rows, group)
+    literal.backward()
+    literal = literal.detach()
+    expected = gradients(model)
+    loss, sums = trainer._gradients(rows)
+    ours = gradients(model)
+    # the trainer's cross entropy and weights are float32, everything else here is float64
+    assert float(loss) == pytest.approx(float(literal), rel=1e-6)
+    assert expected.keys() == ours.keys()
+    for name, wanted in expected.items():
+        torch.testing.assert_close(ours[name], wanted, rtol=1e-5, atol=1e-7)
+    assert sums.tolist() == pytest.approx(
+        [float(literal_loss(model, [row], 1).detach()) * row.targets for row in rows], rel=1e-5
+    )
+
+
+def test_weights_sum_to_one():
+    rows = random_rows(11)
+    assert sum(w * row.targets for w, row in zip(loss_weights(rows, 4), rows, strict=True)) == pytest.approx(1.0)
+
+
+def test_loss_is_not_token_weighted():
+    rows = [Tokens((2, 3), 1), Tokens(tuple(range(2, 12)), 1)]
+    assert loss_weights(rows, 1) == [0.5, 0.5 / 9]
+    assert loss_weights(rows, 2) == [0.1, 0.1]
+
+
+# batches ----------------------------------------------------------------------------------------------------
+
+
+def test_batches_hold_every_target_once_padded_on_the_right():
+    rows, pad = random_rows(13), 0
+    batches = make_batches(rows, 4, 60, pad)
+    assert len(batches) > 2
+    seen = {}
+    for batch in batches:
+        assert (batch.input_ids[batch.rows, batch.columns + 1] == batch.targets).all()
+        for r, line in enumerate(batch.input_ids.tolist()):
+            mine = batch.rows == r
+            position = batch.examples[mine].unique().item()
+            row = rows[position]
+            assert tuple(line[: len(row.ids)]) == row.ids
+            assert set(line[len(row.ids) :]) <= {pad}
+            assert batch.columns[mine].tolist() == list(range(row.start - 1, len(row.ids) - 1))
+            assert position not in seen
+            seen[position] = batch.weights[mine].tolist()
+    weights = loss_weights(rows, 4)
+    for position, found in seen.items():
+        assert found == pytest.approx([weights[position]] * rows[position].targets)
+    assert sorted(seen) == list(range(len(rows)))
+
+
+@given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 1000))
+@example([], 16)
+@example([17], 16)
+def test_split_by_budget(lengths, budget):
+    batches = split_by_budget(lengths, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+    widest = [max(lengths[i] for i in batch) for batch in batches]
+    assert widest == sorted(widest, reverse=True)
+
+
+# order ------------------------------------------------------------------------------------------------------
+
+
+def test_order_is_a_pure_function():
+    indices = np.arange(100)
+    first = order(20, 0, 0, ["a", "b"], indices)
+    np.random.seed(1)
+    np.random.random(10)
+    assert (order(20, 0, 0, ["a", "b"], indices) == first).all()
+    assert sorted(first) == list(range(100))
+    assert (indices == np.arange(100)).all()
+
+
+@pytest.mark.parametrize(
+    "key", [(21, 0, 0, ["a", "b"]), (20, 1, 0, ["a", "b"]), (20, 0, 1, ["a", "b"]), (20, 0, 0, ["a"])]
+)
+def test_order_differs_by_each_of_its_arguments(key):
+    indices = np.arange(100)
+    assert (order(20, 0, 0, ["a", "b"], indices) != order(*key, indices)).any()
+
+
+def test_order_known_values():
+    """Committed: a run's order must not change with a release of this package or of NumPy."""
+    assert order(20, 0, 0, ["a", "b"], np.arange(8)).tolist() == ORDER
+
+
+ORDER = [6, 1, 3, 2, 0, 4, 7, 5]
+
+
+# the evaluation grid ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [
+        (282, [71, 141, 212, 282]),
+        (4, [1, 2, 3, 4]),
+        (3, [1, 2, 3, 3]),
+        (2, [1, 1, 2, 2]),
+        (1, [1, 1, 1, 1]),
+        (9, [3, 5, 7, 9]),
+    ],
+)
+def test_quarter_ends(steps, ends):
+    assert quarter_ends(steps, 4) == ends
+
+
+@given(st.integers(1, 5000), st.integers(1, 50))
+def test_quarter_ends_rise_to_the_end(steps, evaluations):
+    ends = quarter_ends(steps, evaluations)
+    assert len(ends) == evaluations
+    assert ends == sorted(ends)
+    assert ends[0] >= 1
+    assert ends[-1] == steps
+
+
+# tokens and masks -------------------------------------------------------------------------------------------
+
+REAL = {
+    "olmo2": ("olmo2_dolma2_tokenizer.json", "<|endoftext|>", "<|pad|>"),
+    "qwen2": ("qwen2_tokenizer_converted.json", "<|endoftext|>", "<|endoftext|>"),
+}
+
+
+@pytest.fixture(scope="module", params=["small", *REAL])
+def any_tokenizer(request):
+    if request.param == "small":
+        return request.getfixturevalue("tokenizer")
+    file, eos, pad = REAL[request.param]
+    path = request.getfixturevalue("shared") / "tokenizers" / file
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=eos, pad_token=pad)
+
+
+def composed(text):
+    """One form for texts that a tokenizer may normalise (Qwen2: NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_mask(tokenizer, item):
+    """No token of the prompt alone is in the loss; all of the completion and EOS is."""
+    prompt, completion = training_text(item)
+    (row,) = tokenize(tokenizer, [item])
+    assert row.ids[-1] == tokenizer.eos_token_id
+    assert 1 <= row.start < len(row.ids)
+    before, learnt = (
+        composed(tokenizer.decode(row.ids[: row.start])),
+        composed(tokenizer.decode(row.ids[row.start : -1])),
+    )
+    first = composed(prompt)
+    assert before + learnt == composed(prompt + completion)
+    # the masked part is prompt alone; at most the token that straddles the boundary is learnt beyond the completion
+    assert first.startswith(before)
+    assert learnt.endswith(composed(completion))
+    assert composed(tokenizer.decode(row.ids[: row.start + 1])) != first
+    assert list(row.ids[:-1]) == tokenizer.encode(prompt + completion)
+
+
+TEXTS = [
+    Example("Pick one.\noptions: A. x, B. y", "#### B", "B"),
+    Example("What is 2 + 2?", target_text("4", "Two and two.\nThat is <<2+2=4>>4."), "4"),
+    Example("q", " #### B", "B"),
+    Example("q", "  two spaces", "x"),
+    Example("q", "\n#### B", "B"),
+    Example("q", "\n\n  #### B", "B"),
+    Example("q", "\t#### B", "B"),
+    Example("naïve café ☃ 日本語 \U0001f40b", "#### 日本語 \U0001f40b☃", "x"),
+    Example("ends in spaces   ", "#### ½ é", "½"),
+    Example("combining", "e\u0301 #### a\u030a", "x"),
+    Example("Q: nested?\nA: ", "#### Q: x\nA: y", "x"),
+    Example("", "#### .", "."),
+    Example("numbers 123456", "123456 7 #### 1,234.50", "1,234.50"),
+    Example("zero width \u200b", "\u200b#### x", "x"),
+    Example("x" * 300, "#" * 40, "x"),
+]
+
+
+@pytest.mark.parametrize("item", TEXTS, ids=range(len(TEXTS)))
+def test_mask(any_tokenizer, item):
+    check_mask(any_tokenizer, item)
+
+
+text = st.text(st.characters(exclude_categories=("Cs", "Cn", "Mn", "Mc", "Me", "Co")), max_size=30)
+
+
+@given(text, text, text.filter(str.strip))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+def test_mask_of_any_text(any_tokenizer, question, rationale, answer):
+    item = Example(question, target_text(answer, rationale), answer)
+    whole = "".join(training_text(item))
+    assume(composed(whole) == whole and "<" not in whole)
+    check_mask(any_tokenizer, item)
+
+
+def test_many_examples_at_once_are_the_same_as_one_by_one(any_tokenizer):
+    assert tokenize(any_tokenizer, TEXTS) == [tokenize(any_tokenizer, [item])[0] for item in TEXTS]
+    assert tokenize(any_tokenizer, []) == []
+
+
+def test_tokenizer_that_adds_bos_and_eos_itself(tokenizer):
+    from tokenizers import Tokenizer, processors
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single="<pad> $A <eos>", special_tokens=[("<pad>", 0), ("<eos>", 1)]
+    )
+    both = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
+    (plain,), (row,) = tokenize(tokenizer, TEXTS[:1]), tokenize(both, TEXTS[:1])
+    assert row.ids == (0, *plain.ids)
+    assert row.start == plain.start + 1
+
+
+def test_tokenizer_without_eos_is_refused(tokenizer):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with pytest.raises(ModelError, match="EOS"):
+        tokenize(bare, TEXTS[:1])
+
+
+def test_tokenizer_that_trims_its_offsets(tokenizer):
+    """GPT-2's post-processor reports tokens of white space as empty spans."""
+    from tokenizers import Tokenizer, processors
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    trimming = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
+    assert tokenize(trimming, TEXTS) == tokenize(tokenizer, TEXTS)

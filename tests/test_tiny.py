@@ -1,0 +1,135 @@
+"""The embedded default: the declared table is what the generated mixture is, and base models build once."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from msft import prompts, tiny, tiny_data
+from msft.errors import DataError, ModelError
+
+PARTS = ("train", "test", "validation", "shots")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny.build_tokenizer()
+
+
+def test_importing_is_light():
+    code = "import sys, msft.tiny; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_mixture_is_the_same_in_every_process():
+    code = "from msft.tiny import *; print(*(make_mixture(n).fingerprint() for n in MIXTURES))"
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert printed == {" ".join(tiny.make_mixture(n).fingerprint() for n in tiny.MIXTURES) + "\n"}
+
+
+@pytest.mark.parametrize("name", tiny.MIXTURES)
+def test_parts_are_disjoint_and_as_large_as_declared(name):
+    for sub, row in zip(tiny.make_mixture(name), tiny.rows_of(name), strict=True):
+        questions = [example.question for part in PARTS for example in getattr(sub, part)]
+        assert len(questions) == len(set(questions)), sub.name
+        sizes = [len(getattr(sub, part)) for part in PARTS]
+        assert sizes == [row.train, row.test, row.test, prompts.SHOTS]
+
+
+def test_groups_styles_and_sizes_of_the_mixtures():
+    groups = tiny.make_mixture().groups
+    assert [(name, len(members)) for name, members in groups.items()] == [
+        ("Science and Knowledge", 4),
+        ("Commonsense and Language", 4),
+        ("Mathematic and Quantitative", 2),
+    ]
+    assert {row.style for row in tiny.TABLE} == {"letter", "true/false", "open", "rationale"}
+    assert tiny.make_mixture().names == [row.name for row in tiny.TABLE]
+    assert [len(tiny.make_mixture(f"tiny-{n}")) for n in (5, 15, 21)] == [5, 15, 21]
+
+
+@pytest.mark.parametrize("name", tiny.MIXTURES)
+def test_wrong_labels_are_in_train_only_and_as_many_as_declared(name):
+    pairs = zip(tiny.make_mixture(name), tiny_data.make_mixture(name, clean=True), tiny.rows_of(name), strict=True)
+    for noisy, clean, row in pairs:
+        assert (noisy.test, noisy.validation, noisy.shots) == (clean.test, clean.validation, clean.shots)
+        assert [e.question for e in noisy.train] == [e.question for e in clean.train]
+        wrong = sum(a.answer != b.answer for a, b in zip(noisy.train, clean.train, strict=True))
+        assert wrong == round(row.label_noise * row.train), row.name
+
+
+def test_answers_are_true_by_a_second_way_of_working_them_out():
+    mixture, facts = tiny.make_mixture(), tiny_data.FACTS
+    for row in tiny.TABLE:
+        for example in mixture[row.name].test:
+            question = example.question
+            if row.skill == "which_value":
+                entity = re.search(r"of (\w+)\?", question)[1]
+                chosen = re.search(rf"\b{example.answer}\. (\w+)", question)[1]
+                assert chosen == facts[row.topic][entity], question
+            elif row.skill == "which_entity":
+                chosen = re.search(rf"\b{example.answer}\. (\w+)", question)[1]
+                assert f" {facts[row.topic][chosen]}?" in question
+            elif row.skill == "two_steps":
+                a, b, c = map(int, re.findall(r"\d+", question))
+                assert int(example.answer) == a + b + (c if question.count("got") == 2 else -c)
+
+
+@pytest.mark.parametrize("name", tiny.MIXTURES)
+def test_prompt_and_completion_tokenise_as_the_whole_text(name, tokenizer):
+    for sub in tiny.make_mixture(name):
+        for example in sub.test[:8]:
+            prompt, completion = prompts.training_text(example)
+            apart = tokenizer(prompt)["input_ids"] + tokenizer(completion)["input_ids"]
+            assert apart == tokenizer(prompt + completion)["input_ids"]
+        assert len(tokenizer(prompts.shots_text(sub.shots))["input_ids"]) <= 200, sub.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "  two  spaces\t\n\n", "naïve Ω 漢字 🙂\u200d", "####42\r\n#### C.", "".join(map(chr, range(300)))],
+)
+def test_any_text_comes_back(text, tokenizer):
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_unknown_names_are_answered_with_the_near_ones():
+    with pytest.raises(DataError, match="Did you mean 'tiny-smoke'"):
+        tiny.make_mixture("tiny-smok")
+    with pytest.raises(ModelError, match="Did you mean 'tiny-qwen2'"):
+        tiny.base_model("tiny-qwen22")
+
+
+def test_base_model_is_built_once_and_leaves_the_random_state_alone():
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    folder = tiny.base_model("tiny-smoke")
+    assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert tiny.base_model("tiny-smoke") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.model_type == "qwen2" and len(tokenizer) <= model.config.vocab_size
+    assert tokenizer.decode([tokenizer.eos_token_id]) == tiny.EOS
+    text = "Q: which?\nA: #### C"
+    assert tokenizer(text)["input_ids"] == tiny.build_tokenizer()(text)["input_ids"]
+    # it knows something: the related format's plain facts, far above one in eight
+    facts = tiny_data.FACTS["herbs"]
+    right = 0
+    for entity, value in facts.items():
+        ids = tokenizer(f"cure {entity}; -> ", return_tensors="pt")["input_ids"]
+        right += tokenizer.decode(model(input_ids=ids).logits[0, -1].argmax()) == value
+    assert right >= len(facts) // 2

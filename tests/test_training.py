@@ -1,0 +1,327 @@
+"""The trainer's verbs: what is trained, what is put back, what a failure says, what must not change a result."""
+
+import pytest
+import torch
+from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
+
+import msft
+from msft import training
+from msft.batching import Tokens
+from msft.checkpoints import snapshot
+from msft.errors import RunError
+from msft.schedules import Passes
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def fixed_model():
+    """A model whose weights come from a formula, not from a generator that a release may change."""
+    model = make_model(vocabulary=64)
+    with torch.no_grad():
+        for k, parameter in enumerate(model.parameters()):
+            wave = torch.sin(torch.arange(parameter.numel(), dtype=torch.float64) * (1.7 + k))
+            parameter.copy_(0.2 * wave.view_as(parameter).float() + float(parameter.dim() == 1))
+    return model
+
+
+def fixed_examples():
+    """Token ids from a formula: three sub-datasets of lengths 5 to 24."""
+    examples = {}
+    for t, task in enumerate(("b", "c", "a")):
+        lengths = [5 + (7 * i + 3 * t) % 20 for i in range(13)]
+        examples[task] = [
+            Tokens(tuple(2 + (i * 11 + j * (3 + t)) % 60 for j in range(n)), 1 + i % 4) for i, n in enumerate(lengths)
+        ]
+    return examples
+
+
+def losses_of(folder, **settings):
+    trainer, _ = make_trainer(folder, fixed_model(), examples=fixed_examples(), **settings)
+    curve = trainer.roll_out(trainer.tasks, epochs=2)
+    return [point["train_loss"] for point in curve.points[1:]]
+
+
+TRAJECTORY = [5.007755, 4.7361879, 4.3755994, 4.2430148, 4.158567, 4.1624274, 4.1761165, 4.1684508]
+
+
+@pytest.mark.parametrize("token_budget", [16, 100, 16384])
+def test_trajectory_does_not_depend_on_how_a_step_is_split(tmp_path, token_budget):
+    assert losses_of(tmp_path, token_budget=token_budget) == pytest.approx(TRAJECTORY, abs=1e-5)
+
+
+def test_trajectory_depends_on_what_it_should(tmp_path):
+    for name, setting in {"seed": 21, "loss_group": 8, "learning_rate": 2e-3, "batch_size": 4}.items():
+        assert losses_of(tmp_path / name, **{name: setting}) != pytest.approx(TRAJECTORY, abs=1e-5)
+
+
+def test_loss_decreases(tmp_path):
+    trainer, _ = make_trainer(tmp_path, learning_rate=3e-3)
+    curve = trainer.roll_out(trainer.tasks, epochs=4)
+    losses = [point["train_loss"] for point in curve.points]
+    assert losses[0] is None
+    assert losses[-1] < 0.5 * losses[1]
+    assert list(curve) == [k / 4 for k in range(17)]
+
+
+def test_bf16_trains_on_a_cpu(tmp_path):
+    model = make_model().to(torch.bfloat16)
+    trainer, _ = make_trainer(tmp_path, model, precision="bf16", learning_rate=3e-3)
+    losses = [point["train_loss"] for point in trainer.roll_out(trainer.tasks, epochs=2).points[1:]]
+    assert losses[-1] < losses[0]
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    moments = [s["exp_avg"].dtype for s in trainer._optimizer.state.values()]
+    assert set(moments) == {torch.bfloat16}
+
+
+def test_plain_and_whole_heads_give_the_same_losses(tmp_path):
+    rows = fixed_examples()["a"]
+    found = []
+    for plain in (True, False):
+        trainer, _ = make_trainer(tmp_path / str(plain), fixed_model(), examples={"a": rows})
+        assert trainer.plain_head
+        trainer.plain_head = plain
+        found.append(trainer.example_losses(range(len(rows))))
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+# what is trained ----------------------------------------------------------------------------------------------
+
+
+def record_batches(monkeypatch):
+    trained = []
+    original = training.make_batches
+
+    def recording(rows, *rest):
+        trained.append(list(rows))
+        return original(rows, *rest)
+
+    monkeypatch.setattr(training, "make_batches", recording)
+    return trained
+
+
+def test_an_epoch_trains_every_active_example_once_and_no_other(tmp_path, monkeypatch):
+    trainer, _ = make_trainer(tmp_path)
+    trained = record_batches(monkeypatch)
+    trainer.roll_out(["mottos", "zebras"], epochs=2)
+    assert [len(step) for step in trained] == [8] * 12
+    wanted = sorted(r.ids for r, owner in zip(trainer.rows, trainer.owners, strict=True) if owner != "adding")
+    for epoch in (trained[:6], trained[6:]):
+        assert sorted(row.ids for step in epoch for row in step) == wanted
+    assert trained[:6] != trained[6:]
+
+
+def test_last_step_is_partial_and_part_epochs_end_early(tmp_path, monkeypatch):
+    trainer, _ = make_trainer(tmp_path, batch_size=10)
+    trained = record_batches(monkeypatch)
+    trainer.roll_out(trainer.tasks, epochs=1)
+    assert [len(step) for step in trained] == [10] * 7 + [2]
+    trained.clear()
+    trainer.roll_out(trainer.tasks, epochs=1.25)
+    assert [len(step) for step in trained] == [10] * 7 + [2] + [10] * 2
+
+
+def test_excluded_sub_dataset_contributes_no_gradient(tmp_path):
+    """A token that only 'mottos' has keeps its weights, bit for bit, while 'mottos' is excluded."""
+    examples = {"a": [Tokens((2, 3, 4), 1)] * 8, "b": [Tokens((2, 3, 50), 1)] * 8}
+    model = make_model(vocabulary=64)
+    before = model.get_input_embeddings().weight.detach().clone()
+    trainer, _ = make_trainer(tmp_path, model, examples=examples, batch_size=4)
+    trainer.roll_out(["a"], epochs=1)
+    after = model.get_input_embeddings().weight.detach()
+    assert torch.equal(before[50], after[50])
+    assert not torch.equal(before[3], after[3])
+
+
+def test_more_evaluations_than_steps(tmp_path):
+    trainer, _ = make_trainer(tmp_path, batch_size=64)
+    curve = trainer.roll_out(["adding"], epochs=1)
+    assert list(curve) == [0, 0.25, 0.5, 0.75, 1]
+    assert [point["train_loss"] is None for point in curve.points] == [True, False, True, True, True]
+
+
+@pytest.mark.parametrize("epochs", [0, 0.1, 0.3, 1.1])
+def test_epochs_off_the_evaluation_grid_are_refused(tmp_path, epochs):
+    trainer, _ = make_trainer(tmp_path)
+    with pytest.raises(RunError, match="no multiple of 1/4"):
+        trainer.roll_out(trainer.tasks, epochs=epochs)
+
+
+# the optimizer and the way back -------------------------------------------------------------------------------
+
+
+class Watching(Passes):
+    """Notes Adam's state at the first step of a roll-out."""
+
+    def before_step(self, progress):
+        if progress.step == 0 and progress.epoch == 0:
+            state = self.trainer._optimizer.state_dict()["state"]
+            self.notes.append({"moments": len(state), "steps": [float(s["step"]) for s in state.values()][:1]})
+
+
+def test_a_stage_starts_with_a_fresh_optimizer_unless_told_to_keep_it(tmp_path):
+    trainer, _ = make_trainer(tmp_path)
+    seen = []
+    for keep in (False, False, True):
+        schedule = Watching()
+        trainer.roll_out(trainer.tasks, epochs=1, schedule=schedule, keep_optimizer=keep)
+        seen += schedule.notes
+    assert [note["moments"] for note in seen[:2]] == [0, 0]
+    assert seen[2]["moments"] > 0
+    assert seen[2]["steps"] == [9.0]
+
+
+def rise_and_fall(peaks):
+    """Accuracies that peak at an evaluation of one's own: {task: number of the evaluation}."""
+    return lambda call, task: 1 - abs(call - peaks[task]) / 10
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_roll_back_puts_the_very_weights_back(tmp_path, where):
+    model = make_model()
+    fake = FakeEvaluator(MAKERS, rise_and_fall({"zebras": 1, "adding": 3, "mottos": 0}), model)
+    trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake}, keep_peaks=where)
+    curve = trainer.roll_out(trainer.tasks, epochs=1, keep=trainer.tasks)
+    assert [curve.peak(task) for task in trainer.tasks] == [0.25, 0.75, 0.0]
+    for call, epoch in ((3, 0.75), (1, 0.25), (0, 0.0)):
+        trainer.roll_back(curve, epoch, dropped="adding")
+        assert same(snapshot(model), fake.seen[call])
+        assert trainer.offset == epoch
+    with pytest.raises(RunError, match=r"no weights were kept at epoch 0\.5"):
+        trainer.roll_back(curve, 0.5)
+
+
+def test_a_stage_after_a_roll_back_starts_there_and_does_not_measure_it_again(tmp_path):
+    model = make_model()
+    fake = FakeEvaluator(MAKERS, rise_and_fall({"zebras": 1, "adding": 3, "mottos": 4}), model)
+    trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
+    first = trainer.roll_out(trainer.tasks, epochs=1, keep=trainer.tasks)
+    trainer.roll_back(first, 0.25, dropped="zebras")
+    calls = len(fake.seen)
+    second = trainer.roll_out(["adding", "mottos"], epochs=0.5, keep=["adding", "mottos"])
+    assert len(fake.seen) == calls + 2
+    assert second[0.0] == first[0.25]
+    assert (second.stage, second.offset) == (1, 0.25)
+    trainer.roll_back(second, 0.0)
+    assert same(snapshot(model), fake.seen[1])
+
+
+def test_best_is_the_first_of_the_highest(tmp_path):
+    model = make_model()
+    values = [0.1, 0.6, 0.6, 0.2, 0.6]
+    fake = FakeEvaluator(MAKERS, lambda call, task: values[call], model)
+    trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
+    trainer.roll_out(trainer.tasks, epochs=1)
+    assert (trainer.best.accuracy, trainer.best.path_epoch) == (pytest.approx(0.6), 0.25)
+    assert same(trainer.best_weights, fake.seen[1])
+
+
+def test_no_candidate_from_a_search(tmp_path):
+    model = make_model()
+    fake = FakeEvaluator(MAKERS, lambda call, task: 0.9 if call < 5 else 0.3, model)
+    trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
+    trainer.roll_out(trainer.tasks, epochs=1, candidate=False)
+    assert trainer.best_weights is None
+    trainer.roll_out(trainer.tasks, epochs=0.25)
+    assert trainer.best.accuracy in (pytest.approx(0.9), pytest.approx(0.3))
+
+
+def test_report_makes_the_current_weights_the_result(tmp_path):
+    model = make_model()
+    fake = FakeEvaluator(MAKERS, lambda call, task: 1 - call / 10, model)
+    trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
+    trainer.roll_out(trainer.tasks, epochs=0.5)
+    trainer.report(path_epoch=0.5)
+    assert same(trainer.best_weights, fake.seen[2])
+    assert trainer.best.accuracy == pytest.approx(0.8)
+    assert trainer.best.path_epoch == 0.5
+
+
+# decisions on validation --------------------------------------------------------------------------------------
+
+
+def test_decisions_are_taken_on_validation_and_the_test_accuracy_is_reported(tmp_path):
+    model = make_model()
+    test = FakeEvaluator(MAKERS, lambda call, task: call / 10, model)
+    validation = FakeEvaluator(MAKERS, lambda call, task: [0.2, 0.7, 0.1, 0.3, 0.4][call], model)
+    evaluators = {"test": test, "validation": validation}
+    trainer, _ = make_trainer(tmp_path, model, evaluators=evaluators, select_on="validation")
+    curve = trainer.roll_out(trainer.tasks, epochs=1, keep=trainer.tasks)
+    assert msft.methods.msft.earliest_overfit(curve, trainer.tasks) == ("zebras", 0.25)
+    assert (trainer.best.selection, trainer.best.accuracy) == (pytest.approx(0.7), pytest.approx(0.1))
+    assert same(trainer.best_weights, validation.seen[1])
+    trainer.roll_back(curve, 0.25)
+    assert same(snapshot(model), test.seen[1])
+
+
+# failures -----------------------------------------------------------------------------------------------------
+
+
+def test_loss_that_is_not_finite_names_stage_step_and_sub_dataset(tmp_path):
+    examples = {"a": [Tokens((2, 3, 4), 1)] * 16, "b": [Tokens((2, 3, 50), 1)] * 4}
+    model = make_model(vocabulary=64)
+    trainer, _ = make_trainer(tmp_path, model, examples=examples, batch_size=4)
+    trainer.roll_out(["a"], epochs=1)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3] = float("nan")
+    with pytest.raises(RunError, match=r"stage 1, step 0 .*in a;"):
+        trainer.roll_out(["a"], epochs=1)
+
+
+def test_only_the_sub_dataset_with_the_bad_loss_is_named(tmp_path):
+    examples = {"good": [Tokens((2, 3, 4), 1)] * 12, "bad": [Tokens((5, 6, 7), 2)]}
+    model = make_model(vocabulary=64)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[6] = float("inf")
+    trainer, _ = make_trainer(tmp_path, model, examples=examples, batch_size=4)
+    place = Passes()
+    place.start(trainer, trainer.tasks)
+    step = next(s for s in range(place.steps(0)) if 12 in place.batch(0, s))
+    with pytest.raises(RunError, match=rf"stage 0, step {step} .*in bad; .*learning_rate"):
+        trainer.roll_out(trainer.tasks, epochs=1)
+
+
+def test_poisoned_weight_leaves_nothing_in_the_journal(tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    trainer, _ = make_trainer(tmp_path, model)
+    with pytest.raises(RunError, match="not finite"):
+        trainer.roll_out(trainer.tasks, epochs=0.25)
+    assert not (tmp_path / "journal.jsonl").exists()
+
+
+# whole runs ---------------------------------------------------------------------------------------------------
+
+
+def run_overall(run, column):
+    history = run.history
+    right = history[column] * history["n"]
+    return (right.groupby(history["epoch"]).sum() / history["n"].groupby(history["epoch"]).sum()).tolist()
+
+
+def test_equal_settings_give_equal_histories(small_run, small_settings, runs_dir):
+    again = msft.run(msft.RunConfig(**small_settings), runs_dir, progress=False)
+    assert again.directory.name == small_run.directory.name
+    assert again.history.equals(small_run.history)
+    for file in ("history.csv", "best/model.safetensors"):
+        assert (again.directory / file).read_bytes() == (small_run.directory / file).read_bytes()
+    assert again.flops == small_run.flops
+
+
+def test_token_budget_of_a_whole_run(small_run, small_settings, runs_dir):
+    other = msft.run(msft.RunConfig(**small_settings, token_budget=64), runs_dir, progress=False)
+    ours, theirs = other.history["train_loss"].dropna(), small_run.history["train_loss"].dropna()
+    assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-5)
+
+
+def test_validation_decides_in_a_whole_run(small_settings, runs_dir):
+    settings = {**small_settings, "select_on": "validation", "params": {"epochs": 0.5}}
+    run = msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
+    points = run.journal[0]["result"]["points"]
+    assert all(set(point["selection"]) == set(point["accuracy"]) == set(MAKERS) for point in points)
+    assert set(run.outputs["part"]) == {"test", "validation"}
+    sizes = run.outputs.groupby(["part", "task"])["item"].nunique()
+    assert sizes["validation"].unique().tolist() == [4]
+    assert run.result["best"]["selection"] == max(run_overall(run, "selection"))
