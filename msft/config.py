@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 
 from msft import methods
-from msft.errors import ConfigError, together
+from msft.errors import ConfigError, unknown
 from msft.settings import check_values, setting
 
+_CANNOT_START = "the run cannot start with these settings:"
 # Table 5 and section 2 of the protocol; a model's own defaults (the tiny ones) may stand before these
 PAPER_SETTINGS = {
     "learning_rate": 1e-5,
@@ -74,15 +75,20 @@ class RunConfig:
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")
         if problems:
-            raise ConfigError(together("the run cannot start with these settings:", problems))
+            raise ConfigError(_CANNOT_START, problems)
 
     @classmethod
     def from_mapping(cls, values: Mapping) -> "RunConfig":
         """A config from a mapping such as a YAML file or flags; unknown names are errors."""
-        _, problems = check_values(cls, values, "setting")
+        names = [field.name for field in dataclasses.fields(cls)]
+        problems = [unknown("setting", name, names) for name in values if name not in names]
+        try:
+            config = cls(**{name: value for name, value in values.items() if name in names})
+        except ConfigError as error:
+            problems += error.problems
         if problems:
-            raise ConfigError(together("the run cannot start with these settings:", problems))
-        return cls(**values)
+            raise ConfigError(_CANNOT_START, problems)
+        return config
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "RunConfig":

@@ -9,7 +9,14 @@ class MsftError(Exception):
 
 
 class ConfigError(MsftError, ValueError):
-    """A setting is unknown, of the wrong type or out of bounds."""
+    """A setting is unknown, of the wrong type or out of bounds.
+
+    problems: every wrong setting, a line each, behind the title.
+    """
+
+    def __init__(self, title: str, problems: Sequence[str] = ()):
+        super().__init__(together(title, problems) if problems else title)
+        self.problems = list(problems) or [title]
 
 
 class DataError(MsftError, ValueError):

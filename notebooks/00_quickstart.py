@@ -54,14 +54,14 @@ ours = msft.run(configs["msft"], runs_dir)
 
 # %%
 axes = quickstart.accuracy_curves(sft, ours)
-output.save_figure(axes[0].figure, out_dir, "00_accuracy_curves")
+output.save_figure(axes[0].figure, out_dir, "00_accuracy_curves").name
 # %% [markdown]
 # ## What mSFT did
 # The bars show until when each sub-dataset was trained; below them, every stage's roll-out and the way back.
 
 # %%
 axes = quickstart.stage_timeline(ours)
-output.save_figure(axes[0].figure, out_dir, "00_stages")
+output.save_figure(axes[0].figure, out_dir, "00_stages").name
 # %% [markdown]
 # ## What it brings
 # Accuracy in percent at each method's best checkpoint, by the groups of Table 2.

@@ -65,7 +65,6 @@ def test_unknown_names_of_a_mapping():
     assert "Did you mean 'seed'?" in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="from_mapping stops before the method's parameters and empty names are checked")
 def test_mapping_names_its_parameters_errors_too():
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_mapping({"sead": 3, "batch_size": 0, "params": {"budgt": 3}, "model": ""})
@@ -147,6 +146,7 @@ OTHER = {
     "trust_remote_code": True,
     "methods_dir": ".",
     "device": "cpu",
+    "threads": 2,
     "save_share": 0.5,
     "keep_peaks": "disk",
 }

@@ -1,0 +1,115 @@
+"""The files around the code agree with each other."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.11 has tomllib; the files are the same for all")
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {normal(name): version for name, version in pairs}
+
+
+def declared() -> dict[str, str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return dict(re.match(r"([\w.-]+)>=([\w.]+)", text).groups() for text in wanted)
+
+
+def test_every_dependency_has_a_pin_at_or_above_its_lower_bound():
+    from packaging.version import Version
+
+    for name, low in declared().items():
+        assert normal(name) in pins(), name
+        assert Version(pins()[normal(name)]) >= Version(low), name
+
+
+def test_conda_takes_the_same_python_and_the_same_pins():
+    spec = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python = next(d for d in spec["dependencies"] if isinstance(d, str) and d.startswith("python="))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"Programming Language :: Python :: {python.removeprefix('python=')}" in project["classifiers"]
+    pip = next(d["pip"] for d in spec["dependencies"] if isinstance(d, dict))
+    assert "-c constraints.txt" in pip
+    assert any(line.startswith("-e .") for line in pip)
+
+
+def test_results_were_made_with_the_pinned_torch():
+    assert pins()["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_and_its_source_are_the_same(source):
+    import jupytext
+
+    pair = jupytext.read(source.with_suffix(".ipynb"))
+    cells = [(cell.cell_type, cell.source) for cell in jupytext.read(source).cells]
+    assert [(cell.cell_type, cell.source) for cell in pair.cells] == cells
+    assert len(cells) <= 14
+    for cell in json.loads(source.with_suffix(".ipynb").read_text())["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_parameters_cell_holds_scalars_only(source):
+    import ast
+
+    import jupytext
+
+    cells = [c for c in jupytext.read(source).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    for statement in ast.parse(cells[0].source).body:
+        assert isinstance(statement, ast.Assign)
+        assert isinstance(statement.value, ast.Constant)
+
+
+def test_a_misspelt_notebook_parameter_is_an_error_with_the_near_name():
+    from msft.errors import ConfigError
+    from paper_figures.execute import check_parameters
+
+    notebook = NOTEBOOKS[0].with_suffix(".ipynb")
+    with pytest.raises(ConfigError, match="Did you mean 'profile'"):
+        check_parameters(notebook, {"profil": "smoke"})
+    with pytest.raises(ConfigError, match="is a list"):
+        check_parameters(notebook, {"profile": ["smoke"]})
+
+
+def test_the_make_verbs_are_there():
+    text = (ROOT / "Makefile").read_text()
+    for verb in ("reproduce", "test", "lint", "notebooks", "sync", "clean"):
+        assert re.search(rf"^{verb}:", text, re.M), verb
+
+
+def test_the_command_line_names_the_nearest_flag():
+    done = subprocess.run(
+        [sys.executable, "-m", "msft", "run", "--learning-rat", "3"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert "Did you mean '--learning-rate'" in done.stderr
+
+
+def test_the_paper_s_numbers_are_whole():
+    import pandas as pd
+
+    table = pd.read_csv(ROOT / "paper_figures" / "reported" / "table2_main_results.csv")
+    assert len(table) == 4 * 6 * 7
+    # 4 / 4 / 2 groups reproduce the averages to rounding
+    weights = {"Science and Knowledge": 0.4, "Commonsense and Language": 0.4, "Mathematic and Quantitative": 0.2}
+    for (_, _), rows in table.groupby(["method", "model"]):
+        by_group = rows.set_index("group").accuracy_percent
+        assert abs(sum(by_group[g] * w for g, w in weights.items()) - by_group["Average"]) < 0.11
