@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 _HOME = {
     "RunConfig": "config",
     "run": "runs",
-    "Run": "runs",
-    "load_runs": "runs",
+    "Run": "records",
+    "load_runs": "records",
     "load_mixture": "catalog",
     "Mixture": "mixture",
     "SubDataset": "mixture",

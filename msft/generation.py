@@ -23,13 +23,12 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from msft.errors import ModelError
 from msft.forward import has_plain_head, selected_logits, shares_cache
+from msft.prefix import GrowingLayer, by_prefix, shared_length, widen
 
 log = logging.getLogger(__name__)
-_SHORTEST_PREFIX = 8  # tokens; below it, a shared prefix saves less than its own forward pass costs
 
 
 @dataclass
@@ -166,9 +165,9 @@ class PrefixCachedLM(TemplateLM):
         sizes = [len(continuation) for _, _, continuation in requests]
         scores: list[tuple[float, bool] | None] = [None] * len(requests)
         with _evaluating(self.model):
-            for members in _by_prefix(whole, sizes):
+            for members in by_prefix(whole, sizes):
                 inputs = [whole[i][:-1] for i in members]
-                shared = _shared_length(inputs, [sizes[i] - 1 for i in members])
+                shared = shared_length(inputs, [sizes[i] - 1 for i in members])
                 prefix = self._prefix(inputs[0][:shared])
                 ranked = sorted(range(len(members)), key=lambda j: (-len(inputs[j]), inputs[j]))
                 for batch in _chunks(ranked, self.batch_size):
@@ -195,7 +194,7 @@ class PrefixCachedLM(TemplateLM):
         if room <= 0:
             raise ModelError(f"max_gen_toks {limit} leaves no room for a prompt: the model has {self.max_length}")
         contexts = [self.tok_encode(request.args[0])[-room:] for request in requests]
-        shared = _shared_length(contexts, [0] * len(contexts))
+        shared = shared_length(contexts, [0] * len(contexts))
         prefix = self._prefix(contexts[0][:shared])
         items = [
             _Item(context[shared:], self._draft(request)[: limit - 1])
@@ -289,8 +288,8 @@ class PrefixCachedLM(TemplateLM):
         end = max(filled)
         cache = DynamicCache()
         for n in range(len(groups[0].layers)):
-            parts = [torch.cat([_widen(group.layers[n][i], end) for group in groups]) for i in (0, 1)]
-            cache.layers.append(_GrowingLayer(*parts))
+            parts = [torch.cat([widen(group.layers[n][i], end) for group in groups]) for i in (0, 1)]
+            cache.layers.append(GrowingLayer(*parts))
         rows, zeros = list(range(len(items))), torch.zeros(len(items), dtype=torch.long, device=self.device)
         used = torch.tensor(filled, device=self.device)
         mask = torch.arange(end, device=self.device).unsqueeze(0) < used.unsqueeze(1)
@@ -355,65 +354,9 @@ def _gold_text(request) -> str:
     return ""
 
 
-def _shared_length(rows: Sequence[Sequence[int]], spare: Sequence[int]) -> int:
-    """Length of the tokens that all rows begin with, each keeping at least 1 + spare tokens of its own."""
-    low, high = min(rows), max(rows)  # the lexicographic extremes share what all share
-    most = min(len(row) - 1 - extra for row, extra in zip(rows, spare, strict=True))
-    same = 0
-    for a, b in zip(low, high, strict=False):
-        if a != b:
-            break
-        same += 1
-    shared = max(min(same, most), 0)
-    return shared if shared >= _SHORTEST_PREFIX and len(rows) > 1 else 0
-
-
-def _by_prefix(rows: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[list[int]]:
-    """Row numbers grouped so that each group begins with the same tokens."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault(tuple(row[:_SHORTEST_PREFIX]), []).append(i)
-    return list(groups.values())
-
-
-def _widen(tensor: torch.Tensor, length: int) -> torch.Tensor:
-    """[b, heads, t, d] with zeros behind, up to `length` places; masked places are never read."""
-    return torch.nn.functional.pad(tensor, (0, 0, 0, length - tensor.shape[2]))
-
-
 def _chunks(values: Sequence, size: int):
     for first in range(0, len(values), size):
         yield values[first : first + size]
-
-
-class _GrowingLayer(DynamicLayer):
-    """Keys and values of one layer with room behind them, so that a new token is written, not the whole copied."""
-
-    room = 32  # tokens added at a time
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor):
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.length = keys.shape[2]
-        self._keys, self._values = keys, values
-        self.keys, self.values = keys, values
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        """Appends [b, heads, t, d]; returns all keys and values so far."""
-        end = self.length + key_states.shape[2]
-        if end > self._keys.shape[2]:
-            self._keys = _widen(self._keys, end + self.room)
-            self._values = _widen(self._values, end + self.room)
-        self._keys[:, :, self.length : end] = key_states
-        self._values[:, :, self.length : end] = value_states
-        self.length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keeps some rows, room included."""
-        self._keys, self._values = self._keys[indices], self._values[indices]
-        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
 
 class _evaluating:

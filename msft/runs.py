@@ -26,102 +26,17 @@ import filelock
 import pandas as pd
 
 from msft import catalog, methods
-from msft.checkpoints import Store, restore, snapshot, write_atomic, write_gzip
+from msft.checkpoints import Store, snapshot, write_atomic, write_gzip
 from msft.config import RunConfig
 from msft.errors import DataError, ModelError, RunError
 from msft.flops import run_flops
 from msft.history import history_rows
 from msft.journal import Journal
 from msft.progress import RunProgress, clock
+from msft.records import Run, load_runs
 
+__all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
 PACKAGES = ("msft", "torch", "transformers", "datasets", "lm-eval", "accelerate", "tokenizers", "numpy", "pandas")
-
-
-@dataclasses.dataclass(frozen=True)
-class BestCheckpoint:
-    """The reported checkpoint: its folder, its test accuracy 0..1, and the paper's Ep. of it."""
-
-    path: Path
-    accuracy: float
-    path_epoch: float
-
-
-class Run:
-    """A run on disk. Everything is read from its directory when asked for."""
-
-    def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
-
-    def __repr__(self) -> str:
-        return f"<msft run {self.directory.name}: {self.status}>"
-
-    @property
-    def status(self) -> str:
-        """'finished', 'unfinished' (the same command goes on with it) or 'missing'."""
-        if (self.directory / "result.json").is_file():
-            return "finished"
-        return "unfinished" if (self.directory / "run.json").is_file() else "missing"
-
-    def _read(self, name: str) -> dict:
-        path = self.directory / name
-        if not path.is_file():
-            raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    @property
-    def config(self) -> RunConfig:
-        """The settings, defaults filled in."""
-        return RunConfig.from_mapping(self.about["config"])
-
-    @property
-    def about(self) -> dict:
-        """What run.json holds: config, versions, git_commit, machine, model, mixture."""
-        return self._read("run.json")
-
-    @property
-    def journal(self) -> list[dict]:
-        """Verbs and notes in order: kind, arguments, result."""
-        return Journal(self.directory / "journal.jsonl").verbs()
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
-        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on."""
-        return pd.DataFrame(history_rows(self.journal))
-
-    @property
-    def result(self) -> dict:
-        """best, flops, seconds, copies: what result.json holds."""
-        return self._read("result.json")
-
-    @property
-    def best(self) -> BestCheckpoint:
-        """The reported checkpoint."""
-        best = self.result["best"]
-        return BestCheckpoint(self.directory / "best", best["accuracy"], best["path_epoch"])
-
-    @property
-    def flops(self) -> dict[str, float]:
-        """FLOPs by appendix F: train, evaluate, look_ahead, total."""
-        return self.result["flops"]
-
-    @property
-    def disk(self) -> pd.DataFrame:
-        """The ledger: time (seconds since 1970), event, bytes alive, model copies alive."""
-        path = self.directory / "disk.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-        return pd.DataFrame(rows, columns=["time", "event", "change", "bytes", "copies"])
-
-    @property
-    def outputs(self) -> pd.DataFrame:
-        """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        return pd.concat([pd.read_json(p, lines=True) for p in sorted((self.directory / "outputs").glob("*.gz"))])
-
-
-def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
-    """The finished runs of a folder, by name."""
-    runs = [Run(path.parent) for path in sorted(Path(runs_dir).glob("*/result.json"))]
-    return [run for run in runs if run.status == "finished"]
 
 
 def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = True, wait: bool = True) -> Run:
@@ -137,6 +52,10 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
         return Run(directory)
     model = prepared.load_model()
     examples, mixture = prepared.tokens()
+    if progress:
+        for sub in mixture:
+            for reason, count in sub.left_out.items():
+                print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
     directory.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
     try:
@@ -315,7 +234,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, progre
         trainer.finish()
     parameters = sum(p.numel() for p in model.parameters())
     journal = where.journal.verbs()
-    _save_best(directory, model, prepared.tokenizer, trainer)
+    _save_best(directory, model, prepared.tokenizer)
     history = pd.DataFrame(history_rows(journal))
     write_atomic(directory / "history.csv", history.to_csv(index=False))
     result = {
@@ -337,8 +256,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, progre
         )
 
 
-def _save_best(directory: Path, model, tokenizer, trainer) -> None:
-    restore(model, trainer.best_weights)
+def _save_best(directory: Path, model, tokenizer) -> None:
     partial, target = directory / "best.partial", directory / "best"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

@@ -18,40 +18,9 @@ from msft.curve import Curve, overall
 from msft.errors import RunError
 from msft.forward import has_plain_head, selected_logits
 from msft.schedules import Passes
+from msft.state import Best, Interrupted, Progress
 
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
-
-
-class Interrupted(RunError):
-    """The run was told to stop; its state is saved."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a roll-out is; with the weights and the optimizer, all that going on needs."""
-
-    epoch: int = 0
-    step: int = 0
-    evaluations: int = 0
-    points: list[dict] = dataclasses.field(default_factory=list)
-    losses: list[float] = dataclasses.field(default_factory=list)
-    holders: dict[str, list] = dataclasses.field(default_factory=dict)
-    peaks: dict[str, str] = dataclasses.field(default_factory=dict)
-    trained_tokens: int = 0
-    forward_tokens: int = 0
-    look_ahead_tokens: int = 0
-    schedule: dict = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
-class Best:
-    """The best overall checkpoint so far (strictly higher wins) and where it was found."""
-
-    selection: float = -1.0
-    accuracy: float = 0.0
-    stage: int = 0
-    epoch: float = 0.0
-    path_epoch: float = 0.0
 
 
 class Trainer:
@@ -210,15 +179,10 @@ class Trainer:
 
     def finish(self) -> None:
         """Puts the end of the run on disk: every verb is in the journal, the best weights are at hand."""
-        if not self._is_live:
-            self._go_live()
-        else:
-            self.save()
-
-    @property
-    def best_weights(self) -> checkpoints.Weights:
-        """The weights of the reported checkpoint, in host memory."""
-        return self._best_weights
+        self._go_live()
+        # the model ends as its best checkpoint, so that one file holds both
+        checkpoints.restore(self._bare(), self._best_weights)
+        self.save()
 
     # state -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,37 @@
+"""What the trainer must remember to go on: the place in a roll-out and the best checkpoint."""
+
+import dataclasses
+
+from msft.errors import RunError
+
+
+class Interrupted(RunError):
+    """The run was told to stop; its state is saved."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a roll-out is; with the weights and the optimizer, all that going on needs."""
+
+    epoch: int = 0
+    step: int = 0
+    evaluations: int = 0
+    points: list[dict] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    holders: dict[str, list] = dataclasses.field(default_factory=dict)
+    peaks: dict[str, str] = dataclasses.field(default_factory=dict)
+    trained_tokens: int = 0
+    forward_tokens: int = 0
+    look_ahead_tokens: int = 0
+    schedule: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Best:
+    """The best overall checkpoint so far (strictly higher wins) and where it was found."""
+
+    selection: float = -1.0
+    accuracy: float = 0.0
+    stage: int = 0
+    epoch: float = 0.0
+    path_epoch: float = 0.0
