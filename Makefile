@@ -27,7 +27,7 @@ notebooks: $(STAMP)
 	$(BIN)/python -m paper_figures.execute --profile $(PROFILE) --out $(OUT) --runs $(RUNS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

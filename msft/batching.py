@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from msft.errors import ModelError
+from msft.errors import DataError, ModelError
 from msft.prompts import Example, training_text
 
 
@@ -161,11 +161,17 @@ def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int):
         rows = tokenize(tokenizer, sub.train)
         keep = [len(row.ids) <= max_tokens for row in rows]
         examples[sub.name] = [row for row, k in zip(rows, keep, strict=True) if k]
+        if not any(keep):
+            raise DataError(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
         for part in ("test", "validation"):
             prompts = [test_prompt(sub, example) for example in getattr(sub, part)]
             lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]] if prompts else []
             keep = [length <= max_prompt_tokens for length in lengths]
+            if keep and not any(keep):
+                raise DataError(
+                    f"{sub.name}: every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
+                )
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
         subs.append(sub)
     return examples, replace(mixture, sub_datasets=subs)

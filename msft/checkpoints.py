@@ -115,6 +115,7 @@ class Store:
         except OSError as error:
             raise RunError(f"saved file {name} cannot be read: {error}") from error
         if hashlib.sha256(data).hexdigest() not in name:
+            (self.folder / name).unlink()  # or `put` would take it for the whole file
             raise RunError(f"saved file {name} is damaged: its checksum does not match")
         return load(data)
 

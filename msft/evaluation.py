@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 
@@ -42,7 +43,8 @@ class Scores:
 
 def task_name(sub_dataset: str) -> str:
     """The lm-eval task name of a sub-dataset."""
-    return f"msft_{sub_dataset}"
+    # a file's name too: no folder of its own, and never the group's name
+    return f"msft_task_{quote(sub_dataset, safe=' &,+')}"
 
 
 def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
@@ -77,18 +79,18 @@ def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(scoring.__file__, folder / "scoring.py")
     for sub in mixture:
-        data = folder / f"{sub.name}.jsonl"
+        data = folder / f"{task_name(sub.name)}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in task_rows(sub.test)), encoding="utf-8")
         config = task_config(sub, max_new_tokens)
         config |= {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data.resolve())}}}
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         # the tag that makes lm-eval call the scorer cannot be written by a safe dump
         text += "process_results: !function scoring.process_results\n"
-        (folder / f"{sub.name}.yaml").write_text(text, encoding="utf-8")
+        (folder / f"{task_name(sub.name)}.yaml").write_text(text, encoding="utf-8")
     group = {
         "group": GROUP,
         "task": [task_name(sub.name) for sub in mixture],
-        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": False}],
+        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}],
     }
     (folder / f"{GROUP}.yaml").write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
 

@@ -16,9 +16,14 @@ def has_plain_head(model) -> bool:
     if head is None or getattr(model, "base_model", model) is model:
         return False
     tokens = torch.arange(1, 5, device=model.device).unsqueeze(0)
-    with torch.no_grad():
-        whole = model(input_ids=tokens, use_cache=False).logits
-        ours = head(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+    training = model.training
+    model.eval()  # dropout would tell the two passes apart, and draw random numbers
+    try:
+        with torch.no_grad():
+            whole = model(input_ids=tokens, use_cache=False).logits
+            ours = head(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+    finally:
+        model.train(training)
     return torch.equal(whole, ours)
 
 
@@ -26,6 +31,8 @@ def shares_cache(model) -> bool:
     """Whether keys and values of a prefix can be computed once and read by many items."""
     config = model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or _FULL_ATTENTION)
+    if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
+        return False  # Mistral: every layer slides, and its configuration lists none
     stateless = not getattr(model, "_is_stateful", False)
     return stateless and kinds == _FULL_ATTENTION and model._supports_sdpa
 

@@ -84,6 +84,8 @@ class PrefixCachedLM(TemplateLM):
         self._plain = has_plain_head(model)
         self._waiting: list[_Waiting] = []
         self._breaks: dict[int, bool] = {}
+        ends = model.generation_config.eos_token_id if model.can_generate() else None  # chat models have several
+        self._ends = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])}
         self._fallback = None
         if not shares_cache(model):
             self._fallback = _stock_lm(model, tokenizer, self.batch_size)
@@ -131,8 +133,13 @@ class PrefixCachedLM(TemplateLM):
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """The generated text of each request, in the requests' order."""
+        for request in requests:
+            options = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
+            if options.get("do_sample") or options.get("temperature"):
+                raise ModelError("PrefixCachedLM decodes greedily; take do_sample and temperature away")
         if self._fallback is not None:
-            return self._fallback.generate_until(requests, disable_tqdm=True)
+            return self._generate_by_stock(requests)
+        self._waiting = []  # an error in an earlier call may have left some
         texts: list[str | None] = [None] * len(requests)
         decoding: list[tuple[list[int], list[_Item], list[str]]] = []
         groups: dict[tuple, list[int]] = {}
@@ -141,8 +148,6 @@ class PrefixCachedLM(TemplateLM):
         with _evaluating(self.model):
             for members in groups.values():
                 options = normalize_gen_kwargs(requests[members[0]].args[1], self.max_gen_toks)
-                if options.get("do_sample") or options.get("temperature"):
-                    raise ModelError("PrefixCachedLM decodes greedily; take do_sample and temperature away")
                 decoding.append((members, *self._start([requests[i] for i in members], options)))
             self._continue()
         for members, items, until in decoding:
@@ -155,12 +160,23 @@ class PrefixCachedLM(TemplateLM):
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts; nothing is shared here, so lm-eval's own LM computes it."""
         stock = self._fallback or _quiet_stock_lm(self.model, self.tokenizer, self.batch_size)
-        return stock.loglikelihood_rolling(requests, disable_tqdm=True)
+        with _evaluating(self.model):
+            return stock.loglikelihood_rolling(requests, disable_tqdm=True)
+
+    def _generate_by_stock(self, requests) -> list[str]:
+        with _evaluating(self.model):
+            texts = self._fallback.generate_until(requests, disable_tqdm=True)
+        for request, text in zip(requests, texts, strict=True):
+            # HFLM gives texts only: their tokens and EOS stand for what was generated
+            count = len(self.tok_encode(text, add_special_tokens=False)) + 1
+            self.generated_tokens[request.task_name] = self.generated_tokens.get(request.task_name, 0) + count
+        return texts
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, **kwargs):
         """(log-likelihood, is greedy) of each (texts, context ids, continuation ids)."""
         if self._fallback is not None:
-            return self._fallback._loglikelihood_tokens(requests, disable_tqdm=True)
+            with _evaluating(self.model):
+                return self._fallback._loglikelihood_tokens(requests, disable_tqdm=True)
         whole = [(context + continuation)[-(self.max_length + 1) :] for _, context, continuation in requests]
         sizes = [len(continuation) for _, _, continuation in requests]
         scores: list[tuple[float, bool] | None] = [None] * len(requests)
@@ -216,7 +232,7 @@ class PrefixCachedLM(TemplateLM):
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _finished(self, item: _Item, limit: int, stops: Sequence[str]) -> bool:
-        if item.out[-1] == self._eos or len(item.out) >= limit:
+        if item.out[-1] in self._ends or len(item.out) >= limit:
             return True
         if stops and any(stop in self._text(item.out) for stop in stops):
             return True

@@ -15,7 +15,8 @@ from msft.errors import RunError
 
 def _line(entry: dict) -> str:
     text = json.dumps(entry, sort_keys=True)
-    return json.dumps({"entry": entry, "sum": zlib.crc32(text.encode())}, sort_keys=True) + "\n"
+    # not sorted: what was recorded comes back in its order, which is the mixture's
+    return json.dumps({"entry": entry, "sum": zlib.crc32(text.encode())}) + "\n"
 
 
 def _parse(line: str) -> dict | None:
@@ -33,7 +34,9 @@ class Journal:
     def __init__(self, path: Path):
         self.path, self.torn = path, 0
         self.entries: list[dict] = []
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = text.splitlines()
+        self._open_line = bool(text) and not text.endswith("\n")
         for line in lines:
             entry = _parse(line)
             if entry is None:
@@ -62,6 +65,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self.path)
+        self._open_line = False
 
     def replay(self, verb: str, arguments: dict) -> dict | None:
         """The recorded result of the next verb, or None where the record ends.
@@ -95,11 +99,11 @@ class Journal:
         entries = [*self._pending, {"kind": "saved", "state": state}]
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write("".join(map(_line, entries)))
+                file.write("\n" * self._open_line + "".join(map(_line, entries)))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error}; make room and give the same command again") from error
         self.entries += entries
-        self._pending = []
+        self._pending, self._open_line = [], False
         self._next = len(self.entries)

@@ -90,7 +90,8 @@ class Run:
     @property
     def outputs(self) -> pd.DataFrame:
         """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        return pd.concat([pd.read_json(p, lines=True) for p in sorted((self.directory / "outputs").glob("*.gz"))])
+        files = sorted((self.directory / "outputs").glob("*.gz"))  # texts stay texts, whatever they look like
+        return pd.concat([pd.read_json(path, lines=True, dtype=False, convert_dates=False) for path in files])
 
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:

@@ -154,7 +154,7 @@ class _Directory:
                     for name in _files(entry["state"]):
                         self.store.get(name)
                 except RunError as error:
-                    warnings.warn(f"{error}; going back to the state saved before it", stacklevel=2)
+                    warnings.warn(f"{error}; looking for a state saved before it", stacklevel=2)
                     dropped += 1
                     continue
                 break

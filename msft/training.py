@@ -184,6 +184,11 @@ class Trainer:
         checkpoints.restore(self._bare(), self._best_weights)
         self.save()
 
+    @property
+    def best_weights(self) -> checkpoints.Weights:
+        """The weights of the reported checkpoint, in host memory."""
+        return self._best_weights
+
     # state -------------------------------------------------------------------------------------------------
 
     def _bare(self):
@@ -345,7 +350,7 @@ class Trainer:
         for step, indices, sums in heard:
             wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
             if wrong or not math.isfinite(float(sums.sum())):
-                names = list(dict.fromkeys(self.owners[i] for i in wrong))
+                names = list(dict.fromkeys(self.owners[i] for i in wrong or indices))
                 raise RunError(
                     f"the loss is not finite in stage {self.stage}, step {step} of its epoch, in {', '.join(names)}; the "
                     "last saved state is kept. Try a lower learning_rate, or precision fp32"

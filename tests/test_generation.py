@@ -125,7 +125,6 @@ def test_tokenizer_that_adds_bos(tokenizer):
         assert PrefixCachedLM(model, with_bos).generate_until(requests(texts)) == wanted
 
 
-@pytest.mark.xfail(strict=True, reason="only the tokenizer's EOS ends a text, not every one of generation_config")
 def test_model_with_several_ends(taught):
     """Chat models end a text with more than one token: generation_config.eos_token_id is a list."""
     model, tokenizer = copy.deepcopy(taught[0]), taught[1]
@@ -265,7 +264,6 @@ def test_mode_random_states_and_weights_are_left_alone(tokenizer, training, call
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="has_plain_head compares two passes with dropout on")
 def test_making_one_for_a_model_in_training_mode(tokenizer):
     model = make_model(attention_dropout=0.5).train()
     before = random_states()
@@ -323,10 +321,7 @@ def sliding_lm(kind, tokenizer, **shape):
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(
-            "mistral",
-            marks=pytest.mark.xfail(strict=True, reason="shares_cache overlooks sliding_window without layer_types"),
-        ),
+        "mistral",
         "gemma2",
         "qwen2",
     ],
@@ -341,7 +336,6 @@ def test_sliding_window_falls_back_with_equal_texts(kind, tokenizer):
     assert [v for v, _ in lm.loglikelihood(pair_requests(PAIRS))] == pytest.approx([v for v, _ in wanted], abs=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="the fallback generates in the mode that the model is in")
 def test_fallback_leaves_mode_alone_and_has_dropout_off(tokenizer):
     model, lm, _ = sliding_lm("gemma2", tokenizer, attention_dropout=0.5)
     wanted = lm.generate_until(requests(prompts()))
@@ -352,14 +346,12 @@ def test_fallback_leaves_mode_alone_and_has_dropout_off(tokenizer):
     assert model.training
 
 
-@pytest.mark.xfail(strict=True, reason="the fallback does not count tokens, so FLOPs miss its evaluations")
 def test_fallback_counts_generated_tokens(tokenizer):
     _, lm, _ = sliding_lm("gemma2", tokenizer)
     lm.generate_until(requests(prompts(), limit=5))
     assert lm.generated_tokens.get("t", 0) > 0
 
 
-@pytest.mark.xfail(strict=True, reason="rolling log-likelihoods are computed in the mode that the model is in")
 def test_rolling_has_dropout_off(tokenizer):
     model = make_model(attention_dropout=0.5)
     lm = PrefixCachedLM(model, tokenizer)
@@ -379,11 +371,7 @@ def test_rolling_has_dropout_off(tokenizer):
     "shares",
     [
         pytest.param(True, id="shares its cache"),
-        pytest.param(
-            False,
-            id="falls back",
-            marks=pytest.mark.xfail(strict=True, reason="the fallback does not look at the options"),
-        ),
+        pytest.param(False, id="falls back"),
     ],
 )
 def test_sampling_is_refused(options, shares, tokenizer):

@@ -76,12 +76,10 @@ def test_contract_of_the_embedded_smoke_runs(smoke_sft_run, smoke_msft_run):
     assert smoke_sft_run.best.accuracy >= 0
 
 
-@pytest.mark.xfail(strict=True, reason="journal lines sort the keys of what they record")
 def test_tasks_stand_in_mixture_order(finished):
     assert finished.history["task"].tolist()[:3] == list(MAKERS)
 
 
-@pytest.mark.xfail(strict=True, reason="journal lines sort the keys of what they record")
 def test_history_file_is_the_history(finished):
     written = pd.read_csv(finished.directory / "history.csv")
     pd.testing.assert_frame_equal(written, finished.history)
@@ -143,7 +141,6 @@ def test_outputs(finished):
     assert accuracy.to_dict() == pytest.approx(wanted.to_dict())
 
 
-@pytest.mark.xfail(strict=True, reason="read_json turns texts into numbers")
 @pytest.mark.parametrize("texts", [["1", "2"], ["007", "1e5"], ["true", "null"], ["1.50", "x"], ["2020-01-01", "1"]])
 def test_outputs_are_texts_whatever_they_look_like(tmp_path, texts):
     (tmp_path / "outputs").mkdir()
@@ -228,9 +225,6 @@ def test_different_settings_never_share_a_directory(small_settings, model_folder
     assert name_of(copied) != before
 
 
-NO_REASON = pytest.mark.xfail(strict=True, reason="the error does not say that a length limit left nothing")
-
-
 @pytest.mark.parametrize(
     ("change", "error", "fragment"),
     [
@@ -238,8 +232,8 @@ NO_REASON = pytest.mark.xfail(strict=True, reason="the error does not say that a
         ({"mixture": "tinny"}, DataError, "Did you mean 'tiny'?"),
         ({"mixture": "none.yaml"}, DataError, "does not exist"),
         ({"device": "tpu9"}, ModelError, "unknown device"),
-        pytest.param({"max_tokens": 8}, DataError, "max_tokens", marks=NO_REASON),
-        pytest.param({"max_prompt_tokens": 8}, DataError, "max_prompt_tokens", marks=NO_REASON),
+        ({"max_tokens": 8}, DataError, "max_tokens"),
+        ({"max_prompt_tokens": 8}, DataError, "max_prompt_tokens"),
     ],
 )
 def test_bad_input_raises_before_anything_is_written(small_settings, runs_dir, change, error, fragment):
@@ -291,7 +285,6 @@ def test_killed_msft_run_ends_as_if_it_never_was(small_msft_run, small_msft_sett
     assert [e["arguments"] for e in run.journal] == [e["arguments"] for e in small_msft_run.journal]
 
 
-@pytest.mark.xfail(strict=True, reason="journal lines sort the keys of what they record")
 def test_history_file_of_a_killed_run_is_the_same(small_msft_run, small_msft_settings, runs_dir, children):
     assert child(children, killed_run, small_msft_settings, runs_dir, "evaluation", 5) == -signal.SIGKILL
     run = run_of(small_msft_settings, runs_dir)
@@ -396,7 +389,6 @@ def test_whole_run_resumes_without_a_warning(half_run, small_run, runs_dir):
     assert_equal_runs(run, small_run)
 
 
-@pytest.mark.xfail(strict=True, reason="a commit goes on in the line that lost its end")
 def test_journal_that_lost_its_last_line_break_can_be_written_on(tmp_path):
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
@@ -408,7 +400,6 @@ def test_journal_that_lost_its_last_line_break_can_be_written_on(tmp_path):
     assert again.torn == 0
 
 
-@pytest.mark.xfail(strict=True, reason="put takes a damaged file for whole")
 def test_store_writes_a_damaged_file_again(tmp_path):
     store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 4)
     weights = {"a": torch.arange(4.0)}

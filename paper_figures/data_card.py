@@ -1,0 +1,187 @@
+"""The data card of a mixture: what a run would train and test on, what was left out, and where it comes from."""
+
+import textwrap
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.ticker import MaxNLocator
+
+from msft import batching, catalog, runs
+from msft.errors import DataError
+from msft.mixture import Mixture
+from msft.prompts import training_text
+from paper_figures import profiles
+from paper_figures.style import WIDTH, colour, pretty
+
+_PARTS = ("train", "test", "validation", "shots")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A mixture with the train lengths of its sub-datasets, as one tokenizer counts them.
+
+    lengths: {sub-dataset: tokens of each train example, prompt, answer and EOS}, in the order of sub.train.
+    max_tokens: what an example of a run may have.
+    problem: '' or why no run can start on it with this tokenizer; the mixture is then that before the length rules.
+    """
+
+    mixture: Mixture
+    lengths: dict[str, list[int]]
+    max_tokens: int
+    problem: str = ""
+
+
+def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = "", **settings) -> Card:
+    """The card of a profile's mixture, or of another; mixture and model '' stand for the profile's.
+
+    model: its tokenizer is used, its weights are not loaded.  data_dir: a folder in hub format in place of the hub.
+    Raises DataError where the data cannot be had.
+    """
+    config = profiles.config(profile, "sft", model=model, mixture=mixture, data_dir=data_dir or None, **settings)
+    try:
+        prepared = runs.prepare(config)
+        examples, fitted = prepared.tokens()
+        return Card(fitted, _lengths(examples), config.max_tokens)
+    except DataError as error:
+        problem = str(error)
+    # a tokenizer that cuts these texts into very many tokens can leave a sub-dataset empty; the card shows why
+    sizes = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "revision")}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    whole = catalog.load_mixture(config.mixture, data_dir=config.data_dir, **given)
+    tokenizer = catalog.load_tokenizer(catalog.model_source(config.model), config.model_revision)
+    examples = {sub.name: batching.tokenize(tokenizer, sub.train) for sub in whole}
+    return Card(whole, _lengths(examples), config.max_tokens, problem)
+
+
+def _lengths(examples: dict) -> dict[str, list[int]]:
+    return {name: [len(row.ids) for row in rows] for name, rows in examples.items()}
+
+
+def counts(card: Card) -> pd.DataFrame:
+    """Items of each part, mean and longest train example in tokens, and tokens an epoch; a row of totals last."""
+    rows = {}
+    for sub in card.mixture:
+        lengths = card.lengths[sub.name]
+        rows[sub.name] = {"group": sub.group or "–", **{part: len(getattr(sub, part)) for part in _PARTS}}
+        rows[sub.name] |= {"mean tokens": float(np.mean(lengths)), "longest": max(lengths)}
+        rows[sub.name] |= {"tokens an epoch": sum(lengths)}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    every = [length for lengths in card.lengths.values() for length in lengths]
+    table.loc["all"] = {
+        "group": "–",
+        **{part: table[part].sum() for part in _PARTS},
+        "mean tokens": float(np.mean(every)),
+        "longest": max(every),
+        "tokens an epoch": sum(every),
+    }
+    return table.rename_axis("sub-dataset")
+
+
+def length_histogram(card: Card, axes=None):
+    """Histogram of the train lengths of each sub-dataset, the mean marked, all on one token axis.
+
+    axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
+    """
+    names = list(card.lengths)
+    if axes is None:
+        columns = min(5, len(names))
+        rows = -(-len(names) // columns)
+        figure, grid = plt.subplots(
+            rows, columns, figsize=(WIDTH, 1.45 * rows + 0.6), sharex=True, squeeze=False, layout="constrained"
+        )
+        axes = grid.ravel()
+        for axis in axes[len(names) :]:
+            axis.set_visible(False)
+        for column in range(columns):
+            # the last of a short column carries the numbers of the shared axis
+            lowest = [row for row in range(rows) if row * columns + column < len(names)][-1]
+            grid[lowest, column].tick_params(labelbottom=True)
+        figure.supxlabel("tokens of a training example (prompt, answer, EOS)", fontsize=8)
+        figure.supylabel("training examples", fontsize=8)
+    longest = max(max(lengths) for lengths in card.lengths.values())
+    # a text many times longer than any run takes would squeeze all others into one bar: it counts in the last
+    shown = min(longest, 2 * card.max_tokens)
+    edges = np.arange(-(-shown // 40) * 42 + 1, step=-(-shown // 40)) - 0.5
+    handles = {}
+    for axis, name in zip(axes, names, strict=False):
+        lengths = np.array(card.lengths[name])
+        sns.histplot(x=lengths.clip(max=shown), bins=edges, ax=axis, color=colour("sft"), edgecolor="white", lw=0.2)
+        # at the top, since a line would hide a sub-dataset whose examples are all of one length
+        (handles["mean"],) = axis.plot(
+            lengths.mean(), 1.0, "v", color="0.15", ms=5, transform=axis.get_xaxis_transform(), clip_on=False
+        )
+        if longest > card.max_tokens:
+            handles[f"limit of a run ({card.max_tokens} tokens)"] = axis.axvline(card.max_tokens, color="0.4", ls=":")
+        if (lengths > shown).any():
+            axis.text(
+                0.98, 0.3, f"{(lengths > shown).sum()} longer,\nup to {lengths.max()}", transform=axis.transAxes,
+                ha="right", fontsize=6.5, color="0.3",
+            )  # fmt: skip
+        axis.set(xlabel="", ylabel="", xlim=(0, edges[-1]))
+        axis.set_title(textwrap.fill(pretty(name), 20), pad=7)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes[0].figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper center",
+        ncols=len(handles),
+        frameon=False,
+        handlelength=1.6,
+    )
+    return axes
+
+
+def left_out(card: Card) -> pd.DataFrame:
+    """How many records each rule kept out: a row a sub-dataset, a column a reason that occurs in the mixture."""
+    reasons = dict.fromkeys(reason for sub in card.mixture for reason in sub.left_out)
+    rows = {sub.name: {reason: sub.left_out.get(reason, 0) for reason in reasons} for sub in card.mixture}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(reasons), dtype=int)
+    table = table.assign(total=table.sum(axis=1).astype(int)).rename_axis("sub-dataset")
+    if card.problem:
+        over = {name: sum(length > card.max_tokens for length in lengths) for name, lengths in card.lengths.items()}
+        table[f"train: over {card.max_tokens} tokens, shown here"] = pd.Series(over)
+    return table
+
+
+def licences(card: Card) -> pd.DataFrame:
+    """Where each sub-dataset comes from, which splits and revision, and under which licence."""
+    rows = {}
+    for sub in card.mixture:
+        source = sub.source
+        rows[sub.name] = {
+            "source": source.get("hub_id") or source.get("source") or "one's own files",
+            "config": source.get("config", "–"),
+            "train from": source.get("train_split", "–"),
+            "test from": source.get("test_split", "–"),
+            "revision": source.get("revision", "–"),
+            "licence": source.get("licence", "not stated"),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("sub-dataset")
+
+
+def rendered(card: Card, count: int = 3, width: int = 110) -> str:
+    """The first `count` training texts of each sub-dataset as text: '>' marks what the loss is on, '<EOS>' its end.
+
+    width: characters a line; long lines go on with four more spaces.
+    """
+    lines = []
+    for sub in card.mixture:
+        lines.append(f"== {sub.name}")
+        for number, example in enumerate(sub.train[:count], 1):
+            prompt, completion = training_text(example)
+            tokens = card.lengths[sub.name][number - 1]
+            lines.append(f"-- {number} ({tokens} tokens, answer {example.answer})")
+            lines += [piece for line in prompt.rstrip("\n").split("\n") for piece in _wrapped("  " + line, width)]
+            lines += [piece for line in f"{completion}<EOS>".split("\n") for piece in _wrapped("> " + line, width)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    # white space within a line stays as it is: it is part of what is trained on
+    options = {"replace_whitespace": False, "expand_tabs": False, "break_on_hyphens": False}
+    return textwrap.wrap(line, width, subsequent_indent="    ", **options) or [line]
