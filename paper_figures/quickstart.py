@@ -107,11 +107,11 @@ def stage_timeline(msft, axes=None):
     # above the bars, where no bar or label is
     top.annotate("best", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=7)
     bottom.set_yticks(range(1, len(stages) + 1))
-    bottom.invert_yaxis()
+    bottom.set_ylim(len(stages) + 0.9, 0.4)
     bottom.set_ylabel("stage")
     bottom.set_xlabel("epoch along the kept path")
     bottom.set_title("rolled out (grey), kept (colour), rolled back (arrow)", loc="left")
-    bottom.set_xlim(0, stages.end.max() * 1.22)
+    bottom.set_xlim(0, stages.end.max() * 1.16)
     return axes
 
 
