@@ -10,7 +10,6 @@ the first token that differs. The result is exactly that of greedy decoding, tok
 """
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +26,7 @@ from transformers import DynamicCache
 from msft.errors import ModelError
 from msft.forward import has_plain_head, selected_logits, shares_cache
 from msft.prefix import GrowingLayer, by_prefix, shared_length, widen
+from msft.stock import evaluating, quiet_stock_lm, stock_lm
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class PrefixCachedLM(TemplateLM):
         self._ends = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])}
         self._fallback = None
         if not shares_cache(model):
-            self._fallback = _stock_lm(model, tokenizer, self.batch_size)
+            self._fallback = stock_lm(model, tokenizer, self.batch_size)
 
     # lm-eval's interface -------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class PrefixCachedLM(TemplateLM):
         groups: dict[tuple, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault((request.task_name, repr(request.args[1])), []).append(i)
-        with _evaluating(self.model):
+        with evaluating(self.model):
             for members in groups.values():
                 options = normalize_gen_kwargs(requests[members[0]].args[1], self.max_gen_toks)
                 decoding.append((members, *self._start([requests[i] for i in members], options)))
@@ -159,12 +159,12 @@ class PrefixCachedLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts; nothing is shared here, so lm-eval's own LM computes it."""
-        stock = self._fallback or _quiet_stock_lm(self.model, self.tokenizer, self.batch_size)
-        with _evaluating(self.model):
+        stock = self._fallback or quiet_stock_lm(self.model, self.tokenizer, self.batch_size)
+        with evaluating(self.model):
             return stock.loglikelihood_rolling(requests, disable_tqdm=True)
 
     def _generate_by_stock(self, requests) -> list[str]:
-        with _evaluating(self.model):
+        with evaluating(self.model):
             texts = self._fallback.generate_until(requests, disable_tqdm=True)
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
@@ -175,12 +175,12 @@ class PrefixCachedLM(TemplateLM):
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, **kwargs):
         """(log-likelihood, is greedy) of each (texts, context ids, continuation ids)."""
         if self._fallback is not None:
-            with _evaluating(self.model):
+            with evaluating(self.model):
                 return self._fallback._loglikelihood_tokens(requests, disable_tqdm=True)
         whole = [(context + continuation)[-(self.max_length + 1) :] for _, context, continuation in requests]
         sizes = [len(continuation) for _, _, continuation in requests]
         scores: list[tuple[float, bool] | None] = [None] * len(requests)
-        with _evaluating(self.model):
+        with evaluating(self.model):
             for members in by_prefix(whole, sizes):
                 inputs = [whole[i][:-1] for i in members]
                 shared = shared_length(inputs, [sizes[i] - 1 for i in members])
@@ -373,37 +373,3 @@ def _gold_text(request) -> str:
 def _chunks(values: Sequence, size: int):
     for first in range(0, len(values), size):
         yield values[first : first + size]
-
-
-class _evaluating:
-    """Evaluation mode without gradients; the model's training mode comes back at the end."""
-
-    def __init__(self, model):
-        self.model, self.training = model, model.training
-        self.inference = torch.inference_mode()
-
-    def __enter__(self):
-        self.model.eval()
-        self.inference.__enter__()
-
-    def __exit__(self, *error):
-        self.inference.__exit__(*error)
-        self.model.train(self.training)
-
-
-def _quiet_stock_lm(model, tokenizer, batch_size: int):
-    from lm_eval.models.huggingface import HFLM
-
-    training = model.training
-    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    model.train(training)  # HFLM leaves the model in evaluation mode
-    return stock
-
-
-def _stock_lm(model, tokenizer, batch_size: int):
-    warnings.warn(
-        f"{type(model).__name__} has layers whose cache cannot be shared between items (a sliding window or a "
-        "recurrent state): the evaluation runs through lm-eval's HFLM, without the shared prefix",
-        stacklevel=3,
-    )
-    return _quiet_stock_lm(model, tokenizer, batch_size)

@@ -10,10 +10,10 @@ AQuA-RAT is AGIEval's version, which has a test split alone: its shots are other
 
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pandas as pd
 
+from msft.benchmarks import BENCHMARKS
 from msft.errors import DataError, unknown
 from msft.generation import PrefixCachedLM
 
@@ -62,9 +62,10 @@ def evaluate(
     if not names:
         raise DataError("names is empty; leave it out for all ten benchmarks")
     tasks = {name: name if name in own else HARNESS_TASKS[name] for name in names}
+    _check_hub([BENCHMARKS[name].hub_id for name in names if name not in own])
     results = simple_evaluate(PrefixCachedLM(model, tokenizer, batch_size), list(tasks.values()), limit, include_path)
     rows = []
-    for name, task in tasks.items():
+    for task in tasks.values():
         scores = results["results"][task]
         metric = next((m for m in _METRICS if m in scores), None)
         if metric is None:
@@ -81,11 +82,11 @@ def simple_evaluate(lm, tasks: Sequence[str], limit: int | None = None, include_
     be read.
     """
     import lm_eval
+    from lm_eval.tasks import get_task_dict
 
     manager = _manager(tasks, include_path)
-    _check_hub(manager, tasks)
     try:
-        loaded = list(manager.load(list(tasks))["tasks"].values())
+        loaded = list(get_task_dict(list(tasks), manager).values())
     except Exception as error:  # datasets' own, httpx's and built-in errors
         raise DataError(f"the data of {', '.join(tasks)} cannot be read ({_said(error)}). {_WAYS_OUT}") from error
     return lm_eval.simple_evaluate(
@@ -121,12 +122,10 @@ def _manager(tasks: Sequence[str], include_path: str | Path | None):
     return TaskManager(include_path=None if include_path is None else str(include_path))
 
 
-def _check_hub(manager, tasks: Sequence[str]) -> None:
+def _check_hub(hub_ids: Sequence[str]) -> None:
     """One request without retries: `load_dataset` would try for minutes where there is no network."""
     import huggingface_hub
 
-    paths = [(manager.task_index[name].cfg or {}).get("dataset_path") or "" for name in tasks]
-    hub_ids = [path for path in paths if "/" in path and not Path(path).exists() and not urlparse(path).scheme]
     if not hub_ids or huggingface_hub.is_offline_mode():
         return
     try:

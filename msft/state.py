@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from msft.curve import overall
 from msft.errors import RunError
 
 
@@ -35,3 +36,9 @@ class Best:
     stage: int = 0
     epoch: float = 0.0
     path_epoch: float = 0.0
+
+
+def best_of(point: dict, stage: int, path_epoch: float) -> Best:
+    """An evaluated point as a candidate for the best checkpoint."""
+    here, sizes = point["epoch"], point["n"]
+    return Best(overall(point["selection"], sizes), overall(point["accuracy"], sizes), stage, here, path_epoch)

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 
 from msft import checkpoints
 from msft.batching import Batch, Tokens, make_batches, quarter_ends
-from msft.curve import Curve, overall
+from msft.curve import Curve
 from msft.errors import RunError
 from msft.forward import has_plain_head, selected_logits
 from msft.schedules import Passes
-from msft.state import Best, Interrupted, Progress
+from msft.state import Best, Interrupted, Progress, best_of
 
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
@@ -168,7 +168,7 @@ class Trainer:
             self._go_live()
             self._best_weights = checkpoints.snapshot(self._bare())
             self.run.journal.add("report", {"path_epoch": path_epoch}, {})
-        self.best = self._as_best(self._here, self.stage - 1, path_epoch)
+        self.best = best_of(self._here, self.stage - 1, path_epoch)
 
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""
@@ -389,18 +389,12 @@ class Trainer:
             "tokens": {task: score.tokens for task, score in test.items()},
         }
 
-    def _as_best(self, point: dict, stage: int, path_epoch: float) -> Best:
-        sizes = point["n"]
-        return Best(
-            overall(point["selection"], sizes), overall(point["accuracy"], sizes), stage, point["epoch"], path_epoch
-        )
-
     def _hold(self, progress: Progress, keep, candidate: bool, point: dict) -> None:
         epoch, here = point["epoch"], None
         taken = [t for t in keep if t not in progress.holders or point["selection"][t] > progress.holders[t][1]]
         for task in taken:
             progress.holders[task] = [epoch, point["selection"][task]]
-        best = self._as_best(point, self.stage, self.offset + epoch)
+        best = best_of(point, self.stage, self.offset + epoch)
         if taken or (candidate and best.selection > self.best.selection):
             here = checkpoints.snapshot(self._bare())
         if taken:

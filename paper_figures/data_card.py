@@ -104,24 +104,25 @@ def length_histogram(card: Card, axes=None):
     longest = max(max(lengths) for lengths in card.lengths.values())
     # a text many times longer than any run takes would squeeze all others into one bar: it counts in the last
     shown = min(longest, 2 * card.max_tokens)
-    edges = np.arange(-(-shown // 40) * 42 + 1, step=-(-shown // 40)) - 0.5
+    width = -(-shown // 50)  # whole tokens
+    edges = np.arange(0, shown + 2 * width, width) - 0.5
     handles = {}
     for axis, name in zip(axes, names, strict=False):
         lengths = np.array(card.lengths[name])
         sns.histplot(x=lengths.clip(max=shown), bins=edges, ax=axis, color=colour("sft"), edgecolor="white", lw=0.2)
         # at the top, since a line would hide a sub-dataset whose examples are all of one length
         (handles["mean"],) = axis.plot(
-            lengths.mean(), 1.0, "v", color="0.15", ms=5, transform=axis.get_xaxis_transform(), clip_on=False
+            lengths.mean(), 1.03, "v", color="0.15", ms=5, transform=axis.get_xaxis_transform(), clip_on=False
         )
         if longest > card.max_tokens:
             handles[f"limit of a run ({card.max_tokens} tokens)"] = axis.axvline(card.max_tokens, color="0.4", ls=":")
         if (lengths > shown).any():
             axis.text(
-                0.98, 0.3, f"{(lengths > shown).sum()} longer,\nup to {lengths.max()}", transform=axis.transAxes,
+                0.98, 0.6, f"{(lengths > shown).sum()} longer,\nup to {lengths.max()}", transform=axis.transAxes,
                 ha="right", fontsize=6.5, color="0.3",
             )  # fmt: skip
         axis.set(xlabel="", ylabel="", xlim=(0, edges[-1]))
-        axis.set_title(textwrap.fill(pretty(name), 20), pad=7)
+        axis.set_title(textwrap.fill(pretty(name), 17), pad=8)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes[0].figure.legend(

@@ -19,7 +19,7 @@ PARAMS = {
     "sft": {"epochs": 2},
     "continual_sft": {"budget": 1},
     "dynamix_sft": {"epochs": 2, "updates": 6, "look_ahead_batch": 8},
-    "ies": {"epochs": 7, "delta": 0.03},
+    "ies": {"epochs": 7, "delta": 0.15},
     "sro_sft": {"epochs": 2},
     "soft_sro_sft": {"epochs": 2},
     "msft": {"budget": 0.75},

@@ -315,7 +315,7 @@ def test_continual_goes_from_peak_to_peak_and_reports_the_last(finished):
     rolled = [a for kind, a in verbs if kind == "roll_out"]
     assert [a["active"] for a in rolled] == [[task] for task in TASKS]
     assert [(a["epochs"], a["optimizer"], a["candidate"]) for a in rolled] == [(budget, False, False)] * 3
-    peaks, offset = {}, 0.0
+    peaks, offset, end = {}, 0.0, None
     for k, task in enumerate(TASKS):
         points = points_of(run, k)
         curve = {point["epoch"]: point["selection"][task] for point in points}
@@ -391,7 +391,7 @@ def test_msft_takes_the_known_decisions_and_trains_no_dropped_sub_dataset(tmp_pa
 
 
 def test_sro_trains_no_dropped_sub_dataset(tmp_path, monkeypatch):
-    table = {"zebras": [0, 0.1, 0.9], "adding": [0, 0.1, 0.2, 0.3, 0.9], "mottos": [0.5, 0.1]}
+    table = {"zebras": [0, 0.1, 0.2, 0.9], "adding": [0, 0.1, 0.2, 0.3, 0.9], "mottos": [0.5, 0.1]}
     trainer, steps = scripted(tmp_path, monkeypatch, table)
     msft.methods.sro_sft.run(trainer, msft.methods.sro_sft.Params(epochs=1))
     assert [sorted(set(trained_in(steps, stage))) for stage in range(3)] == [
@@ -399,8 +399,9 @@ def test_sro_trains_no_dropped_sub_dataset(tmp_path, monkeypatch):
         ["adding", "zebras"],
         ["adding"],
     ]
-    # half an epoch of the two (24 examples), then half of one (12, in whole steps of 8)
-    assert [len(trained_in(steps, stage)) for stage in range(3)] == [72, 24, 16]
+    # three quarters of an epoch of the two, then a quarter of one, in whole steps of 8
+    assert [len(trained_in(steps, stage)) for stage in range(3)] == [72, 40, 8]
+    assert {float(state["step"]) for state in trainer._optimizer.state.values()} == {6.0}  # one Adam for both parts
 
 
 def test_second_training_of_sro_begins_at_the_base(tmp_path, monkeypatch):
@@ -579,7 +580,7 @@ def test_look_ahead_is_one_step_of_adam_as_plain_torch_takes_it(tmp_path):
     adam = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.999), eps=1e-8)
     adam.load_state_dict(copy.deepcopy(trainer._optimizer.state_dict()))
     losses = plain_losses(model, rows)
-    before = [float(loss) for loss in losses]
+    before = [loss.item() for loss in losses]
     summed = [loss * row.targets for loss, row in zip(losses, rows, strict=True)]
     groups = [sum(summed[a:b]) / sum(row.targets for row in rows[a:b]) for a, b in ((0, 4), (4, 6))]
     (sum(groups) / 2).backward()
@@ -615,13 +616,21 @@ def test_more_look_aheads_than_steps_are_one_a_step(tmp_path):
     assert [note["step"] for note in entry["result"]["notes"]] == [0, 1, 2, 3]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a reward that is not a number becomes a probability")
-def test_loss_that_is_not_finite_in_a_look_ahead_is_named(tmp_path):
+def test_loss_that_is_not_finite_is_named(tmp_path):
     model = make_model()
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     trainer, _ = make_trainer(tmp_path, model)
     with pytest.raises(RunError, match="not finite"):
+        dynamix_sft.run(trainer, dynamix_sft.Params(epochs=1, updates=2, look_ahead_batch=4))
+
+
+@pytest.mark.xfail(strict=True, reason="nan gives no rewards without a word, inf probabilities that are not numbers")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_virtual_step_that_is_not_finite_is_named(tmp_path, monkeypatch, value):
+    trainer, _ = make_trainer(tmp_path)
+    monkeypatch.setattr(trainer, "look_ahead", lambda rows: ([2.0], [value if rows[0] < 24 else 1.0]))
+    with pytest.raises(RunError, match="not finite.*zebras"):
         dynamix_sft.run(trainer, dynamix_sft.Params(epochs=1, updates=2, look_ahead_batch=4))
 
 
@@ -651,7 +660,8 @@ def test_ies_excludes_whom_a_plain_reference_excludes(finished):
     assert [note["sat_out"] for note in notes] == wanted
     assert [(note["epoch"], note["of"]) for note in notes] == [(k + 1, 72) for k in range(params["epochs"])]
     assert not any(wanted[:3])
-    assert all(0 < len(rows) < 72 for rows in wanted[3:])
+    assert sum(map(len, wanted[3:])) > 10
+    assert all(len(rows) < 72 for rows in wanted)
     # nobody is out for good: some who sat out trained again
     assert any(set(before) - set(after) for before, after in zip(wanted[3:], wanted[4:], strict=False))
 
@@ -772,11 +782,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("kills", [(2, 9), (17, 14)], ids=["early", "late"])
+@pytest.mark.parametrize("kills", [(0.25, 0.5), (0.8, 0.1)], ids=["early", "late"])
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_run_ends_as_if_it_never_was(finished, settings, tmp_path, monkeypatch, method, kills):
     """Killed at a step, or in the midst of a look-ahead; every step before was saved."""
-    original, calls = Trainer._gradients, []
+    record, original, calls = finished(method), Trainer._gradients, []
 
     def deadly(self, rows):
         calls.append(1)
@@ -787,14 +797,15 @@ def test_killed_run_ends_as_if_it_never_was(finished, settings, tmp_path, monkey
     monkeypatch.setattr(Trainer, "_must_save", lambda self, keep: True)
     monkeypatch.setattr(Trainer, "_gradients", deadly)
     own = {**settings, "keep_peaks": "disk"}
-    for count in kills:
+    for share in kills:
+        count = max(1, round(share * (len(record.steps) + len(record.look_aheads))))
         calls.clear()
         with pytest.raises(Killed):
             train(own, tmp_path, method)
         assert Run(next(tmp_path.iterdir())).status == "unfinished"
     count = 0
     run = train(own, tmp_path, method)
-    whole = finished(method).run
+    whole = record.run
     assert_equal_runs(run, whole)
     assert [e["arguments"] for e in run.journal] == [e["arguments"] for e in whole.journal]
     assert [e["result"].get("notes") for e in run.journal] == [e["result"].get("notes") for e in whole.journal]
