@@ -1,7 +1,7 @@
 """The seven methods on the tiny mixture: accuracy, best epoch and compute beside SFT's, mean and spread over seeds.
 
     python benchmarks/methods.py                  # three seeds of each method, two runs at a time
-    python benchmarks/methods.py --model tiny-smoke --mixture tiny-smoke --seeds 20 --results /tmp/methods   # a check
+    python benchmarks/methods.py --model tiny-smoke --mixture tiny-smoke --seeds 20 --results runs/check   # a check
 
 Writes benchmarks/results/methods.{json,md}. Finished runs are read, not trained again.
 """

@@ -1,4 +1,4 @@
-"""The command line: python -m msft run | methods | status.
+"""The command line: python -m msft run | eval | methods | status.
 
 python -m msft run --method msft --model tiny-qwen2 --mixture tiny --params budget=3
 python -m msft run --config settings.yaml --seed 30
@@ -16,7 +16,7 @@ from msft.settings import describe
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="msft", description="Train mixtures with an early stop for each sub-dataset.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | methods | status")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | eval | methods | status")
     run = commands.add_parser(
         "run", allow_abbrev=False, help="train a run, go on with it, or read it when it is finished"
     )
@@ -34,6 +34,17 @@ def _parser() -> argparse.ArgumentParser:
         run.add_argument(flag, metavar="VALUE", help=f"{meta['doc']}{choices} (default: {default})".replace("%", "%%"))
     listed = commands.add_parser("methods", help="list the methods and their parameters")
     listed.add_argument("--methods-dir", metavar="DIR", help="a folder with methods of your own")
+    evaluate = commands.add_parser("eval", allow_abbrev=False, help="measure a model, five-shot, without training")
+    evaluate.add_argument("model", help="tiny name, hub id or local folder, such as <run>/best")
+    evaluate.add_argument("--mixture", default="tiny", help="whose test sets, for the paper's protocol (default: tiny)")
+    evaluate.add_argument("--data-dir", metavar="DIR", help="folder in hub format that stands in for the hub")
+    evaluate.add_argument(
+        "--protocol",
+        default="generate",
+        choices=("generate", "harness"),
+        help="the paper's generated answers, or lm-eval's own tasks of the ten benchmarks (default: generate)",
+    )
+    evaluate.add_argument("--limit", type=int, metavar="N", help="items a benchmark at most (harness)")
     status = commands.add_parser("status", help="list the runs of a folder")
     status.add_argument("--runs-dir", default="runs", metavar="DIR")
     return parser
@@ -64,6 +75,31 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _eval(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from msft import runs
+
+    settings = {"method": "sft", "model": options.model, "data_dir": options.data_dir}
+    harness = options.protocol == "harness"
+    prepared = runs.prepare(RunConfig(**settings, mixture="tiny" if harness else options.mixture))
+    model, config = prepared.load_model(), prepared.config
+    if harness:
+        from msft.harness import evaluate
+
+        table = evaluate(model, prepared.tokenizer, limit=options.limit, batch_size=config.eval_batch_size)
+    else:
+        from msft.evaluation import Evaluator
+
+        _, mixture = prepared.tokens()
+        sizes = (config.max_new_tokens, config.eval_batch_size)
+        scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
+        table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
+    print(table.to_string(index=False))
+    print(f"mean accuracy {table.accuracy.mean():.4f}")
+    return 0
+
+
 def _methods(options: argparse.Namespace) -> int:
     for name in methods.available(options.methods_dir):
         module = methods.load(name, options.methods_dir)
@@ -87,12 +123,14 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+_COMMANDS = {"run": _run, "eval": _eval, "methods": _methods, "status": _status}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped."""
     argv = sys.argv[1:] if argv is None else argv
-    commands = ("run", "methods", "status")
-    if argv and not argv[0].startswith("-") and argv[0] not in commands:
-        print(unknown("command", argv[0], commands), file=sys.stderr)
+    if argv and not argv[0].startswith("-") and argv[0] not in _COMMANDS:
+        print(unknown("command", argv[0], list(_COMMANDS)), file=sys.stderr)
         return 2
     options, left = _parser().parse_known_args(argv)
     if left:
@@ -100,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"unknown argument {word!r}.{nearest(word, flags)}" for word in left), file=sys.stderr)
         return 2
     try:
-        return {"run": _run, "methods": _methods, "status": _status}[options.command](options)
+        return _COMMANDS[options.command](options)
     except MsftError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

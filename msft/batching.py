@@ -4,13 +4,18 @@ The order is a pure function of (seed, stage, epoch, active sub-datasets), so a 
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
+from msft.checkpoints import write_atomic
 from msft.errors import DataError, ModelError
 from msft.prompts import Example, training_text
 
@@ -145,8 +150,31 @@ def quarter_ends(steps: int, evaluations: int) -> list[int]:
     return [math.ceil(steps * k / evaluations) for k in range(1, evaluations + 1)]
 
 
-def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int):
+def cached_tokens(tokenizer, examples: Sequence[Example], folder: Path | None) -> list[Tokens]:
+    """`tokenize`, remembered in a folder under the hash of the tokenizer and the texts; no folder, no memory."""
+    if folder is None or not examples or not tokenizer.is_fast:
+        return tokenize(tokenizer, examples)
+    texts = json.dumps([training_text(example) for example in examples])
+    told = f"{tokenizer.backend_tokenizer.to_str()}\x00{tokenizer.eos_token_id}\x00{texts}"
+    path = folder / f"{hashlib.sha256(told.encode()).hexdigest()}.safetensors"
+    try:
+        saved = load_file(path)
+        ids, lengths, starts = (saved[key].tolist() for key in ("ids", "lengths", "starts"))
+    except (OSError, KeyError, SafetensorError):  # absent, or damaged: made again
+        rows = tokenize(tokenizer, examples)
+        columns = ([i for row in rows for i in row.ids], [len(row.ids) for row in rows], [row.start for row in rows])
+        folder.mkdir(parents=True, exist_ok=True)
+        data = save(dict(zip(("ids", "lengths", "starts"), map(torch.tensor, columns), strict=True)))
+        write_atomic(path, data)
+        return rows
+    ends = np.cumsum(lengths).tolist()
+    return [Tokens(tuple(ids[e - n : e]), s) for e, n, s in zip(ends, lengths, starts, strict=True)]
+
+
+def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int, cache: Path | None = None):
     """({sub-dataset: Tokens of its train examples}, the mixture without what is too long).
+
+    cache: a folder that remembers tokenised examples by content.
 
     A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
     left out and counted. Raises DataError where nothing of a part remains.
@@ -158,7 +186,7 @@ def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int):
 
     examples, subs = {}, []
     for sub in mixture:
-        rows = tokenize(tokenizer, sub.train)
+        rows = cached_tokens(tokenizer, sub.train, cache)
         keep = [len(row.ids) <= max_tokens for row in rows]
         examples[sub.name] = [row for row, k in zip(rows, keep, strict=True) if k]
         if not any(keep):

@@ -64,14 +64,14 @@ class _Draw:
         """Whether the training text and its EOS fit."""
         if self.tokenizer is None:
             return True
-        return len(self.tokenizer("".join(training_text(example)))["input_ids"]) + 1 <= self.max_tokens
+        return len(self.tokenizer("".join(training_text(example)), verbose=False)["input_ids"]) + 1 <= self.max_tokens
 
     def promptable(self, prefix: str, example: Example) -> bool:
         """Whether the test prompt fits; prefix: the five shots."""
         if self.tokenizer is None:
             return True
         prompt = prefix + training_text(example)[0]
-        return len(self.tokenizer(prompt)["input_ids"]) <= self.max_prompt_tokens
+        return len(self.tokenizer(prompt, verbose=False)["input_ids"]) <= self.max_prompt_tokens
 
 
 def load(

@@ -101,7 +101,9 @@ class Prepared:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long)."""
         from msft.batching import fit_mixture
 
-        return fit_mixture(self.tokenizer, self.mixture, self.config.max_tokens, self.config.max_prompt_tokens)
+        cache = catalog.tiny.cache_folder() / "tokens"
+        limits = (self.config.max_tokens, self.config.max_prompt_tokens)
+        return fit_mixture(self.tokenizer, self.mixture, *limits, cache)
 
 
 def prepare(config: RunConfig) -> Prepared:

@@ -290,3 +290,20 @@ def test_tokenizer_that_trims_its_offsets(tokenizer):
     backend.post_processor = processors.ByteLevel(trim_offsets=True)
     trimming = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
     assert tokenize(trimming, TEXTS) == tokenize(tokenizer, TEXTS)
+
+
+def test_tokens_are_remembered_by_content(tmp_path, tokenizer, monkeypatch):
+    from msft import batching
+
+    examples = [Example(f"question {i}?", f"#### {i}", str(i)) for i in range(7)]
+    first = batching.cached_tokens(tokenizer, examples, tmp_path)
+    assert first == batching.tokenize(tokenizer, examples)
+    (file,) = tmp_path.glob("*.safetensors")
+    monkeypatch.setattr(batching, "tokenize", lambda *_: pytest.fail("tokenised again"))
+    assert batching.cached_tokens(tokenizer, examples, tmp_path) == first
+    monkeypatch.undo()
+    # other content is another file, a damaged file is made again
+    batching.cached_tokens(tokenizer, examples[:3], tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    file.write_bytes(b"torn")
+    assert batching.cached_tokens(tokenizer, examples, tmp_path) == first
