@@ -13,6 +13,8 @@ LOOK_AHEAD = 8  # 2 before, 4 backward, 2 after
 
 def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
     """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total."""
+    entries = list(entries)
+    went_back = {e["arguments"]["stage"]: e["arguments"]["epoch"] for e in entries if e["kind"] == "roll_back"}
     tokens = {"train": 0, "evaluate": 0, "look_ahead": 0, "forward": 0}
     for entry in entries:
         if entry["kind"] not in ("roll_out", "search"):
@@ -22,7 +24,7 @@ def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
         tokens["forward"] += result["forward_tokens"]
         tokens["look_ahead"] += result["look_ahead_tokens"]
         active = set(entry["arguments"]["active"])
-        tokens["evaluate"] += evaluated_tokens(result["points"], active)
+        tokens["evaluate"] += evaluated_tokens(result["points"], active, went_back.get(result["stage"]))
     flops = {
         "train": float(TRAIN * parameters * tokens["train"] + FORWARD * parameters * tokens["forward"]),
         "evaluate": float(FORWARD * parameters * tokens["evaluate"]),
@@ -31,17 +33,17 @@ def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
     return {**flops, "total": sum(flops.values())}
 
 
-def evaluated_tokens(points: Iterable[Mapping], active: set[str]) -> int:
+def evaluated_tokens(points: Iterable[Mapping], active: set[str], back: float | None = None) -> int:
     """Tokens of one roll-out's evaluations as the paper counts them.
 
     Every trained sub-dataset at every evaluation but the start point, which the roll-out before has counted (the
-    first roll-out counts its own); the others once.
+    first roll-out counts its own); the others once, at the epoch `back` that the run goes on from (None: the last).
     """
     points = list(points)
+    goes_on = points[-1]["epoch"] if back is None and points else back
     total = 0
-    for place, point in enumerate(points):
+    for point in points:
         for task, tokens in point["tokens"].items():
-            once = place == len(points) - 1
-            if (task in active and not point["reused"]) or (task not in active and once):
+            if (task in active and not point["reused"]) or (task not in active and point["epoch"] == goes_on):
                 total += tokens
     return total

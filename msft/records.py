@@ -8,6 +8,7 @@ import pandas as pd
 
 from msft.config import RunConfig
 from msft.errors import RunError
+from msft.flops import run_flops
 from msft.history import history_rows
 from msft.journal import Journal
 
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def result(self) -> dict:
-        """best, flops, seconds, copies: what result.json holds."""
+        """What result.json holds: best, parameters, seconds, threads."""
         return self._read("result.json")
 
     @property
@@ -78,7 +79,7 @@ class Run:
     @property
     def flops(self) -> dict[str, float]:
         """FLOPs by appendix F: train, evaluate, look_ahead, total."""
-        return self.result["flops"]
+        return run_flops(self.journal, self.result["parameters"])
 
     @property
     def disk(self) -> pd.DataFrame:

@@ -29,7 +29,6 @@ from msft import catalog, methods
 from msft.checkpoints import Store, snapshot, write_atomic, write_gzip
 from msft.config import RunConfig
 from msft.errors import DataError, ModelError, RunError
-from msft.flops import run_flops
 from msft.history import history_rows
 from msft.journal import Journal
 from msft.progress import RunProgress, clock
@@ -241,7 +240,6 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, progre
     write_atomic(directory / "history.csv", history.to_csv(index=False))
     result = {
         "best": dataclasses.asdict(trainer.best),
-        "flops": run_flops(journal, parameters),
         "parameters": parameters,
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
         "threads": torch.get_num_threads(),

@@ -299,7 +299,7 @@ class Trainer:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             if schedule.hears:
-                schedule.hear(indices, (sums / torch.tensor([row.targets for row in rows])).tolist())
+                schedule.hear(indices, (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist())
             losses.append(loss)
             heard.append((progress.step, indices, sums))
             progress.step += 1

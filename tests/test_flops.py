@@ -136,9 +136,6 @@ def test_evaluation_of_msft_by_hand():
     assert run_flops([first, second], 5)["evaluate"] == 2 * 5 * 110
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="counted at the stage's last evaluation, not where it goes on from"
-)
 def test_excluded_sub_datasets_are_counted_at_the_roll_back_point():
     """Appendix F: validated once, at the checkpoint of the roll-back."""
     rolled = entry(0, ["b"], [{"a": 1, "b": 0}, {"a": 20, "b": 0}, {"a": 300, "b": 0}], reused=True)
@@ -146,9 +143,6 @@ def test_excluded_sub_datasets_are_counted_at_the_roll_back_point():
     assert run_flops([rolled, back], 1)["evaluate"] == 2 * 20
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="counted at the stage's last evaluation, not where it goes on from"
-)
 def test_evaluation_of_msft_on_a_whole_run(settings, tmp_path, monkeypatch):
     def earliest(curve, active):
         return min(((task, curve.peak(task)) for task in active), key=lambda found: found[1])

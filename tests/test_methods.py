@@ -153,7 +153,6 @@ def test_method_in_one_file_of_a_folder_of_the_users_own(settings, tmp_path):
     assert [e["arguments"]["active"] for e in other.journal] == [[task] for task in TASKS]
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="the module is not in sys.modules when it is executed")
 def test_method_file_of_the_users_own_with_postponed_annotations(tmp_path):
     (tmp_path / "mine.py").write_text("from __future__ import annotations\n" + USER_METHOD)
     assert msft.RunConfig(method="mine", methods_dir=str(tmp_path)).params == {"epochs": 0.5}
@@ -625,7 +624,6 @@ def test_loss_that_is_not_finite_is_named(tmp_path):
         dynamix_sft.run(trainer, dynamix_sft.Params(epochs=1, updates=2, look_ahead_batch=4))
 
 
-@pytest.mark.xfail(strict=True, reason="nan gives no rewards without a word, inf probabilities that are not numbers")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_virtual_step_that_is_not_finite_is_named(tmp_path, monkeypatch, value):
     trainer, _ = make_trainer(tmp_path)

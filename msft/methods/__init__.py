@@ -7,6 +7,7 @@ folder of your own (`methods_dir`).
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,7 @@ def load(name: str, folder: str | None = None) -> ModuleType:
         return importlib.import_module(f"msft.methods.{name}")
     spec = importlib.util.spec_from_file_location(f"msft_user_method_{name}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
     spec.loader.exec_module(module)
     for part in ("Params", "run"):
         if not hasattr(module, part):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msft.batching import generator
+from msft.errors import RunError
 from msft.schedules import Schedule
 from msft.settings import setting
 
@@ -57,12 +58,13 @@ class Bandit(Schedule):
         sizes = np.array([len(members) for members in self.members], dtype=float)
         self.p0, self.q = sizes / sizes.sum(), np.zeros(len(sizes))
         self.p = probabilities(self.q, self.p0, self.params.beta, self.params.gamma)
-        total = round(self.params.epochs * self.steps(0))
+        self.per_epoch = self.steps(0)
+        total = round(self.params.epochs * self.per_epoch)
         self.update_steps = {total * j // self.params.updates for j in range(self.params.updates)}
 
     def before_step(self, progress) -> None:
         """A look-ahead where one is due."""
-        step = progress.epoch * self.steps(0) + progress.step
+        step = progress.epoch * self.per_epoch + progress.step
         if step not in self.update_steps or any(note["step"] == step for note in self.notes):
             return
         trainer, before, after = self.trainer, [], []
@@ -70,6 +72,11 @@ class Bandit(Schedule):
             draw = generator(trainer.config.seed, "look-ahead", trainer.order_stage, step, task)
             batch = draw.choice(members, min(self.params.look_ahead_batch, len(members)), replace=False)
             first, second = trainer.look_ahead(batch)
+            if not np.isfinite([first, second]).all():
+                raise RunError(
+                    f"the loss of a look-ahead is not finite in stage {trainer.stage}, step {step}, in {task}; the last "
+                    "saved state is kept. Try a lower learning_rate, or precision fp32"
+                )
             before.append(np.array(first))
             after.append(np.array(second))
             progress.look_ahead_tokens += sum(len(trainer.rows[i].ids) for i in batch)
@@ -83,7 +90,7 @@ class Bandit(Schedule):
 
     def batch(self, epoch: int, step: int) -> list[int]:
         """Examples drawn by the probabilities as they are now."""
-        size, steps = self.trainer.config.batch_size, self.steps(epoch)
+        size, steps = self.trainer.config.batch_size, self.per_epoch
         count = min(size, len(self.indices) - step * size)
         draw = generator(self.trainer.config.seed, "bandit", self.trainer.order_stage, epoch * steps + step)
         picked = draw.choice(len(self.active), count, p=self.p)
