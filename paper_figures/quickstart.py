@@ -97,6 +97,7 @@ def stage_timeline(msft, axes=None):
                 row.stage + 1.05,
                 f"drops {pretty(row.dropped)}",
                 va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
                 fontsize=6.5,
                 color="0.25",
             )
