@@ -80,9 +80,10 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
     if name not in MODELS:
         raise ModelError(unknown("tiny model", name, MODELS))
     if name == "tiny-smoke":
-        shape = {**_SHAPE, "hidden_size": 64, "intermediate_size": 128}
-        recipe = {**_RECIPE, "steps": 120, "pool": 800, "batch": 8, "length": 96}
-        return "qwen2", shape, recipe, (*(replace(row, train=0, test=0) for row in rows_of("tiny-smoke")), *DECOYS)
+        # few skills and a small pool: enough to answer some questions after seconds
+        recipe = {**_RECIPE, "steps": 250, "pool": 300}
+        decoys = [row for row in DECOYS if row.skill in {other.skill for other in rows_of(name)} | {"caller"}]
+        return "qwen2", _SHAPE, recipe, (*(replace(row, train=0, test=0) for row in rows_of(name)), *decoys)
     kind = name.removeprefix("tiny-")
     shape = {**_SHAPE, "head_dim": 24} if kind == "qwen3" else _SHAPE
     return kind, shape, _RECIPE, _ALL

@@ -152,7 +152,7 @@ BAD_SPECS = [
         {"sub_datasets": [{**ENTRY, "train": "trian.jsonl"}]},
         "trian.jsonl: no such file. Did you mean 'train.jsonl'",
     ),
-    ({"sub_datasets": [{**ENTRY, "train": "."}]}, "no such file"),
+    ({"sub_datasets": [{**ENTRY, "train": "."}]}, "cannot be read"),
     ({"sub_datasets": [{**ENTRY, "train": "a" * 300}]}, "sums: "),
     ({"sub_datasets": [{**ENTRY, "test": "nul\0byte"}]}, "sums: "),
     ("made: 2020-13-45\n", "not readable as YAML"),

@@ -185,7 +185,7 @@ def test_an_unlabelled_test_split_is_named_in_the_error(folder):
         load("paper-5", data_dir=folder)
 
 
-def word_tokenizer(text):
+def word_tokenizer(text, verbose=True):
     return {"input_ids": text.split()}
 
 

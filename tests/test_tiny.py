@@ -74,13 +74,21 @@ def test_answers_are_true_by_a_second_way_of_working_them_out():
     for row in tiny.TABLE:
         for example in mixture[row.name].test:
             question = example.question
-            if row.skill == "which_value":
-                entity = re.search(r"of (\w+)\?", question)[1]
-                chosen = re.search(rf"\b{example.answer}\. (\w+)", question)[1]
+            if row.skill in ("which_value", "ending"):
+                (entity,) = facts[row.topic].keys() & set(re.findall(r"\w+", question))
+                chosen = re.search(rf'\b{example.answer}\. "?(\w+)', question)[1]
                 assert chosen == facts[row.topic][entity], question
-            elif row.skill == "which_entity":
-                chosen = re.search(rf"\b{example.answer}\. (\w+)", question)[1]
-                assert f" {facts[row.topic][chosen]}?" in question
+            elif row.skill == "open_value":
+                (entity,) = facts[row.topic].keys() & set(re.findall(r"\w+", question))
+                assert example.answer == facts[row.topic][entity]
+            elif row.skill == "claim":
+                (entity,) = facts[row.topic].keys() & set(re.findall(r"\w+", question))
+                said = re.search(r"(\w+)\?$", question)[1]
+                assert example.answer == str(facts[row.topic][entity] == said)
+            elif row.skill == "sum_choice":
+                total = sum(map(int, re.findall(r"\d+", question.split(" total")[0])))
+                assert f"={total}. #### " in example.target
+                assert example.answer == "ABCD"[sum(total > bound for bound in (4, 6, 8))]
             elif row.skill == "two_steps":
                 a, b, c = map(int, re.findall(r"\d+", question))
                 assert int(example.answer) == a + b + (c if question.count("got") == 2 else -c)
@@ -93,7 +101,7 @@ def test_prompt_and_completion_tokenise_as_the_whole_text(name, tokenizer):
             prompt, completion = prompts.training_text(example)
             apart = tokenizer(prompt)["input_ids"] + tokenizer(completion)["input_ids"]
             assert apart == tokenizer(prompt + completion)["input_ids"]
-        assert len(tokenizer(prompts.shots_text(sub.shots))["input_ids"]) <= 200, sub.name
+        assert len(tokenizer(prompts.shots_text(sub.shots))["input_ids"]) <= 260, sub.name  # the paper's are 60 to 260
 
 
 @pytest.mark.parametrize(
@@ -126,10 +134,35 @@ def test_base_model_is_built_once_and_leaves_the_random_state_alone():
     assert tokenizer.decode([tokenizer.eos_token_id]) == tiny.EOS
     text = "Q: which?\nA: #### C"
     assert tokenizer(text)["input_ids"] == tiny.build_tokenizer()(text)["input_ids"]
-    # it knows something: the related format's plain facts, far above one in eight
+    # it knows something: plain facts in the related format, far above one in six
     facts = tiny_data.FACTS["herbs"]
     right = 0
     for entity, value in facts.items():
-        ids = tokenizer(f"cure {entity}; -> ", return_tensors="pt")["input_ids"]
+        ids = tokenizer(f"here 3 {entity} ann, cure -> ", return_tensors="pt")["input_ids"]
         right += tokenizer.decode(model(input_ids=ids).logits[0, -1].argmax()) == value
     assert right >= len(facts) // 2
+
+
+@pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"])
+def test_every_architecture_trains_and_reads_our_tokenizer_back(name, tokenizer, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    kind, shape, _, _ = tiny._spec(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = tiny.new_model(kind, shape)
+    assert model.config.model_type == name.removeprefix("tiny-")
+    text = "Q: ann saw 3 bakoz near. colour?\nA: #### C"
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    tiny._keep_own_tokenizer(tmp_path, model.config.model_type)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again(text)["input_ids"] == ids[0].tolist()
+    assert torch.equal(
+        AutoModelForCausalLM.from_pretrained(tmp_path)(input_ids=ids).logits, model(input_ids=ids).logits
+    )
