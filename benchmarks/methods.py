@@ -9,7 +9,6 @@ Writes benchmarks/results/methods.{json,md}. Finished runs are read, not trained
 import argparse
 import json
 import platform
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,6 @@ def row(run, sft) -> dict:
         **{f"{part} FLOPs": run.flops[part] for part in ("train", "evaluate", "look_ahead", "total")},
         "FLOPs over SFT": run.flops["total"] / sft.flops["total"],
         "train and look-ahead FLOPs over SFT": (run.flops["train"] + run.flops["look_ahead"]) / sft.flops["train"],
-        "seconds": run.result["seconds"]["total"],
     }
 
 
@@ -76,7 +74,6 @@ def summary(rows: dict[str, list[dict]]) -> pd.DataFrame:
             {
                 **{key: spread(found, key) for key in ("accuracy (%)", "minus SFT (points)")},
                 **{key: f"{means[key]:.2f}" for key in names},
-                "seconds": f"{means['seconds']:.0f}",
             }
         )
     return pd.DataFrame(lines, index=pd.Index(rows, name="method"))
@@ -98,7 +95,7 @@ def markdown(table: pd.DataFrame, result: dict) -> str:
                 as_table(table, 2),
                 "Mean over the seeds, ± standard deviation (n - 1); accuracy is that of the reported checkpoint on the test "
                 "sets, chosen on the same items as in the paper. Best epoch is the paper's Ep. FLOPs are those of appendix F; "
-                "the search of SRO and Soft SRO is counted though it is read from the SFT run, so their seconds leave it out.",
+                "the search of SRO and Soft SRO is counted though it is read from the SFT run.",
                 "",
                 f"Scaled down: DynamixSFT looks ahead on {METHODS['dynamix_sft']['look_ahead_batch']} examples a sub-dataset, "
                 "not 128. Everything else is each method's default.",
@@ -133,7 +130,7 @@ def main() -> None:
         "versions": about["versions"],
         "commit": about["git_commit"],
         "machine": f"{platform.system()} {platform.machine()}",
-        "command": " ".join(["python benchmarks/methods.py", *sys.argv[1:]]),
+        "command": "python benchmarks/methods.py",
     }
     (options.results / "methods.json").write_text(json.dumps(result, indent=1) + "\n")
     text = markdown(summary(rows), result)
