@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import numbers
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -27,6 +29,10 @@ def _allowed_types(annotation) -> tuple[type, ...]:
 
 def _coerce(value, options: tuple[type, ...]):
     """A value as one of the types, reading strings as the command line gives them; raises ValueError."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = int(value)  # numpy's integers too
     if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
         if type(None) in options:
             return None

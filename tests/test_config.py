@@ -1,6 +1,7 @@
 """RunConfig: every wrong setting is named, all at once, with the way out; the hash sees what changes a result."""
 
 import dataclasses
+import json
 
 import pytest
 import yaml
@@ -207,3 +208,12 @@ def test_method_file_that_lacks_a_part(tmp_path):
     (tmp_path / "half.py").write_text("def run(trainer, params): pass\n")
     with pytest.raises(ConfigError, match="has no 'Params'"):
         RunConfig(method="half", methods_dir=str(tmp_path))
+
+
+def test_paths_and_numpy_integers_are_plain_values(tmp_path):
+    import numpy as np
+
+    config = RunConfig(mixture=tmp_path / "mine.yaml", seed=np.int64(7))
+    assert config.mixture == str(tmp_path / "mine.yaml")
+    assert type(config.seed) is int
+    json.dumps(config.to_dict())
