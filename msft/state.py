@@ -1,6 +1,10 @@
-"""What the trainer must remember to go on: the place in a roll-out and the best checkpoint."""
+"""What the trainer must remember to go on, and whether it may: the place in a roll-out, the best, a sound loss."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
 
 from msft.curve import overall
 from msft.errors import RunError
@@ -42,3 +46,21 @@ def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     """An evaluated point as a candidate for the best checkpoint."""
     here, sizes = point["epoch"], point["n"]
     return Best(overall(point["selection"], sizes), overall(point["accuracy"], sizes), stage, here, path_epoch)
+
+
+def check_finite(losses: Sequence[torch.Tensor], heard: Sequence[tuple], owners: Sequence[str], stage: int) -> None:
+    """Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
+
+    losses: one scalar a step.  heard: (step, example indices, their summed losses [n]) a step.
+    Looked at in one go before anything is saved, so that no step waits for the device.
+    """
+    if not losses or bool(torch.isfinite(torch.stack(list(losses))).all()):
+        return
+    for step, indices, sums in heard:
+        wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
+        if wrong or not math.isfinite(float(sums.sum())):
+            names = list(dict.fromkeys(owners[i] for i in wrong or indices))
+            raise RunError(
+                f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
+                "state is kept. Try a lower learning_rate, or precision fp32"
+            )

@@ -18,7 +18,7 @@ from msft.curve import Curve
 from msft.errors import RunError
 from msft.forward import has_plain_head, selected_logits
 from msft.schedules import Passes
-from msft.state import Best, Interrupted, Progress, best_of
+from msft.state import Best, Interrupted, Progress, best_of, check_finite
 
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
@@ -306,11 +306,11 @@ class Trainer:
             progress.trained_tokens += sum(len(row.ids) for row in rows)
             shown.step()
             if self._must_save(keep) and progress.step < end:
-                self._check_finite(losses, heard)
+                check_finite(losses, heard, self.owners, self.stage)
                 progress.losses += torch.stack(losses).tolist()
                 losses, heard = [], []
                 self._save_within(progress, schedule)
-        self._check_finite(losses, heard)
+        check_finite(losses, heard, self.owners, self.stage)
         progress.losses += torch.stack(losses).tolist() if losses else []
         self.clock["train"] += time.monotonic() - started
 
@@ -343,18 +343,6 @@ class Trainer:
             batch = batch.to(self.accelerator.device)
             sums.index_add_(0, batch.examples, self.token_losses(batch))
         return (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist()
-
-    def _check_finite(self, losses, heard) -> None:
-        if not losses or bool(torch.isfinite(torch.stack(losses)).all()):
-            return
-        for step, indices, sums in heard:
-            wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
-            if wrong or not math.isfinite(float(sums.sum())):
-                names = list(dict.fromkeys(self.owners[i] for i in wrong or indices))
-                raise RunError(
-                    f"the loss is not finite in stage {self.stage}, step {step} of its epoch, in {', '.join(names)}; the "
-                    "last saved state is kept. Try a lower learning_rate, or precision fp32"
-                )
 
     # evaluation --------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 import textwrap
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -14,7 +13,7 @@ from msft.errors import DataError
 from msft.mixture import Mixture
 from msft.prompts import training_text
 from paper_figures import profiles
-from paper_figures.style import WIDTH, colour, pretty
+from paper_figures.style import colour, panels, pretty
 
 _PARTS = ("train", "test", "validation", "shots")
 
@@ -87,20 +86,7 @@ def length_histogram(card: Card, axes=None):
     """
     names = list(card.lengths)
     if axes is None:
-        columns = min(5, len(names))
-        rows = -(-len(names) // columns)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(WIDTH, 1.45 * rows + 0.6), sharex=True, squeeze=False, layout="constrained"
-        )
-        axes = grid.ravel()
-        for axis in axes[len(names) :]:
-            axis.set_visible(False)
-        for column in range(columns):
-            # the last of a short column carries the numbers of the shared axis
-            lowest = [row for row in range(rows) if row * columns + column < len(names)][-1]
-            grid[lowest, column].tick_params(labelbottom=True)
-        figure.supxlabel("tokens of a training example (prompt, answer, EOS)", fontsize=8)
-        figure.supylabel("training examples", fontsize=8)
+        axes = panels(len(names), "tokens of a training example (prompt, answer, EOS)", "training examples", 1.45)
     longest = max(max(lengths) for lengths in card.lengths.values())
     # a text many times longer than any run takes would squeeze all others into one bar: it counts in the last
     shown = min(longest, 2 * card.max_tokens)

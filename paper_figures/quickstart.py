@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from paper_figures import data
-from paper_figures.style import WIDTH, colour, label, pretty
+from paper_figures.style import WIDTH, colour, label, panels, pretty
 
 
 def comparison(sft, msft) -> pd.DataFrame:
@@ -25,16 +25,7 @@ def accuracy_curves(sft, msft, axes=None):
     """
     tasks = list(sft.history.task.unique())
     if axes is None:
-        columns = min(5, len(tasks))
-        rows = -(-len(tasks) // columns)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(WIDTH, 1.55 * rows + 0.6), sharex=True, squeeze=False, layout="constrained"
-        )
-        axes = grid.ravel()
-        for axis in axes[len(tasks) :]:
-            axis.set_visible(False)
-        figure.supxlabel("epoch", fontsize=8)
-        figure.supylabel("test accuracy (%)", fontsize=8)
+        axes = panels(len(tasks), "epoch", "test accuracy (%)", 1.55)
     peaks = data.peaks(sft).set_index("task")
     path, dropped = data.path(msft), data.stages(msft).dropna(subset="dropped").set_index("dropped").kept_until
     lines = {}

@@ -66,3 +66,24 @@ def colour(method: str):
 def pretty(task: str) -> str:
     """A sub-dataset's name for an axis."""
     return task.replace("_", " ")
+
+
+def panels(count: int, xlabel: str, ylabel: str, height: float = 1.5, columns: int = 5):
+    """A grid of `count` axes on one x axis, `columns` a row; returns them flat, in reading order.
+
+    height: inches a row.  The labels with their units stand once for the whole figure.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(WIDTH, height * rows + 0.6), sharex=True, squeeze=False, layout="constrained"
+    )
+    for axis in grid.ravel()[count:]:
+        axis.set_visible(False)
+    for column in range(columns):
+        # the last of a short column carries the numbers of the shared axis
+        lowest = [row for row in range(rows) if row * columns + column < count][-1]
+        grid[lowest, column].tick_params(labelbottom=True)
+    figure.supxlabel(xlabel, fontsize=8)
+    figure.supylabel(ylabel, fontsize=8)
+    return grid.ravel()[:count]
