@@ -44,8 +44,9 @@ class Best:
 
 def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     """An evaluated point as a candidate for the best checkpoint."""
-    here, sizes = point["epoch"], point["n"]
-    return Best(overall(point["selection"], sizes), overall(point["accuracy"], sizes), stage, here, path_epoch)
+    # a validation set may have other sizes than the test set
+    selection = overall(point["selection"], point["selected_from"])
+    return Best(selection, overall(point["accuracy"], point["n"]), stage, point["epoch"], path_epoch)
 
 
 def check_finite(losses: Sequence[torch.Tensor], heard: Sequence[tuple], owners: Sequence[str], stage: int) -> None:

@@ -354,7 +354,9 @@ class Trainer:
         point = {"epoch": epoch, "train_loss": train_loss, "reused": False}
         if not progress.points and self._here is not None:
             # the start point is the very weights that were evaluated before
-            point |= {key: self._here[key] for key in ("selection", "accuracy", "n", "tokens")} | {"reused": True}
+            point |= {key: self._here[key] for key in ("selection", "selected_from", "accuracy", "n", "tokens")} | {
+                "reused": True
+            }
         else:
             point |= self._measure(epoch)
         progress.losses = []
@@ -372,6 +374,7 @@ class Trainer:
         self.run.write_outputs(self.stage, epoch, results)
         return {
             "selection": {task: score.accuracy for task, score in selection.items()},
+            "selected_from": {task: score.n for task, score in selection.items()},
             "accuracy": {task: score.accuracy for task, score in test.items()},
             "n": {task: score.n for task, score in test.items()},
             "tokens": {task: score.tokens for task, score in test.items()},

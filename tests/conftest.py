@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import helpers
 import pytest
+from recorder import recorded
 
 import msft
 
@@ -121,3 +122,26 @@ def children():
     names += ["transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2", "datasets"]
     context.set_forkserver_preload(names)
     return context
+
+
+@pytest.fixture(scope="session")
+def settings(tokenizer, mixture_file, tmp_path_factory):
+    """Settings of a run of an untrained model; every run of it gives the same bits."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    helpers.make_model().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    own = {"learning_rate": 3e-3, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
+    return {"model": str(folder), "mixture": str(mixture_file), "device": "cpu", **own}
+
+
+@pytest.fixture(scope="session")
+def finished(settings, tmp_path_factory):
+    """finished(method): a recorded run that was never disturbed, each in a folder of its own."""
+    known = {}
+
+    def get(method):
+        if method not in known:
+            known[method] = recorded(settings, tmp_path_factory.mktemp(method), method)
+        return known[method]
+
+    return get

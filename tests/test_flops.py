@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
-from helpers import make_model, make_tokenizer
+from helpers import make_model
 from recorder import PARAMS, recorded
 
 import msft
@@ -18,34 +18,13 @@ METHODS = msft.methods.available()
 # whole runs, counted anew -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def settings(mixture_file, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "plain"
-    make_model().save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    own = {"learning_rate": 3e-3, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
-    return {"model": str(folder), "mixture": str(mixture_file), "device": "cpu", **own}
-
-
-@pytest.fixture(scope="module")
-def records(settings, tmp_path_factory):
-    known = {}
-
-    def get(method):
-        if method not in known:
-            known[method] = recorded(settings, tmp_path_factory.mktemp(method), method)
-        return known[method]
-
-    return get
-
-
 def roll_outs(run):
     return [e for e in run.journal if e["kind"] in ("roll_out", "search")]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_flops_are_those_of_the_tokens_really_trained(records, method):
-    record = records(method)
+def test_flops_are_those_of_the_tokens_really_trained(finished, method):
+    record = finished(method)
     run, n = record.run, record.run.result["parameters"]
     assert n == sum(p.numel() for p in make_model().parameters())
     length = record.lengths
@@ -60,8 +39,8 @@ def test_flops_are_those_of_the_tokens_really_trained(records, method):
 
 
 @pytest.mark.parametrize("method", ["sft", "dynamix_sft", "ies"])
-def test_one_roll_out_evaluates_everything_at_every_point(records, method):
-    run = records(method).run
+def test_one_roll_out_evaluates_everything_at_every_point(finished, method):
+    run = finished(method).run
     (entry,) = roll_outs(run)
     points = entry["result"]["points"]
     assert len(points) == 4 * PARAMS[method]["epochs"] + 1
@@ -70,8 +49,8 @@ def test_one_roll_out_evaluates_everything_at_every_point(records, method):
 
 
 @pytest.mark.parametrize("method", ["soft_sro_sft", "sro_sft"])
-def test_search_and_training_are_both_counted(records, method):
-    run, sft = records(method).run, records("sft").run
+def test_search_and_training_are_both_counted(finished, method):
+    run, sft = finished(method).run, finished("sft").run
     first, *rest = roll_outs(run)
     assert first["kind"] == "search"
     n = run.result["parameters"]
@@ -82,13 +61,13 @@ def test_search_and_training_are_both_counted(records, method):
         assert run.flops["evaluate"] == sft.flops["evaluate"] + 2 * n * again
 
 
-def test_sft_is_six_n_t_c(records, settings):
-    record, n = records("sft"), records("sft").run.result["parameters"]
+def test_sft_is_six_n_t_c(finished, settings):
+    record, n = finished("sft"), finished("sft").run.result["parameters"]
     assert record.run.flops["train"] == 6 * n * sum(record.lengths) * PARAMS["sft"]["epochs"]
 
 
-def test_continual_sft_is_the_sum_over_its_sub_datasets(records):
-    record = records("continual_sft")
+def test_continual_sft_is_the_sum_over_its_sub_datasets(finished):
+    record = finished("continual_sft")
     n, budget = record.run.result["parameters"], PARAMS["continual_sft"]["budget"]
     assert record.run.flops["train"] == 6 * n * sum(record.lengths) * budget
 
@@ -108,8 +87,8 @@ def msft_evaluated(run):
     return total
 
 
-def test_msft_trains_what_is_active(records):
-    record = records("msft")
+def test_msft_trains_what_is_active(finished):
+    record = finished("msft")
     n = record.run.result["parameters"]
     by_task = {t: sum(k for k, o in zip(record.lengths, record.owners, strict=True) if o == t) for t in record.owners}
     # three quarters of an epoch are not whole passes, so stages are compared by their steps
@@ -215,9 +194,9 @@ def test_soft_sro_of_table_7_is_a_search_and_about_another_sft(table_7):
     assert (table_7["SRO SFT"] < table_7["Soft SRO SFT"]).all()
 
 
-def test_soft_sro_of_ours_is_twice_sft(records):
+def test_soft_sro_of_ours_is_twice_sft(finished):
     """Weights have the mean 1: with equal sizes and lengths alike an epoch costs as much as one of SFT."""
-    sft, run = records("sft").run, records("soft_sro_sft").run
+    sft, run = finished("sft").run, finished("soft_sro_sft").run
     assert 1.5 < run.flops["total"] / sft.flops["total"] < 2.5
 
 

@@ -27,29 +27,6 @@ METHODS = ["continual_sft", "dynamix_sft", "ies", "msft", "sft", "soft_sro_sft",
 TASKS = list(MAKERS)
 
 
-@pytest.fixture(scope="session")
-def settings(tokenizer, mixture_file, tmp_path_factory):
-    """Settings of a run of an untrained model; every run of it gives the same bits."""
-    folder = tmp_path_factory.mktemp("models") / "plain"
-    make_model().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    own = {"learning_rate": 3e-3, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
-    return {"model": str(folder), "mixture": str(mixture_file), "device": "cpu", **own}
-
-
-@pytest.fixture(scope="session")
-def finished(settings, tmp_path_factory):
-    """finished(method): a recorded run that was never disturbed, each in a folder of its own."""
-    known = {}
-
-    def get(method):
-        if method not in known:
-            known[method] = recorded(settings, tmp_path_factory.mktemp(method), method)
-        return known[method]
-
-    return get
-
-
 def points_of(run, stage=0):
     """What a roll-out measured, without how it was come by."""
     entry = next(e for e in run.journal if e["kind"] in ("roll_out", "search") and e["result"]["stage"] == stage)
