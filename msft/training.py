@@ -20,6 +20,7 @@ from msft.forward import has_plain_head, selected_logits
 from msft.schedules import Passes
 from msft.state import Best, Interrupted, Progress, best_of, check_finite
 
+_START = ""  # stands among the sub-datasets whose peaks are kept; its peak is the start point
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
 
@@ -70,6 +71,7 @@ class Trainer:
         schedule=None,
         keep_optimizer: bool = False,
         candidate: bool = True,
+        keep_start: bool = False,
     ) -> Curve:
         """Trains sub-datasets from the current weights and evaluates all of them on the way.
 
@@ -78,11 +80,14 @@ class Trainer:
         schedule: what is trained when (schedules.py); full passes over `active` by default.
         keep_optimizer: go on with Adam's state instead of a fresh one.
         candidate: whether the best overall checkpoint may come from here.
+        keep_start: whether `roll_back` may be asked for the start point, epoch 0.
         Returns the curve, its start point included. Raises RunError for a loss that is not finite.
         """
         active = [task for task in self.tasks if task in set(active)]
         arguments = {"active": active, "epochs": epochs, "keep": list(keep), "candidate": candidate}
         arguments |= {"schedule": type(schedule).__name__ if schedule else "Passes", "optimizer": keep_optimizer}
+        if keep_start:
+            arguments["keep_start"], keep = True, [*keep, _START]
         result = self.run.journal.replay("roll_out", arguments)
         if result is None:
             self._go_live()
@@ -382,9 +387,10 @@ class Trainer:
 
     def _hold(self, progress: Progress, keep, candidate: bool, point: dict) -> None:
         epoch, here = point["epoch"], None
-        taken = [t for t in keep if t not in progress.holders or point["selection"][t] > progress.holders[t][1]]
+        scores = {**point["selection"], _START: 0.0}
+        taken = [t for t in keep if t not in progress.holders or scores[t] > progress.holders[t][1]]
         for task in taken:
-            progress.holders[task] = [epoch, point["selection"][task]]
+            progress.holders[task] = [epoch, scores[task]]
         best = best_of(point, self.stage, self.offset + epoch)
         if taken or (candidate and best.selection > self.best.selection):
             here = checkpoints.snapshot(self._bare())

@@ -3,20 +3,40 @@
 from msft import RunConfig
 from msft.errors import ConfigError, unknown
 
+# models: of the main table.  focus: the one of the further analyses (the paper: Qwen2.5 3B).
+# mixtures: number of sub-datasets -> mixture (Fig. 5).  granular: the 21 sub-categories (Fig. 7).
+# budgets: C of the sweep (Fig. 6).  branch: epochs of the bifurcation's branches (Fig. 3).
 PROFILES = {
     "smoke": {
         "models": ["tiny-smoke"],
+        "focus": "tiny-smoke",
         "mixture": "tiny-smoke",
-        "seeds": [20],
-        "settings": {},
-        "params": {"sft": {"epochs": 2.0}, "msft": {"budget": 1.0}},
+        "mixtures": {3: "tiny-smoke"},
+        "granular": "tiny-smoke",
+        "seeds": [20, 30],
+        "budgets": [0.5, 1.0],
+        "branch": 1.0,
+        "params": {
+            "sft": {"epochs": 2.0},
+            "continual_sft": {"budget": 1.0},
+            "dynamix_sft": {"epochs": 2.0, "updates": 4, "look_ahead_batch": 4},
+            "ies": {"epochs": 4.0},
+            "sro_sft": {"epochs": 2.0},
+            "soft_sro_sft": {"epochs": 2.0},
+            "msft": {"budget": 1.0},
+        },
     },
     "tiny": {
         "models": ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"],
+        "focus": "tiny-qwen2",
         "mixture": "tiny",
+        "mixtures": {5: "tiny-5", 10: "tiny", 15: "tiny-15"},
+        "granular": "tiny-21",
         "seeds": [20, 30, 40],
-        "settings": {},
-        "params": {},
+        "budgets": [1.0, 2.0, 3.0, 5.0],
+        "branch": 6.0,
+        # the look-ahead batch shrinks with the batch size and the mixture; 128 would cost many times the training
+        "params": {"dynamix_sft": {"look_ahead_batch": 8}},
     },
     "paper": {
         "models": [
@@ -27,9 +47,13 @@ PROFILES = {
             "Qwen/Qwen2.5-7B",
             "Qwen/Qwen3-8B-Base",
         ],
+        "focus": "Qwen/Qwen2.5-3B",
         "mixture": "paper-10",
+        "mixtures": {5: "paper-5", 10: "paper-10", 15: "paper-15"},
+        "granular": "medmcqa-21",
         "seeds": [20, 30, 40],
-        "settings": {},
+        "budgets": [1.0, 2.0, 3.0, 5.0],
+        "branch": 7.0,
         "params": {},
     },
 }
@@ -43,14 +67,14 @@ def profile(name: str) -> dict:
 
 
 def config(name: str, method: str, *, model: str = "", mixture: str = "", seed: int = 20, **settings) -> RunConfig:
-    """The run of a method in a profile; model and mixture '' stand for the profile's first."""
+    """The run of a method in a profile; model and mixture '' stand for the profile's own."""
     chosen = profile(name)
     params = {**chosen["params"].get(method, {}), **settings.pop("params", {})}
     return RunConfig(
         method=method,
-        model=model or chosen["models"][0],
+        model=model or chosen["focus"],
         mixture=mixture or chosen["mixture"],
         seed=seed,
         params=params,
-        **{**chosen["settings"], **settings},
+        **settings,
     )

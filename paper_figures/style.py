@@ -87,3 +87,10 @@ def panels(count: int, xlabel: str, ylabel: str, height: float = 1.5, columns: i
     figure.supxlabel(xlabel, fontsize=8)
     figure.supylabel(ylabel, fontsize=8)
     return grid.ravel()[:count]
+
+
+def figure_of(axes):
+    """The figure of an axes, of an array or list of axes, or the figure itself."""
+    while not hasattr(axes, "savefig"):
+        axes = axes.figure if hasattr(axes, "figure") else axes[0]
+    return axes

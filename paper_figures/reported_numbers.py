@@ -1,0 +1,67 @@
+"""The numbers that the paper reports, and ours beside them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from msft.errors import ConfigError, unknown
+from paper_figures.style import METHODS
+
+_FOLDER = Path(__file__).parent / "reported"
+# the paper's names of its models
+MODELS = {
+    "allenai/OLMo-2-0425-1B": "OLMo 2 1B",
+    "Qwen/Qwen2.5-0.5B": "Qwen2.5 0.5B",
+    "Qwen/Qwen2.5-1.5B": "Qwen2.5 1.5B",
+    "Qwen/Qwen2.5-3B": "Qwen2.5 3B",
+    "Qwen/Qwen2.5-7B": "Qwen2.5 7B",
+    "Qwen/Qwen3-8B-Base": "Qwen3 8B",
+}
+
+
+def table(name: str) -> pd.DataFrame:
+    """A reported table by its file's name or the start of it, such as 'table2'. Raises ConfigError for another."""
+    files = sorted(_FOLDER.glob("*.csv"))
+    for path in files:
+        if path.stem.startswith(name):
+            return pd.read_csv(path)
+    raise ConfigError(unknown("reported table", name, [path.stem for path in files]))
+
+
+def claim(fragment: str) -> float:
+    """The value of the paper's text claim whose wording has this fragment. Raises ConfigError unless it is one."""
+    claims = table("text_claims")
+    rows = claims[claims["claim"].str.contains(fragment, regex=False)]
+    if len(rows) != 1:
+        raise ConfigError(unknown("claim", fragment, list(claims["claim"])))
+    return float(rows["value"].iloc[0])
+
+
+def model_label(model: str) -> str:
+    """The paper's name of a model; a folder's own name for others."""
+    return MODELS.get(model, Path(model).name)
+
+
+def directions(pairs: dict[str, tuple[float, float]], unit: str = "points") -> pd.DataFrame:
+    """What the paper reports and what was measured here, compared by direction alone, since the scale differs.
+
+    pairs: {what is compared: (reported difference, measured difference)}.
+    """
+    rows = []
+    for what, (theirs, ours) in pairs.items():
+        same = "level" if ours == 0 else "yes" if (theirs > 0) == (ours > 0) else "no"
+        rows.append({"comparison": what, f"paper ({unit})": theirs, f"here ({unit})": ours, "same direction": same})
+    return pd.DataFrame(rows).set_index("comparison")
+
+
+def scale_note(is_paper: bool) -> str:
+    """What a reader must know of the scale before reading the numbers beside each other."""
+    if is_paper:
+        return "Reported and measured numbers have the same scale."
+    return (
+        "The measured numbers are of tiny models and a generated mixture; those of the paper are of models a thousand "
+        "times larger. Only directions can be compared, and a few dozen test items a sub-dataset leave wide intervals."
+    )
+
+
+__all__ = ["METHODS", "MODELS", "claim", "directions", "model_label", "scale_note", "table"]

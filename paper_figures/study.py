@@ -1,0 +1,167 @@
+"""A notebook's side of things: the runs it needs, trained or read, and the place of its tables and figures.
+
+page = study.Study("01_heterogeneous_overfitting", profile, runs_dir, out_dir)
+runs = page.train(overfitting.needs(page))
+page.figure(overfitting.curves(runs), "curves", item="Fig. 2", caption="...")
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from msft import RunConfig, launch
+from msft.checkpoints import write_atomic
+from msft.errors import ConfigError, DataError, ModelError, RunError, together
+from msft.records import Run, load_runs
+from paper_figures import cost, output, profiles, style
+
+
+class MissingRuns(RunError):
+    """Runs of the paper's size are missing, and this machine does not train them."""
+
+
+class Study:
+    """One notebook in one profile.
+
+    models: comma-separated names in place of the profile's; the first is then the focus too.
+    mixture: in place of every mixture of the profile.  data_dir: a folder in hub format in place of the hub.
+    settings: more settings of every run as one text, such as "train_size=40 sft.epochs=1"; 'method.name' is a
+    method's own parameter.  allow_cpu: train the paper's profile without a GPU too.
+    Raises ConfigError for settings that cannot be read.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        profile: str = "tiny",
+        runs_dir: str = "runs",
+        out_dir: str = "",
+        *,
+        models: str = "",
+        mixture: str = "",
+        data_dir: str = "",
+        settings: str = "",
+        allow_cpu: bool = False,
+    ):
+        chosen = profiles.profile(profile)
+        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(runs_dir)
+        self.out_dir = Path(out_dir or f"paper_figures/out/{profile}")
+        self.models = [name.strip() for name in models.split(",") if name.strip()] or list(chosen["models"])
+        self.focus = self.models[0] if models else chosen["focus"]
+        self.mixture = mixture or chosen["mixture"]
+        self.mixtures = {count: mixture or name for count, name in chosen["mixtures"].items()}
+        self.granular = mixture or chosen["granular"]
+        self.seeds, self.budgets, self.branch = list(chosen["seeds"]), list(chosen["budgets"]), chosen["branch"]
+        self.allow_cpu = allow_cpu
+        self.settings, self.params = _read(settings)
+        if data_dir:
+            self.settings["data_dir"] = data_dir
+        self.used: list[Run] = []
+        style.use_style()
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether the measured numbers have the paper's scale, so that its reported ones can stand beside them."""
+        return self.profile == "paper"
+
+    def config(self, method: str, *, model: str = "", mixture: str = "", seed: int = 0, params=None, **settings):
+        """The RunConfig of a method in this profile; '' and 0 stand for the profile's focus, mixture, first seed."""
+        own = {**(params or {}), **self.params.get(method, {})}
+        given = {**self.settings, **settings, "params": own, "seed": seed or self.seeds[0]}
+        return profiles.config(
+            self.profile, method, model=model or self.focus, mixture=mixture or self.mixture, **given
+        )
+
+    def train(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:
+        """{key: finished run}; what is missing is trained.
+
+        Raises MissingRuns in the paper profile on a machine without a GPU, or without the data or the model, with
+        the commands that train what is missing and their cost.
+        """
+        found = self._finished(needs) if self.is_paper else {}
+        missing = {key: config for key, config in needs.items() if key not in found}
+        if missing:
+            if self.is_paper and not self.allow_cpu and not _has_gpu():
+                raise MissingRuns(cost.what_is_missing(missing.values(), len(needs), self.runs_dir, "there is no GPU"))
+            try:
+                trained = launch.run_all(list(missing.values()), self.runs_dir)
+            except (DataError, ModelError) as error:
+                if not self.is_paper:
+                    raise
+                raise MissingRuns(
+                    cost.what_is_missing(missing.values(), len(needs), self.runs_dir, str(error))
+                ) from None
+            found |= dict(zip(missing, trained, strict=True))
+        runs = {key: found[key] for key in needs}
+        self.used += [run for run in runs.values() if run not in self.used]
+        return runs
+
+    def _finished(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:
+        """Finished runs with the settings asked for: their data and model need not be at hand to be read."""
+        known = [(run.config, run) for run in load_runs(self.runs_dir)]
+        found = {}
+        for key, config in needs.items():
+            for done, run in known:
+                given = {name: getattr(config, name) for name in _determining()}
+                if all(v is None or getattr(done, name) == v for name, v in given.items()):
+                    found[key] = run
+                    break
+        return found
+
+    def figure(self, axes, name: str, *, item: str, caption: str):
+        """Saves a figure as PNG and PDF and tells the report of it; returns nothing to show: the cell shows it.
+
+        axes: an axes, an array of them, or a figure.  item: what it is in the paper, such as "Fig. 2".
+        """
+        figure = style.figure_of(axes)
+        output.save_figure(figure, self.out_dir, self._name(name))
+        self._register("figure", name, item, caption)
+
+    def table(self, table: pd.DataFrame, name: str, *, item: str, caption: str, decimals: int = 1):
+        """Saves a table as CSV, Markdown and LaTeX and tells the report of it; returns it styled for the notebook."""
+        output.save_table(table, self.out_dir, self._name(name), decimals)
+        self._register("table", name, item, caption)
+        numbers = table.select_dtypes("number").columns
+        return table.style.format(dict.fromkeys(numbers, f"{{:.{decimals}f}}"), na_rep="–")
+
+    def _name(self, name: str) -> str:
+        head = self.notebook.split("_")[0]
+        return f"{head if head.isdigit() else self.notebook}_{name}"
+
+    def _register(self, kind: str, name: str, item: str, caption: str) -> None:
+        folder = self.out_dir / "items"
+        folder.mkdir(parents=True, exist_ok=True)
+        entry = {"kind": kind, "name": self._name(name), "item": item, "caption": caption, "notebook": self.notebook}
+        entry |= {"profile": self.profile, "runs": sorted(run.directory.name for run in self.used)}
+        write_atomic(folder / f"{self._name(name)}.json", json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
+
+
+def _determining() -> list[str]:
+    from dataclasses import fields
+
+    return [field.name for field in fields(RunConfig) if field.metadata["result"]]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _read(text: str) -> tuple[dict, dict[str, dict]]:
+    """(settings, {method: its parameters}) of a text like "train_size=40 sft.epochs=1"."""
+    settings, params, problems = {}, {}, []
+    for word in text.split():
+        name, sign, value = word.partition("=")
+        if not sign or not name or not value:
+            problems.append(f"{word!r} is not NAME=VALUE")
+        elif "." in name:
+            method, own = name.split(".", 1)
+            params.setdefault(method, {})[own] = value
+        else:
+            settings[name] = value
+    if problems:
+        raise ConfigError(together("settings cannot be read:", problems))
+    return settings, params
