@@ -6,7 +6,7 @@ The order is a pure function of (seed, stage, epoch, active sub-datasets), so a 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from msft.checkpoints import write_atomic
 from msft.errors import DataError, ModelError
+from msft.files import write_atomic
 from msft.prompts import Example, training_text
 
 
@@ -172,7 +172,7 @@ def cached_tokens(tokenizer, examples: Sequence[Example], folder: Path | None) -
 
 
 def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int, cache: Path | None = None):
-    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long).
+    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, longest prompt in tokens).
 
     cache: a folder that remembers tokenised examples by content.
 
@@ -184,7 +184,7 @@ def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int, cac
     from msft.mixture import without_long
     from msft.prompts import test_prompt
 
-    examples, subs = {}, []
+    examples, subs, longest = {}, [], 0
     for sub in mixture:
         rows = cached_tokens(tokenizer, sub.train, cache)
         keep = [len(row.ids) <= max_tokens for row in rows]
@@ -201,5 +201,25 @@ def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int, cac
                     f"{sub.name}: every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
                 )
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
+            longest = max([longest, *(length for length, k in zip(lengths, keep, strict=True) if k)])
         subs.append(sub)
-    return examples, replace(mixture, sub_datasets=subs)
+    return examples, replace(mixture, sub_datasets=subs), longest
+
+
+def check_context(model, examples: Mapping[str, Sequence[Tokens]], longest_prompt: int, max_new_tokens: int) -> None:
+    """Raises ModelError where the model has no position, or no embedding, for what a run would give it."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(len(row.ids) for rows in examples.values() for row in rows)
+    if positions and longest_prompt + max_new_tokens > positions:
+        raise ModelError(
+            f"the longest prompt has {longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more than "
+            f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
+        )
+    if positions and longest > positions:
+        raise ModelError(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
+    largest = max(max(row.ids) for rows in examples.values() for row in rows)
+    embeddings = model.get_input_embeddings().num_embeddings
+    if largest >= embeddings:
+        raise ModelError(
+            f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together"
+        )

@@ -1,56 +1,23 @@
-"""Files that survive a crash: atomic writes, tensors by content, pruning, and the ledger of their bytes.
+"""The tensors of a run on disk: by content, whole or as differences to the base, pruned, every byte in a ledger.
 
-Every file is written beside its place, synced and renamed; a name that stands is a whole file. Weights are kept
-as safetensors under the SHA-256 of their bytes, so equal weights are one file and a damaged one is noticed.
+A file's name carries the SHA-256 of the tensors in it, so equal weights are one file, and what comes back is checked
+bit for bit, whichever way it was stored. Only safetensors are written and read.
 """
 
-import gzip
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+from msft import deltas
 from msft.errors import RunError
+from msft.files import PARTIAL, append, read_lines, write_atomic
 
 Weights = dict[str, torch.Tensor]
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes a file so that it is there whole or not at all. Raises RunError when the disk is full."""
-    data = data.encode() if isinstance(data, str) else data
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path} ({len(data)} bytes): {error}. Nothing that was saved before is lost; make room "
-            "and give the same command again"
-        ) from error
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_gzip(path: Path, rows: Iterable[Mapping]) -> None:
-    """Writes rows as gzipped JSON lines; equal rows give equal bytes."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomic(path, gzip.compress(text.encode(), mtime=0))
+_WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
 
 
 def snapshot(model) -> Weights:
@@ -83,59 +50,103 @@ def load_optimizer(optimizer, tensors: Weights) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def digest(tensors: Weights) -> str:
+    """SHA-256 over names, types, shapes and bits."""
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} ".encode())
+        whole.update(deltas.raw(tensors[name]).numpy())
+    return whole.hexdigest()
+
+
 class Store:
     """The tensor files of a run, by content, with a ledger line for every write and deletion.
 
     model_bytes: size of one model copy, the unit of the ledger's `copies`.
+    reference: the base weights.  whole: store weights as they are, not as differences to the reference.
+    result: the folder of the finished checkpoint, whose bytes the ledger counts too.
+    facts: what every ledger line says besides: stage, bound, copies in host memory.
     """
 
-    def __init__(self, folder: Path, ledger: Path, model_bytes: int):
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Path,
+        model_bytes: int,
+        reference: Weights | None = None,
+        whole: bool = False,
+        result: Path | None = None,
+    ):
         self.folder, self.ledger, self.model_bytes = folder, ledger, model_bytes
+        self.reference, self.whole, self.result, self.facts = reference, whole, result, {}
         folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob("*.partial"):
+        for partial in folder.glob(f"*{PARTIAL}"):
             partial.unlink()
+        known, there = read_lines(ledger), self.bytes()
+        before = known[-1].get("bytes", 0) if known else 0
+        if before != there:  # a kill fell between a file and its line
+            self.note("found after a restart", there - before)
 
     def put(self, tensors: Weights, kind: str) -> str:
-        """Stores tensors; returns the file's name. Equal content is stored once."""
+        """Stores tensors ('weights' or 'optimizer'); returns the file's name. Equal content is stored once."""
         from safetensors.torch import save
 
-        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        name = f"{kind}-{hashlib.sha256(data).hexdigest()}.safetensors"
-        if not (self.folder / name).exists():
-            write_atomic(self.folder / name, data)
-            self._note(f"write {kind}", len(data))
+        stem = f"{kind}-{digest(tensors)}"
+        for end in (_WHOLE, _DELTA):
+            if (self.folder / (stem + end)).exists():
+                return stem + end
+        if kind == "weights" and not self.whole and deltas.fits(tensors, self.reference):
+            name, data = stem + _DELTA, save(deltas.encode(tensors, self.reference))
+        else:
+            name, data = stem + _WHOLE, save({key: tensor.contiguous() for key, tensor in tensors.items()})
+        write_atomic(self.folder / name, data)
+        self.note(f"write {kind}", len(data))
         return name
 
     def get(self, name: str) -> Weights:
-        """Tensors of a file. Raises RunError where the bytes are not those that were written."""
+        """Tensors of a file. Raises RunError where they are not those that were stored."""
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
+        path = self.folder / name
         try:
-            data = (self.folder / name).read_bytes()
+            tensors = load(path.read_bytes())
+            if name.endswith(_DELTA):
+                tensors = deltas.decode(tensors, self.reference or {})
+            if digest(tensors) not in name:
+                raise ValueError("its checksum does not match")
         except OSError as error:
             raise RunError(f"saved file {name} cannot be read: {error}") from error
-        if hashlib.sha256(data).hexdigest() not in name:
-            (self.folder / name).unlink()  # or `put` would take it for the whole file
-            raise RunError(f"saved file {name} is damaged: its checksum does not match")
-        return load(data)
+        except (SafetensorError, ValueError, RuntimeError, OverflowError) as error:
+            self._discard(path)  # or `put` would take it for the whole file
+            raise RunError(f"saved file {name} is damaged: {error}") from error
+        return tensors
 
     def retain(self, names: Iterable[str]) -> None:
         """Deletes every file but these (Algorithm 4: what nobody holds goes)."""
         wanted = set(names)
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob(f"*{_WHOLE}")):
             if path.name not in wanted:
-                size = path.stat().st_size
-                path.unlink()
-                self._note(f"delete {path.name.split('-')[0]}", -size)
+                self._discard(path)
+
+    def _discard(self, path: Path) -> None:
+        size = path.stat().st_size
+        path.unlink()
+        self.note(f"delete {path.name.split('-')[0]}", -size)
+
+    def _files(self) -> list[Path]:
+        places = [self.folder, *([self.result] if self.result else [])]
+        return [path for place in places for path in place.rglob("*") if path.is_file()]
 
     def bytes(self) -> int:
-        """Bytes of all files there are."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        """Bytes of all checkpoint files there are, the finished one too."""
+        return sum(path.stat().st_size for path in self._files())
 
-    def _note(self, event: str, change: int) -> None:
-        total = self.bytes()
-        models = sum(p.stat().st_size for p in self.folder.glob("weights-*.safetensors"))
-        row = {"time": time.time(), "event": event, "change": change, "bytes": total}
-        row["copies"] = round(models / self.model_bytes, 4)
-        with open(self.ledger, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    def note(self, event: str, change: int) -> None:
+        """Writes a ledger line: time, event, change and sum in bytes, weights in model copies, and `facts`."""
+        sizes = {path: path.stat().st_size for path in self._files()}
+        weights = sum(s for p, s in sizes.items() if p.suffix == _WHOLE and not p.name.startswith("optimizer-"))
+        row = {"time": time.time(), "event": event, "change": change, "bytes": sum(sizes.values())}
+        row |= {"copies": round(weights / self.model_bytes, 4), **self.facts}
+        # not synced: the ledger tells of the files, and is set right by what is found at the next start
+        append(self.ledger, json.dumps(row) + "\n", sync=False)

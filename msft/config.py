@@ -60,7 +60,15 @@ class RunConfig:
     save_share: float = setting(
         0.05, "share of a run's time that saving its state may cost", low=0.0, high=1.0, result=False
     )
-    keep_peaks: str = setting("memory", "where the peaks of a stage wait", choices=("memory", "disk"), result=False)
+    keep_peaks: str = setting(
+        "memory",
+        "where the peaks of a stage wait: host memory, whole files (disk), or differences to the base (delta)",
+        choices=("memory", "delta", "disk"),
+        result=False,
+    )
+    spare_states: int = setting(
+        1, "earlier saved states to fall back on where the last one is damaged", low=0, high=10, result=False
+    )
 
     def __post_init__(self):
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

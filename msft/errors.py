@@ -31,6 +31,10 @@ class RunError(MsftError, RuntimeError):
     """A run directory cannot be used, or training cannot go on."""
 
 
+class Stopped(MsftError):
+    """An evaluation was asked to stop before it was done."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """' Did you mean ...?' for the closest allowed word, or '' when none is close."""
     close = difflib.get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)

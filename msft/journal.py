@@ -6,11 +6,13 @@ that state. So the last such line that is whole is always a place to go on from.
 """
 
 import json
-import os
 import zlib
 from pathlib import Path
 
 from msft.errors import RunError
+from msft.files import append, write_atomic
+
+_OLD_STATES = 20  # superseded states in the journal at which it is written anew without them
 
 
 def _line(entry: dict) -> str:
@@ -36,7 +38,6 @@ class Journal:
         self.entries: list[dict] = []
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         lines = text.splitlines()
-        self._open_line = bool(text) and not text.endswith("\n")
         for line in lines:
             entry = _parse(line)
             if entry is None:
@@ -59,13 +60,7 @@ class Journal:
         """Forgets everything behind the first `count` entries, on disk too."""
         self.entries = self.entries[:count]
         self._pending, self._next, self.torn = [], 0, 0
-        partial = self.path.with_suffix(".partial")
-        with open(partial, "w", encoding="utf-8") as file:
-            file.writelines(_line(entry) for entry in self.entries)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.path)
-        self._open_line = False
+        write_atomic(self.path, "".join(map(_line, self.entries)))
 
     def replay(self, verb: str, arguments: dict) -> dict | None:
         """The recorded result of the next verb, or None where the record ends.
@@ -94,16 +89,20 @@ class Journal:
         """Holds a finished verb until the next `commit`."""
         self._pending.append({"kind": verb, "arguments": arguments, "result": result})
 
-    def commit(self, state: str) -> None:
-        """Writes what waits and the name of the saved state, in one synced append."""
+    def commit(self, state: dict, keep: int = 1) -> None:
+        """Writes what waits and the saved state, in one synced append.
+
+        keep: states that may still be gone back to; the journal sheds older ones now and then.
+        """
         entries = [*self._pending, {"kind": "saved", "state": state}]
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write("\n" * self._open_line + "".join(map(_line, entries)))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error}; make room and give the same command again") from error
-        self.entries += entries
-        self._pending, self._open_line = [], False
+        old = self.saved[: -keep or None]
+        if len(old) > _OLD_STATES:
+            gone = set(map(id, old))
+            entries = [entry for entry in self.entries if id(entry) not in gone] + entries
+            write_atomic(self.path, "".join(map(_line, entries)))
+            self.entries = entries
+        else:
+            append(self.path, "".join(map(_line, entries)))
+            self.entries += entries
+        self._pending = []
         self._next = len(self.entries)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from msft.config import RunConfig
 from msft.errors import RunError
+from msft.files import read_lines
 from msft.flops import run_flops
 from msft.history import history_rows
 from msft.journal import Journal
@@ -42,7 +43,10 @@ class Run:
         path = self.directory / name
         if not path.is_file():
             raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}); delete {self.directory} and run its command again") from None
 
     @property
     def config(self) -> RunConfig:
@@ -83,10 +87,10 @@ class Run:
 
     @property
     def disk(self) -> pd.DataFrame:
-        """The ledger: time (seconds since 1970), event, bytes alive, model copies alive."""
-        path = self.directory / "disk.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-        return pd.DataFrame(rows, columns=["time", "event", "change", "bytes", "copies"])
+        """The ledger of checkpoint bytes (state/ and best/): time (seconds since 1970), event, change and bytes alive,
+        weights alive in model copies, and in a stage its number and the bound of Algorithm 4 in copies."""
+        columns = ["time", "event", "change", "bytes", "copies", "stage", "bound"]
+        return pd.DataFrame(read_lines(self.directory / "disk.jsonl"), columns=columns)
 
     @property
     def outputs(self) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import platform
 import shutil
 import signal
@@ -26,9 +27,10 @@ import filelock
 import pandas as pd
 
 from msft import catalog, methods
-from msft.checkpoints import Store, snapshot, write_atomic, write_gzip
+from msft.checkpoints import Store, Weights, snapshot
 from msft.config import RunConfig
 from msft.errors import DataError, ModelError, RunError
+from msft.files import PARTIAL, cannot_write, write_atomic, write_gzip
 from msft.history import history_rows
 from msft.journal import Journal
 from msft.progress import RunProgress, clock
@@ -47,23 +49,68 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
     """
     prepared = prepare(config)
     directory = Path(runs_dir) / prepared.name
-    if Run(directory).status == "finished":
-        return Run(directory)
-    model = prepared.load_model()
-    examples, mixture = prepared.tokens()
-    if progress:
-        for sub in mixture:
-            for reason, count in sub.left_out.items():
-                print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
-    directory.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
+    if _is_finished(directory):
+        return Run(directory)
+    _check_place(Path(runs_dir))
     try:
-        with lock, _threads(prepared.config.threads):
-            if Run(directory).status != "finished":
-                _train(prepared, directory, model, examples, mixture, progress)
+        if directory.is_dir():  # another process may be at it: wait before anything heavy is loaded
+            with _locked(lock, directory, progress):
+                if _is_finished(directory):
+                    return Run(directory)
+        model = prepared.load_model()
+        examples, mixture = prepared.tokens(model)
+        if progress:
+            for sub in mixture:
+                for reason, count in sub.left_out.items():
+                    print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
+        evaluators = _evaluators(prepared, model, mixture)
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(lock, directory, progress), _threads(prepared.config.threads):
+            if not _is_finished(directory):
+                _train(prepared, directory, model, examples, mixture, evaluators, progress)
     except filelock.Timeout:
         raise RunError(f"{directory} is being trained by another process; wait for it, or pass wait=True") from None
     return Run(directory)
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether the run is done; a state that a kill at the very end left behind is taken away."""
+    if Run(directory).status != "finished":
+        return False
+    if (directory / "state").is_dir():
+        with contextlib.suppress(filelock.Timeout, OSError, RunError):
+            with filelock.FileLock(directory / ".lock", timeout=0):
+                size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors"))
+                _clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
+    return True
+
+
+def _check_place(runs_dir: Path) -> None:
+    there = runs_dir
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} cannot be written to; give another folder")
+
+
+@contextlib.contextmanager
+def _locked(lock, directory: Path, progress: bool):
+    """The run's lock; says so where it must wait. A crash releases it."""
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if lock.timeout == 0:
+            raise
+        if progress:
+            print(f"{directory.name}: another process is at this run; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclasses.dataclass
@@ -96,13 +143,19 @@ class Prepared:
         model = catalog.load_model(self.source, config.precision, config.model_revision, config.trust_remote_code)
         return model.to(_device(config.device))
 
-    def tokens(self) -> tuple[dict, object]:
-        """({sub-dataset: tokenised train examples}, mixture without the examples that are too long)."""
-        from msft.batching import fit_mixture
+    def tokens(self, model=None) -> tuple[dict, object]:
+        """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
 
-        cache = catalog.tiny.cache_folder() / "tokens"
-        limits = (self.config.max_tokens, self.config.max_prompt_tokens)
-        return fit_mixture(self.tokenizer, self.mixture, *limits, cache)
+        model: checked to have a position for every token of an example and of a prompt with its answer.
+        """
+        from msft.batching import check_context, fit_mixture
+
+        config, cache = self.config, catalog.tiny.cache_folder() / "tokens"
+        limits = (config.max_tokens, config.max_prompt_tokens)
+        examples, mixture, longest = fit_mixture(self.tokenizer, self.mixture, *limits, cache)
+        if model is not None:
+            check_context(model, examples, longest, config.max_new_tokens)
+        return examples, mixture
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -137,9 +190,19 @@ def _device(wanted: str | None):
 class _Directory:
     """A run directory while it is trained: what the trainer writes through."""
 
-    def __init__(self, prepared: "Prepared", directory: Path, model_bytes: int, progress: RunProgress):
+    def __init__(
+        self,
+        prepared: "Prepared",
+        directory: Path,
+        model_bytes: int,
+        progress: RunProgress,
+        base: Weights | None = None,
+    ):
         self.prepared, self.directory, self.progress = prepared, directory, progress
-        self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes)
+        config = prepared.config if prepared else RunConfig()
+        self.kept_states = 1 + config.spare_states
+        whole, result = config.keep_peaks == "disk", directory / "best"
+        self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, whole, result)
         self.journal = Journal(directory / "journal.jsonl")
         (directory / "outputs").mkdir(exist_ok=True)
         self._recover()
@@ -178,22 +241,22 @@ class _Directory:
         return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
 
     def base_weights(self) -> dict:
-        """The weights that the run began with, loaded anew."""
-        return snapshot(self.prepared.load_model())
+        """The weights that the run began with."""
+        return self.store.reference or snapshot(self.prepared.load_model())
 
     def saved_state(self) -> dict | None:
         """The state that the run goes on from."""
         return self.journal.saved[-1]["state"] if self.journal.saved else None
 
     def commit(self, state: dict) -> None:
-        """Makes a state the one to go on from, then deletes what no state needs."""
-        self.journal.commit(state)
-        self.store.retain(_files(state))
+        """Makes a state the one to go on from, then deletes what neither it nor a spare one needs."""
+        self.journal.commit(state, self.kept_states)
+        self.prune([])
 
     def prune(self, peaks: list[str]) -> None:
-        """Deletes what neither the saved state nor a held peak needs."""
-        state = self.saved_state()
-        self.store.retain([*(_files(state) if state else []), *peaks])
+        """Deletes what neither a kept state nor a held peak needs."""
+        kept = self.journal.saved[-self.kept_states :]
+        self.store.retain([*(name for entry in kept for name in _files(entry["state"])), *peaks])
 
     def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
         """The answers of one evaluation, compressed."""
@@ -211,58 +274,74 @@ def _files(state: dict) -> list[str]:
     return [name for name in names if name]
 
 
-def _train(prepared: Prepared, directory: Path, model, examples, mixture, progress: bool) -> None:
+def _evaluators(prepared: Prepared, model, mixture) -> dict:
+    from msft.evaluation import Evaluator
+
+    config = prepared.config
+    return {
+        part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
+        for part in dict.fromkeys(["test", config.select_on])
+    }
+
+
+def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress: bool) -> None:
     import torch
 
-    from msft.evaluation import Evaluator, write_tasks
+    from msft.evaluation import write_tasks
     from msft.training import Trainer
 
     config, started = prepared.config, time.monotonic()
     if not (directory / "run.json").is_file():
         write_tasks(directory / "tasks", mixture, config.max_new_tokens)
         write_atomic(directory / "run.json", json.dumps(_about(prepared, mixture, model), indent=1))
+    shutil.rmtree(directory / f"best{PARTIAL}", ignore_errors=True)
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    where = _Directory(prepared, directory, model_bytes, RunProgress(directory.name.rsplit("-", 1)[0], progress))
-    parts = dict.fromkeys(["test", config.select_on])
-    evaluators = {
-        part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
-        for part in parts
-    }
+    shown = RunProgress(directory.name.rsplit("-", 1)[0], progress)
+    where = _Directory(prepared, directory, model_bytes, shown, snapshot(model))
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
-    with _stopping(trainer):
+    with _stopping(trainer, evaluators):
         method.run(trainer, method.Params(**config.params))
         trainer.finish()
-    parameters = sum(p.numel() for p in model.parameters())
-    journal = where.journal.verbs()
+    where.store.facts = {}
     _save_best(directory, model, prepared.tokenizer)
-    history = pd.DataFrame(history_rows(journal))
+    where.store.note("write best", sum(path.stat().st_size for path in (directory / "best").iterdir()))
+    history = pd.DataFrame(history_rows(where.journal.verbs()))
     write_atomic(directory / "history.csv", history.to_csv(index=False))
     result = {
         "best": dataclasses.asdict(trainer.best),
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
         "threads": torch.get_num_threads(),
     }
     write_atomic(directory / "result.json", json.dumps(result, indent=1))
-    where.store.retain([])
-    shutil.rmtree(directory / "state")
+    _clear_state(where.store)
     if progress:
         best = trainer.best
         print(
-            f"{where.progress.name}: finished in {clock(result['seconds']['total'])}, accuracy {best.accuracy:.1%} at "
+            f"{shown.name}: finished in {clock(result['seconds']['total'])}, accuracy {best.accuracy:.1%} at "
             f"epoch {best.path_epoch:.2f}, {directory}",
             file=sys.stderr,
         )
 
 
+def _clear_state(store: Store) -> None:
+    store.retain([])
+    shutil.rmtree(store.folder)
+
+
 def _save_best(directory: Path, model, tokenizer) -> None:
-    partial, target = directory / "best.partial", directory / "best"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    from safetensors import SafetensorError
+
+    partial, target = directory / f"best{PARTIAL}", directory / "best"
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(target, ignore_errors=True)  # of an attempt that a kill cut off: the state is still there
+        partial.rename(target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise cannot_write(target, sum(p.numel() * p.element_size() for p in model.parameters()), error) from error
 
 
 def _about(prepared: Prepared, mixture, model) -> dict:
@@ -327,8 +406,10 @@ def _threads(number: int | None):
 class _stopping:
     """SIGTERM and SIGINT ask the trainer to save and stop; a second one stops at once."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer, evaluators):
         self.trainer, self.before = trainer, {}
+        for evaluator in evaluators.values():
+            evaluator.should_stop = lambda: trainer.stop_requested
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -339,7 +420,7 @@ class _stopping:
         if self.trainer.stop_requested:
             raise KeyboardInterrupt
         self.trainer.stop_requested = True
-        print("stopping: the state is saved after this step", file=sys.stderr, flush=True)
+        print("stopping: the state is saved after this step or batch", file=sys.stderr, flush=True)
 
     def __exit__(self, *error):
         for number, handler in self.before.items():

@@ -17,7 +17,12 @@ class Schedule:
     hears = False  # whether `hear` wants the loss of every trained example
 
     def __init__(self):
-        self.notes: list[dict] = []
+        self._notes: list[dict] = []
+
+    @property
+    def notes(self) -> list[dict]:
+        """What the method's figure needs, one entry an event."""
+        return self._notes
 
     def start(self, trainer, active: Sequence[str]) -> None:
         """Called before the first step; the trainer's stage is set."""
@@ -55,12 +60,12 @@ class Schedule:
         """Called after the last step of an epoch, before its evaluation."""
 
     def state(self) -> dict:
-        """What a resumed run needs beyond the position; plain values."""
+        """What a resumed run needs beyond the position: plain values, and numpy arrays, which are kept as tensors."""
         return {"notes": self.notes}
 
     def load_state(self, state: dict) -> None:
         """Puts `state` back."""
-        self.notes = state["notes"]
+        self._notes = state["notes"]
 
 
 class Passes(Schedule):

@@ -1,11 +1,14 @@
 """What the trainer must remember to go on, and whether it may: the place in a roll-out, the best, a sound loss."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
+from msft.batching import generator
 from msft.curve import overall
 from msft.errors import RunError
 
@@ -24,7 +27,6 @@ class Progress:
     points: list[dict] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
     holders: dict[str, list] = dataclasses.field(default_factory=dict)
-    peaks: dict[str, str] = dataclasses.field(default_factory=dict)
     trained_tokens: int = 0
     forward_tokens: int = 0
     look_ahead_tokens: int = 0
@@ -65,3 +67,43 @@ def check_finite(losses: Sequence[torch.Tensor], heard: Sequence[tuple], owners:
                 f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
                 "state is kept. Try a lower learning_rate, or precision fp32"
             )
+
+
+_ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
+
+
+def split_arrays(state: Mapping) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(plain values, tensors by name) of a schedule's state."""
+    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+    return plain, {_ARRAY + name: torch.from_numpy(state[name]) for name in state if name not in plain}
+
+
+def join_arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Takes a schedule's arrays out of saved tensors."""
+    names = [name for name in tensors if name.startswith(_ARRAY)]
+    return {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in names}
+
+
+def random_state(device: torch.device) -> torch.Tensor:
+    """torch's random state of the CPU and, where it is used, the GPU: [n] uint8."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device, seed: int, stage: int, resumed: torch.Tensor | None):
+    """Random numbers of a roll-out (dropout) that depend on seed and stage alone; the caller's come back after it.
+
+    resumed: the `random_state` that a saved roll-out goes on with.
+    """
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        torch.manual_seed(int(generator(seed, "torch", stage).integers(2**62)))
+        if resumed is not None:
+            size = torch.get_rng_state().numel()
+            torch.set_rng_state(resumed[:size])
+            if is_cuda:
+                torch.cuda.set_rng_state(resumed[size:], device)
+        yield

@@ -15,10 +15,20 @@ from accelerate import Accelerator
 from msft import checkpoints
 from msft.batching import Batch, Tokens, make_batches, quarter_ends
 from msft.curve import Curve
-from msft.errors import RunError
+from msft.errors import RunError, Stopped
 from msft.forward import has_plain_head, selected_logits
 from msft.schedules import Passes
-from msft.state import Best, Interrupted, Progress, best_of, check_finite
+from msft.state import (
+    Best,
+    Interrupted,
+    Progress,
+    best_of,
+    check_finite,
+    join_arrays,
+    own_randomness,
+    random_state,
+    split_arrays,
+)
 
 _START = ""  # stands among the sub-datasets whose peaks are kept; its peak is the start point
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
@@ -57,6 +67,7 @@ class Trainer:
         self._best_weights: checkpoints.Weights | None = None
         self._here: dict | None = None  # the evaluation of the weights that the model has now
         self._resumed: Progress | None = None
+        self._random: torch.Tensor | None = None  # of a resumed roll-out
         self._is_live = False
         self._saved_at, self._save_cost = time.monotonic(), 0.0
 
@@ -215,34 +226,42 @@ class Trainer:
             self._best_weights = self.run.store.get(state["best_weights"])
         self._peaks = dict(state["peaks"])
         self.best = Best(**state["best"])
-        if state["optimizer"]:
-            self._optimizer = self._fresh_optimizer()
-            checkpoints.load_optimizer(self._optimizer, self.run.store.get(state["optimizer"]))
         self._here = state["here"]
         self._resumed = Progress(**state["progress"]) if state["progress"] else None
+        if state["optimizer"]:
+            tensors = self.run.store.get(state["optimizer"])
+            self._random, arrays = tensors.pop("random", None), join_arrays(tensors)
+            self._optimizer = self._fresh_optimizer()
+            checkpoints.load_optimizer(self._optimizer, tensors)
+            if self._resumed:
+                self._resumed.schedule |= arrays
 
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
         """Puts the state on disk and commits the journal: weights, state, journal line, then deletions."""
         started = time.monotonic()
-        store = self.run.store
-        weights = checkpoints.snapshot(self._bare())
+        store, plain, tensors = self.run.store, None, {}
+        if progress:
+            values, tensors = split_arrays(progress.schedule)
+            plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
+            tensors["random"] = random_state(self.accelerator.device)
+        if optimizer and self._optimizer:
+            tensors |= checkpoints.optimizer_tensors(self._optimizer)
         state = {
-            "weights": store.put(weights, "weights"),
+            "weights": store.put(checkpoints.snapshot(self._bare()), "weights"),
             "best_weights": store.put(self._best_weights, "weights") if self._best_weights else None,
-            "optimizer": store.put(checkpoints.optimizer_tensors(self._optimizer), "optimizer") if optimizer else None,
-            "peaks": {
-                e: slot if isinstance(slot, str) else store.put(slot, "weights") for e, slot in self._peaks.items()
-            }
-            if progress
-            else {},
+            "optimizer": store.put(tensors, "optimizer") if tensors else None,
+            "peaks": {e: self._on_disk(slot) for e, slot in self._peaks.items()} if progress else {},
             "best": dataclasses.asdict(self.best),
             "here": self._here,
-            "progress": dataclasses.asdict(progress) if progress else None,
+            "progress": plain,
         }
         self.run.commit(state)
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - started
         self.clock["save"] += self._save_cost
+
+    def _on_disk(self, slot) -> str:
+        return slot if isinstance(slot, str) else self.run.store.put(slot, "weights")
 
     def _fresh_optimizer(self):
         # Table 5 and protocol section 2: Adam, constant rate, no decay, no clipping
@@ -267,8 +286,13 @@ class Trainer:
             self._peaks = {}
             if self._here is not None:  # the very first start point is the base model, which is still there
                 self.save(optimizer=keep_optimizer)
-        with self.run.progress.stage(self.stage, active, self.tasks, wanted, progress.evaluations) as shown:
-            if not resumed:
+        self.run.store.facts = {"stage": self.stage, "bound": min(len(keep) + 1, wanted) + 2 if keep else 1}
+        with (
+            own_randomness(self.accelerator.device, self.config.seed, self.order_stage, self._random),
+            self.run.progress.stage(self.stage, active, self.tasks, wanted, progress.evaluations) as shown,
+        ):
+            self._random = None
+            if len(progress.points) <= progress.evaluations:  # the start, or stopped before an evaluation was done
                 self._evaluate(progress, keep, candidate, schedule, shown)
             while progress.evaluations < wanted:
                 ends = quarter_ends(schedule.steps(progress.epoch), per_epoch)
@@ -353,6 +377,8 @@ class Trainer:
 
     def _evaluate(self, progress: Progress, keep, candidate: bool, schedule, shown) -> None:
         """Measures the weights as they are and notes who holds a peak here (Algorithm 4, line 5)."""
+        if progress.evaluations and self._must_save(keep):  # an evaluation is long; what it measures is safe first
+            self._save_within(progress, schedule)
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch
         train_loss = sum(progress.losses) / len(progress.losses) if progress.losses else None
@@ -363,12 +389,17 @@ class Trainer:
                 "reused": True
             }
         else:
-            point |= self._measure(epoch)
+            try:
+                point |= self._measure(epoch)
+            except Stopped:
+                self._save_within(progress, schedule)
         progress.losses = []
         progress.points.append(point)
         self._here = point
-        self._hold(progress, keep, candidate, point)
         self.clock["evaluate"] += time.monotonic() - started
+        started = time.monotonic()
+        self._hold(progress, keep, candidate, point)
+        self.clock["save"] += time.monotonic() - started
         shown.evaluated(self.offset + epoch, point, self.best)
         if self._must_save(keep) and progress.evaluations:
             self._save_within(progress, schedule)
@@ -395,14 +426,12 @@ class Trainer:
         if taken or (candidate and best.selection > self.best.selection):
             here = checkpoints.snapshot(self._bare())
         if taken:
-            self._peaks[str(epoch)] = (
-                here if self.config.keep_peaks == "memory" else self.run.store.put(here, "weights")
-            )
+            self._peaks[str(epoch)] = here if self.config.keep_peaks == "memory" else self._on_disk(here)
         held = {str(holder[0]) for holder in progress.holders.values()}
         dropped = [self._peaks.pop(e) for e in list(self._peaks) if e not in held]
         if candidate and best.selection > self.best.selection:
             self.best, self._best_weights = best, here
-        if dropped and self.config.keep_peaks == "disk":
+        if dropped and self.config.keep_peaks != "memory":
             self.run.prune([slot for slot in self._peaks.values() if isinstance(slot, str)])
 
     # saving ------------------------------------------------------------------------------------------------
@@ -416,7 +445,8 @@ class Trainer:
         return elapsed * self.config.save_share > max(self._save_cost, _LEAST_SAVE)
 
     def _save_within(self, progress: Progress, schedule) -> None:
-        progress.schedule = schedule.state()
-        self.save(progress, optimizer=True)
+        if progress.evaluations or progress.step:  # nothing was trained yet at the start point
+            progress.schedule = schedule.state()
+            self.save(progress, optimizer=True)
         if self.stop_requested:
             raise Interrupted(f"stopped and saved in {self.run.directory}. Give the same command again to go on")

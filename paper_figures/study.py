@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from msft import RunConfig, launch
-from msft.checkpoints import write_atomic
 from msft.errors import ConfigError, DataError, ModelError, RunError, together
+from msft.files import write_atomic
 from msft.records import Run, load_runs
 from paper_figures import cost, output, profiles, style
 

@@ -34,7 +34,12 @@ class InstanceStops(Schedule):
 
     def __init__(self, delta: float):
         super().__init__()
-        self.delta, self.losses = delta, []
+        self.delta, self.losses, self.rested = delta, [], []
+
+    @property
+    def notes(self) -> list[dict]:
+        """Who sat out in each epoch that has ended, and of how many."""
+        return [{"epoch": e, "sat_out": r.tolist(), "of": len(self.indices)} for e, r in enumerate(self.rested, 1)]
 
     def start(self, trainer, active) -> None:
         """Before the first epoch nobody sits out."""
@@ -56,22 +61,20 @@ class InstanceStops(Schedule):
         if len(resting):
             self.current[resting] = self.trainer.example_losses(resting)
             progress.forward_tokens += sum(len(self.trainer.rows[i].ids) for i in resting)
-        self.notes.append({"epoch": progress.epoch + 1, "sat_out": resting.tolist(), "of": len(self.indices)})
+        self.rested.append(resting)
         self.losses = [*self.losses[-2:], self.current.copy()]
         if len(self.losses) == 3:
             self.out = sits_out(np.stack(self.losses), self.delta)
 
     def state(self) -> dict:
-        """Losses heard so far and who sits out."""
-        plain = {"losses": [row.tolist() for row in self.losses], "current": self.current.tolist()}
-        return {**super().state(), **plain, "out": np.flatnonzero(self.out).tolist()}
+        """Losses heard so far, who sat out in each epoch, and who sits out now."""
+        rested = {f"rested{e:03}": rows for e, rows in enumerate(self.rested)}
+        return {"losses": np.array(self.losses), "current": self.current, "out": self.out, **rested}
 
     def load_state(self, state: dict) -> None:
         """Puts `state` back."""
-        super().load_state(state)
-        self.losses, self.current = [np.array(row) for row in state["losses"]], np.array(state["current"])
-        self.out = np.zeros(len(self.current), dtype=bool)
-        self.out[state["out"]] = True
+        self.losses, self.current, self.out = list(state["losses"]), state["current"].copy(), state["out"]
+        self.rested = [state[name] for name in sorted(state) if name.startswith("rested")]
 
 
 def run(trainer, params: Params) -> None:

@@ -1,0 +1,83 @@
+"""Files that survive a crash: written beside their place, synced and renamed, or appended and synced.
+
+A name that stands is a whole file. Every write of a run goes through here, so that a full disk has one message.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from msft.errors import RunError
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
+
+
+def cannot_write(path: Path, size: int, error: Exception) -> RunError:
+    """The error of a write that failed."""
+    return RunError(
+        f"cannot write {path} ({size} bytes): {error}. Nothing that was saved before is lost; make room and give the "
+        "same command again"
+    )
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes a file so that it is there whole or not at all. Raises RunError where it cannot, as on a full disk."""
+    data = data.encode() if isinstance(data, str) else data
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write(path, len(data), error) from error
+
+
+def append(path: Path, text: str, sync: bool = True) -> None:
+    """Appends lines to a file; what a crash tore off before gets a line of its own. Raises RunError where it cannot."""
+    data = text.encode()
+    try:
+        with open(path, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                data = data if file.read(1) == b"\n" else b"\n" + data
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, len(data), error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_gzip(path: Path, rows: Iterable[Mapping]) -> None:
+    """Writes rows as gzipped JSON lines; equal rows give equal bytes."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(path, gzip.compress(text.encode(), mtime=0))
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The JSON lines of a file that may have been torn by a crash; lines that are not whole are left out."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
