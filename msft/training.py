@@ -4,6 +4,7 @@ A method is a function over these verbs. Each verb's result goes into the run's 
 there returns it without training: that is how a run that was killed goes on (see journal.py).
 """
 
+import copy
 import dataclasses
 import math
 import time
@@ -227,7 +228,8 @@ class Trainer:
         self._peaks = dict(state["peaks"])
         self.best = Best(**state["best"])
         self._here = state["here"]
-        self._resumed = Progress(**state["progress"]) if state["progress"] else None
+        # a copy: going on must not change the state that the journal holds
+        self._resumed = Progress(**copy.deepcopy(state["progress"])) if state["progress"] else None
         if state["optimizer"]:
             tensors = self.run.store.get(state["optimizer"])
             self._random, arrays = tensors.pop("random", None), join_arrays(tensors)
