@@ -9,35 +9,28 @@ runs/msft-tiny-qwen2-tiny-s20-1a2b3c4d/
 
 import contextlib
 import dataclasses
-import datetime
 import json
-import os
-import platform
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
-import warnings
-from importlib import metadata
 from pathlib import Path
 
 import filelock
 import pandas as pd
 
-from msft import catalog, methods
-from msft.checkpoints import Store, Weights, snapshot
+from msft import catalog, methods, provenance
+from msft.checkpoints import Store, snapshot
 from msft.config import RunConfig
+from msft.directory import RunDirectory, check_place, clear_state, locked, save_best
 from msft.errors import DataError, ModelError, RunError
-from msft.files import PARTIAL, cannot_write, write_atomic, write_gzip
+from msft.files import PARTIAL, write_atomic
 from msft.history import history_rows
-from msft.journal import Journal
 from msft.progress import RunProgress, clock
 from msft.records import Run, load_runs
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
-PACKAGES = ("msft", "torch", "transformers", "datasets", "lm-eval", "accelerate", "tokenizers", "numpy", "pandas")
 
 
 def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = True, wait: bool = True) -> Run:
@@ -52,10 +45,10 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
     lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
     if _is_finished(directory):
         return Run(directory)
-    _check_place(Path(runs_dir))
+    check_place(Path(runs_dir))
     try:
         if directory.is_dir():  # another process may be at it: wait before anything heavy is loaded
-            with _locked(lock, directory, progress):
+            with locked(lock, directory, progress):
                 if _is_finished(directory):
                     return Run(directory)
         model = prepared.load_model()
@@ -66,7 +59,7 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
                     print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
         evaluators = _evaluators(prepared, model, mixture)
         directory.mkdir(parents=True, exist_ok=True)
-        with _locked(lock, directory, progress), _threads(prepared.config.threads):
+        with locked(lock, directory, progress), _threads(prepared.config.threads):
             if not _is_finished(directory):
                 _train(prepared, directory, model, examples, mixture, evaluators, progress)
     except filelock.Timeout:
@@ -82,35 +75,8 @@ def _is_finished(directory: Path) -> bool:
         with contextlib.suppress(filelock.Timeout, OSError, RunError):
             with filelock.FileLock(directory / ".lock", timeout=0):
                 size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors"))
-                _clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
+                clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
     return True
-
-
-def _check_place(runs_dir: Path) -> None:
-    there = runs_dir
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} is a file; give a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} cannot be written to; give another folder")
-
-
-@contextlib.contextmanager
-def _locked(lock, directory: Path, progress: bool):
-    """The run's lock; says so where it must wait. A crash releases it."""
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if lock.timeout == 0:
-            raise
-        if progress:
-            print(f"{directory.name}: another process is at this run; waiting for it", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclasses.dataclass
@@ -187,93 +153,6 @@ def _device(wanted: str | None):
     return device
 
 
-class _Directory:
-    """A run directory while it is trained: what the trainer writes through."""
-
-    def __init__(
-        self,
-        prepared: "Prepared",
-        directory: Path,
-        model_bytes: int,
-        progress: RunProgress,
-        base: Weights | None = None,
-    ):
-        self.prepared, self.directory, self.progress = prepared, directory, progress
-        config = prepared.config if prepared else RunConfig()
-        self.kept_states = 1 + config.spare_states
-        whole, result = config.keep_peaks == "disk", directory / "best"
-        self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, whole, result)
-        self.journal = Journal(directory / "journal.jsonl")
-        (directory / "outputs").mkdir(exist_ok=True)
-        self._recover()
-
-    def _recover(self) -> None:
-        """Goes back to the newest saved state whose files are whole, and says so where one is not."""
-        journal = self.journal
-        dropped = journal.torn
-        for place in range(len(journal.entries), 0, -1):
-            entry = journal.entries[place - 1]
-            if entry["kind"] == "saved":
-                try:
-                    for name in _files(entry["state"]):
-                        self.store.get(name)
-                except RunError as error:
-                    warnings.warn(f"{error}; looking for a state saved before it", stacklevel=2)
-                    dropped += 1
-                    continue
-                break
-        else:
-            place = 0
-        if dropped or place < len(journal.entries):
-            warnings.warn(
-                f"{journal.path} was damaged or its last state was; going on from "
-                f"{'an earlier saved state' if place else 'the start'}",
-                stacklevel=2,
-            )
-            journal.rewind(place)
-
-    def finished_sft(self, epochs: float) -> dict | None:
-        """The roll-out of the finished SFT run of the same settings, or None where there is none."""
-        twin = self.prepared.twin("sft", {"epochs": epochs})
-        other = Run(self.directory.parent / twin.name)
-        if other.status != "finished":
-            return None
-        return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
-
-    def base_weights(self) -> dict:
-        """The weights that the run began with."""
-        return self.store.reference or snapshot(self.prepared.load_model())
-
-    def saved_state(self) -> dict | None:
-        """The state that the run goes on from."""
-        return self.journal.saved[-1]["state"] if self.journal.saved else None
-
-    def commit(self, state: dict) -> None:
-        """Makes a state the one to go on from, then deletes what neither it nor a spare one needs."""
-        self.journal.commit(state, self.kept_states)
-        self.prune([])
-
-    def prune(self, peaks: list[str]) -> None:
-        """Deletes what neither a kept state nor a held peak needs."""
-        kept = self.journal.saved[-self.kept_states :]
-        self.store.retain([*(name for entry in kept for name in _files(entry["state"])), *peaks])
-
-    def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
-        """The answers of one evaluation, compressed."""
-        rows = [
-            {"stage": stage, "epoch": epoch, "part": part, "task": task, "item": i, "text": text, "correct": right}
-            for part, scores in results.items()
-            for task, score in scores.items()
-            for i, (text, right) in enumerate(zip(score.outputs, score.correct, strict=True))
-        ]
-        write_gzip(self.directory / "outputs" / f"stage{stage:03d}_epoch{epoch:07.3f}.jsonl.gz", rows)
-
-
-def _files(state: dict) -> list[str]:
-    names = [state["weights"], state["best_weights"], state["optimizer"], *state["peaks"].values()]
-    return [name for name in names if name]
-
-
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
     from msft.evaluation import Evaluator
 
@@ -293,18 +172,18 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     config, started = prepared.config, time.monotonic()
     if not (directory / "run.json").is_file():
         write_tasks(directory / "tasks", mixture, config.max_new_tokens)
-        write_atomic(directory / "run.json", json.dumps(_about(prepared, mixture, model), indent=1))
+        write_atomic(directory / "run.json", json.dumps(provenance.about(prepared, mixture, model), indent=1))
     shutil.rmtree(directory / f"best{PARTIAL}", ignore_errors=True)
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     shown = RunProgress(directory.name.rsplit("-", 1)[0], progress)
-    where = _Directory(prepared, directory, model_bytes, shown, snapshot(model))
+    where = RunDirectory(prepared, directory, model_bytes, shown, snapshot(model))
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with _stopping(trainer, evaluators):
         method.run(trainer, method.Params(**config.params))
         trainer.finish()
     where.store.facts = {}
-    _save_best(directory, model, prepared.tokenizer)
+    save_best(directory, model, prepared.tokenizer)
     where.store.note("write best", sum(path.stat().st_size for path in (directory / "best").iterdir()))
     history = pd.DataFrame(history_rows(where.journal.verbs()))
     write_atomic(directory / "history.csv", history.to_csv(index=False))
@@ -315,7 +194,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         "threads": torch.get_num_threads(),
     }
     write_atomic(directory / "result.json", json.dumps(result, indent=1))
-    _clear_state(where.store)
+    clear_state(where.store)
     if progress:
         best = trainer.best
         print(
@@ -323,71 +202,6 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
             f"epoch {best.path_epoch:.2f}, {directory}",
             file=sys.stderr,
         )
-
-
-def _clear_state(store: Store) -> None:
-    store.retain([])
-    shutil.rmtree(store.folder)
-
-
-def _save_best(directory: Path, model, tokenizer) -> None:
-    from safetensors import SafetensorError
-
-    partial, target = directory / f"best{PARTIAL}", directory / "best"
-    try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        shutil.rmtree(target, ignore_errors=True)  # of an attempt that a kill cut off: the state is still there
-        partial.rename(target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise cannot_write(target, sum(p.numel() * p.element_size() for p in model.parameters()), error) from error
-
-
-def _about(prepared: Prepared, mixture, model) -> dict:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "config": prepared.config.to_dict(),
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
-        "python": platform.python_version(),
-        "machine": {"platform": platform.platform(), "processor": platform.machine(), "device": str(model.device)},
-        "git_commit": _git_commit(),
-        "model": {"source": prepared.source, "commit": getattr(model.config, "_commit_hash", None)},
-        "mixture": {
-            "name": mixture.name,
-            "fingerprint": prepared.mixture.fingerprint(),
-            "groups": mixture.groups,
-            "sub_datasets": {
-                sub.name: {
-                    "train": len(sub.train),
-                    "test": len(sub.test),
-                    "validation": len(sub.validation),
-                    "left_out": sub.left_out,
-                    "source": sub.source,
-                }
-                for sub in mixture
-            },
-        },
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, with '+' where files changed since."""
-
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 @contextlib.contextmanager

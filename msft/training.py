@@ -14,10 +14,11 @@ import torch
 from accelerate import Accelerator
 
 from msft import checkpoints
-from msft.batching import Batch, Tokens, make_batches, quarter_ends
+from msft.batching import Tokens, quarter_ends
 from msft.curve import Curve
 from msft.errors import RunError, Stopped
-from msft.forward import has_plain_head, selected_logits
+from msft.losses import TokenLosses, means
+from msft.peaks import START, Peaks, holders_after
 from msft.schedules import Passes
 from msft.state import (
     Best,
@@ -31,7 +32,6 @@ from msft.state import (
     split_arrays,
 )
 
-_START = ""  # stands among the sub-datasets whose peaks are kept; its peak is the start point
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
 
@@ -61,10 +61,10 @@ class Trainer:
         self.stage, self.order_stage, self.offset, self.best = 0, 0, 0.0, Best()
         self.clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
         self.stop_requested = False
-        self.plain_head = has_plain_head(model)
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.losses = TokenLosses(self.model, self.accelerator, config.loss_group, config.token_budget, pad)
         self._optimizer = None
-        self._peaks: dict[str, checkpoints.Weights] = {}
+        self._peaks = Peaks(run.store, config.keep_peaks)
         self._best_weights: checkpoints.Weights | None = None
         self._here: dict | None = None  # the evaluation of the weights that the model has now
         self._resumed: Progress | None = None
@@ -99,7 +99,7 @@ class Trainer:
         arguments = {"active": active, "epochs": epochs, "keep": list(keep), "candidate": candidate}
         arguments |= {"schedule": type(schedule).__name__ if schedule else "Passes", "optimizer": keep_optimizer}
         if keep_start:
-            arguments["keep_start"], keep = True, [*keep, _START]
+            arguments["keep_start"], keep = True, [*keep, START]
         result = self.run.journal.replay("roll_out", arguments)
         if result is None:
             self._go_live()
@@ -141,7 +141,7 @@ class Trainer:
         state = {p: {k: v.clone() for k, v in self._optimizer.state[p].items()} for p in parameters}
         rows = [self.rows[i] for i in indices]
         _, sums = self._gradients(rows)
-        before = (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist()
+        before = means(sums, rows)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         after = self.example_losses(indices)
@@ -167,11 +167,11 @@ class Trainer:
         arguments = {"stage": curve.stage, "epoch": epoch, **why}
         if self.run.journal.replay("roll_back", arguments) is None:
             self._go_live()
-            if str(epoch) not in self._peaks:
-                raise RunError(
-                    f"no weights were kept at epoch {epoch} of stage {curve.stage}; kept: {list(self._peaks)}"
-                )
-            checkpoints.restore(self._bare(), self._weights(self._peaks[str(epoch)]))
+            weights = self._peaks.weights(epoch)
+            if weights is None:
+                kept = self._peaks.epochs()
+                raise RunError(f"no weights were kept at epoch {epoch} of stage {curve.stage}; kept: {kept}")
+            checkpoints.restore(self._bare(), weights)
             self.run.journal.add("roll_back", arguments, {})
         self.offset = curve.offset + epoch
         self._here = next(point for point in curve.points if point["epoch"] == epoch)
@@ -211,9 +211,6 @@ class Trainer:
     def _bare(self):
         return self.accelerator.unwrap_model(self.model)
 
-    def _weights(self, slot) -> checkpoints.Weights:
-        return self.run.store.get(slot) if isinstance(slot, str) else slot
-
     def _go_live(self) -> None:
         """Once all recorded verbs are replayed: the state that the journal names last."""
         if self._is_live:
@@ -225,7 +222,7 @@ class Trainer:
         checkpoints.restore(self._bare(), self.run.store.get(state["weights"]))
         if state["best_weights"]:
             self._best_weights = self.run.store.get(state["best_weights"])
-        self._peaks = dict(state["peaks"])
+        self._peaks.load(state["peaks"])
         self.best = Best(**state["best"])
         self._here = state["here"]
         # a copy: going on must not change the state that the journal holds
@@ -252,7 +249,7 @@ class Trainer:
             "weights": store.put(checkpoints.snapshot(self._bare()), "weights"),
             "best_weights": store.put(self._best_weights, "weights") if self._best_weights else None,
             "optimizer": store.put(tensors, "optimizer") if tensors else None,
-            "peaks": {e: self._on_disk(slot) for e, slot in self._peaks.items()} if progress else {},
+            "peaks": self._peaks.to_disk() if progress else {},
             "best": dataclasses.asdict(self.best),
             "here": self._here,
             "progress": plain,
@@ -261,9 +258,6 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - started
         self.clock["save"] += self._save_cost
-
-    def _on_disk(self, slot) -> str:
-        return slot if isinstance(slot, str) else self.run.store.put(slot, "weights")
 
     def _fresh_optimizer(self):
         # Table 5 and protocol section 2: Adam, constant rate, no decay, no clipping
@@ -285,7 +279,7 @@ class Trainer:
         if resumed:
             schedule.load_state(progress.schedule)
         else:
-            self._peaks = {}
+            self._peaks.clear()
             if self._here is not None:  # the very first start point is the base model, which is still there
                 self.save(optimizer=keep_optimizer)
         self.run.store.facts = {"stage": self.stage, "bound": min(len(keep) + 1, wanted) + 2 if keep else 1}
@@ -330,7 +324,7 @@ class Trainer:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             if schedule.hears:
-                schedule.hear(indices, (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist())
+                schedule.hear(indices, means(sums, rows))
             losses.append(loss)
             heard.append((progress.step, indices, sums))
             progress.step += 1
@@ -346,34 +340,11 @@ class Trainer:
         self.clock["train"] += time.monotonic() - started
 
     def _gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of one step's loss; returns (loss, summed token losses of each example), on the CPU's side lazily."""
-        sums = torch.zeros(len(rows), device=self.accelerator.device)
-        total = torch.zeros((), device=self.accelerator.device)
-        for batch in make_batches(rows, self.config.loss_group, self.config.token_budget, self.pad):
-            batch = batch.to(self.accelerator.device)
-            token_losses = self.token_losses(batch)
-            loss = (token_losses * batch.weights).sum()
-            self.accelerator.backward(loss)
-            total += loss.detach()
-            sums.index_add_(0, batch.examples, token_losses.detach())
-        return total, sums
+        return self.losses.gradients(rows)
 
-    def token_losses(self, batch: Batch) -> torch.Tensor:
-        """Cross entropy [k] of every target token of a batch, in nats."""
-        logits = selected_logits(
-            self.model, batch.input_ids, batch.rows, batch.columns, self.plain_head, use_cache=False
-        )
-        return torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
-
-    @torch.no_grad()
     def example_losses(self, indices: Sequence[int]) -> list[float]:
         """Mean target-token loss of each example by a forward pass alone, in nats."""
-        rows = [self.rows[i] for i in indices]
-        sums = torch.zeros(len(rows), device=self.accelerator.device)
-        for batch in make_batches(rows, self.config.loss_group, self.config.token_budget, self.pad):
-            batch = batch.to(self.accelerator.device)
-            sums.index_add_(0, batch.examples, self.token_losses(batch))
-        return (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist()
+        return self.losses.of_examples([self.rows[i] for i in indices])
 
     # evaluation --------------------------------------------------------------------------------------------
 
@@ -419,22 +390,19 @@ class Trainer:
         }
 
     def _hold(self, progress: Progress, keep, candidate: bool, point: dict) -> None:
-        epoch, here = point["epoch"], None
-        scores = {**point["selection"], _START: 0.0}
-        taken = [t for t in keep if t not in progress.holders or scores[t] > progress.holders[t][1]]
-        for task in taken:
-            progress.holders[task] = [epoch, scores[task]]
-        best = best_of(point, self.stage, self.offset + epoch)
-        if taken or (candidate and best.selection > self.best.selection):
-            here = checkpoints.snapshot(self._bare())
-        if taken:
-            self._peaks[str(epoch)] = here if self.config.keep_peaks == "memory" else self._on_disk(here)
-        held = {str(holder[0]) for holder in progress.holders.values()}
-        dropped = [self._peaks.pop(e) for e in list(self._peaks) if e not in held]
-        if candidate and best.selection > self.best.selection:
+        before, progress.holders = (
+            progress.holders,
+            holders_after(progress.holders, point["epoch"], point["selection"], keep),
+        )
+        best = best_of(point, self.stage, self.offset + point["epoch"])
+        is_peak, is_best = progress.holders != before, candidate and best.selection > self.best.selection
+        here = checkpoints.snapshot(self._bare()) if is_peak or is_best else None
+        if is_peak:
+            self._peaks.add(point["epoch"], here)
+        if is_best:
             self.best, self._best_weights = best, here
-        if dropped and self.config.keep_peaks != "memory":
-            self.run.prune([slot for slot in self._peaks.values() if isinstance(slot, str)])
+        if self._peaks.keep_held(progress.holders):
+            self.run.prune(self._peaks.files())
 
     # saving ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import msft
-from msft import checkpoints, runs, training
+from msft import checkpoints, directory, runs, training
 from msft.batching import tokenize
 from msft.evaluation import Scores
 from msft.progress import RunProgress
@@ -160,7 +160,7 @@ def make_trainer(folder, model=None, tokenizer=None, evaluators=None, examples=N
     examples = examples or {name: tokenize(tokenizer, mixture_rows(name, "train")) for name in MAKERS}
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    where = runs._Directory(None, folder, size, RunProgress("test", shown=False))
+    where = directory.RunDirectory(None, folder, size, RunProgress("test", shown=False))
     evaluators = evaluators or {"test": FakeEvaluator(examples, model=model)}
     return training.Trainer(model, tokenizer, config, examples, evaluators, where), evaluators["test"]
 
@@ -175,10 +175,10 @@ def killed_run(settings, runs_dir, place, count):
     owner, name = {
         "step": (training.Trainer, "_gradients"),
         "evaluation": (training.Trainer, "_measure"),
-        "before commit": (runs._Directory, "commit"),
+        "before commit": (directory.RunDirectory, "commit"),
         "after commit": (checkpoints.Store, "retain"),
         "put": (checkpoints.Store, "put"),
-        "best": (runs, "_save_best"),
+        "best": (runs, "save_best"),
     }[place]
     original, calls = getattr(owner, name), []
 

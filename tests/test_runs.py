@@ -11,7 +11,7 @@ import torch
 from helpers import MAKERS, TEST_SIZES, killed_run, unharmed_run
 
 import msft
-from msft import runs
+from msft import files, runs
 from msft.checkpoints import Store, snapshot
 from msft.errors import ConfigError, DataError, ModelError, MsftError, RunError
 from msft.journal import Journal
@@ -148,7 +148,7 @@ def test_outputs_are_texts_whatever_they_look_like(tmp_path, texts):
         {"stage": 0, "epoch": 0.0, "part": "test", "task": "1", "item": i, "text": t, "correct": True}
         for i, t in enumerate(texts)
     ]
-    runs.write_gzip(tmp_path / "outputs" / "stage000_epoch000.000.jsonl.gz", rows)
+    files.write_gzip(tmp_path / "outputs" / "stage000_epoch000.000.jsonl.gz", rows)
     outputs = runs.Run(tmp_path).outputs
     assert outputs["text"].tolist() == texts
     assert outputs["task"].tolist() == ["1", "1"]

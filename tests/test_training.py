@@ -5,7 +5,7 @@ import torch
 from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
 
 import msft
-from msft import training
+from msft import losses
 from msft.batching import Tokens
 from msft.checkpoints import snapshot
 from msft.errors import RunError
@@ -80,8 +80,8 @@ def test_plain_and_whole_heads_give_the_same_losses(tmp_path):
     found = []
     for plain in (True, False):
         trainer, _ = make_trainer(tmp_path / str(plain), fixed_model(), examples={"a": rows})
-        assert trainer.plain_head
-        trainer.plain_head = plain
+        assert trainer.losses.plain_head
+        trainer.losses.plain_head = plain
         found.append(trainer.example_losses(range(len(rows))))
     assert found[0] == pytest.approx(found[1], abs=1e-6)
 
@@ -91,13 +91,13 @@ def test_plain_and_whole_heads_give_the_same_losses(tmp_path):
 
 def record_batches(monkeypatch):
     trained = []
-    original = training.make_batches
+    original = losses.make_batches
 
     def recording(rows, *rest):
         trained.append(list(rows))
         return original(rows, *rest)
 
-    monkeypatch.setattr(training, "make_batches", recording)
+    monkeypatch.setattr(losses, "make_batches", recording)
     return trained
 
 

@@ -1,0 +1,155 @@
+"""A run's directory while it is trained: its place, its lock, its saved states, and the checkpoint it ends with."""
+
+import contextlib
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import filelock
+
+from msft.checkpoints import Store, Weights, snapshot
+from msft.config import RunConfig
+from msft.errors import RunError
+from msft.files import PARTIAL, cannot_write, write_gzip
+from msft.journal import Journal
+from msft.progress import RunProgress
+from msft.records import Run
+
+
+def check_place(runs_dir: Path) -> None:
+    """Raises RunError where the folder of runs cannot be made or written to."""
+    there = runs_dir
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} cannot be written to; give another folder")
+
+
+@contextlib.contextmanager
+def locked(lock, directory: Path, progress: bool):
+    """The run's lock; says so where it must wait. A crash releases it."""
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if lock.timeout == 0:
+            raise
+        if progress:
+            print(f"{directory.name}: another process is at this run; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class RunDirectory:
+    """A run directory while it is trained: what the trainer writes through."""
+
+    def __init__(
+        self,
+        prepared,
+        directory: Path,
+        model_bytes: int,
+        progress: RunProgress,
+        base: Weights | None = None,
+    ):
+        self.prepared, self.directory, self.progress = prepared, directory, progress
+        config = prepared.config if prepared else RunConfig()
+        self.kept_states = 1 + config.spare_states
+        whole, result = config.keep_peaks == "disk", directory / "best"
+        self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, whole, result)
+        self.journal = Journal(directory / "journal.jsonl")
+        (directory / "outputs").mkdir(exist_ok=True)
+        self._recover()
+
+    def _recover(self) -> None:
+        """Goes back to the newest saved state whose files are whole, and says so where one is not."""
+        journal = self.journal
+        dropped = journal.torn
+        for place in range(len(journal.entries), 0, -1):
+            entry = journal.entries[place - 1]
+            if entry["kind"] == "saved":
+                try:
+                    for name in state_files(entry["state"]):
+                        self.store.get(name)
+                except RunError as error:
+                    warnings.warn(f"{error}; looking for a state saved before it", stacklevel=2)
+                    dropped += 1
+                    continue
+                break
+        else:
+            place = 0
+        if dropped or place < len(journal.entries):
+            warnings.warn(
+                f"{journal.path} was damaged or its last state was; going on from "
+                f"{'an earlier saved state' if place else 'the start'}",
+                stacklevel=2,
+            )
+            journal.rewind(place)
+
+    def finished_sft(self, epochs: float) -> dict | None:
+        """The roll-out of the finished SFT run of the same settings, or None where there is none."""
+        twin = self.prepared.twin("sft", {"epochs": epochs})
+        other = Run(self.directory.parent / twin.name)
+        if other.status != "finished":
+            return None
+        return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
+
+    def base_weights(self) -> dict:
+        """The weights that the run began with."""
+        return self.store.reference or snapshot(self.prepared.load_model())
+
+    def saved_state(self) -> dict | None:
+        """The state that the run goes on from."""
+        return self.journal.saved[-1]["state"] if self.journal.saved else None
+
+    def commit(self, state: dict) -> None:
+        """Makes a state the one to go on from, then deletes what neither it nor a spare one needs."""
+        self.journal.commit(state, self.kept_states)
+        self.prune([])
+
+    def prune(self, peaks: list[str]) -> None:
+        """Deletes what neither a kept state nor a held peak needs."""
+        kept = self.journal.saved[-self.kept_states :]
+        self.store.retain([*(name for entry in kept for name in state_files(entry["state"])), *peaks])
+
+    def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
+        """The answers of one evaluation, compressed."""
+        rows = [
+            {"stage": stage, "epoch": epoch, "part": part, "task": task, "item": i, "text": text, "correct": right}
+            for part, scores in results.items()
+            for task, score in scores.items()
+            for i, (text, right) in enumerate(zip(score.outputs, score.correct, strict=True))
+        ]
+        write_gzip(self.directory / "outputs" / f"stage{stage:03d}_epoch{epoch:07.3f}.jsonl.gz", rows)
+
+
+def state_files(state: dict) -> list[str]:
+    """Names of the files that a saved state needs."""
+    names = [state["weights"], state["best_weights"], state["optimizer"], *state["peaks"].values()]
+    return [name for name in names if name]
+
+
+def clear_state(store: Store) -> None:
+    """Deletes what a finished run no longer needs."""
+    store.retain([])
+    shutil.rmtree(store.folder)
+
+
+def save_best(directory: Path, model, tokenizer) -> None:
+    """Writes the model as the run's best checkpoint: there whole or not at all. Raises RunError where it cannot."""
+    from safetensors import SafetensorError
+
+    partial, target = directory / f"best{PARTIAL}", directory / "best"
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(target, ignore_errors=True)  # of an attempt that a kill cut off: the state is still there
+        partial.rename(target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise cannot_write(target, sum(p.numel() * p.element_size() for p in model.parameters()), error) from error

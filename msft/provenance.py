@@ -1,0 +1,56 @@
+"""Where a run's numbers come from: settings, versions, commit, machine, model and data."""
+
+import datetime
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("msft", "torch", "transformers", "datasets", "lm-eval", "accelerate", "tokenizers", "numpy", "pandas")
+
+
+def about(prepared, mixture, model) -> dict:
+    """What run.json holds; the mixture is the one that is trained, long examples left out."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "config": prepared.config.to_dict(),
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": {"platform": platform.platform(), "processor": platform.machine(), "device": str(model.device)},
+        "git_commit": git_commit(),
+        "model": {"source": prepared.source, "commit": getattr(model.config, "_commit_hash", None)},
+        "mixture": {
+            "name": mixture.name,
+            "fingerprint": prepared.mixture.fingerprint(),
+            "groups": mixture.groups,
+            "sub_datasets": {
+                sub.name: {
+                    "train": len(sub.train),
+                    "test": len(sub.test),
+                    "validation": len(sub.validation),
+                    "left_out": sub.left_out,
+                    "source": sub.source,
+                }
+                for sub in mixture
+            },
+        },
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, with '+' where files changed since."""
+
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
