@@ -1,0 +1,110 @@
+"""The short version of benchmarks/faults.py, and the ledger held against the file system on the way."""
+
+import warnings
+from pathlib import Path
+
+import faults
+import pytest
+from recorder import PARAMS
+
+import msft
+from msft.training import Trainer
+
+KEEP = ("memory", "delta", "disk")
+
+
+@pytest.mark.parametrize("kind", faults.KINDS)
+@pytest.mark.parametrize("method", ["sft", "msft"])
+def test_nothing_committed_is_lost_to_a_write_fault(method, kind, monkeypatch):
+    monkeypatch.setattr(faults, "KINDS", (kind,))
+    rows = faults.write_faults(1, seed=len(method) + len(kind), methods=(method,), say=lambda line: None)
+    assert [(row["method"], row["kind"]) for row in rows] == [(method, kind)]
+
+
+def test_killed_process_goes_on_as_if_it_never_was():
+    rows = faults.kills(1, seed=3, methods=("msft",), say=lambda line: None)
+    assert len(rows) == 1
+
+
+def on_disk(directory):
+    places = [directory / "state", directory / "best"]
+    return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("keep_peaks", KEEP)
+@pytest.mark.parametrize("method", ["msft", "ies", "dynamix_sft"])
+def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypatch, method, keep_peaks):
+    """At every step and evaluation of a run that saves whenever it can."""
+    original, seen = Trainer._gradients, []
+
+    def looking(self, rows):
+        told = self.run.store.ledger
+        last = msft.files.read_lines(told)[-1]["bytes"] if told.exists() else 0
+        seen.append((last, on_disk(self.run.directory)))
+        return original(self, rows)
+
+    monkeypatch.setattr("msft.training._LEAST_SAVE", 0.0)
+    monkeypatch.setattr(Trainer, "_gradients", looking)
+    settings = {**small_settings, "method": method, "params": PARAMS[method]}
+    config = msft.RunConfig(**{**settings, "keep_peaks": keep_peaks, "save_share": 1.0})
+    run = msft.run(config, runs_dir, progress=False)
+    assert len(seen) >= 15
+    assert [told for told, _ in seen] == [there for _, there in seen]
+    assert len({there for _, there in seen}) > 1
+    assert run.disk.bytes.iloc[-1] == on_disk(run.directory)
+    assert not (run.directory / "state").exists()
+    if method == "msft":
+        # live peaks stay below the bound of Algorithm 4, and the two retained points with the spare state above it
+        stages = run.disk.dropna(subset="bound")
+        assert (stages.copies <= stages.bound + 1).all()
+
+
+def test_equal_histories_wherever_peaks_wait(small_msft_settings, tmp_path):
+    runs = [
+        msft.run(msft.RunConfig(**{**small_msft_settings, "keep_peaks": k}), tmp_path / k, progress=False) for k in KEEP
+    ]
+    for run in runs[1:]:
+        assert run.history.equals(runs[0].history)
+        assert run.journal == runs[0].journal
+        best = [Path(r.best.path, "model.safetensors").read_bytes() for r in (run, runs[0])]
+        assert best[0] == best[1]
+    means = [run.disk.copies.mean() for run in runs]
+    assert means[0] <= means[2]
+
+
+def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_run, runs_dir, children):
+    from helpers import killed_run
+    from test_runs import assert_equal_runs, child
+
+    settings = {**small_settings, "save_share": 1.0}
+    assert child(children, killed_run, settings, runs_dir, "step", 8) == -9
+    (directory,) = runs_dir.iterdir()
+    saved = msft.journal.Journal(directory / "journal.jsonl").saved
+    assert len(saved) > 2
+    newest = directory / "state" / saved[-1]["state"]["weights"]
+    newest.write_bytes(newest.read_bytes()[:-5])
+    steps, original = [], Trainer._gradients
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="looking for a state saved before it"):
+        patch.setattr(Trainer, "_gradients", lambda self, rows: steps.append(1) or original(self, rows))
+        run = msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
+    assert_equal_runs(run, small_run)
+    # not from the start: the spare state stands one save before the last one
+    assert len(steps) <= 9 - saved[-2]["state"]["progress"]["step"]
+
+
+def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
+    original, most = Trainer._gradients, []
+
+    def looking(self, rows):
+        most.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
+        return original(self, rows)
+
+    monkeypatch.setattr("msft.training._LEAST_SAVE", 0.0)
+    monkeypatch.setattr(Trainer, "_gradients", looking)
+    settings = {**small_settings, "save_share": 1.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        msft.run(msft.RunConfig(**{**settings, "spare_states": 0}), runs_dir / "none", progress=False)
+        without, most = max(most), []
+        msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "two", progress=False)
+    assert without < max(most)
