@@ -1,4 +1,4 @@
-# make reproduce | test | lint | notebooks | sync | clean
+# make reproduce | test | lint | notebooks | report | sync | clean
 # PYTHON chooses the interpreter that .venv is made from; PROFILE is smoke, tiny or paper.
 PYTHON ?= python3.11
 PROFILE ?= tiny
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: reproduce test lint notebooks sync clean help
+.PHONY: reproduce test lint notebooks report sync clean help
 
 help:
 	@sed -n 1,2p Makefile
@@ -25,6 +25,9 @@ reproduce: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/python -m paper_figures.execute --profile $(PROFILE) --out $(OUT) --runs $(RUNS)
+
+report: $(STAMP)
+	$(BIN)/python -m msft report --out $(OUT)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -176,10 +176,11 @@ def _saving_always(committed: list):
         training._LEAST_SAVE, Journal.commit = least, commit
 
 
-def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, runs_dir: Path) -> str:
+def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, runs_dir: Path) -> str | None:
     """One case: a run whose at-th disk operation goes wrong, then the same command again.
 
-    whole: fingerprint of the undisturbed run. Returns where the fault fell; raises AssertionError for a loss.
+    whole: fingerprint of the undisturbed run. Returns where the fault fell, None where the run had fewer operations
+    (how often it saves depends on the clock); raises AssertionError for a loss.
     """
     import msft
     from msft.checkpoints import Store, snapshot
@@ -189,7 +190,7 @@ def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, r
     from msft.runs import prepare
 
     config, committed, told = config_of(method, keep_peaks=keep_peaks), [], ""
-    with _saving_always(committed), Faults(kind, at).at_work():
+    with _saving_always(committed), Faults(kind, at).at_work() as faults:
         try:
             msft.run(config, runs_dir, progress=False)
         except Crash:
@@ -200,6 +201,8 @@ def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, r
     prepared = prepare(config)
     directory = runs_dir / prepared.name
     where = f"{method}, {kind} at operation {at}, peaks in {keep_peaks}"
+    if faults.count < at:
+        return None
     assert told, f"{where}: the fault went by unnoticed"
     if committed:
         saved = [entry["state"] for entry in Journal(directory / "journal.jsonl").saved]
@@ -230,9 +233,11 @@ def write_faults(cases: int, seed: int, methods=tuple(METHODS), say=print) -> li
             with tempfile.TemporaryDirectory() as folder, _saving_always([]), Faults().at_work() as faults:
                 whole = fingerprint(msft.run(config_of(method, keep_peaks=keep), folder, progress=False))
             for _ in range(cases):
-                at = draw.randint(1, faults.count)
-                with tempfile.TemporaryDirectory() as folder:
-                    found = write_fault(method, kind, at, keep, whole, Path(folder))
+                found = None
+                while found is None:
+                    at = draw.randint(1, faults.count)
+                    with tempfile.TemporaryDirectory() as folder:
+                        found = write_fault(method, kind, at, keep, whole, Path(folder))
                 rows.append({"method": method, "kind": kind, "operation": at, "of": faults.count, "peaks": keep})
             say(f"write faults: {method}, {kind}: {cases} cases, nothing lost (the last {found})")
     return rows

@@ -1,4 +1,4 @@
-"""The command line: python -m msft run | eval | methods | status.
+"""The command line: python -m msft run | eval | methods | status | report.
 
 python -m msft run --method msft --model tiny-qwen2 --mixture tiny --params budget=3
 python -m msft run --config settings.yaml --seed 30
@@ -10,13 +10,13 @@ import sys
 
 from msft import methods
 from msft.config import RunConfig, read_yaml
-from msft.errors import ConfigError, MsftError, nearest, unknown
+from msft.errors import ConfigError, MsftError, RunError, nearest, unknown
 from msft.settings import describe
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="msft", description="Train mixtures with an early stop for each sub-dataset.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | eval | methods | status")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | eval | methods | status | report")
     run = commands.add_parser(
         "run", allow_abbrev=False, help="train a run, go on with it, or read it when it is finished"
     )
@@ -47,6 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, metavar="N", help="items a benchmark at most (harness)")
     status = commands.add_parser("status", help="list the runs of a folder")
     status.add_argument("--runs-dir", default="runs", metavar="DIR")
+    report = commands.add_parser(
+        "report", allow_abbrev=False, help="one HTML page of the notebooks' tables and figures"
+    )
+    place = report.add_mutually_exclusive_group()
+    place.add_argument(
+        "--profile", default="tiny", choices=("smoke", "tiny", "paper"), help="whose outputs (default: tiny)"
+    )
+    place.add_argument("--out", metavar="DIR", help="the folder that the notebooks wrote to, in place of the profile's")
+    report.add_argument("--to", metavar="FILE", help="the page (default: report.html in that folder)")
     return parser
 
 
@@ -61,7 +70,10 @@ def _settings(options: argparse.Namespace) -> RunConfig:
             wrong = [name + sign + value for name, sign, value in pairs if not sign]
             if wrong:
                 raise ConfigError(f"--params takes NAME=VALUE; found {', '.join(wrong)}")
-            given = {**values.get("params", {}), **{name: value for name, _, value in pairs}}
+            own = values.get("params") or {}
+            if not isinstance(own, dict):
+                raise ConfigError(f"{options.config}: params = {own!r}: give a mapping of names to values")
+            given = {**own, **{name: value for name, _, value in pairs}}
         values[field.name] = given
     return RunConfig.from_mapping(values)
 
@@ -114,16 +126,31 @@ def _status(options: argparse.Namespace) -> int:
 
     from msft.runs import Run
 
+    if not Path(options.runs_dir).is_dir():
+        raise ConfigError(f"runs_dir {options.runs_dir!r} is no folder; give a folder of runs")
+    damaged = 0
     for path in sorted(Path(options.runs_dir).glob("*/run.json")):
         run = Run(path.parent)
-        best = (
-            f", accuracy {run.best.accuracy:.4f} at epoch {run.best.path_epoch:.2f}" if run.status == "finished" else ""
-        )
-        print(f"{path.parent.name}: {run.status}{best}")
+        try:
+            best = run.best if run.status == "finished" else None
+        except RunError as error:  # one damaged run hides no other
+            damaged = 1
+            print(f"{path.parent.name}: damaged")
+            print(error, file=sys.stderr)
+            continue
+        found = f", accuracy {best.accuracy:.4f} at epoch {best.path_epoch:.2f}" if best else ""
+        print(f"{path.parent.name}: {run.status}{found}")
+    return damaged
+
+
+def _report(options: argparse.Namespace) -> int:
+    from paper_figures import report
+
+    print(report.write(options.out or report.OUT / options.profile, options.to))
     return 0
 
 
-_COMMANDS = {"run": _run, "eval": _eval, "methods": _methods, "status": _status}
+_COMMANDS = {"run": _run, "eval": _eval, "methods": _methods, "status": _status, "report": _report}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from pathlib import Path
+from unittest import mock
 
 from msft import benchmarks, mixture, paper_mixtures, tiny
 from msft.errors import DataError, ModelError, unknown
@@ -23,6 +24,8 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
         known = inspect.signature(paper_mixtures.load).parameters
         given = {key: value for key, value in sizes.items() if key in known}
         return paper_mixtures.load(name, tokenizer=tokenizer, **given)
+    if Path(name).is_dir():
+        raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         return mixture.read_mixture(name, benchmarks.to_example)
     names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
@@ -77,9 +80,12 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        if not tokenizer("Q: 1\nA: ")["input_ids"]:  # made up where a folder has none of its files
+            raise ValueError("It has no vocabulary.")
+    except Exception as error:  # the library raises its own, tokenizers' and built-in errors
         raise ModelError(_cannot_load("tokenizer", source, error)) from error
+    return tokenizer
 
 
 def load_model(source: str, precision: str, revision: str | None = None, trust_remote_code: bool = False):
@@ -92,16 +98,47 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
 
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, trust_remote_code=trust_remote_code, dtype=dtype, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        # an index or a config may name a pickle as weights whatever use_safetensors says
+        with mock.patch.object(torch, "load", _refuse_pickle):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # the library raises its own, safetensors' and built-in errors
         raise ModelError(_cannot_load("model", source, error)) from error
+    kind, missing = type(model).__name__, sorted(report["missing_keys"])
+    causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
+    if causal and not any(causal):
+        raise ModelError(
+            f"{source!r} holds a {kind} that sees later tokens, as an encoder does; give a causal language model"
+        )
+    if missing:
+        raise ModelError(
+            f"{source!r} lacks {len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random; "
+            "give a folder with all weights of a causal language model"
+        )
+    return model
+
+
+def _refuse_pickle(*_, **__):
+    raise ValueError("It names a pickle file as its weights.")
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"the {what} of {source!r} cannot be loaded: {first} Give a local folder in Hugging Face format with "
-        "config.json, tokenizer.json and *.safetensors, or a hub id where the hub can be reached."
+    way = (
+        "Give a local folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, or a hub id "
+        "where the hub can be reached."
     )
+    folder = Path(source)
+    if "custom code" in first:
+        way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
+    elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
+        way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."
+    elif "Unrecognized configuration class" in first:
+        way = "Give a causal language model, one that continues text."
+    return f"the {what} of {source!r} cannot be loaded: {first.rstrip(' .')}. {way}"

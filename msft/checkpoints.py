@@ -122,6 +122,10 @@ class Store:
             raise RunError(f"saved file {name} is damaged: {error}") from error
         return tensors
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there, whole or not."""
+        return (self.folder / name).is_file()
+
     def retain(self, names: Iterable[str]) -> None:
         """Deletes every file but these (Algorithm 4: what nobody holds goes)."""
         wanted = set(names)

@@ -10,7 +10,7 @@ import yaml
 
 from msft import methods
 from msft.errors import ConfigError, unknown
-from msft.settings import check_values, setting
+from msft.settings import check_values, parse_yaml, setting
 
 _CANNOT_START = "the run cannot start with these settings:"
 # Table 5 and section 2 of the protocol; a model's own defaults (the tiny ones) may stand before these
@@ -76,7 +76,9 @@ class RunConfig:
         for name, value in clean.items():
             object.__setattr__(self, name, value)
         if "method" in clean and "params" in clean:
-            params, found = methods.check_params(clean["method"], clean["params"], clean.get("methods_dir"))
+            params, found = methods.check_params(
+                clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
+            )
             object.__setattr__(self, "params", params)
             problems += found
         for name in ("model", "mixture"):
@@ -124,8 +126,9 @@ class RunConfig:
 def read_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file; ConfigError where there is none."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML lets errors of its converters out, as for `!!int ''`
         raise ConfigError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a mapping of settings is needed, not a {type(values).__name__}")

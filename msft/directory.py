@@ -18,6 +18,16 @@ from msft.progress import RunProgress
 from msft.records import Run
 
 
+def check_names(runs_dir: Path, directory: Path) -> None:
+    """Raises RunError for a name that the system does not take, or one that something else has."""
+    try:
+        taken = directory.exists() and not directory.is_dir()
+    except (OSError, ValueError) as error:
+        raise RunError(f"runs_dir {str(runs_dir)!r}: {error}; give another folder") from None
+    if taken:
+        raise RunError(f"{directory} is a file where the run's folder belongs; move it away")
+
+
 def check_place(runs_dir: Path) -> None:
     """Raises RunError where the folder of runs cannot be made or written to."""
     there = runs_dir
@@ -68,21 +78,22 @@ class RunDirectory:
 
     def _recover(self) -> None:
         """Goes back to the newest saved state whose files are whole, and says so where one is not."""
-        journal = self.journal
+        journal, place = self.journal, 0
         dropped = journal.torn
-        for place in range(len(journal.entries), 0, -1):
-            entry = journal.entries[place - 1]
-            if entry["kind"] == "saved":
-                try:
-                    for name in state_files(entry["state"]):
-                        self.store.get(name)
-                except RunError as error:
-                    warnings.warn(f"{error}; looking for a state saved before it", stacklevel=2)
-                    dropped += 1
-                    continue
-                break
-        else:
-            place = 0
+        saved = [i for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"]
+        for i in reversed(saved[-self.kept_states - 1 :]):
+            state = journal.entries[i]["state"]
+            if dropped and state["best_weights"] and not self.store.has(state["best_weights"]):
+                state["best_weights"] = None  # see `prune`: a better one comes on the way
+            try:
+                for name in state_files(state):
+                    self.store.get(name)
+            except RunError as error:
+                warnings.warn(f"{error}; looking for a state saved before it", stacklevel=2)
+                dropped += 1
+                continue
+            place = i + 1
+            break
         if dropped or place < len(journal.entries):
             warnings.warn(
                 f"{journal.path} was damaged or its last state was; going on from "
@@ -114,8 +125,10 @@ class RunDirectory:
 
     def prune(self, peaks: list[str]) -> None:
         """Deletes what neither a kept state nor a held peak needs."""
-        kept = self.journal.saved[-self.kept_states :]
-        self.store.retain([*(name for entry in kept for name in state_files(entry["state"])), *peaks])
+        *spare, last = [entry["state"] for entry in self.journal.saved[-self.kept_states :]] or [None]
+        # what a spare state calls best is the last one's too, or was beaten on the way and will be again
+        states = [*({**state, "best_weights": None} for state in spare), *([last] if last else [])]
+        self.store.retain([*(name for state in states for name in state_files(state)), *peaks])
 
     def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
         """The answers of one evaluation, compressed."""

@@ -111,11 +111,15 @@ def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int
 
 
 class Evaluator:
-    """The evaluation of a run: built once, called at every quarter epoch."""
+    """The evaluation of a run: built once, called at every quarter epoch.
+
+    should_stop: an attribute, asked between forward passes; where it is true `evaluate` raises Stopped.
+    """
 
     def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
         self.tasks = {sub.name: build_task(sub, getattr(sub, part), max_new_tokens) for sub in mixture}
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
+        self.should_stop, self._planned = None, None
         prefixes = {sub.name: self.tasks[sub.name].instances[0] for sub in mixture}
         self._question_tokens = {}
         for sub in mixture:
@@ -126,9 +130,11 @@ class Evaluator:
 
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every sub-dataset for the weights that the model has now."""
-        requests = [instance for task in self.tasks.values() for instance in task.instances]
+        self.lm.should_stop = self.should_stop
+        if self._planned is None:  # here, not before: only now is the model where it stays
+            self._planned = self.lm.plan([i for task in self.tasks.values() for i in task.instances])
         self.lm.generated_tokens.clear()
-        texts = iter(self.lm.generate_until(requests))
+        texts = iter(self.lm.run(self._planned))
         results = {}
         for name, task in self.tasks.items():
             for instance in task.instances:

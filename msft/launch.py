@@ -1,5 +1,7 @@
 """Many runs on one machine: finished ones are read, the others are trained, several at a time."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -42,13 +44,32 @@ def run_all(
     slots: runs at a time; None takes what the machine holds.
     A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
     """
-    names = [prepare(config).name for config in configs]
+    names = run_names(configs)
     directories = [Path(runs_dir) / name for name in names]
-    first = dict(zip(reversed(names), reversed(configs), strict=True))
-    missing = [first[name] for name in first if Run(Path(runs_dir) / name).status != "finished"]
+    missing = {}
+    for config, name, directory in zip(configs, names, directories, strict=True):
+        if Run(directory).status != "finished":
+            missing.setdefault(name, config)
+    missing = list(missing.values())
     if missing:
         _train(missing, runs_dir, min(slots or min(map(slots_of, missing)), len(missing)), progress)
     return [Run(directory) for directory in directories]
+
+
+def run_names(configs: Sequence[RunConfig]) -> list[str]:
+    """The directory names of runs; data and tokenizer are loaded once for all runs that share them.
+
+    Raises ConfigError, DataError or ModelError for a run that could not start.
+    """
+    known, names = {}, []
+    for config in configs:
+        # the four that no data, tokenizer or base model depends on
+        shared = dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
+        key = json.dumps(shared.to_dict(), sort_keys=True)
+        known[key] = known.get(key) or prepare(shared)
+        own = config.with_defaults(model_settings(config.model))
+        names.append(dataclasses.replace(known[key], config=own).name)
+    return names
 
 
 def _rank(config: RunConfig) -> int:
@@ -107,8 +128,15 @@ def _in_processes(configs: list[RunConfig], runs_dir, slots: int, progress: bool
     threads = [threading.Thread(target=serve, args=(place,)) for place in range(min(slots, len(configs)))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        # the workers save and stop, and take nothing more
+        with contextlib.suppress(queue.Empty):
+            while True:
+                jobs.get_nowait()
+        raise
     return problems
 
 

@@ -16,12 +16,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 
 from msft.errors import DataError, nearest, together, unknown
 from msft.prompts import SHOTS, Example, check_scorable, shot_text, target_text
+from msft.settings import parse_yaml
 
+LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
 SHOT_POOL = 1000  # the five shots are the shortest of this many seeded draws from train
 
 
@@ -118,6 +121,8 @@ def read_jsonl(path: Path) -> list[tuple[int, dict]]:
     """(line number, row) for every non-empty line; a line that is not a JSON object is an error."""
     rows, problems = [], []
     try:
+        if path.exists() and not path.is_file():  # reading a device or a pipe might never end
+            raise OSError("it is no file; give a JSONL file")
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         close = nearest(path.name, [other.name for other in path.parent.glob("*.jsonl")])
@@ -177,7 +182,7 @@ def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | 
     if not path.is_file():
         raise DataError(f"mixture file {str(path)!r} does not exist")
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML lets errors of its converters out, as for `!!int ''`
         raise DataError(f"{path}: not readable as YAML: {error}") from None
@@ -219,6 +224,7 @@ def _check_spec(spec: object) -> list[str]:
         problems += [
             f"{label}: {key} must be a string" for key in entry if key in _SUB_KEYS and not isinstance(entry[key], str)
         ]
+        problems += _check_name(number, entry.get("name"))
         names.append(entry.get("name"))
     problems += [
         f"the sub-dataset name {name!r} is used twice; names must be unique"
@@ -231,6 +237,16 @@ def _check_spec(spec: object) -> list[str]:
         known = [name for name in names if isinstance(name, str)]
         problems += ["allow_overlap: " + unknown("sub-dataset", n, known) for n in overlap if n not in known]
     return problems
+
+
+def _check_name(number: int, name: object) -> list[str]:
+    # it becomes the name of a task file, its special characters as %XX
+    if isinstance(name, str) and not (name.strip() and name.isprintable() and len(quote(name)) <= LONGEST_NAME):
+        return [
+            f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {LONGEST_NAME} characters "
+            "(other than ASCII letters and digits count three or more)"
+        ]
+    return []
 
 
 def _read_sub_dataset(folder, entry, seed, overlap_allowed, to_example):

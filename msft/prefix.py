@@ -1,64 +1,52 @@
-"""The tokens that items share, and a cache of keys and values that grows in place."""
+"""The tokens that rows begin with together, found in the tokens themselves."""
 
 from collections.abc import Sequence
 
-import torch
-from transformers.cache_utils import DynamicLayer
+import numpy as np
 
-_SHORTEST_PREFIX = 8  # tokens; below it, a shared prefix saves less than its own forward pass costs
-
-
-def shared_length(rows: Sequence[Sequence[int]], spare: Sequence[int]) -> int:
-    """Length of the tokens that all rows begin with, each keeping at least 1 + spare tokens of its own."""
-    low, high = min(rows), max(rows)  # the lexicographic extremes share what all share
-    most = min(len(row) - 1 - extra for row, extra in zip(rows, spare, strict=True))
-    same = 0
-    for a, b in zip(low, high, strict=False):
-        if a != b:
-            break
-        same += 1
-    shared = max(min(same, most), 0)
-    return shared if shared >= _SHORTEST_PREFIX and len(rows) > 1 else 0
+SHORTEST = 8  # tokens; below it, a shared prefix saves less than reading it apart costs
+_COST = 32  # tokens that a prefix must save beyond itself to be worth a group of its own
 
 
-def by_prefix(rows: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[list[int]]:
-    """Row numbers grouped so that each group begins with the same tokens."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault(tuple(row[:_SHORTEST_PREFIX]), []).append(i)
-    return list(groups.values())
+def shared_prefixes(rows: Sequence[Sequence[int]], most: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Groups (length of the shared prefix, row numbers) in which the rows are fewest tokens in all.
+
+    most: tokens that a row can give to a prefix.  Rows that share nothing are one group with the length 0. Groups and
+    their rows come in the rows' sorted order, whatever order they are given in.
+    """
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    ids = [np.asarray(rows[i]) for i in order]
+    # the lexicographic neighbours share what any two rows share
+    common = [_common(a, b) for a, b in zip(ids, ids[1:], strict=False)]
+    limits = [most[i] for i in order]
+    alone, groups = [], []
+    for first, last, length in _best(common, limits, 0, len(order))[1]:
+        if length:
+            groups.append((length, order[first:last]))
+        else:
+            alone += order[first:last]
+    return [*groups, (0, alone)] if alone else groups
 
 
-def widen(tensor: torch.Tensor, length: int) -> torch.Tensor:
-    """[b, heads, t, d] with zeros behind, up to `length` places; masked places are never read."""
-    return torch.nn.functional.pad(tensor, (0, 0, 0, length - tensor.shape[2]))
+def _common(a: np.ndarray, b: np.ndarray) -> int:
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
 
 
-class GrowingLayer(DynamicLayer):
-    """Keys and values of one layer with room behind them, so that a new token is written, not the whole copied."""
-
-    room = 32  # tokens added at a time
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor):
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.length = keys.shape[2]
-        self._keys, self._values = keys, values
-        self.keys, self.values = keys, values
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        """Appends [b, heads, t, d]; returns all keys and values so far."""
-        end = self.length + key_states.shape[2]
-        if end > self._keys.shape[2]:
-            self._keys = widen(self._keys, end + self.room)
-            self._values = widen(self._values, end + self.room)
-        self._keys[:, :, self.length : end] = key_states
-        self._values[:, :, self.length : end] = value_states
-        self.length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keeps some rows, room included."""
-        self._keys, self._values = self._keys[indices], self._values[indices]
-        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
+def _best(common: list[int], most: list[int], first: int, last: int) -> tuple[int, list[tuple[int, int, int]]]:
+    """(tokens saved, [(first, last, length of the prefix)]) of the best grouping of sorted rows first..last."""
+    if last - first < 2:
+        return 0, [(first, last, 0)]
+    between = common[first : last - 1]
+    shared = min(between)
+    length = min(shared, min(most[first:last]))
+    saved = (last - first - 1) * length - _COST if length >= SHORTEST else 0
+    whole = saved, [(first, last, length if saved > 0 else 0)]
+    # what follows the shared tokens can save no more than this
+    if saved >= 0.8 * (sum(between) - _COST):
+        return whole
+    cuts = [first, *(first + i + 1 for i, n in enumerate(between) if n == shared), last]
+    parts = [_best(common, most, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    apart = sum(part[0] for part in parts)
+    return (apart, [group for part in parts for group in part[1]]) if apart > saved else whole

@@ -39,14 +39,21 @@ class Run:
             return "finished"
         return "unfinished" if (self.directory / "run.json").is_file() else "missing"
 
-    def _read(self, name: str) -> dict:
+    def _read(self, name: str, *needed: str) -> dict:
         path = self.directory / name
         if not path.is_file():
             raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunError(f"{path} is damaged ({error}); delete {self.directory} and run its command again") from None
+            raise self._damaged(path, str(error)) from None
+        missing = [key for key in needed if not isinstance(found, dict) or key not in found]
+        if missing:
+            raise self._damaged(path, f"it has no {missing[0]!r}")
+        return found
+
+    def _damaged(self, path: Path, why: str) -> RunError:
+        return RunError(f"{path} is damaged ({why}); delete {self.directory} and run its command again")
 
     @property
     def config(self) -> RunConfig:
@@ -56,12 +63,15 @@ class Run:
     @property
     def about(self) -> dict:
         """What run.json holds: config, versions, git_commit, machine, model, mixture."""
-        return self._read("run.json")
+        return self._read("run.json", "config", "mixture")
 
     @property
     def journal(self) -> list[dict]:
         """Verbs and notes in order: kind, arguments, result."""
-        return Journal(self.directory / "journal.jsonl").verbs()
+        journal = Journal(self.directory / "journal.jsonl")
+        if journal.torn and self.status == "finished":
+            raise self._damaged(journal.path, f"{journal.torn} of its lines cannot be read")
+        return journal.verbs()
 
     @property
     def history(self) -> pd.DataFrame:
@@ -72,7 +82,7 @@ class Run:
     @property
     def result(self) -> dict:
         """What result.json holds: best, parameters, seconds, threads."""
-        return self._read("result.json")
+        return self._read("result.json", "best", "parameters")
 
     @property
     def best(self) -> BestCheckpoint:

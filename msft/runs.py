@@ -23,7 +23,7 @@ import pandas as pd
 from msft import catalog, methods, provenance
 from msft.checkpoints import Store, snapshot
 from msft.config import RunConfig
-from msft.directory import RunDirectory, check_place, clear_state, locked, save_best
+from msft.directory import RunDirectory, check_names, check_place, clear_state, locked, save_best
 from msft.errors import DataError, ModelError, RunError
 from msft.files import PARTIAL, write_atomic
 from msft.history import history_rows
@@ -43,6 +43,7 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
     prepared = prepare(config)
     directory = Path(runs_dir) / prepared.name
     lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
+    check_names(Path(runs_dir), directory)
     if _is_finished(directory):
         return Run(directory)
     check_place(Path(runs_dir))
@@ -150,6 +151,13 @@ def _device(wanted: str | None):
         raise ModelError(f"unknown device {wanted!r}. Allowed: cpu, cuda, cuda:0, cuda:1, ...") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {wanted!r}: this machine has no CUDA device; take cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"device {wanted!r} cannot be used: {reason}. Allowed: cpu, cuda, cuda:0, cuda:1, ..."
+        ) from None
     return device
 
 

@@ -8,15 +8,36 @@ import types
 import typing
 from collections.abc import Mapping
 
+import yaml
+
 from msft.errors import unknown
 
 
-def setting(default, doc: str, *, low=None, high=None, choices=None, result=True):
+class _OnceLoader(yaml.SafeLoader):
+    """Safe YAML in which no key may stand twice: plain YAML takes the last of them without a word."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def parse_yaml(text: str) -> object:
+    """What `yaml.safe_load` gives, but a key that stands twice in a mapping is an error too."""
+    return _OnceLoader(text).get_single_data()
+
+
+def setting(default, doc: str, *, low=None, high=None, choices=None, result=True, epochs=False):
     """A dataclass field with its doc line, inclusive bounds or choices.
 
     result: whether the value can change a run's numbers, and so its directory's hash.
+    epochs: whether it is a length of training, which must end with an evaluation.
     """
-    meta = {"doc": doc, "low": low, "high": high, "choices": choices, "result": result}
+    meta = {"doc": doc, "low": low, "high": high, "choices": choices, "result": result, "epochs": epochs}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=meta)
     return dataclasses.field(default=default, metadata=meta)

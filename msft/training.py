@@ -197,6 +197,11 @@ class Trainer:
     def finish(self) -> None:
         """Puts the end of the run on disk: every verb is in the journal, the best weights are at hand."""
         self._go_live()
+        if self._best_weights is None:
+            raise RunError(
+                f"{self.run.directory}: the best checkpoint was in a damaged file and did not come again. Delete the "
+                "folder and give the same command again"
+            )
         # the model ends as its best checkpoint, so that one file holds both
         checkpoints.restore(self._bare(), self._best_weights)
         self.save()

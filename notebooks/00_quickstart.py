@@ -32,44 +32,67 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-model = ""  # "" stands for the profile's first model
+models = ""  # comma-separated; "" stands for the profile's. The first one is the focus
 mixture = ""  # "" stands for the profile's mixture
+data_dir = ""  # a folder in hub format; "" stands for the hub
+settings = ""  # more settings of every run as one text; "" for none
+allow_cpu = False  # train the paper's profile without a GPU too
 seed = 20
 
 # %%
-import msft
-from paper_figures import output, profiles, quickstart, style
+from paper_figures import quickstart, study
 
-style.use_style()
-out_dir = out_dir or f"paper_figures/out/{profile}"
-configs = {m: profiles.config(profile, m, model=model, mixture=mixture, seed=seed) for m in ("sft", "msft")}
-
-# %%
-sft = msft.run(configs["sft"], runs_dir)
-ours = msft.run(configs["msft"], runs_dir)
+page = study.Study(
+    "00_quickstart",
+    profile,
+    runs_dir,
+    out_dir,
+    models=models,
+    mixture=mixture,
+    data_dir=data_dir,
+    settings=settings,
+    allow_cpu=allow_cpu,
+)
+runs = page.train(quickstart.needs(page, seed))
+sft, ours = runs["sft"], runs["msft"]
 
 # %% [markdown]
 # ## Every sub-dataset over-fits at its own time
-# A star marks the best epoch of a sub-dataset under SFT, the dotted line the point where mSFT dropped it.
+# On top the mean of all, below every sub-dataset in the order in which mSFT dropped them. A star marks the best epoch
+# of a sub-dataset under SFT; the dotted line is where mSFT dropped it, and from there on its line is pale.
 
 # %%
-axes = quickstart.accuracy_curves(sft, ours)
-output.save_figure(axes[0].figure, out_dir, "00_accuracy_curves").name
+page.figure(
+    quickstart.first_picture(sft, ours),
+    "accuracy_curves",
+    item="first picture",
+    caption=quickstart.caption(sft, ours),
+)
 # %% [markdown]
 # ## What mSFT did
 # The bars show until when each sub-dataset was trained; below them, every stage's roll-out and the way back.
 
 # %%
-axes = quickstart.stage_timeline(ours)
-output.save_figure(axes[0].figure, out_dir, "00_stages").name
+page.figure(
+    quickstart.stage_timeline(ours),
+    "stages",
+    item="first picture, stages",
+    caption="Epoch along the kept path until which mSFT trained each sub-dataset (top), and the roll-out of every stage "
+    "(bottom): kept in colour, rolled back in grey. The dashed line is the best checkpoint.",
+)
 # %% [markdown]
 # ## What it brings
 # Accuracy in percent at each method's best checkpoint, by the groups of Table 2.
 
 # %%
-table = quickstart.comparison(sft, ours)
-output.save_table(table, out_dir, "00_comparison", decimals=2)
-table.style.format("{:.2f}", na_rep="–")
+page.table(
+    quickstart.comparison(sft, ours),
+    "comparison",
+    item="first table",
+    caption="Test accuracy (%) by group, before training and at the best checkpoint of SFT and mSFT, and its epoch; "
+    f"one run each with seed {sft.config.seed}.",
+    decimals=2,
+)
 
 # %%
 print(quickstart.verdict(sft, ours))

@@ -23,16 +23,27 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"  # not used: a card needs no run
 out_dir = ""  # "" stands for paper_figures/out/<profile>
+models = ""  # comma-separated; "" stands for the profile's. The tokenizer of the first counts
 mixture = ""  # "" stands for the profile's mixture
-model = ""  # "" stands for the profile's first model; its tokenizer counts
 data_dir = ""  # a folder in hub format; "" stands for the hub
+settings = ""  # more settings of every run as one text; "" for none
+allow_cpu = False  # not used: nothing is trained
 
 # %%
-from paper_figures import data_card, output, style
+from paper_figures import data_card, study
 
-style.use_style()
-out_dir = out_dir or f"paper_figures/out/{profile}"
-card = data_card.load(profile, mixture=mixture, model=model, data_dir=data_dir)
+page = study.Study(
+    "data_card",
+    profile,
+    runs_dir,
+    out_dir,
+    models=models,
+    mixture=mixture,
+    data_dir=data_dir,
+    settings=settings,
+    allow_cpu=allow_cpu,
+)
+card = data_card.load(profile, mixture=page.mixture, model=page.focus, **page.settings)
 print(f"{card.mixture.name}: {len(card.mixture)} sub-datasets")
 if card.problem:
     print(f"No run can start on it with this tokenizer; shown as it is before the length rules.\n{card.problem}")
@@ -42,21 +53,32 @@ if card.problem:
 # An epoch is one pass over the train examples; tokens count prompt, answer and EOS, without padding.
 
 # %%
-counts = data_card.counts(card)
-output.save_table(counts, out_dir, "data_card_counts")
-counts.style.format({"mean tokens": "{:.1f}"}, thousands=",")
+page.table(
+    data_card.counts(card),
+    "counts",
+    item="data card",
+    caption=f"Items of each part of the mixture {card.mixture.name}, mean and longest train example in tokens, and the "
+    "tokens of an epoch (prompt, answer and EOS, without padding).",
+)
 
 # %%
-axes = data_card.length_histogram(card)
-output.save_figure(axes[0].figure, out_dir, "data_card_lengths").name
+page.figure(
+    data_card.length_histogram(card),
+    "lengths",
+    item="data card, lengths",
+    caption=f"Train examples of each sub-dataset of {card.mixture.name} by their tokens; the triangle is the mean.",
+)
 # %% [markdown]
 # ## What was left out, and why
 # Over-long items are counted as far as the draw met them.
 
 # %%
-left_out = data_card.left_out(card)
-output.save_table(left_out, out_dir, "data_card_left_out")
-left_out
+page.table(
+    data_card.left_out(card),
+    "left_out",
+    item="data card, left out",
+    caption=f"Records of {card.mixture.name} that a rule kept out, by sub-dataset and reason.",
+)
 
 # %% [markdown]
 # ## Three examples each
@@ -69,6 +91,9 @@ print(data_card.rendered(card))
 # ## Sources and licences
 
 # %%
-licences = data_card.licences(card)
-output.save_table(licences, out_dir, "data_card_licences")
-licences
+page.table(
+    data_card.licences(card),
+    "licences",
+    item="data card, sources",
+    caption=f"Source, splits, revision and licence of each sub-dataset of {card.mixture.name}.",
+)

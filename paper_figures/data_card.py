@@ -33,6 +33,11 @@ class Card:
     problem: str = ""
 
 
+def needs(page) -> dict:
+    """No runs: a card is of the data alone."""
+    return {}
+
+
 def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = "", **settings) -> Card:
     """The card of a profile's mixture, or of another; mixture and model '' stand for the profile's.
 

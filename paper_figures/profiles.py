@@ -67,14 +67,11 @@ def profile(name: str) -> dict:
 
 
 def config(name: str, method: str, *, model: str = "", mixture: str = "", seed: int = 20, **settings) -> RunConfig:
-    """The run of a method in a profile; model and mixture '' stand for the profile's own."""
+    """The run of a method in a profile; model and mixture '' stand for the profile's own.
+
+    Raises ConfigError for settings that no run can have, unknown names included.
+    """
     chosen = profile(name)
     params = {**chosen["params"].get(method, {}), **settings.pop("params", {})}
-    return RunConfig(
-        method=method,
-        model=model or chosen["focus"],
-        mixture=mixture or chosen["mixture"],
-        seed=seed,
-        params=params,
-        **settings,
-    )
+    given = {"model": model or chosen["focus"], "mixture": mixture or chosen["mixture"], "seed": seed, **settings}
+    return RunConfig.from_mapping({"method": method, "params": params, **given})

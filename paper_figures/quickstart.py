@@ -3,9 +3,16 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from paper_figures import data
+from paper_figures.reported_numbers import model_label
 from paper_figures.style import WIDTH, colour, label, panels, pretty
+
+
+def needs(page, seed: int = 0) -> dict:
+    """SFT and mSFT of the focus model; seed 0 stands for the profile's first."""
+    return {method: page.config(method, seed=seed) for method in ("sft", "msft")}
 
 
 def comparison(sft, msft) -> pd.DataFrame:
@@ -18,33 +25,106 @@ def comparison(sft, msft) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("Method")
 
 
+def first_picture(sft, msft):
+    """The mean over all sub-datasets on top, each sub-dataset below, in the order in which mSFT dropped them.
+
+    Returns the figure.
+    """
+    tasks = _by_drop(msft)
+    columns = min(5, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = plt.figure(figsize=(WIDTH, 1.75 + 1.3 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1.45, *[1] * rows])
+    mean_curves(sft, msft, figure.add_subplot(grid[0, :]))
+    axes = []
+    for place in range(len(tasks)):
+        shared = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
+        axes.append(figure.add_subplot(grid[1 + place // columns, place % columns], **shared))
+        axes[-1].tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(tasks))
+    accuracy_curves(sft, msft, axes)
+    figure.supxlabel("epoch (mSFT: along the kept path)", fontsize=8)
+    figure.supylabel("test accuracy (%)", fontsize=8)
+    return figure
+
+
+def mean_curves(sft, msft, ax=None):
+    """Mean accuracy over all sub-datasets against epoch, with each run's best checkpoint starred. Returns the axes.
+
+    Where the best of mSFT lies in a roll-out that was rolled back, a pale line leads to it.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 2.0), layout="constrained")
+    for line, (run, rows) in enumerate(((sft, sft.history), (msft, data.path(msft)))):
+        own, best = colour(run.config.method), run.result["best"]
+        reached, accuracy = run.best.path_epoch, 100 * run.best.accuracy
+        last = run.history[(run.history.stage == best["stage"]) & (run.history.epoch <= best["epoch"])]
+        for part, style in ((last, {"lw": 1.3, "alpha": 0.4}), (rows, {"lw": 1.8})):
+            mean = 100 * part.groupby("path_epoch").accuracy.mean()
+            ax.plot(mean.index, mean, color=own, **style)
+        # the second star is the smaller one: both can be seen where they coincide
+        ax.scatter(reached, accuracy, marker="*", s=150 - 50 * line, color=own, zorder=3, edgecolor="white", lw=0.6)
+        # both curves rise from the left: the lower right is free
+        ax.text(
+            0.99, 0.11 + 0.15 * line, f"{label(run.config.method)}: best {accuracy:.1f} % at epoch {reached:g}",
+            transform=ax.transAxes, ha="right", va="center", color=own, fontweight="bold",
+        )  # fmt: skip
+    ax.set_xlim(left=0)
+    ax.margins(y=0.1)
+    ax.set_title("mean of all sub-datasets", loc="left")
+    return ax
+
+
 def accuracy_curves(sft, msft, axes=None):
     """Accuracy of each sub-dataset against epoch: SFT with its peak, mSFT along the kept path with its exclusion.
 
+    The sub-datasets are in the order in which mSFT dropped them; from there on its line is pale.
     axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
     """
-    tasks = list(sft.history.task.unique())
+    tasks = _by_drop(msft)
     if axes is None:
-        axes = panels(len(tasks), "epoch", "test accuracy (%)", 1.55)
+        axes = panels(len(tasks), "epoch (mSFT: along the kept path)", "test accuracy (%)", 1.55)
     peaks = data.peaks(sft).set_index("task")
-    path, dropped = data.path(msft), data.stages(msft).dropna(subset="dropped").set_index("dropped").kept_until
+    path, dropped = data.path(msft), _dropped(msft)
     lines = {}
-    for axis, task in zip(axes, tasks, strict=False):
-        for method, rows in (("sft", sft.history), ("msft", path)):
-            rows = rows[rows.task == task].sort_values("path_epoch")
-            (lines[label(method)],) = axis.plot(rows.path_epoch, 100 * rows.accuracy, color=colour(method), lw=1.3)
+    for axis, task in zip(axes, tasks, strict=True):
+        curve = 100 * sft.history[sft.history.task == task].set_index("path_epoch").accuracy.sort_index()
+        (lines["SFT"],) = axis.plot(curve.index, curve, color=colour("sft"), lw=1.1)
         peak = peaks.loc[task]
         lines["peak under SFT"] = axis.scatter(
-            peak.peak_epoch, 100 * peak.peak, marker="*", s=60, color=colour("sft"), zorder=3, edgecolor="white", lw=0.6
+            peak.peak_epoch, 100 * peak.peak, marker="*", s=70, color=colour("sft"), zorder=3, edgecolor="white", lw=0.6
         )
+        curve = 100 * path[path.task == task].set_index("path_epoch").accuracy.sort_index()
+        end = dropped.get(task, curve.index[-1])
+        trained, after = curve[curve.index <= end], curve[curve.index >= end]
+        (lines["mSFT"],) = axis.plot(trained.index, trained, color=colour("msft"), lw=1.5)
+        (lines["mSFT, no longer trained on it"],) = axis.plot(after.index, after, color=colour("msft"), lw=1, alpha=0.4)
         if task in dropped:
-            lines["dropped by mSFT"] = axis.axvline(dropped[task], color=colour("msft"), ls=":", lw=1.1)
-        axis.set_title(pretty(task))
-        axis.margins(y=0.12)
+            lines["dropped by mSFT"] = axis.axvline(end, color=colour("msft"), ls=":", lw=1.2)
+            axis.annotate(
+                f"{end:g}", (end, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom",
+                color=colour("msft"), fontsize=6.5,
+            )  # fmt: skip
+        axis.set_title(pretty(task), pad=11)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.margins(y=0.08)
+    order = ["SFT", "peak under SFT", "mSFT", "dropped by mSFT", "mSFT, no longer trained on it"]
+    shown = [name for name in order if name in lines]
     axes[0].figure.legend(
-        lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False, handlelength=1.6
-    )
+        [lines[name] for name in shown], shown, loc="outside upper center", ncols=len(shown), frameon=False,
+        handlelength=1.6, columnspacing=1.4,
+    )  # fmt: skip
     return axes
+
+
+def _dropped(msft) -> dict[str, float]:
+    """{sub-dataset: path epoch at which mSFT dropped it}, in the order of the stages."""
+    return data.stages(msft).dropna(subset="dropped").set_index("dropped").kept_until.to_dict()
+
+
+def _by_drop(msft) -> list[str]:
+    """Sub-datasets in the order in which mSFT dropped them; those never dropped last."""
+    dropped = _dropped(msft)
+    return [*dropped, *(task for task in msft.history.task.unique() if task not in dropped)]
 
 
 def stage_timeline(msft, axes=None):
@@ -52,14 +132,10 @@ def stage_timeline(msft, axes=None):
 
     axes: a pair of axes that share x, made where absent. Returns them.
     """
-    stages, tasks = data.stages(msft), list(msft.history.task.unique())
-    end = stages.kept_until.iloc[-1]
-    until = dict.fromkeys(tasks, end) | dict(
-        stages.dropna(subset="dropped")[["dropped", "kept_until"]].itertuples(index=False)
-    )
-    ordered = sorted(tasks, key=lambda task: until[task])
+    stages, ordered = data.stages(msft), _by_drop(msft)
+    until = dict.fromkeys(ordered, stages.kept_until.iloc[-1]) | _dropped(msft)
     if axes is None:
-        heights = [len(tasks), max(len(stages), 4)]
+        heights = [len(ordered), max(len(stages), 4)]
         _, axes = plt.subplots(
             2,
             1,
@@ -84,7 +160,7 @@ def stage_timeline(msft, axes=None):
                 arrowprops={"arrowstyle": "->", "color": "0.35", "lw": 0.8},
             )
             bottom.text(
-                row.end + 0.06,
+                row.end + 0.006 * stages.end.max(),
                 row.stage + 1.05,
                 f"drops {pretty(row.dropped)}",
                 va="center",
@@ -105,6 +181,19 @@ def stage_timeline(msft, axes=None):
     bottom.set_title("rolled out (grey), kept (colour), rolled back (arrow)", loc="left")
     bottom.set_xlim(0, stages.end.max() * 1.16)
     return axes
+
+
+def caption(sft, msft) -> str:
+    """The caption of the first picture."""
+    sets, items = sft.history.task.nunique(), sorted({int(n) for n in sft.history.n})
+    number = f"{items[0]}" if len(items) == 1 else f"{items[0]} to {items[-1]}"
+    return (
+        f"Test accuracy (%) against epoch of SFT and of mSFT (C = {msft.config.params['budget']:g}) with "
+        f"{model_label(sft.config.model)}, one run each with seed {sft.config.seed}, {number} test items a sub-dataset. "
+        f"Top: the mean of all {sets} sub-datasets, the best checkpoint starred; a pale line leads to one off the kept "
+        "path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is the peak under SFT, the "
+        "dotted line and its number the epoch at which mSFT dropped the sub-dataset; its line is pale from there on."
+    )
 
 
 def verdict(sft, msft) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from msft import RunConfig, launch
-from msft.errors import ConfigError, DataError, ModelError, RunError, together
+from msft import RunConfig, launch, methods
+from msft.errors import ConfigError, DataError, ModelError, RunError, together, unknown
 from msft.files import write_atomic
 from msft.records import Run, load_runs
 from paper_figures import cost, output, profiles, style
@@ -59,6 +59,7 @@ class Study:
         if data_dir:
             self.settings["data_dir"] = data_dir
         self.used: list[Run] = []
+        self._shown: list[str] = []
         style.use_style()
 
     @property
@@ -95,7 +96,7 @@ class Study:
                 ) from None
             found |= dict(zip(missing, trained, strict=True))
         runs = {key: found[key] for key in needs}
-        self.used += [run for run in runs.values() if run not in self.used]
+        self.used = list({run.directory: run for run in [*self.used, *runs.values()]}.values())
         return runs
 
     def _finished(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:
@@ -122,19 +123,22 @@ class Study:
     def table(self, table: pd.DataFrame, name: str, *, item: str, caption: str, decimals: int = 1):
         """Saves a table as CSV, Markdown and LaTeX and tells the report of it; returns it styled for the notebook."""
         output.save_table(table, self.out_dir, self._name(name), decimals)
-        self._register("table", name, item, caption)
-        numbers = table.select_dtypes("number").columns
-        return table.style.format(dict.fromkeys(numbers, f"{{:.{decimals}f}}"), na_rep="–")
+        floats = table.select_dtypes("float").columns
+        self._register("table", name, item, caption, decimals=decimals, rounded=[str(column) for column in floats])
+        return table.style.format(dict.fromkeys(floats, f"{{:.{decimals}f}}"), na_rep="–")
 
     def _name(self, name: str) -> str:
         head = self.notebook.split("_")[0]
         return f"{head if head.isdigit() else self.notebook}_{name}"
 
-    def _register(self, kind: str, name: str, item: str, caption: str) -> None:
+    def _register(self, kind: str, name: str, item: str, caption: str, **more) -> None:
+        if name not in self._shown:
+            self._shown.append(name)
         folder = self.out_dir / "items"
         folder.mkdir(parents=True, exist_ok=True)
         entry = {"kind": kind, "name": self._name(name), "item": item, "caption": caption, "notebook": self.notebook}
-        entry |= {"profile": self.profile, "runs": sorted(run.directory.name for run in self.used)}
+        entry |= {"place": self._shown.index(name), "profile": self.profile, **more}
+        entry["runs"] = sorted(run.directory.name for run in self.used)
         write_atomic(folder / f"{self._name(name)}.json", json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -153,6 +157,7 @@ def _has_gpu() -> bool:
 def _read(text: str) -> tuple[dict, dict[str, dict]]:
     """(settings, {method: its parameters}) of a text like "train_size=40 sft.epochs=1"."""
     settings, params, problems = {}, {}, []
+    known = methods.available(str(Path(__file__).parent / "methods"))
     for word in text.split():
         name, sign, value = word.partition("=")
         if not sign or not name or not value:
@@ -160,6 +165,8 @@ def _read(text: str) -> tuple[dict, dict[str, dict]]:
         elif "." in name:
             method, own = name.split(".", 1)
             params.setdefault(method, {})[own] = value
+            if method not in known:
+                problems.append(unknown("method", method, known))
         else:
             settings[name] = value
     if problems:

@@ -11,7 +11,7 @@ import msft
 from msft.catalog import load_tokenizer
 from msft.mixture import Mixture, SubDataset
 from msft.prompts import Example, training_text
-from paper_figures import data_card, output, style
+from paper_figures import data_card, output, study, style
 
 
 def test_counts_are_those_of_the_tiny_mixture(model_folder):
@@ -141,3 +141,10 @@ def test_a_card_of_real_records_names_sources_and_why_no_run_can_start(shared, m
 def test_missing_data_is_an_error_still(tmp_path, model_folder):
     with pytest.raises(msft.errors.DataError, match="missing"):
         data_card.load("smoke", mixture="paper-5", model=str(model_folder), data_dir=str(tmp_path))
+
+
+def test_a_card_needs_no_runs(tmp_path):
+    page = study.Study("data_card", "smoke", str(tmp_path), settings="max_tokens=256")
+    assert data_card.needs(page) == {}
+    assert page.settings == {"max_tokens": "256"}
+    assert data_card.load("smoke", mixture=page.mixture, model=page.focus, **page.settings).max_tokens == 256

@@ -5,8 +5,10 @@ written over the trainer's verbs and reads like the paper's algorithm. To add on
 folder of your own (`methods_dir`).
 """
 
+import dataclasses
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,8 @@ _HERE = Path(__file__).parent
 
 
 def _files(folder: str | None = None) -> dict[str, Path]:
+    if folder and not Path(folder).is_dir():
+        raise ConfigError(f"methods_dir {folder!r} is no folder; give a folder of method files")
     own = sorted(Path(folder).glob("*.py")) if folder else []
     files = {path.stem: path for path in [*sorted(_HERE.glob("*.py")), *own]}
     return {name: path for name, path in sorted(files.items()) if not name.startswith("_")}
@@ -32,7 +36,7 @@ def available(folder: str | None = None) -> list[str]:
 def load(name: str, folder: str | None = None) -> ModuleType:
     """The module of a method: `Params` and `run(trainer, params)`.
 
-    Raises ConfigError for a name that no file has, or a file that lacks one of the two.
+    Raises ConfigError for a name that no file has, or a file that cannot be imported or lacks one of the two.
     """
     files = _files(folder)
     if name not in files:
@@ -43,17 +47,25 @@ def load(name: str, folder: str | None = None) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"msft_user_method_{name}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's: it can raise anything
+        raise ConfigError(f"method file {path} cannot be imported: {type(error).__name__}: {error}") from error
     for part in ("Params", "run"):
         if not hasattr(module, part):
             raise ConfigError(f"method file {path} has no {part!r}; it needs Params and run(trainer, params)")
+    if not dataclasses.is_dataclass(module.Params) or not callable(module.run):
+        raise ConfigError(f"method file {path}: Params must be a dataclass and run a function of (trainer, params)")
     return module
 
 
-def check_params(name: str, values: Mapping, folder: str | None = None) -> tuple[dict, list[str]]:
-    """(all parameters of a method with defaults filled in, problems)."""
-    if folder is not None and not Path(folder).is_dir():
-        return {}, [f"methods_dir {folder!r} is no folder; give a folder of method files"]
+def check_params(
+    name: str, values: Mapping, folder: str | None = None, evaluations: int | None = None
+) -> tuple[dict, list[str]]:
+    """(all parameters of a method with defaults filled in, problems).
+
+    evaluations: how many an epoch has; lengths of training must end with one.
+    """
     try:
         kind = load(name, folder).Params
     except ConfigError as error:
@@ -61,7 +73,18 @@ def check_params(name: str, values: Mapping, folder: str | None = None) -> tuple
     clean, problems = check_values(kind, values, f"parameter of {name}")
     if problems:
         return {}, problems
-    return vars(kind(**clean)).copy(), []
+    try:
+        params = vars(kind(**clean)).copy()
+    except TypeError as error:  # a field without a default
+        return {}, [f"method {name}: {error}; give every field of Params a default"]
+    for field in dataclasses.fields(kind):
+        count = params[field.name] * evaluations if evaluations and field.metadata.get("epochs") else 0
+        if not math.isclose(count, round(count)):
+            problems.append(
+                f"parameter of {name} {field.name} = {params[field.name]}: must be a multiple of 1/{evaluations}, the "
+                f"evaluation interval (evaluations_per_epoch = {evaluations})"
+            )
+    return params, problems
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -13,7 +13,7 @@ from msft.settings import setting
 class Params:
     """Settings of Continual SFT."""
 
-    budget: float = setting(3.0, "epochs a sub-dataset at most (C)", low=0.25, high=1000)
+    budget: float = setting(3.0, "epochs a sub-dataset at most (C)", low=0.25, high=1000, epochs=True)
 
 
 def run(trainer, params: Params) -> None:

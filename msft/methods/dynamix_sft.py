@@ -22,7 +22,7 @@ from msft.settings import setting
 class Params:
     """Settings of DynamixSFT."""
 
-    epochs: float = setting(10.0, "epochs' worth of examples", low=0.25, high=1000)
+    epochs: float = setting(10.0, "epochs' worth of examples", low=0.25, high=1000, epochs=True)
     beta: float = setting(4.0, "sharpness of the preference for a high Q", low=0.0, high=1000)
     gamma: float = setting(0.3, "share of uniform sampling", low=0.0, high=1.0)
     smoothing: float = setting(0.95, "weight of the past in the moving average Q", low=0.0, high=1.0)

@@ -18,7 +18,7 @@ from msft.settings import setting
 class Params:
     """Settings of IES."""
 
-    epochs: float = setting(10.0, "epochs over the whole mixture", low=0.25, high=1000)
+    epochs: float = setting(10.0, "epochs over the whole mixture", low=0.25, high=1000, epochs=True)
     delta: float = setting(1e-3, "threshold of the second difference, in nats", low=0.0, high=1e6)
 
 

@@ -9,7 +9,7 @@ from msft.settings import setting
 class Params:
     """Settings of SFT."""
 
-    epochs: float = setting(10.0, "epochs over the whole mixture", low=0.25, high=1000)
+    epochs: float = setting(10.0, "epochs over the whole mixture", low=0.25, high=1000, epochs=True)
 
 
 def run(trainer, params: Params) -> None:

@@ -18,7 +18,7 @@ from msft.settings import setting
 class Params:
     """Settings of Soft SRO SFT."""
 
-    epochs: float = setting(10.0, "epochs of the search and of the training", low=0.25, high=1000)
+    epochs: float = setting(10.0, "epochs of the search and of the training", low=0.25, high=1000, epochs=True)
 
 
 class WeightedPasses(Schedule):

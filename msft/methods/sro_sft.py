@@ -13,7 +13,7 @@ from msft.settings import setting
 class Params:
     """Settings of SRO SFT."""
 
-    epochs: float = setting(10.0, "epochs of the search", low=0.25, high=1000)
+    epochs: float = setting(10.0, "epochs of the search", low=0.25, high=1000, epochs=True)
 
 
 def run(trainer, params: Params) -> None:

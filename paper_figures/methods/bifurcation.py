@@ -14,18 +14,23 @@ from msft.settings import setting
 class Params:
     """Settings of the bifurcation."""
 
-    budget: float = setting(3.0, "epochs on the full mixture in which the first over-fitting is looked for", low=0.25)
-    branch: float = setting(7.0, "epochs of each branch", low=0.25)
+    budget: float = setting(
+        3.0,
+        "epochs on the full mixture in which the first over-fitting is looked for",
+        low=0.25,
+        high=1000,
+        epochs=True,
+    )
+    branch: float = setting(7.0, "epochs of each branch", low=0.25, high=1000, epochs=True)
 
 
 def run(trainer, params: Params) -> None:
     """Stages 0, 1, ...: full mixture until one over-fits; then the full branch, then the reduced one."""
     tasks = list(trainer.tasks)
-    while True:
+    overfit = None
+    while overfit is None:  # comes to an end: no accuracy can be at its highest after every roll-out for ever
         curve = trainer.roll_out(tasks, epochs=params.budget, keep=tasks)
         overfit = earliest_overfit(curve, tasks)
-        if overfit is not None:
-            break
     first, epoch = overfit
     trainer.roll_back(curve, epoch, first=first)
     trainer.note("bifurcation", first=first)

@@ -1,0 +1,146 @@
+"""Packed rows: the tokens of all rows of a forward pass behind one another in one sequence [1, t], without padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_FULLEST = 1.5  # the longest row of a block against its shortest: bounds what padding costs in attention
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a pass.
+
+    tokens: its own tokens.  start: position of the first one, behind prefix and past.  prefix: number of the prefix
+    that it reads, or None.  wanted: columns of tokens whose hidden state is asked for, ascending.
+    branches: (first, last) columns of continuations that follow the same trunk and do not see each other.
+    """
+
+    tokens: Sequence[int]
+    start: int = 0
+    prefix: int | None = None
+    wanted: Sequence[int] = ()
+    branches: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows of similar length. queries: [b, m] and keys: [b, n] places among the tokens; mask: [b, 1, m, n], added to
+    the scores, or None for causal attention (m = n)."""
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """What a set of query tokens attends to: segments (first, last, prefix) of them, and blocks of rows; home: [t]
+    the place of each query token in the blocks' outputs, one block behind the other."""
+
+    segments: list[tuple[int, int, int]]
+    blocks: list[_Block]
+    home: Tensor
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The tensors of one pass over rows: a pure function of the rows, so it can be kept from one pass to the next.
+
+    ids, positions: [1, t]; wanted: [w] places of the hidden states that are asked for; starts: place of each row.
+    body: what all tokens attend to.  tail: what the wanted tokens attend to; the last layer runs for them alone.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    wanted: Tensor
+    starts: Sequence[int] = ()
+    lengths: Sequence[int] = ()
+    body: _Reads | None = None
+    tail: _Reads | None = None
+
+
+def pack(rows: Sequence[Row], device, dtype: torch.dtype) -> Packed:
+    """The tensors of a pass; rows with the same prefix stand next to each other."""
+    lengths = np.array([len(row.tokens) for row in rows])
+    starts = np.cumsum(lengths) - lengths
+    positions = np.concatenate([row.start + _depths(row) for row in rows])
+    wanted = [np.asarray(row.wanted, dtype=np.int64) for row in rows]
+    columns = [np.arange(n) for n in lengths]
+    ids = np.concatenate([np.asarray(row.tokens, dtype=np.int64) for row in rows])
+    tensors = [torch.from_numpy(a).to(device) for a in (ids[None], positions[None])]
+    places = np.concatenate([start + w for start, w in zip(starts, wanted, strict=True)])
+    return Packed(
+        *tensors,
+        torch.from_numpy(places).to(device),
+        starts.tolist(),
+        lengths.tolist(),
+        _reads(rows, columns, lengths, starts, device, dtype),
+        _reads(rows, wanted, lengths, starts, device, dtype),
+    )
+
+
+def _depths(row: Row) -> np.ndarray:
+    """Tokens before each token, those of other branches not counted."""
+    depths = np.arange(len(row.tokens))
+    for first, last in row.branches:
+        depths[first:last] -= first - row.branches[0][0]
+    return depths
+
+
+def _reads(rows, columns, lengths, starts, device, dtype) -> _Reads:
+    """What the tokens at `columns` of each row attend to."""
+    counts = np.array([len(c) for c in columns])
+    firsts = np.cumsum(counts) - counts
+    segments = runs([row.prefix for row in rows], counts.tolist())
+    blocks, home, used = [], np.zeros(counts.sum(), dtype=np.int64), 0
+    for members in _alike(lengths, counts):
+        m, n = counts[members].max(), lengths[members].max()
+        of_row = np.array([np.pad(columns[r], (0, m - counts[r]), mode="edge") for r in members])  # [b, m]
+        queries = firsts[members, None] + np.minimum(np.arange(m), counts[members, None] - 1)
+        keys = starts[members, None] + np.minimum(np.arange(n), lengths[members, None] - 1)
+        plain = m == n and not any(rows[r].branches for r in members) and (counts == lengths)[members].all()
+        mask = None if plain else _mask([rows[r] for r in members], of_row, n).to(device, dtype)
+        blocks.append(_Block(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask))
+        for b, r in enumerate(members):
+            home[firsts[r] : firsts[r] + counts[r]] = used + b * m + np.arange(counts[r])
+        used += len(members) * m
+    return _Reads(segments, blocks, torch.from_numpy(home).to(device))
+
+
+def runs(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(first, last, prefix) of neighbouring tokens that read the same prefix, `counts` tokens a row."""
+    found: list[tuple[int, int, int | None]] = []
+    end = 0
+    for prefix, count in zip(prefixes, counts, strict=True):
+        start = found.pop()[0] if found and found[-1][2] == prefix else end
+        end += count
+        found.append((start, end, prefix))
+    return [run for run in found if run[2] is not None and run[0] < run[1]]
+
+
+def _alike(lengths: np.ndarray, counts: np.ndarray) -> list[list[int]]:
+    """Rows in groups of similar length, the longest first; rows without queries are left out."""
+    groups: list[list[int]] = []
+    for r in np.argsort(-lengths, kind="stable").tolist():
+        if counts[r] == 0:
+            continue
+        if groups and lengths[groups[-1][0]] <= _FULLEST * lengths[r]:
+            groups[-1].append(r)
+        else:
+            groups.append([r])
+    return groups
+
+
+def _mask(rows: Sequence[Row], columns: np.ndarray, n: int) -> Tensor:
+    """[b, 1, m, n]: 0 where the token at a column of its row sees another, else -inf."""
+    seen = torch.from_numpy(np.arange(n)[None, None] <= columns[:, :, None])
+    for b, row in enumerate(rows):
+        for first, last in row.branches:
+            inside = torch.from_numpy((columns[b] >= first) & (columns[b] < last))
+            # a branch sees the trunk and itself
+            seen[b, inside, row.branches[0][0] : first] = False
+    return torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).unsqueeze(1)

@@ -1,0 +1,83 @@
+"""Fig. 4 on accuracies made by hand."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from test_main_results import fake_run
+
+from paper_figures import consistency
+
+
+@pytest.fixture
+def table():
+    """Two models, two sub-datasets, three methods, in percent."""
+    index = pd.MultiIndex.from_product([["a", "b"], ["p", "q"]], names=["model", "task"])
+    scores = {"sft": [40.0, 60.0, 50.0, 50.0], "ies": [50.0, 50.0, 50.0, 70.0], "msft": [50.0, 70.0, 50.0, 60.0]}
+    return pd.DataFrame(scores, index=index)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_scores_are_those_of_the_reported_checkpoints():
+    runs = {
+        ("a", "sft"): fake_run("sft", (0.1, 0.2, 0.3, 0.4)),
+        ("a", "msft"): fake_run("msft", (0.5, 0.6, 0.7, 0.8)),
+        ("b", "sft"): fake_run("sft", (0.2, 0.2, 0.2, 0.2)),
+        ("b", "msft"): fake_run("msft", (0.3, 0.3, 0.3, 0.9)),
+    }
+    table = consistency.scores(runs)
+    assert table.index.names == ["model", "task"]
+    assert list(table.columns) == ["sft", "msft"]
+    assert table.loc[("a", "s")].tolist() == pytest.approx([40, 80])
+    assert table.loc[("b", "s")].tolist() == pytest.approx([20, 90])
+
+
+def test_spread_is_the_sample_deviation_across_sub_datasets(table):
+    spread = consistency.spread(table)
+    # two values d apart have a sample deviation of d / sqrt(2)
+    assert spread.loc["a"].tolist() == pytest.approx([20 / 2**0.5, 0, 20 / 2**0.5])
+    assert spread.loc["b", "msft"] == pytest.approx(10 / 2**0.5)
+    gains = consistency.gain_spread(table)
+    assert list(gains.columns) == ["ies", "msft"]
+    assert gains.loc["a"].tolist() == pytest.approx([20 / 2**0.5, 0])
+
+
+def test_ties_are_shared_and_the_places_add_up(table):
+    places = consistency.first_places(table)
+    # a/p: ies = msft; a/q: msft; b/p: all three; b/q: ies
+    assert places.shared.to_dict() == pytest.approx({"sft": 1 / 3, "ies": 1 / 2 + 1 / 3 + 1, "msft": 1 / 2 + 1 + 1 / 3})
+    assert places.alone.to_dict() == {"sft": 0, "ies": 1, "msft": 1}
+    assert places.tied.to_dict() == {"sft": 1, "ies": 2, "msft": 2}
+    assert places.shared.sum() == pytest.approx(len(table))
+
+
+def test_the_panels_draw_what_the_table_says(table):
+    left, right = consistency.panels(table, consistency.reported_places())
+    assert [bar.get_width() for bar in right.patches] == pytest.approx([1 / 3, 11 / 6, 11 / 6])
+    assert [t.get_text() for t in right.texts] == ["0.33", "1.83", "1.83"]
+    rings = {line.get_ydata()[0]: line.get_xdata()[0] for line in right.lines}
+    assert rings == {2: 26, 1: 13}
+    assert len(left.collections) == 2 * 3
+    assert "points" in left.get_xlabel()
+    assert "first places of 4" in right.get_xlabel()
+
+
+def test_numbers_beside_the_picture(table):
+    shown = consistency.summary(table)
+    assert list(shown.index) == ["SFT", "IES", "mSFT"]
+    assert shown.loc["mSFT", "mean accuracy (%)"] == pytest.approx(57.5)
+    assert pd.isna(shown.loc["SFT", "std of gain over SFT (points)"])
+    row = consistency.against_paper(table).iloc[0]
+    assert row.tolist() == [pytest.approx(100 * 13 / 60), pytest.approx(0), "level"]
+
+
+def test_the_verdict_names_all_that_tie(table):
+    text = consistency.verdict(table)
+    # 14.1 and 0 against 0 and 14.1: the same mean
+    assert "is that of SFT and IES (7.1 points; mSFT 10.6, SFT 7.1)" in text
+    assert "Most first places: IES and mSFT with 1.83 of 4" in text
+    assert "lowest on 0 of 2" in text

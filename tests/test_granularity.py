@@ -1,0 +1,96 @@
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from figure_runs import fake_run, msft_run, roll_out, sft_run
+
+from msft import paper_mixtures
+from paper_figures import granularity, study
+
+
+def subjects():
+    return list(paper_mixtures._by_subject([], []))
+
+
+def test_every_subject_is_in_one_of_eleven_groups():
+    placed = [granularity._PREFIX + name for names in granularity.GROUPS.values() for name in names]
+    assert len(granularity.GROUPS) == 11
+    assert sorted(placed) == sorted(subjects())
+    assert len(placed) == len(paper_mixtures.SUBJECTS) == 21
+
+
+def test_the_papers_two_groups_are_there():
+    assert granularity.GROUPS["Pharmacology"] == ["pharmacology"]
+    forensic = granularity.GROUPS["Forensic, Psychiatry & Radiology"]
+    assert forensic == ["forensic_medicine", "psychiatry", "radiology"]
+
+
+def test_subjects_that_a_sample_lacks_leave_no_empty_group():
+    groups = granularity.broad_groups(["medmcqa_ent", "medmcqa_pharmacology"], {})
+    assert groups == {"ENT & Ophthalmology": ["medmcqa_ent"], "Pharmacology": ["medmcqa_pharmacology"]}
+
+
+def test_another_mixture_has_its_own_groups_or_its_parts():
+    own = {"x": ["a_1"], "y": ["b"]}
+    assert granularity.broad_groups(["a_1", "b"], own) == own
+    assert granularity.broad_groups(["a_1", "b"], {"all": ["a_1", "b"]}) == {"a 1": ["a_1"], "b": ["b"]}
+
+
+def runs_of(groups=None):
+    """SFT a 40 b 60; mSFT a 60 b 70; IES a 40 b 50 %."""
+    ies = fake_run("ies", [roll_out(0, 0.0, [(0, [0.4, 0.5], None)])], (0, 0))
+    return {"sft": sft_run(groups=groups), "msft": msft_run(), "ies": ies}
+
+
+def test_gains_by_hand():
+    table = granularity.gains(runs_of())
+    assert table.gain.tolist() == pytest.approx([20, 10, 0, -10])
+    assert table.n.tolist() == [10] * 4
+    shown = granularity.by_category(table)
+    assert list(shown.index) == ["a", "b", "mean"]
+    assert shown.mSFT.tolist() == pytest.approx([20, 10, 15])
+    assert shown.IES.tolist() == pytest.approx([0, -10, -5])
+    assert shown["items"].tolist() == [10, 10, 20]
+
+
+def test_a_category_is_the_mean_of_its_sub_datasets_and_the_mean_that_of_all():
+    table = granularity.gains(runs_of())
+    table["category"] = table.task.map({"a": "x", "b": "x"})
+    shown = granularity.by_category(table)
+    assert shown.loc["x"].tolist() == pytest.approx([15, -5, 2, 20])
+    # a category of two and one of one: the last row is no mean of means
+    uneven = table[table.task == "b"].assign(task="c", category="y", gain=0.0)
+    assert granularity.by_category(pd.concat([table, uneven])).loc["mean", "mSFT"] == pytest.approx(10)
+
+
+def test_bars_are_sorted_with_the_mean_last():
+    shown = granularity.by_category(granularity.gains(runs_of()))
+    ax = granularity.bars(shown)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "mean"]
+    widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
+    assert widths[0] == pytest.approx([20, 10, 15])
+    assert widths[1] == pytest.approx([0, -10, -5])
+    assert [text.get_text() for text in ax.texts] == ["+20.0", "+10.0", "+15.0", "0", "−10.0", "−5.0"]
+    assert "points" in ax.get_xlabel()
+    plt.close("all")
+
+
+def test_paper_claims_are_compared_where_the_categories_are_there():
+    shown = granularity.by_category(granularity.gains(runs_of()))
+    claims = granularity.against_paper(shown)
+    assert claims["paper (points)"].tolist() == [1.86, 0.29]
+    assert claims["same direction"].tolist() == ["yes", "no"]
+    named = shown.rename(index={"a": "Pharmacology", "b": "Forensic, Psychiatry & Radiology"})
+    assert granularity.against_paper(named)["paper (points)"].tolist() == [1.86, 0.29, 6.0, 5.3]
+
+
+def test_verdict_counts():
+    words = granularity.verdict(granularity.gains(runs_of()))
+    assert "mSFT gains +15.00 points over SFT on average: better on 2, level on 0, worse on 0 of 2" in words
+    assert "SFT itself stands at 50.0 %" in words and "is 10.0 points" in words
+
+
+def test_needs_the_granular_mixture():
+    page = study.Study("07_medmcqa_granularity", "paper")
+    wanted = granularity.needs(page)
+    assert set(wanted) == {"sft", "msft", "ies"}
+    assert {config.mixture for config in wanted.values()} == {"medmcqa-21"}

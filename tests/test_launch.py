@@ -1,0 +1,141 @@
+"""Many runs: finished ones are read, a failed one stops no other and is named, SRO waits for SFT."""
+
+import dataclasses
+
+import pytest
+
+import msft
+from msft import launch, runs
+from msft.errors import DataError, RunError
+
+OWN = """from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Params:
+    x: int = 0
+
+def run(trainer, params):
+"""
+
+
+@pytest.fixture
+def methods_dir(tmp_path):
+    """A folder of methods that end badly, each in its own way."""
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    (folder / "raises.py").write_text(OWN + "    raise ValueError('a number is missing')\n")
+    (folder / "dies.py").write_text("import os\n" + OWN + "    os._exit(3)\n")
+    return str(folder)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Stands for training: remembers the configs in the order in which they would be trained."""
+    order = []
+
+    def train(config, runs_dir, **options):
+        order.append(config)
+        if config.seed == 13:
+            raise RunError("the disk is full")
+
+    monkeypatch.setattr(launch, "run", train)
+    return order
+
+
+def config_of(settings, **changed):
+    return msft.RunConfig(**{**settings, **changed})
+
+
+def test_names_are_those_of_prepare(small_settings, mixture_file, model_folder):
+    configs = [
+        config_of(small_settings),
+        config_of(small_settings, seed=30),
+        config_of(small_settings, method="msft", params={"budget": 0.5}),
+        config_of(small_settings, batch_size=4),
+        config_of(small_settings, max_prompt_tokens=650),
+    ]
+    assert launch.run_names(configs) == [runs.prepare(config).name for config in configs]
+    assert len(set(launch.run_names(configs))) == 5
+
+
+def test_what_runs_share_is_loaded_once(small_settings, monkeypatch):
+    calls, original = [], runs.prepare
+    monkeypatch.setattr(launch, "prepare", lambda config: calls.append(config) or original(config))
+    launch.run_names([config_of(small_settings, seed=seed) for seed in range(5)])
+    assert len(calls) == 1
+    launch.run_names([config_of(small_settings), config_of(small_settings, select_on="validation")])
+    assert len(calls) == 3
+
+
+def test_finished_runs_are_read(small_run, small_settings, recorded):
+    before = (small_run.directory / "result.json").stat().st_mtime_ns
+    (again, same) = launch.run_all([config_of(small_settings)] * 2, small_run.directory.parent)
+    assert again.directory == same.directory == small_run.directory
+    assert (small_run.directory / "result.json").stat().st_mtime_ns == before
+    assert recorded == []
+
+
+def test_only_what_is_missing_is_trained_and_once(small_run, small_settings, recorded):
+    wanted = [config_of(small_settings), config_of(small_settings, seed=99), config_of(small_settings, seed=99)]
+    launch.run_all(wanted, small_run.directory.parent, slots=1)
+    assert recorded == [wanted[1]]
+
+
+def test_the_longest_come_first_and_sro_waits_for_sft(small_settings, recorded, runs_dir):
+    names = ("soft_sro_sft", "ies", "sro_sft", "sft", "msft")
+    launch.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=1)
+    assert [config.method for config in recorded] == ["msft", "sft", "ies", "soft_sro_sft", "sro_sft"]
+
+
+def test_sro_waits_for_sft_in_several_processes_too(small_settings, monkeypatch, runs_dir):
+    rounds = []
+    monkeypatch.setattr(launch, "_in_processes", lambda configs, *rest: rounds.append(configs) or [])
+    names = ("sro_sft", "sft", "soft_sro_sft", "msft")
+    launch.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=2)
+    assert [{config.method for config in configs} for configs in rounds] == [
+        {"msft", "sft"},
+        {"sro_sft", "soft_sro_sft"},
+    ]
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(small_settings, recorded, runs_dir):
+    configs = [config_of(small_settings, seed=seed) for seed in (13, 14, 15)]
+    with pytest.raises(RunError) as caught:
+        launch.run_all(configs, runs_dir, slots=1)
+    assert [config.seed for config in recorded] == [13, 14, 15]
+    assert str(caught.value) == ("1 of 3 runs failed:\n  - sft taught small seed 13 epochs=1.0: the disk is full")
+
+
+def test_a_run_that_cannot_start_is_said_before_anything_is_trained(small_settings, recorded, runs_dir):
+    with pytest.raises(DataError, match="no_such.yaml"):
+        launch.run_all([config_of(small_settings), config_of(small_settings, mixture="no_such.yaml")], runs_dir)
+    assert recorded == []
+
+
+def test_in_processes_a_run_that_raises_or_dies_stops_no_other(small_settings, methods_dir, runs_dir, capfd):
+    own = {"params": {}, "methods_dir": methods_dir}
+    configs = [
+        config_of(small_settings, method="raises", **own),
+        config_of(small_settings, method="dies", **own),
+        config_of(small_settings, params={"epochs": 0.25}),
+    ]
+    with pytest.raises(RunError) as caught:
+        launch.run_all(configs, runs_dir, slots=2)
+    said = str(caught.value)
+    assert said.startswith("2 of 3 runs failed:")
+    assert "raises taught small seed 20" in said
+    assert "a number is missing" in said
+    assert "dies taught small seed 20 x=0: its process ended with code 3; see " in said
+    (finished,) = msft.load_runs(runs_dir)
+    assert finished.config.params == {"epochs": 0.25}
+    lines = capfd.readouterr().err
+    assert "3/3" in lines
+    assert "sft taught small seed 20 epochs=0.25: done" in lines
+
+
+def test_a_cpu_takes_as_many_runs_as_its_cores_hold(small_settings, monkeypatch):
+    monkeypatch.setattr(launch.os, "cpu_count", lambda: 8)
+    config = config_of(small_settings)
+    assert launch.slots_of(config) == 1  # one that takes every core
+    assert launch.slots_of(dataclasses.replace(config, threads=2)) == 4
+    assert launch.slots_of(dataclasses.replace(config, threads=16)) == 1

@@ -1,0 +1,175 @@
+"""Table 2, its figure and the settings, on runs made by hand."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+
+import msft
+from paper_figures import main_results, reported_numbers, study, style
+
+TASKS = ("p", "q", "r", "s")
+GROUPS = {"Science and Knowledge": ["p", "q"], "Mathematic and Quantitative": ["r", "s"]}
+
+
+def fake_run(method, accuracy, epoch=1.0, base=(0.0,) * 4, model="m", sizes=None, **settings):
+    """A finished run of four sub-datasets: its accuracies (0..1) before training and at its best checkpoint."""
+    points = [(0.0, base), (epoch, accuracy)]
+    rows = [
+        {"stage": 0, "epoch": e, "path_epoch": e, "task": task, "accuracy": value, "n": 100}
+        for e, values in points
+        for task, value in zip(TASKS, values, strict=True)
+    ]
+    mixture = {"groups": GROUPS, "sub_datasets": {t: {"train": (sizes or {}).get(t, 1800)} for t in TASKS}}
+    config = msft.RunConfig(method=method, model=model, **settings).with_defaults({})
+    best = {"stage": 0, "epoch": epoch, "path_epoch": epoch, "accuracy": float(np.mean(accuracy))}
+    return SimpleNamespace(
+        config=config,
+        about={"mixture": mixture},
+        history=pd.DataFrame(rows),
+        result={"best": best},
+        best=msft.records.BestCheckpoint(None, best["accuracy"], epoch),
+        journal=[],
+    )
+
+
+@pytest.fixture
+def runs():
+    """Two models; mSFT ahead of SFT by 20 points on the first, level on the second."""
+    return {
+        ("a", "sft"): fake_run("sft", (0.5, 0.3, 0.2, 0.2), 2.0, (0.1, 0.1, 0.2, 0.0)),
+        ("a", "msft"): fake_run("msft", (0.9, 0.7, 0.2, 0.2), 4.0),
+        ("b", "sft"): fake_run("sft", (0.5, 0.5, 0.5, 0.5), 1.0, (0.2, 0.2, 0.2, 0.2)),
+        ("b", "msft"): fake_run("msft", (0.5, 0.5, 0.4, 0.6), 3.0),
+    }
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def cell(table, group, method, model, column="accuracy"):
+    rows = table[(table.group == group) & (table.method == method) & (table.model == model)]
+    return rows[column].item()
+
+
+def test_groups_averages_and_epochs_by_hand(runs):
+    table = main_results.measured(runs)
+    assert len(table) == 3 * 3 * 3
+    assert cell(table, "Science and Knowledge", "sft", "a") == pytest.approx(40)
+    assert cell(table, "Average", "sft", "a") == pytest.approx(30)
+    assert cell(table, "Average", "base", "a") == pytest.approx(10)
+    assert cell(table, "Average", "msft", "Average") == pytest.approx((50 + 50) / 2)
+    assert cell(table, "Mathematic and Quantitative", "msft", "Average") == pytest.approx((20 + 50) / 2)
+    assert cell(table, "Average", "msft", "Average", "epoch") == pytest.approx(3.5)
+    assert np.isnan(cell(table, "Average", "base", "Average", "epoch"))
+    assert "base" not in set(main_results.measured(runs, base=False).method)
+
+
+def test_the_papers_numbers_come_in_the_same_form():
+    table = main_results.reported()
+    assert list(table.columns) == ["group", "method", "model", "accuracy", "epoch"]
+    assert set(table.method) == set(main_results.METHODS)
+    assert cell(table, "Average", "msft", "Average") == 63.7
+    assert cell(table, "Average", "sft", "Qwen2.5 3B", "epoch") == 5.0
+
+
+def test_table_2_keeps_the_papers_order_and_has_two_columns_a_model(runs):
+    wide = main_results.side_by_side(main_results.measured(runs))
+    assert list(wide.columns) == ["a", "a Ep.", "b", "b Ep.", "Average", "Average Ep."]
+    assert wide.index.names == ["Group", "Method"]
+    assert [m for g, m in wide.index if g == "Average"] == ["Base", "SFT", "mSFT"]
+    assert list(dict.fromkeys(g for g, _ in wide.index)) == [*GROUPS, "Average"]
+    assert wide.loc[("Average", "SFT"), "a"] == pytest.approx(30)
+    assert wide.loc[("Average", "mSFT"), "b Ep."] == 3.0
+
+
+def test_reported_rows_stand_below_ours_for_the_models_that_the_paper_has(runs):
+    hub = {"a": "Qwen/Qwen2.5-3B", "b": "my-own"}
+    table = main_results.measured({(hub[model], method): run for (model, method), run in runs.items()})
+    wide = main_results.side_by_side(table, main_results.reported())
+    pair = wide.xs(("Average", "SFT"))
+    assert list(pair.index) == ["here", "paper"]
+    assert pair.loc["paper", "Qwen2.5 3B"] == 73.2
+    # neither of a model that the paper lacks, nor an average over other models
+    assert pair.loc["paper", ["my-own", "Average"]].isna().all()
+    assert "Average" not in set(main_results.comparable(table, main_results.reported()).model)
+
+
+def test_directions_are_differences_of_the_averages_over_models(runs):
+    table = main_results.against_paper(main_results.measured(runs), main_results.reported())
+    assert list(table.index[:2]) == ["mSFT over Base", "mSFT over SFT"]
+    assert table.loc["mSFT over SFT", "paper (points)"] == pytest.approx(63.7 - 61.9)
+    assert table.loc["mSFT over SFT", "here (points)"] == pytest.approx(10)
+    assert table.loc["mSFT over SFT, Science and Knowledge", "here (points)"] == pytest.approx(20)
+    assert "mSFT over SFT, Commonsense and Language" not in table.index
+
+
+def test_the_picture_has_a_point_a_model_and_a_bar_a_method(runs):
+    left, right = main_results.by_method(main_results.measured(runs))
+    assert [t.get_text() for t in left.get_yticklabels()] == ["Base", "SFT", "mSFT"]
+    assert [t.get_text() for t in right.get_yticklabels()] == ["mSFT"]
+    assert [float(p.get_offsets()[0][0]) for p in right.collections] == pytest.approx([20, 0])
+    assert right.lines[0].get_xdata()[0] == pytest.approx(10)
+    assert to_rgba(right.lines[0].get_color()) == to_rgba(style.colour("msft"))
+    assert left.get_xlabel() == "test accuracy (%)"
+    assert [t.get_text() for t in left.figure.legends[0].get_texts()] == ["a", "b", "mean of the models"]
+
+
+def test_rings_are_drawn_only_where_all_of_the_papers_models_are_there(runs):
+    left, _ = main_results.by_method(main_results.measured(runs), main_results.reported())
+    assert "mean in the paper" not in [t.get_text() for t in left.figure.legends[0].get_texts()]
+    whole = {(m, method): runs["a", method] for m in reported_numbers.MODELS for method in ("sft", "msft")}
+    left, right = main_results.by_method(main_results.measured(whole), main_results.reported())
+    rings = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"]
+    assert rings == pytest.approx([27.1, 61.9, 63.7])
+    assert [line.get_xdata()[0] for line in right.lines if line.get_marker() == "o"] == pytest.approx([1.8])
+
+
+def test_one_model_has_no_bar_and_no_note_of_one(runs):
+    one = main_results.measured({key: run for key, run in runs.items() if key[0] == "a"})
+    left, _ = main_results.by_method(one)
+    assert not left.lines
+    assert main_results.bars_note(["a"]) == ""
+    assert "2 models" in main_results.bars_note(["a", "b"])
+
+
+def test_a_wrong_setting_shows(runs):
+    table = main_results.settings(runs)
+    assert (table.same[["batch size (examples a step)", "SFT: epochs", "mSFT: budget C (epochs)"]] == "yes").all()
+    # no run of these methods is there to tell
+    assert table.loc["IES: threshold delta", ["here", "same"]].tolist() == ["–", "no"]
+    wrong = fake_run("msft", (0.5,) * 4, batch_size=32, params={"budget": 2}, sizes={"p": 900})
+    table = main_results.settings({**runs, "x": wrong})
+    assert table.loc["batch size (examples a step)", ["paper", "here", "same"]].tolist() == ["64", "32, 64", "no"]
+    assert table.loc["mSFT: budget C (epochs)", "here"] == "2, 3"
+    assert table.loc["train examples a sub-dataset", "here"] == "1800, 900"
+
+
+def test_the_paper_profile_has_the_papers_settings():
+    page = study.Study("x", "paper")
+    configs = [config.with_defaults({}) for config in main_results.needs(page).values()]
+    fakes = {
+        i: fake_run(c.method, (0.5,) * 4, model=c.model, mixture=c.mixture, seed=c.seed, params=c.params)
+        for i, c in enumerate(configs)
+    }
+    assert len(fakes) == 6 * 5
+    assert set(main_results.settings(fakes).same) == {"yes"}
+
+
+def test_table_1_is_the_papers():
+    table = main_results.allocation()
+    assert table.loc["mSFT"].tolist() == ["Heterogeneous", "Dynamic"]
+    assert len(table) == 10
+
+
+def test_the_verdict_names_whoever_won(runs):
+    text = main_results.verdict(runs, main_results.measured(runs))
+    assert "mSFT 50.0, SFT 40.0" in text
+    assert "first, alone or tied, on 2 of 2 models" in text
+    assert "+10.0 points (a +20.0, b +0.0)" in text

@@ -1,0 +1,126 @@
+"""Over-fitting under SFT: peaks, spreads and pictures of a history made by hand."""
+
+from types import SimpleNamespace
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+
+from paper_figures import overfitting, study
+
+# accuracies at epochs 0, 0.5, 1, 1.5, 2 over 100 items
+ACCURACIES = {
+    "early": [0.0, 0.8, 0.6, 0.5, 0.4],
+    "tied_peak": [0.2, 0.46, 0.5, 0.5, 0.3],
+    "late": [0.0, 0.1, 0.2, 0.3, 0.6],
+}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def made(accuracies=ACCURACIES, best=2.0, model="tiny-qwen2"):
+    """Stands for an SFT run with these accuracies, one evaluation every half epoch."""
+    rows = [
+        {"stage": 0, "epoch": i / 2, "path_epoch": i / 2, "task": task, "accuracy": value, "n": 100}
+        for i in range(len(next(iter(accuracies.values()))))
+        for task, value in ((task, values[i]) for task, values in accuracies.items())
+    ]
+    history = pd.DataFrame(rows)
+    accuracy = history[history.epoch == best].accuracy.mean()
+    return SimpleNamespace(
+        history=history,
+        result={"best": {"stage": 0, "epoch": best}},
+        best=SimpleNamespace(path_epoch=best, accuracy=accuracy),
+        config=SimpleNamespace(method="sft", model=model, seed=20),
+    )
+
+
+def test_the_table_of_peaks_is_that_worked_out_by_hand():
+    table = overfitting.peak_table(made(best=1.0))
+    assert table["peak epoch"].to_dict() == {"early": 0.5, "tied_peak": 1.0, "late": 2.0}
+    # one standard error at 50 % of 100 items is 5 points: 46 % is within it; at 60 % it is 4.9: 30 % is not
+    assert table["earliest within 1 s.e."].to_dict() == {"early": 0.5, "tied_peak": 0.5, "late": 2.0}
+    assert table["peak (%)"].tolist() == pytest.approx([80, 50, 60])
+    assert table["last (%)"].tolist() == pytest.approx([40, 30, 60])
+    assert table["loss after the peak (points)"].tolist() == pytest.approx([40, 20, 0])
+    assert table["loss at the best mean (points)"].tolist() == pytest.approx([20, 0, 40])
+
+
+def test_the_spread_has_a_row_a_model():
+    level = {task: [0.1, 0.2, 0.3, 0.2, 0.1] for task in ("a", "b")}
+    table = overfitting.spread({"Qwen/Qwen2.5-3B": made(best=1.0), "level": made(level, best=1.0)})
+    assert table.index.tolist() == ["Qwen2.5 3B", "level"]
+    first = table.loc["Qwen2.5 3B"]
+    assert first[["sub-datasets", "distinct peaks", "earliest", "latest", "at the end"]].tolist() == [3, 3, 0.5, 2, 1]
+    # peaks 0.5, 1, 2: their mean is 7/6, the squares of the distances sum to 7/6
+    assert first["standard deviation (epochs)"] == pytest.approx((7 / 18) ** 0.5)
+    assert first["cost of one stop (points)"] == pytest.approx(20)
+    assert table.loc["level", ["distinct peaks", "cost of one stop (points)"]].tolist() == [1, 0]
+
+
+def test_curves_star_each_peak_and_are_pale_behind_it():
+    run = made(best=1.0)
+    axes = overfitting.curves(run)
+    assert [axis.get_title() for axis in axes] == ["early: 0.5", "tied peak: 1", "late: 2"]
+    for axis, peak, height in zip(axes, (0.5, 1.0, 2.0), (80, 50, 60), strict=True):
+        before, after, mean = axis.lines
+        assert list(axis.collections[0].get_offsets()[0]) == pytest.approx([peak, height])
+        assert max(before.get_xdata()) == min(after.get_xdata()) == peak
+        assert after.get_alpha() < 1
+        assert list(mean.get_xdata()) == [1.0, 1.0]
+    figure = axes[0].figure
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("epoch", "test accuracy (%)")
+    assert len(figure.legends[0].texts) == 4
+
+
+def test_curves_draw_on_given_axes():
+    _, axes = plt.subplots(1, 3)
+    assert overfitting.curves(made(), axes) is axes
+
+
+def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
+    runs = {"one": made(), "two": made({**ACCURACIES, "early": [0.9, 0.8, 0.6, 0.5, 0.4]})}
+    table = overfitting.optimal_compute(runs)
+    assert table.to_dict("index") == {
+        "one": {"early": 0.5, "tied_peak": 1.0, "late": 2.0},
+        "two": {"early": 0.0, "tied_peak": 1.0, "late": 2.0},
+    }
+    axis = overfitting.compute_map(runs)
+    assert [text.get_text() for text in axis.texts] == ["0.5", "1", "2", "0", "1", "2"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["early", "tied peak", "late"]
+    colours = axis.collections[0].get_facecolors()
+    assert tuple(colours[1]) == tuple(colours[4]) != to_rgba("white")
+
+
+def test_the_words_follow_the_numbers():
+    text = overfitting.reading({"tiny-qwen2": made(best=1.0)}, "tiny-qwen2")
+    assert "3 sub-datasets peak at 3 different epochs, from 0.5 (early) to 2 (late)" in text
+    assert "one stop for all, at epoch 1; there a sub-dataset is 20.0 points below" in text
+    assert "2 of 3 have lost some of their peak. 1 peaks only at the last evaluation" in text
+    assert "models" not in text
+    level = made({task: [0.1, 0.2, 0.3, 0.2, 0.1] for task in ("a", "b")}, best=1.0)
+    text = overfitting.reading({"level": level, "other": made()}, "level")
+    assert "all sub-datasets peak at epoch 1: none over-fits before another" in text
+    assert "lie apart in 1 of 2 models" in text
+    assert "only at the last" not in text
+    assert "one run, seed 20, 100 test items a sub-dataset" in overfitting.caption(level, "level")
+
+
+@pytest.mark.parametrize("profile", ["smoke", "tiny", "paper"])
+def test_every_model_of_a_profile_is_one_sft_run(profile, tmp_path):
+    page = study.Study("01_heterogeneous_overfitting", profile, str(tmp_path))
+    needs = overfitting.needs(page)
+    assert list(needs) == page.models
+    assert {config.method for config in needs.values()} == {"sft"}
+    names = [overfitting.file_name(model) for model in needs]
+    assert len(set(names)) == len(names)
+    assert not any(set(name) & set("./ ") for name in names)

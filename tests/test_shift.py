@@ -1,0 +1,206 @@
+"""The bifurcation: both branches begin at the same weights, and the shift is read off them."""
+
+from types import SimpleNamespace
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from recorder import owners_of, recorded, same_weights, train
+
+from msft import checkpoints
+from msft.methods.msft import earliest_overfit
+from msft.training import Trainer
+from paper_figures import shift, study
+
+OWN = {"methods_dir": str(shift.METHODS)}
+PARAMS = {"budget": 0.75, "branch": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def trained(settings, tmp_path_factory):
+    """(record, weights at the start of each roll-out) of a bifurcation that was trained."""
+    starts, roll_out = [], Trainer.roll_out
+
+    def watched(self, *args, **kwargs):
+        starts.append(checkpoints.snapshot(self._bare()))
+        return roll_out(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "roll_out", watched)
+        record = recorded({**settings, **OWN}, tmp_path_factory.mktemp("bifurcation"), "bifurcation", PARAMS)
+    return record, starts
+
+
+def test_both_branches_begin_at_the_same_weights_and_evaluation(trained):
+    record, starts = trained
+    run = record.run
+    assert run.status == "finished"
+    assert same_weights(starts[-1], starts[-2])
+    rows = shift.branches(run)
+    begin = rows[rows.epoch == 0].pivot(index="task", columns="branch", values=["accuracy", "path_epoch"])
+    for value in ("accuracy", "path_epoch"):
+        assert (begin[value].full == begin[value].reduced).all()
+    assert sorted(rows.epoch.unique()) == [0, 0.25, 0.5]
+    assert rows.groupby("branch").path_epoch.max().nunique() == 1
+
+
+def test_the_fork_is_where_the_first_one_over_fits(trained):
+    run = trained[0].run
+    stage = run.history.stage.max() - 2  # the last one before the branches
+    rows = run.history[run.history.stage == stage]
+    curve = {epoch: dict(zip(part.task, part.accuracy, strict=True)) for epoch, part in rows.groupby("epoch")}
+    first, epoch = earliest_overfit(curve, list(run.history.task.unique()))
+    assert shift.fork(run) == shift.Fork(first, rows.path_epoch.min() + epoch)
+
+
+def test_the_reduced_branch_trains_all_but_the_first(trained):
+    record, _ = trained
+    tasks, first, last = set(record.run.history.task), shift.fork(record.run).first, record.run.history.stage.max()
+    assert owners_of(record, last - 1) == tasks
+    assert owners_of(record, last) == tasks - {first}
+    # excluded, it is measured all the same
+    rows = shift.branches(record.run)
+    assert set(rows[(rows.branch == "reduced") & ~rows.active].task) == {first}
+
+
+def test_a_finished_bifurcation_is_read_and_its_pictures_are_drawn(trained, settings):
+    run = trained[0].run
+    again = train({**settings, **OWN}, run.directory.parent, "bifurcation", PARAMS)
+    assert again.directory == run.directory
+    others = run.history.task.nunique() - 1
+    assert len(shift.shifts(run)) == len(shift.shift_table(run)) == others
+    assert len(shift.branch_curves(run)) == others
+    left, right = shift.shift_plot(run)
+    assert len(right.patches) == len(left.get_yticks()) == others
+
+
+def test_a_budget_in_which_nobody_over_fits_is_followed_by_another(monkeypatch):
+    """Accuracies are given; the verbs only note what they were asked for."""
+    calls, curves = (
+        [],
+        iter([{0.0: {"a": 0, "b": 0}, 1.0: {"a": 1, "b": 1}}, {0.0: {"a": 2, "b": 1}, 1.0: {"a": 1, "b": 2}}]),
+    )
+
+    class Verbs:
+        tasks = ["a", "b"]
+
+        def roll_out(self, active, epochs, **options):
+            calls.append(("roll_out", list(active), epochs, options))
+            return next(curves, {0.0: {}})
+
+        def roll_back(self, curve, epoch, **why):
+            calls.append(("roll_back", epoch, why))
+
+        def note(self, what, **values):
+            calls.append(("note", what, values))
+
+    from msft import methods
+
+    method = methods.load("bifurcation", str(shift.METHODS))
+    method.run(Verbs(), method.Params(budget=1.0, branch=2.0))
+    both = ["a", "b"]
+    assert calls == [
+        ("roll_out", both, 1.0, {"keep": both}),
+        ("roll_out", both, 1.0, {"keep": both}),
+        ("roll_back", 0.0, {"first": "a"}),
+        ("note", "bifurcation", {"first": "a"}),
+        ("roll_out", both, 2.0, {"keep_start": True}),
+        ("roll_back", 0.0, {"branch": "reduced"}),
+        ("roll_out", ["b"], 2.0, {}),
+    ]
+
+
+def made(full, reduced, first="gone"):
+    """Stands for a bifurcation with these accuracies every half epoch from the fork at 1.5 on."""
+    rows = [
+        {"stage": stage, "epoch": i / 2, "path_epoch": 1.5 + i / 2, "task": task, "accuracy": value, "n": 100}
+        for stage, branch in ((1, full), (2, reduced))
+        for task, values in branch.items()
+        for i, value in enumerate(values)
+    ]
+    start = [{**row, "stage": 0, "path_epoch": row["epoch"]} for row in rows if row["stage"] == 1]
+    note = {"kind": "note", "arguments": {"what": "bifurcation", "first": first}}
+    return SimpleNamespace(history=pd.DataFrame(start + rows), journal=[{"kind": "roll_out"}, note])
+
+
+FULL = {"gone": [0.9, 0.5, 0.4], "one_task": [0.1, 0.2, 0.5], "two": [0.3, 0.3, 0.1], "three": [0.1, 0.4, 0.2]}
+REDUCED = {"gone": [0.9, 0.3, 0.2], "one_task": [0.1, 0.6, 0.5], "two": [0.3, 0.2, 0.1], "three": [0.1, 0.3, 0.4]}
+
+
+def test_shifts_are_those_worked_out_by_hand():
+    run = made(FULL, REDUCED)
+    assert shift.fork(run) == shift.Fork("gone", 1.5)
+    table = shift.shifts(run)
+    assert table.index.tolist() == ["one_task", "two", "three"]
+    assert table.full.tolist() == [1, 0, 0.5]
+    assert table.reduced.tolist() == [0.5, 0, 1]
+    assert table["shift"].tolist() == [-0.5, 0, 0.5]
+    assert table.at_end.tolist() == [True, False, True]
+    peaks = shift.shift_table(run)
+    assert peaks["peak, full (%)"].tolist() == pytest.approx([50, 30, 40])
+    assert peaks["peak, reduced (%)"].tolist() == pytest.approx([60, 30, 40])
+
+
+def test_the_pictures_show_the_shifts():
+    run = made(FULL, REDUCED)
+    left, right = shift.shift_plot(run)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["one task", "two", "three"]
+    assert [bar.get_width() for bar in right.patches] == [-0.5, 0, 0.5]
+    assert [text.get_text() for text in right.texts] == ["\N{MINUS SIGN}0.5", "0", "+0.5"]
+    assert "epochs" in left.get_xlabel()
+    assert "epochs" in right.get_xlabel()
+    axes = shift.branch_curves(run)
+    assert [axis.get_title() for axis in axes] == ["one task", "two", "three"]
+    assert [len(axis.lines) for axis in axes] == [2, 2, 2]
+    stars = [tuple(map(float, points.get_offsets()[0])) for points in axes[0].collections]
+    assert stars == [pytest.approx((1, 50)), pytest.approx((0.5, 60))]
+
+
+def sft(peaks):
+    rows = [
+        {"stage": 0, "epoch": epoch, "task": task, "accuracy": float(epoch == peak)}
+        for task, peak in peaks.items()
+        for epoch in range(4)
+    ]
+    return SimpleNamespace(history=pd.DataFrame(rows))
+
+
+def test_chance_is_the_mean_distance_between_seeds():
+    runs = [sft({"a": 1, "b": 3}), sft({"a": 2, "b": 3}), sft({"a": 0, "b": 1})]
+    # pairs: (1 + 0) / 2, (1 + 2) / 2, (2 + 2) / 2
+    assert shift.by_chance(runs) == pytest.approx((0.5 + 1.5 + 2) / 3)
+    assert shift.by_chance(runs[:1]) is None
+
+
+def test_the_words_follow_the_numbers():
+    run = made(FULL, REDUCED)
+    text = shift.reading(run, [sft({"a": 1}), sft({"a": 2})])
+    assert "The first to over-fit was gone, at epoch 1.5" in text
+    assert "2 of the other 3 optimal stopping points moved, 1 to later and 1 to earlier epochs, by 0.33 epochs" in text
+    assert "does not tell the exclusion's effect from chance" in text
+    assert "With 2 sub-datasets a peak is at the end" in text
+    assert "The shift is larger than that." in shift.reading(run, [sft({"a": 1}), sft({"a": 1})])
+    assert "unlike in the paper" in shift.reading(made(FULL, FULL), [])
+    assert "Peaks are noisy" not in shift.reading(run, [])
+    assert "from the fork at epoch 1.5) of the 3 other" in shift.caption(run).replace("counted ", "")
+
+
+@pytest.mark.parametrize("profile", ["smoke", "tiny", "paper"])
+def test_the_runs_of_a_profile_are_the_bifurcation_and_sft_at_each_seed(profile, tmp_path):
+    page = study.Study("02_optimal_compute_shift", profile, str(tmp_path))
+    needs = shift.needs(page)
+    forked = needs.pop("bifurcation")
+    assert (forked.method, forked.model, forked.seed) == ("bifurcation", page.focus, page.seeds[0])
+    assert forked.params == {"budget": page.config("msft").params["budget"], "branch": page.branch}
+    assert {config.seed for config in needs.values()} == set(page.seeds)
+    assert page.config("sft") in needs.values()

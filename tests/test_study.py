@@ -1,0 +1,135 @@
+"""A notebook's side: the settings text, the runs asked for, and what it leaves for the report."""
+
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from msft import launch
+from msft.errors import ConfigError, DataError
+from paper_figures import study
+
+
+def page_of(tmp_path, profile="smoke", **options):
+    return study.Study(
+        "01_heterogeneous_overfitting", profile, str(tmp_path / "runs"), str(tmp_path / "out"), **options
+    )
+
+
+def test_settings_reach_the_runs_and_a_method_s_own_reach_its_runs_alone(tmp_path):
+    page = page_of(tmp_path, settings="train_size=40 learning_rate=0.01 sft.epochs=1 msft.budget=0.5")
+    sft, msft = page.config("sft"), page.config("msft")
+    assert (sft.train_size, sft.learning_rate, sft.params) == (40, 0.01, {"epochs": 1.0})
+    assert (msft.train_size, msft.params["budget"]) == (40, 0.5)
+
+
+def test_without_settings_the_profile_decides(tmp_path):
+    page = page_of(tmp_path)
+    assert page.config("sft").params == {"epochs": 2.0}
+    assert (page.config("sft").model, page.config("sft").seed) == ("tiny-smoke", 20)
+    assert page.config("sft", seed=30, mixture="tiny", model="tiny-qwen3").mixture == "tiny"
+
+
+def test_a_notebook_s_own_parameters_stand_behind_the_settings_text(tmp_path):
+    page = page_of(tmp_path, settings="msft.budget=0.25")
+    assert page.config("msft", params={"budget": 1.0}).params["budget"] == 0.25
+
+
+@pytest.mark.parametrize("text", ["epochs", "=3", "sft.epochs="])
+def test_settings_that_cannot_be_read_are_named(tmp_path, text):
+    with pytest.raises(ConfigError, match=f"(?s)settings cannot be read.*{text}"):
+        page_of(tmp_path, settings=f"train_size=4 {text}")
+
+
+def test_a_misspelt_setting_or_method_names_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'msft'"):
+        page_of(tmp_path, settings="msfft.budget=1")
+    with pytest.raises(ConfigError, match="Did you mean 'train_size'"):
+        page_of(tmp_path, settings="train_sise=1").config("sft")
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        page_of(tmp_path, settings="sft.epoch=1").config("sft")
+
+
+def test_models_and_mixture_stand_in_for_the_profile_s(tmp_path):
+    page = page_of(tmp_path, "tiny", models="one, two", mixture="mine.yaml", data_dir="here")
+    assert (page.models, page.focus, page.mixture) == (["one", "two"], "one", "mine.yaml")
+    assert set(page.mixtures.values()) == {"mine.yaml"}
+    assert (page.granular, page.config("sft").data_dir) == ("mine.yaml", "here")
+
+
+def test_an_unknown_profile_names_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'smoke'"):
+        page_of(tmp_path, "smok")
+
+
+def test_runs_come_back_under_their_keys_and_are_remembered(tmp_path, small_run, monkeypatch):
+    page = page_of(tmp_path)
+    asked = []
+    monkeypatch.setattr(
+        launch, "run_all", lambda configs, runs_dir: asked.extend(configs) or [small_run] * len(configs)
+    )
+    needs = {"a": page.config("sft"), "b": page.config("sft")}
+    assert page.train(needs) == {"a": small_run, "b": small_run}
+    assert asked == list(needs.values())
+    assert page.used == [small_run]
+
+
+def test_the_paper_s_runs_are_not_trained_without_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "_has_gpu", lambda: False)
+    page = page_of(tmp_path, "paper")
+    with pytest.raises(study.MissingRuns) as caught:
+        page.train({"sft": page.config("sft")})
+    said = str(caught.value)
+    assert "1 of 1 runs are not in" in said
+    assert "python -m msft run --runs-dir" in said
+    assert "--model Qwen/Qwen2.5-3B" in said
+    assert "hours of one H100" in said
+
+
+def test_the_paper_s_runs_without_their_data_are_named_with_the_reason(tmp_path, monkeypatch):
+    def refuse(configs, runs_dir):
+        raise DataError("the hub cannot be reached")
+
+    monkeypatch.setattr(launch, "run_all", refuse)
+    page = page_of(tmp_path, "paper", allow_cpu=True)
+    with pytest.raises(study.MissingRuns, match="the hub cannot be reached"):
+        page.train({"sft": page.config("sft")})
+    with pytest.raises(DataError):
+        page_of(tmp_path, "smoke").train({"sft": page.config("sft")})
+
+
+def test_the_paper_s_finished_runs_are_read_without_data_or_model(small_run, small_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "run_all", lambda *args: pytest.fail("nothing is missing"))
+    page = study.Study("03_main_results", "paper", str(small_run.directory.parent), str(tmp_path))
+    config = small_run.config
+    assert page.train({"sft": config})["sft"].directory == small_run.directory
+
+
+def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_run):
+    page = page_of(tmp_path)
+    page.used.append(small_run)
+    figure, axes = plt.subplots(figsize=(2, 1))
+    page.figure(axes, "curves", item="Fig. 2", caption="Curves.")
+    table = pd.DataFrame({"a": [1.234]}, index=pd.Index(["x"], name="row"))
+    styled = page.table(table, "numbers", item="Table 2", caption="Numbers.", decimals=2)
+    page.figure(figure, "curves", item="Fig. 2", caption="Curves again.")
+    plt.close(figure)
+    out = tmp_path / "out"
+    assert {path.name for path in out.glob("01_*")} == {
+        *(f"01_curves.{kind}" for kind in ("png", "pdf")), *(f"01_numbers.{kind}" for kind in ("csv", "md", "tex")),
+    }  # fmt: skip
+    assert "1.23" in styled.to_html()
+    entries = {path.stem: json.loads(path.read_text()) for path in (out / "items").glob("*.json")}
+    assert entries["01_curves"] == {
+        "kind": "figure", "name": "01_curves", "item": "Fig. 2", "caption": "Curves again.",
+        "notebook": "01_heterogeneous_overfitting", "place": 0, "profile": "smoke", "runs": [small_run.directory.name],
+    }  # fmt: skip
+    assert (entries["01_numbers"]["place"], entries["01_numbers"]["decimals"]) == (1, 2)
+    assert entries["01_numbers"]["rounded"] == ["a"]
+
+
+def test_outputs_of_a_notebook_without_a_number_carry_its_name(tmp_path):
+    page = study.Study("data_card", "smoke", out_dir=str(tmp_path))
+    page.table(pd.DataFrame({"a": [1]}), "counts", item="data card", caption="Counts.")
+    assert (tmp_path / "data_card_counts.csv").is_file()
