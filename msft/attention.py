@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from msft.errors import ModelError
 from msft.packed import Packed, Row, pack
 from msft.slim import KINDS, last_layer
 
@@ -61,7 +62,7 @@ def tokens_first(states: Tensor) -> Tensor:
 
 
 def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float):
-    """Attention and the log of its sum of exponentials: [b, m, heads, d] and [b, m, heads].
+    """Attention and the logarithm of its sum of exponentials: [b, m, heads, d] and [b, m, heads].
 
     query: [b, m, heads, d]; key, value: [b, n, heads or a divisor of them, d]; mask: [b, 1, m, n], added.
     """
@@ -69,22 +70,31 @@ def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, caus
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    if query.device.type == "cpu":
-        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, lse = kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
-        return out.transpose(1, 2), lse.transpose(1, 2)
+    kernel = _on_processor if query.device.type == "cpu" else _anywhere
+    out, lse = kernel(query, key, value, mask, causal, scale)
+    return out.transpose(1, 2), lse.transpose(1, 2)
+
+
+def _on_processor(query, key, value, mask, causal: bool, scale: float):
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
+
+
+def _anywhere(query, key, value, mask, causal: bool, scale: float):
     scores = torch.matmul(query * scale, key.transpose(2, 3)).float()
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
     elif mask is not None:
         scores = scores + mask
     lse = torch.logsumexp(scores, -1)
-    weights = (scores - lse.unsqueeze(-1)).exp().to(value.dtype)
-    return torch.matmul(weights, value).transpose(1, 2), lse.transpose(1, 2)
+    return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
 
 
 def _attention(module, query, key, value, attention_mask, *, scaling: float, current: Pass, **kwargs):
     """The attention function that transformers calls in every layer."""
+    for twist in ("softcap", "s_aux", "position_bias", "sliding_window"):
+        if kwargs.get(twist) is not None:
+            raise ModelError(f"{type(module).__name__} attends with {twist}")
     return current.attend(module.layer_idx, query, key, value, scaling), None
 
 
@@ -130,6 +140,31 @@ def wanted_logits(model, current: Pass, plain: bool) -> Tensor:
     packed, current.kind = current.packed, model.config.model_type
     logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, current=current).logits[0]
     return logits if current.kind in KINDS else logits[packed.wanted]
+
+
+def can_pack(model) -> bool:
+    """Whether the model gives the same hidden states for packed rows behind a shared prefix as for whole texts.
+
+    Checked by computing both on a few tokens, so that an attention with a twist is not silently left out.
+    """
+    if not model._supports_attention_backend:
+        return False
+    training, tokens = model.training, list(range(1, 8))
+    model.eval()
+    try:
+        with torch.inference_mode():
+            whole = model.base_model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+            with packed_attention(model):
+                prefixes = prefix_layers(model, [tokens[:4]])
+                rows = [Row(tokens[4:], 4, 0, [1, 2]), Row(tokens[4:6], 4, 0, [0])]
+                found = wanted_states(model, Pass(pack(rows, model.device, model.dtype), prefixes))
+    except ModelError:
+        return False
+    finally:
+        model.train(training)
+    wanted = whole.last_hidden_state[0, [5, 6, 4]]
+    loose = 1e-3 if model.dtype == torch.float32 else 0.1  # of the largest; half precision rounds at every layer
+    return bool((found - wanted).abs().max() <= loose * wanted.abs().max())
 
 
 def prefix_layers(model, prefixes: Sequence[Sequence[int]]) -> list[Layers]:

@@ -126,6 +126,11 @@ class Store:
         """Whether a file is there, whole or not."""
         return (self.folder / name).is_file()
 
+    def copies(self, names: Iterable[str]) -> float:
+        """Size of the weights in these files, in model copies."""
+        places = [self.folder / name for name in set(names) if not name.startswith("optimizer-")]
+        return sum(path.stat().st_size for path in places if path.is_file()) / self.model_bytes
+
     def retain(self, names: Iterable[str]) -> None:
         """Deletes every file but these (Algorithm 4: what nobody holds goes)."""
         wanted = set(names)

@@ -67,7 +67,12 @@ class RunConfig:
         result=False,
     )
     spare_states: int = setting(
-        1, "earlier saved states to fall back on where the last one is damaged", low=0, high=10, result=False
+        1,
+        "earlier saved states to fall back on where the last one is damaged; kept while all weights on disk take no more "
+        "than two model copies",
+        low=0,
+        high=10,
+        result=False,
     )
 
     def __post_init__(self):

@@ -17,6 +17,8 @@ from msft.journal import Journal
 from msft.progress import RunProgress
 from msft.records import Run
 
+SPARE_ROOM = 2.0  # model copies of weights on disk, above which no spare state is kept
+
 
 def check_names(runs_dir: Path, directory: Path) -> None:
     """Raises RunError for a name that the system does not take, or one that something else has."""
@@ -125,10 +127,15 @@ class RunDirectory:
 
     def prune(self, peaks: list[str]) -> None:
         """Deletes what neither a kept state nor a held peak needs."""
-        *spare, last = [entry["state"] for entry in self.journal.saved[-self.kept_states :]] or [None]
-        # what a spare state calls best is the last one's too, or was beaten on the way and will be again
-        states = [*({**state, "best_weights": None} for state in spare), *([last] if last else [])]
-        self.store.retain([*(name for state in states for name in state_files(state)), *peaks])
+        states = [entry["state"] for entry in self.journal.saved[-self.kept_states :]]
+        needed = [name for state in states[-1:] for name in state_files(state)] + peaks
+        for state in reversed(states[:-1]):
+            # what a spare state calls best is the last one's too, or was beaten on the way and will be again
+            more = state_files({**state, "best_weights": None})
+            if self.store.copies([*needed, *more]) > SPARE_ROOM:
+                break
+            needed += more
+        self.store.retain(needed)
 
     def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
         """The answers of one evaluation, compressed."""

@@ -22,7 +22,7 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 
-from msft.attention import packed_attention
+from msft.attention import can_pack, packed_attention
 from msft.decoding import Item, Plan, decode, make_plan
 from msft.errors import ModelError, Stopped
 from msft.forward import has_plain_head, shares_cache
@@ -88,7 +88,7 @@ class PrefixCachedLM(TemplateLM):
         ends = model.generation_config.eos_token_id if model.can_generate() else None  # chat models have several
         self._ends = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])}
         self._fallback = None
-        if not shares_cache(model):
+        if not (shares_cache(model) and can_pack(model)):
             self._fallback = stock_lm(model, tokenizer, self.batch_size)
 
     # lm-eval's interface -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 SHORTEST = 8  # tokens; below it, a shared prefix saves less than reading it apart costs
+_DEEPEST = 100  # nested prefixes that are looked at
 _COST = 32  # tokens that a prefix must save beyond itself to be worth a group of its own
 
 
@@ -34,7 +35,7 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
     return int(differ[0]) if len(differ) else n
 
 
-def _best(common: list[int], most: list[int], first: int, last: int) -> tuple[int, list[tuple[int, int, int]]]:
+def _best(common: list[int], most: list[int], first: int, last: int, depth: int = 0):
     """(tokens saved, [(first, last, length of the prefix)]) of the best grouping of sorted rows first..last."""
     if last - first < 2:
         return 0, [(first, last, 0)]
@@ -43,10 +44,10 @@ def _best(common: list[int], most: list[int], first: int, last: int) -> tuple[in
     length = min(shared, min(most[first:last]))
     saved = (last - first - 1) * length - _COST if length >= SHORTEST else 0
     whole = saved, [(first, last, length if saved > 0 else 0)]
-    # what follows the shared tokens can save no more than this
-    if saved >= 0.8 * (sum(between) - _COST):
+    # what follows the shared tokens can save no more than this; rows of ever longer beginnings are not followed for ever
+    if saved >= 0.8 * (sum(between) - _COST) or depth == _DEEPEST:
         return whole
     cuts = [first, *(first + i + 1 for i, n in enumerate(between) if n == shared), last]
-    parts = [_best(common, most, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [_best(common, most, a, b, depth + 1) for a, b in zip(cuts, cuts[1:], strict=False)]
     apart = sum(part[0] for part in parts)
     return (apart, [group for part in parts for group in part[1]]) if apart > saved else whole

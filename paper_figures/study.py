@@ -7,11 +7,13 @@ page.figure(overfitting.curves(runs), "curves", item="Fig. 2", caption="...")
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
 from msft import RunConfig, launch, methods
+from msft.catalog import model_settings
 from msft.errors import ConfigError, DataError, ModelError, RunError, together, unknown
 from msft.files import write_atomic
 from msft.records import Run, load_runs
@@ -85,28 +87,33 @@ class Study:
         missing = {key: config for key, config in needs.items() if key not in found}
         if missing:
             if self.is_paper and not self.allow_cpu and not _has_gpu():
-                raise MissingRuns(cost.what_is_missing(missing.values(), len(needs), self.runs_dir, "there is no GPU"))
+                raise self._missing(missing, needs, "there is no GPU")
             try:
                 trained = launch.run_all(list(missing.values()), self.runs_dir)
             except (DataError, ModelError) as error:
                 if not self.is_paper:
                     raise
-                raise MissingRuns(
-                    cost.what_is_missing(missing.values(), len(needs), self.runs_dir, str(error))
-                ) from None
+                raise self._missing(missing, needs, str(error)) from None
             found |= dict(zip(missing, trained, strict=True))
         runs = {key: found[key] for key in needs}
         self.used = list({run.directory: run for run in [*self.used, *runs.values()]}.values())
         return runs
 
+    def _missing(self, missing: Mapping, needs: Mapping, why: str) -> MissingRuns:
+        # several keys of a notebook may stand for one run
+        needed = len({json.dumps(config.to_dict(), sort_keys=True) for config in needs.values()})
+        return MissingRuns(cost.what_is_missing(missing.values(), needed, self.runs_dir, why))
+
     def _finished(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:
         """Finished runs with the settings asked for: their data and model need not be at hand to be read."""
-        known = [(run.config, run) for run in load_runs(self.runs_dir)]
+        # plain values: a run copied from another machine may name a folder of methods that is not there
+        known = [(run.about["config"], run) for run in load_runs(self.runs_dir)]
+        determining = [field.name for field in fields(RunConfig) if field.metadata["result"]]
         found = {}
         for key, config in needs.items():
+            given = config.with_defaults(model_settings(config.model)).to_dict()
             for done, run in known:
-                given = {name: getattr(config, name) for name in _determining()}
-                if all(v is None or getattr(done, name) == v for name, v in given.items()):
+                if all(done.get(name) == given[name] for name in determining):
                     found[key] = run
                     break
         return found
@@ -140,12 +147,6 @@ class Study:
         entry |= {"place": self._shown.index(name), "profile": self.profile, **more}
         entry["runs"] = sorted(run.directory.name for run in self.used)
         write_atomic(folder / f"{self._name(name)}.json", json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
-
-
-def _determining() -> list[str]:
-    from dataclasses import fields
-
-    return [field.name for field in fields(RunConfig) if field.metadata["result"]]
 
 
 def _has_gpu() -> bool:

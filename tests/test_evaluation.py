@@ -13,6 +13,7 @@ import msft
 from msft import evaluation
 from msft.catalog import load_model, load_tokenizer
 from msft.curve import overall
+from msft.errors import Stopped
 from msft.evaluation import Evaluator, build_task, write_tasks
 from msft.mixture import Mixture, SubDataset
 from msft.prompts import Example
@@ -92,6 +93,19 @@ def test_scores(small_run, small_mixture):
         assert scores.accuracy == sum(right) / len(right)
         questions = sum(len(tokenizer.encode(f"Q: {e.question}\nA: ")) for e in sub.test)
         assert questions < scores.tokens <= questions + 13 * scores.n
+
+
+def test_an_evaluation_stops_between_batches_and_the_next_is_whole(small_run, small_mixture):
+    model, tokenizer = load_model(str(small_run.best.path), "fp32").train(), load_tokenizer(str(small_run.best.path))
+    evaluator = Evaluator(model, tokenizer, small_mixture, "test", 12, 4)
+    wanted, asked = evaluator.evaluate(), []
+    evaluator.should_stop = lambda: asked.append(1) or len(asked) > 2
+    with pytest.raises(Stopped):
+        evaluator.evaluate()
+    assert len(asked) == 3
+    assert model.training
+    evaluator.should_stop = None
+    assert evaluator.evaluate() == wanted
 
 
 def test_training_mode_is_left_alone(small_run, small_mixture):

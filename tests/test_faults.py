@@ -72,7 +72,8 @@ def test_equal_histories_wherever_peaks_wait(small_msft_settings, tmp_path):
     assert means[0] <= means[2]
 
 
-def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_run, runs_dir, children):
+def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_run, runs_dir, children, monkeypatch):
+    monkeypatch.setattr("msft.directory.SPARE_ROOM", 10.0)  # the children are forked
     from helpers import killed_run
     from test_runs import assert_equal_runs, child
 
@@ -93,6 +94,7 @@ def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_ru
 
 
 def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
+    monkeypatch.setattr("msft.directory.SPARE_ROOM", 10.0)
     original, most = Trainer._gradients, []
 
     def looking(self, rows):
@@ -105,6 +107,11 @@ def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         msft.run(msft.RunConfig(**{**settings, "spare_states": 0}), runs_dir / "none", progress=False)
-        without, most = max(most), []
+        without = max(most)
+        most.clear()
         msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "two", progress=False)
-    assert without < max(most)
+        assert without < max(most)
+        most.clear()
+        monkeypatch.setattr("msft.directory.SPARE_ROOM", 0.0)
+        msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "little room", progress=False)
+        assert max(most) == without

@@ -11,9 +11,11 @@ from helpers import KINDS, MAKERS, make_model, mixture_rows, requests, taught_ex
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from msft import attention, decoding
 from msft.checkpoints import snapshot
-from msft.errors import ModelError
+from msft.errors import ModelError, Stopped
 from msft.generation import PrefixCachedLM
+from msft.prefix import shared_prefixes
 from msft.prompts import decided, score
 
 
@@ -240,6 +242,148 @@ def test_loglikelihood_rolling_equals_stock(tiny_model):
     texts = [Instance("loglikelihood_rolling", {}, (text,), 0, ("t", 0, 1)) for text in prompts(3)]
     wanted = stock(model, tokenizer).loglikelihood_rolling(texts, disable_tqdm=True)
     assert PrefixCachedLM(model, tokenizer).loglikelihood_rolling(texts) == pytest.approx(wanted, abs=1e-3)
+
+
+# batches, prefixes and stopping -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mistral"])
+def test_texts_equal_stock_with_several_prefixes_in_a_batch(kind, tokenizer, monkeypatch):
+    """Tasks of different shots, items of very different lengths, passes of few tokens."""
+    window = {"sliding_window": None} if kind == "mistral" else {}
+    model = make_model(kind, seed=6, **window)
+    texts = [f"Q: task {n} has shots.\nA: {n} #### {n}\n" * 3 + tail for n in range(4) for tail in prompts(5, False)]
+    texts += ["Q", "Q: " + "a long question of its own " * 9 + "\nA: "]
+    docs = [{"target": f"#### {i}"} for i in range(len(texts))]
+    wanted = stock(model, tokenizer).generate_until(requests(texts), disable_tqdm=True)
+    for tokens in (40, 1024):
+        monkeypatch.setattr(decoding, "PASS_TOKENS", {"cpu": tokens})
+        for size in (2, 32):
+            lm = PrefixCachedLM(model, tokenizer, size)
+            assert len(lm.plan(requests(texts)).plan.prefixes) == 4
+            assert lm.generate_until(requests(texts, docs=docs)) == wanted
+
+
+def test_a_plan_serves_other_weights_and_repeats_bit_by_bit(tokenizer):
+    model, other = make_model(seed=7), make_model(seed=8)
+    lm = PrefixCachedLM(model, tokenizer)
+    planned = lm.plan(requests(prompts(), docs=["#### 7"] * 9))
+    first = lm.run(planned)
+    model.load_state_dict(other.state_dict())
+    changed = lm.run(planned)
+    assert changed == stock(other, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
+    assert changed != first
+    scores = lm.loglikelihood(pair_requests(PAIRS))
+    lm.generate_until(requests(prompts(4)))
+    assert lm.loglikelihood(pair_requests(PAIRS)) == scores
+    assert lm.run(planned) == changed
+
+
+def test_the_models_own_attention_comes_back(tiny_model):
+    model, tokenizer = tiny_model
+    own = model.config._attn_implementation
+    tokens = torch.tensor([[3, 4, 5]])
+    before = model(input_ids=tokens).logits
+    lm = PrefixCachedLM(model, tokenizer, 2)
+    lm.generate_until(requests(prompts()))
+    lm.should_stop = True
+    with pytest.raises(Stopped):
+        lm.generate_until(requests(prompts()))
+    assert model.config._attn_implementation == own
+    assert torch.equal(model(input_ids=tokens).logits, before)
+
+
+@pytest.mark.parametrize("call", ["generate", "loglikelihood"])
+def test_stops_between_batches_and_the_next_call_is_whole(call, tokenizer):
+    model = make_model(seed=9)
+    lm = PrefixCachedLM(model, tokenizer, 2)
+
+    def asked():
+        return lm.generate_until(requests(prompts())) if call == "generate" else lm.loglikelihood(pair_requests(PAIRS))
+
+    wanted = asked()
+    shapes, handle = forwards(model)
+    try:
+        asked()
+        whole = len(shapes)
+        for passes in (0, 1, 3, whole - 1):
+            shapes.clear()
+            lm.should_stop = lambda passes=passes: len(shapes) >= passes
+            with pytest.raises(Stopped):
+                asked()
+            assert len(shapes) == passes
+            lm.should_stop = None
+            assert asked() == wanted
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+@pytest.mark.parametrize("how", ["causal", "mask", "all"])
+def test_plain_attention_is_the_processors(how, heads):
+    """The two ways to attend, on a processor and on any other device."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 5, n, 8, generator=generator) for n in (4, heads, heads))
+    mask = torch.zeros(3, 1, 5, 5).masked_fill(torch.ones(5, 5).triu(2) == 1, -torch.inf) if how == "mask" else None
+    found = attention.partial(q, k, v, mask, how == "causal", 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_on_processor", attention._anywhere)
+        plain = attention.partial(q, k, v, mask, how == "causal", 0.3)
+    for a, b in zip(found, plain, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_half_precision(tokenizer):
+    model = make_model("llama", seed=10).bfloat16()
+    lm = PrefixCachedLM(model, tokenizer)
+    assert lm._fallback is None
+    wanted = stock(model, tokenizer).loglikelihood(pair_requests(PAIRS), disable_tqdm=True)
+    assert [v for v, _ in lm.loglikelihood(pair_requests(PAIRS))] == pytest.approx([v for v, _ in wanted], rel=0.1)
+    assert len(lm.generate_until(requests(prompts(), docs=["#### 7"] * 9))) == 9
+
+
+def test_a_model_whose_attention_has_a_twist_falls_back(tokenizer):
+    shape = {"head_dim": 8, "layer_types": ["full_attention"] * 2, "attn_logit_softcapping": 1.0}
+    model = make_model("gemma2", seed=11, **shape)
+    with pytest.warns(UserWarning, match="cannot be shared"):
+        lm = PrefixCachedLM(model, tokenizer)
+    wanted = stock(model, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
+    assert lm.generate_until(requests(prompts())) == wanted
+
+
+def test_choices_of_an_item_are_one_row(tiny_model):
+    """The question goes through the model once for all its choices, the shots once for all items."""
+    model, tokenizer = tiny_model
+    lm = PrefixCachedLM(model, tokenizer)
+    pairs = [(p, a) for p in prompts(6) for a in (" yes", " maybe", " a longer one", " yes")]
+    shapes, handle = forwards(model)
+    try:
+        lm.loglikelihood(pair_requests(pairs))
+    finally:
+        handle.remove()
+    contexts = [tokenizer.encode(p) for p in prompts(6)]
+    longest = sum(len(tokenizer.encode(a)) for a in (" yes", " maybe", " a longer one"))
+    shared = shapes[0][1]
+    assert len(shapes) == 2
+    assert shapes[1][1] <= sum(len(c) - shared + longest for c in contexts)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "wanted"),
+    [
+        ([[1] * 50 + [i] for i in range(4)], 50, [(50, {0, 1, 2, 3})]),
+        ([[1] * 50 + [i] for i in range(2)] + [[2] * 60 + [i] for i in range(2)], 99, [(50, {0, 1}), (60, {2, 3})]),
+        # two tasks that begin with the same words keep their own, longer prefixes
+        ([[9] * 10 + [k] * 90 + [i] for k in (1, 2) for i in range(3)], 99, [(99, {0, 1, 2}), (99, {3, 4, 5})]),
+        ([[1, 2, 3], [1, 2, 4]], 2, [(0, {0, 1})]),  # too short to be worth it
+        ([[1] * 50, [1] * 50], 20, [(0, {0, 1})]),
+        ([[1] * 90], 89, [(0, {0})]),
+        ([], 0, []),
+    ],
+)
+def test_shared_prefixes(rows, most, wanted):
+    found = shared_prefixes(rows, [min(most, len(row) - 1) for row in rows])
+    assert [(length, set(members)) for length, members in found] == wanted
 
 
 # what must stay as it was -----------------------------------------------------------------------------------

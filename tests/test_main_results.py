@@ -93,7 +93,7 @@ def test_reported_rows_stand_below_ours_for_the_models_that_the_paper_has(runs):
     hub = {"a": "Qwen/Qwen2.5-3B", "b": "my-own"}
     table = main_results.measured({(hub[model], method): run for (model, method), run in runs.items()})
     wide = main_results.side_by_side(table, main_results.reported())
-    pair = wide.xs(("Average", "SFT"))
+    pair = wide.sort_index().xs(("Average", "SFT"))
     assert list(pair.index) == ["here", "paper"]
     assert pair.loc["paper", "Qwen2.5 3B"] == 73.2
     # neither of a model that the paper lacks, nor an average over other models
@@ -137,6 +137,12 @@ def test_one_model_has_no_bar_and_no_note_of_one(runs):
     assert not left.lines
     assert main_results.bars_note(["a"]) == ""
     assert "2 models" in main_results.bars_note(["a", "b"])
+
+
+def test_more_models_than_markers_are_all_drawn():
+    _, axis = plt.subplots()
+    main_results.dots(axis, pd.DataFrame({"sft": range(11)}, dtype=float))
+    assert [float(p.get_offsets()[0][0]) for p in axis.collections] == list(range(11))
 
 
 def test_a_wrong_setting_shows(runs):

@@ -1,0 +1,86 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Consistency across benchmarks
+#
+# An average can hide a few outliers. The paper's Fig. 4 therefore shows, for each method, the standard deviation of its
+# accuracy across the ten benchmarks, generally the lowest for mSFT, and how often it is first on one of the 60 pairs of
+# model and benchmark: mSFT 26 times, IES, the next, 13 times. The runs are those of the main results.
+
+# %% tags=["parameters"]
+profile = "tiny"  # "smoke", "tiny" or "paper"
+runs_dir = "runs"
+out_dir = ""  # "" stands for paper_figures/out/<profile>
+models = ""  # comma-separated; "" stands for the profile's, the first is the focus
+mixture = ""  # in place of every mixture; "" stands for the profile's
+data_dir = ""  # a folder in hub format; "" stands for the hub
+settings = ""  # more settings of every run as one text; "" for none
+allow_cpu = False  # train the paper's profile without a GPU too
+
+# %%
+from paper_figures import consistency, main_results, reported_numbers, study
+
+page = study.Study(
+    "04_consistency",
+    profile,
+    runs_dir,
+    out_dir,
+    models=models,
+    mixture=mixture,
+    data_dir=data_dir,
+    settings=settings,
+    allow_cpu=allow_cpu,
+)
+runs = page.train(main_results.needs(page))
+table = consistency.scores(runs)
+comparable = page.is_paper and len(table) == consistency.COMPARISONS
+
+# %% [markdown]
+# ## Spread and first places
+# A tie of k methods gives each 1/k of a first place, so that the places add up to the number of comparisons.
+
+# %%
+page.figure(
+    consistency.panels(table, consistency.reported_places() if comparable else None),
+    "consistency",
+    item="Fig. 4",
+    caption="Left: sample standard deviation (points) of test accuracy across the sub-datasets, each model a "
+    f"point{main_results.bars_note(page.models)}. Right: first places among the {len(table.columns)} methods on {len(table)} pairs of model and "
+    f"sub-dataset, ties shared. n = 1 run a method and model, seed {page.seeds[0]}.",
+)
+
+# %%
+print(consistency.verdict(table))
+page.table(
+    consistency.summary(table),
+    "consistency_table",
+    item="Fig. 4",
+    caption=f"Means over the models (here {len(page.models)}) of accuracy and of the standard deviations across sub-datasets (of "
+    f"accuracy, and of the gain over SFT), and counts of first places on {len(table)} pairs of model and sub-dataset.",
+)
+
+# %% [markdown]
+# ## Beside the paper
+
+# %%
+print(reported_numbers.scale_note(page.is_paper))
+page.table(
+    consistency.against_paper(table),
+    "directions",
+    item="Fig. 4",
+    caption=f"First places of mSFT less those of IES in percent of all comparisons: {consistency.COMPARISONS} in the paper, "
+    f"{len(table)} here, ties shared. The paper's text gives no standard deviation.",
+)

@@ -1,0 +1,222 @@
+"""FLOPs of every method and model (Table 7, appendix F), and what its numbers imply."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from msft.flops import FORWARD, LOOK_AHEAD, TRAIN
+from paper_figures import cost, reported_numbers
+from paper_figures.scale import unit_of
+from paper_figures.style import WIDTH, colour, label
+
+METHODS = ("sft", "continual_sft", "dynamix_sft", "ies", "sro_sft", "soft_sro_sft", "msft")
+PARTS = ("train", "look_ahead", "evaluate")
+AVERAGE = "Average"
+
+
+def needs(page) -> dict:
+    """{(model, method): RunConfig}, and (model, "msft", C) for mSFT at the lowest budget of the profile, on the models
+    for which Table 7 has C=1, else on the focus."""
+    wanted = {(model, method): page.config(method, model=model) for model in page.models for method in METHODS}
+    reported = reported_numbers.table("table7").set_index("model")["mSFT (C=1)"].dropna()
+    cheap = [model for model in page.models if reported_numbers.model_label(model) in reported.index]
+    lowest = {"budget": min(page.budgets)}
+    for model in cheap or [page.focus]:
+        wanted[model, "msft", lowest["budget"]] = page.config("msft", model=model, params=lowest)
+    return wanted
+
+
+def _name(run) -> str:
+    method = run.config.method
+    return f"{label(method)} (C={run.config.params['budget']:g})" if method == "msft" else label(method)
+
+
+def measured(runs) -> pd.DataFrame:
+    """One row a run: model (the paper's name), method, name (as Table 7 has it), train, look_ahead, evaluate, total
+    (FLOPs), ratio (total over that of SFT of the same model)."""
+    rows = {}
+    for key, run in runs.items():
+        model, name = reported_numbers.model_label(key[0]), _name(run)
+        rows[model, name] = {"model": model, "method": run.config.method, "name": name, **run.flops}
+    table = pd.DataFrame(rows.values())
+    sft = table[table.method == "sft"].set_index("model").total
+    return table.assign(ratio=table.total / table.model.map(sft))
+
+
+def reported() -> pd.DataFrame:
+    """Table 7 with the columns model, name, total (FLOPs), ratio; no average row."""
+    wide = reported_numbers.table("table7").set_index("model").drop(AVERAGE)
+    tidy = (1e15 * wide).rename_axis(columns="name").stack().rename("total").dropna().reset_index()
+    return tidy.assign(ratio=tidy.total / tidy.model.map(1e15 * wide["SFT"]))
+
+
+def _order(names) -> list[str]:
+    """Names in the order of the methods, mSFT by its budget."""
+    place = {label(method): i for i, method in enumerate(METHODS)}
+    names = dict.fromkeys(names)
+    return sorted(
+        names, key=lambda n: (place.get(n.split(" (C=")[0], 99), float(n[:-1].split("C=")[-1] if "C=" in n else 0))
+    )
+
+
+def table7(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> tuple[pd.DataFrame, str]:
+    """(Table 7, its unit): total compute, rows are models and their average, columns are methods.
+
+    theirs: the reported numbers, put below each row of ours.  A column that lacks a model has no average.
+    """
+    divisor, unit = unit_of(table.total.max())
+    names = _order(table.name)
+
+    def wide(rows):
+        shown = rows.pivot(index="model", columns="name", values="total").reindex(index=models, columns=names)
+        shown.loc[AVERAGE] = shown.mean(skipna=False)
+        return shown / divisor
+
+    models = list(table.model.unique())
+    if theirs is None:
+        return wide(table).rename_axis(index="model", columns=None), unit
+    both = pd.concat({"here": wide(table), "paper": wide(theirs)}, names=["source"]).swaplevel()
+    rows = [(model, source) for model in [*models, AVERAGE] for source in ("here", "paper")]
+    return both.loc[rows].rename_axis(index=["model", "source"], columns=None), unit
+
+
+def ratios(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Compute over that of SFT of the same model, which has no scale: the paper's mean and range, ours by model."""
+    paper = theirs.groupby("name").ratio
+    ours = table.pivot(index="name", columns="model", values="ratio")[list(table.model.unique())]
+    names = _order([*table.name, *theirs.name])
+    columns = {"paper, mean": paper.mean(), "paper, lowest": paper.min(), "paper, highest": paper.max()}
+    shown = pd.concat([pd.DataFrame(columns), ours.add_prefix("here, ")], axis=1)
+    return shown.reindex(names).rename_axis(index="method", columns=None)
+
+
+def look_ahead_share(run) -> float:
+    """Look-ahead FLOPs over the training part of SFT that the settings of a DynamixSFT run imply, were all examples
+    equally long: 8 tokens' worth a look-ahead token against 6 a trained one."""
+    params = run.config.params
+    sizes = [counts["train"] for counts in run.about["mixture"]["sub_datasets"].values()]
+    seen = params["updates"] * sum(min(params["look_ahead_batch"], size) for size in sizes)
+    return LOOK_AHEAD * seen / (TRAIN * sum(sizes) * params["epochs"])
+
+
+def identities(runs) -> pd.DataFrame:
+    """One row an identity of Table 7: the paper's value, then for each model what its settings imply (the look-ahead
+    alone) and what was measured."""
+    theirs, claim = reported(), reported_numbers.claim("look-ahead overhead") / 100
+    soft = theirs[theirs.name == label("soft_sro_sft")].ratio
+    overhead, twice = {"paper": f"{claim:.3f}"}, {"paper": f"{soft.min():.2f} to {soft.max():.2f}"}
+    implied = {"paper": f"{look_ahead_of_paper():.3f}"}
+    for model in dict.fromkeys(key[0] for key in runs):
+        name, sft = f"here, {reported_numbers.model_label(model)}", runs[model, "sft"].flops
+        dynamix = runs[model, "dynamix_sft"]
+        overhead[name] = f"{(dynamix.flops['total'] - sft['total']) / sft['train']:.3f}"
+        implied[name] = f"{look_ahead_share(dynamix):.3f}"
+        twice[name] = f"{runs[model, 'soft_sro_sft'].flops['total'] / sft['total']:.2f}"
+    rows = {
+        "(DynamixSFT - SFT) / training of SFT": overhead,
+        "the same, from the settings alone": implied,
+        "Soft SRO SFT / SFT": twice,
+    }
+    return pd.DataFrame(rows).T.rename_axis(index="identity")
+
+
+def look_ahead_of_paper(batch: int = 128, epochs: float = 10, sub_datasets: int = 10, examples: int = 18_000) -> float:
+    """The same share at the paper's settings: 100 look-aheads at `batch` examples a sub-dataset."""
+    return LOOK_AHEAD * 100 * batch * sub_datasets / (TRAIN * examples * epochs)
+
+
+def implied_lengths() -> pd.DataFrame:
+    """One row a model of Table 7: SFT's training and evaluation parts (PFLOPs), and the tokens of a training example and
+    of an evaluated item that they imply.
+
+    The training part is DynamixSFT's surplus over the stated overhead; parameters as the model cards state them;
+    18,000 examples for 10 epochs, 40 evaluations of 2,000 items.  The last three columns (PFLOPs): what Table 7 reports for
+    Continual SFT, and what two ways of counting its evaluations give.
+    """
+    wide = reported_numbers.table("table7").set_index("model").drop(AVERAGE)
+    parameters = pd.Series({reported_numbers.model_label(name): value for name, value in cost.PARAMETERS.items()})
+    train = (wide["DynamixSFT"] - wide["SFT"]) / (reported_numbers.claim("look-ahead overhead") / 100)
+    evaluate, parameters = wide["SFT"] - train, parameters[wide.index]
+    columns = {
+        "training of SFT (PFLOPs)": train,
+        "evaluation of SFT (PFLOPs)": evaluate,
+        "tokens a training example": 1e15 * train / (TRAIN * parameters * 18_000 * 10),
+        "tokens an evaluated item": 1e15 * evaluate / (FORWARD * parameters * 2_000 * 40),
+        # ten stages of 3 epochs on a tenth each: 0.3 of SFT's training and three times its 40 evaluations, or a third
+        # of a third of those where only the sub-dataset that is trained counts (and the other nine once a stage)
+        "Continual SFT, reported": wide["Continual SFT"],
+        "if all ten are evaluated": 0.3 * train + 3 * evaluate,
+        "if those not trained count once": 0.3 * train + (0.3 + 90 / 400) * evaluate,
+    }
+    return pd.DataFrame(columns)
+
+
+def panels(table: pd.DataFrame, theirs: pd.DataFrame, focus: str, axes=None):
+    """Left: compute of each method on one model by its parts. Right: over SFT's, a dot a model, paper's as rings.
+
+    focus: the model of the left panel, by the paper's name.  Returns the pair of axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharey=True, layout="constrained")
+    left, right = axes
+    names = _order(table.name)
+    place = {name: row for row, name in enumerate(names)}
+    own = table[table.model == focus].set_index("name")
+    divisor, unit = unit_of(own.total.max())
+    start = np.zeros(len(own))
+    rows = [place[name] for name in own.index]
+    shades = {"train": 1.0, "look_ahead": 0.65, "evaluate": 0.35}
+    for part in PARTS:
+        values = own[part].to_numpy() / divisor
+        if values.any():
+            colours = [(*_rgb(method), shades[part]) for method in own.method]
+            left.barh(rows, values, left=start, height=0.65, color=colours)
+        start += values
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, color="0.2", alpha=shades[part], lw=0, label=words)
+        for part, words in zip(PARTS, ("training", "look-ahead", "evaluation"), strict=True)
+    ]
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_xlabel(f"compute of a run ({unit})")
+    left.set_title(focus)
+    for name, rows in table.groupby("name", sort=False):
+        if name != label("sft"):
+            shade = colour(rows.method.iloc[0])
+            right.plot(rows.ratio, np.full(len(rows), place[name] - 0.12), "o", color=shade, ms=4.5, alpha=0.8)
+    for name, rows in theirs[theirs.name.isin(names) & (theirs.name != label("sft"))].groupby("name"):
+        right.plot(rows.ratio, np.full(len(rows), place[name] + 0.14), "o", mfc="none", mec="0.35", ms=4.5)
+    right.axvline(1, color=colour("sft"), lw=1.2)
+    right.tick_params(labelleft=False)
+    right.set_xlabel("compute over that of SFT (ratio)")
+    right.set_title("every model")
+    handles += [
+        plt.Line2D([], [], color="0.2", marker="o", ls="", ms=4.5, label="here"),
+        plt.Line2D([], [], mfc="none", mec="0.35", marker="o", ls="", ms=4.5, label="paper"),
+        plt.Line2D([], [], color=colour("sft"), lw=1.2, label="SFT"),
+    ]
+    left.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    for axis in axes:
+        axis.grid(axis="y", visible=False)
+    return left, right
+
+
+def _rgb(method: str):
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour(method))
+
+
+def verdict(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    """Each method's compute over SFT's, here and in the paper, and who is on the same side of SFT."""
+    shown = ratios(table, theirs)
+    here = shown[[column for column in shown if column.startswith("here, ")]].mean(axis=1)
+    both = shown.assign(here=here).drop(label("sft")).dropna(subset=["here", "paper, mean"])
+    parts = [f"{name} {row.here:.2f} ({row['paper, mean']:.2f})" for name, row in both.iterrows()]
+    other = [name for name, row in both.iterrows() if (row.here > 1) != (row["paper, mean"] > 1)]
+    text = f"Compute over SFT's, mean over the models here (in the paper): {', '.join(parts)}. "
+    return text + (
+        f"On the other side of SFT than in the paper: {', '.join(other)}."
+        if other
+        else "Every method is on the same side of SFT as in the paper."
+    )

@@ -1,0 +1,186 @@
+"""IES: how many training examples sat out, by epoch and sub-dataset, and the compute that this saves (Fig. 13)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from msft.errors import RunError
+from msft.flops import FORWARD, TRAIN
+from paper_figures import reported_numbers
+from paper_figures.reported_numbers import model_label
+from paper_figures.style import WIDTH, colour, panels, pretty
+
+ALL = "all"  # stands among the sub-datasets for the whole mixture
+
+
+def needs(page) -> dict:
+    """{model: RunConfig} of IES for every model of the profile."""
+    return {model: page.config("ies", model=model) for model in page.models}
+
+
+def sat_out(run) -> pd.DataFrame:
+    """One row an epoch and sub-dataset, ALL first: epoch (the one sat out), task, n (training examples), and of these the
+    percentages resting (sat this epoch out), ever (sat out at least once so far), back (did, but trained later again).
+
+    Examples are numbered in mixture order over the train splits, which tells their sub-dataset; where the sizes of the
+    splits do not add up to the examples of the run, the rows of ALL stand alone.
+    Raises RunError for a run that did not note who sat out.
+    """
+    notes = [note for e in run.journal if e["kind"] == "roll_out" for note in e["result"].get("notes", [])]
+    if not notes or "sat_out" not in notes[0]:
+        method = run.config.method
+        raise RunError(
+            f"the {method} run has no note of examples that sat out; give a finished run of ies, 1 epoch or more"
+        )
+    total = notes[0]["of"]
+    sizes = {task: counts["train"] for task, counts in run.about["mixture"]["sub_datasets"].items()}
+    owners = np.repeat(list(sizes), list(sizes.values()))
+    members = {ALL: np.ones(total, dtype=bool)}
+    if len(owners) == total:
+        members |= {task: owners == task for task in sizes}
+    ever, back, rows = np.zeros(total, dtype=bool), np.zeros(total, dtype=bool), []
+    for note in notes:
+        now = np.zeros(total, dtype=bool)
+        now[note["sat_out"]] = True
+        back |= ever & ~now
+        ever |= now
+        for task, own in members.items():
+            shares = {"resting": now, "ever": ever, "back": back}
+            shares = {name: 100 * mask[own].mean() for name, mask in shares.items()}
+            rows.append({"epoch": note["epoch"], "task": task, "n": int(own.sum()), **shares})
+    return pd.DataFrame(rows)
+
+
+def by_model(runs) -> pd.DataFrame:
+    """The rows of `sat_out` of {model: run}, with the column model (the paper's name of it)."""
+    return pd.concat([sat_out(run).assign(model=model_label(name)) for name, run in runs.items()], ignore_index=True)
+
+
+def curves(table: pd.DataFrame, axes=None):
+    """Fig. 13: percent of the examples that have sat out so far (line) and that sit the epoch out (bars), a panel a model.
+
+    table: as `by_model` gives it.  axes: a flat array, made where absent. Returns it.
+    """
+    rows = table[table.task == ALL]
+    models = list(rows.model.unique())
+    if axes is None:
+        axes = panels(len(models), "epoch", "examples that sat out (%)", 2.0, min(len(models), 3))
+    # where nobody sat out the axis still has a scale to read the 0 from
+    top = 1.12 * max(rows.ever.max(), 1.0)
+    for axis, model in zip(axes, models, strict=True):
+        own = rows[rows.model == model]
+        axis.bar(own.epoch, own.resting, width=0.6, color=colour("ies"), alpha=0.4, lw=0)
+        axis.plot(own.epoch, own.ever, color=colour("ies"), marker="o", ms=3.5, lw=1.4)
+        axis.set_title(model)
+        axis.set_ylim(-0.02 * top, top)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [
+        Line2D([], [], color=colour("ies"), marker="o", ms=3.5, lw=1.4, label="at least once so far"),
+        Patch(color=colour("ies"), alpha=0.4, lw=0, label="in this epoch"),
+    ]
+    axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    return axes
+
+
+def heat_maps(table: pd.DataFrame, axes=None):
+    """Percent of each sub-dataset's examples that have sat out so far, by epoch, a panel a model on one colour scale.
+
+    table: as `by_model` gives it; rows of ALL are the last line.  axes: a flat array, made where absent. Returns it.
+    """
+    models = list(table.model.unique())
+    names = [task for task in table.task.unique() if task != ALL] + [ALL]
+    if axes is None:
+        columns = min(3, len(models))
+        lines = -(-len(models) // columns)
+        size = (WIDTH * (0.62 if columns == 1 else 1), lines * (0.17 * len(names) + 0.35) + 0.4)
+        figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for spare in axes.ravel()[len(models) :]:
+            spare.set_visible(False)
+        figure.supxlabel("epoch", fontsize=8)
+        axes = axes.ravel()[: len(models)]
+    # the scale of a mixture without exclusions ends at 1 %
+    highest = max(table.ever.max(), 1.0)
+    for axis, model in zip(axes, models, strict=True):
+        wide = table[table.model == model].pivot(index="task", columns="epoch", values="ever").reindex(names)
+        image = axis.imshow(wide, aspect="auto", cmap="Oranges", vmin=0, vmax=highest, interpolation="nearest")
+        axis.axhline(len(names) - 1.5, color="0.3", lw=1)
+        step = -(-len(wide.columns) // 10)  # long runs keep their labels apart
+        axis.set_xticks(range(0, len(wide.columns), step), wide.columns[::step])
+        axis.set_yticks(range(len(names)), ["all sub-datasets" if name == ALL else pretty(name) for name in names])
+        axis.set_title(model)
+        axis.grid(visible=False)
+    bar = axes[0].figure.colorbar(image, ax=list(axes), pad=0.01, aspect=25)
+    bar.set_label("sat out so far (%)", fontsize=8)
+    return axes
+
+
+def saved(run) -> float:
+    """Percent of the FLOPs, evaluation included, of the same run without exclusions that its exclusions saved.
+
+    An example that sits out costs a forward pass (2 N D) in place of a training pass (6 N D).
+    """
+    tokens = sum(entry["result"]["forward_tokens"] for entry in run.journal if entry["kind"] == "roll_out")
+    spared = (TRAIN - FORWARD) * run.result["parameters"] * tokens
+    return 100 * spared / (run.flops["total"] + spared)
+
+
+def summary(table: pd.DataFrame, runs) -> pd.DataFrame:
+    """One row a model: examples, first epoch that one sat out, percent of them that sat out at least once and that trained
+    again after it, percent of all passes skipped, percent of FLOPs saved.
+
+    table: as `by_model` gives it of runs.
+    """
+    spared, rows = {model_label(name): saved(run) for name, run in runs.items()}, {}
+    for model, own in table[table.task == ALL].groupby("model", sort=False):
+        last, first = own.iloc[-1], own[own.resting > 0].epoch
+        rows[model] = {
+            "examples": last.n,
+            "first epoch": str(first.min()) if len(first) else "–",
+            "sat out at least once (%)": last.ever,
+            "trained again after it (%)": last.back,
+            "passes skipped (%)": own.resting.mean(),
+            "FLOPs saved (%)": spared[model],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def by_sub_dataset(table: pd.DataFrame) -> pd.DataFrame:
+    """Percent of examples that sat out at least once over the whole run: one row a sub-dataset, ALL last, one column a
+    model. table: as `by_model` gives it."""
+    last = table[table.epoch == table.groupby("model").epoch.transform("max")]
+    wide = last.pivot(index="task", columns="model", values="ever")
+    names = [task for task in table.task.unique() if task != ALL]
+    wide = wide.loc[[*names, ALL], list(table.model.unique())]
+    return wide.rename(index={ALL: "all sub-datasets"}).rename_axis(index="sub-dataset", columns=None)
+
+
+def against_paper(runs) -> pd.DataFrame:
+    """FLOPs that IES saves, of those of the same training without exclusions: the paper's from SFT and IES in its
+    Table 7, for the mean of the models and each model that both have."""
+    theirs = reported_numbers.table("table7").set_index("model")
+    there = 100 * (1 - theirs["IES"] / theirs["SFT"])
+    here = pd.Series({model_label(name): saved(run) for name, run in runs.items()})
+    pairs = {"saved by IES, mean of the models": (there.drop("Average").mean(), here.mean())}
+    pairs |= {f"saved by IES, {model}": (there[model], here[model]) for model in here.index if model in there.index}
+    return reported_numbers.directions(pairs, unit="% of FLOPs")
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """What was left out on each model, and where the most and the least. table: as `by_model` gives it."""
+    sentences, last = [], by_sub_dataset(table)
+    for model, own in table[table.task == ALL].groupby("model", sort=False):
+        ever, end = own.ever.iloc[-1], own.iloc[-1]
+        if not ever:
+            sentences.append(f"{model}: no example sat out in {len(own)} epochs.")
+            continue
+        text = f"{model}: {ever:.1f} % of the {end.n} examples sat out at least once in {len(own)} epochs, {end.resting:.1f} % "
+        text += f"in the last one; {100 * end.back / ever:.0f} % of those that ever sat out trained again later"
+        shares = last[model].drop("all sub-datasets").dropna()
+        if len(shares) and shares.max() > shares.min():
+            text += f"; most in {pretty(shares.idxmax())} ({shares.max():.1f} %)"
+            text += f", fewest in {pretty(shares.idxmin())} ({shares.min():.1f} %)"
+        sentences.append(text + ".")
+    return " ".join(sentences)

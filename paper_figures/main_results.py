@@ -1,0 +1,241 @@
+"""Main results: accuracy of six methods by group of sub-datasets and model (Table 2), and the settings (Tables 1, 5)."""
+
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from paper_figures import data, reported_numbers
+from paper_figures.scale import standard_error
+from paper_figures.style import METHODS as LABELS
+from paper_figures.style import WIDTH, colour, label
+
+METHODS = ("base", "sft", "continual_sft", "dynamix_sft", "ies", "msft")
+TRAINED = METHODS[1:]
+AVERAGE = "Average"  # over groups' sub-datasets, and over models
+_MARKERS = "osD^vPX*"
+
+
+def needs(page, methods=TRAINED) -> dict:
+    """{(model, method): RunConfig}: every method on every model of the profile."""
+    return {(model, method): page.config(method, model=model) for model in page.models for method in methods}
+
+
+def measured(runs, base: bool = True) -> pd.DataFrame:
+    """One row a group, method and model: group, method, model (the paper's names), accuracy (percent), epoch (the
+    paper's Ep. of the reported checkpoint).
+
+    runs: {(model, method): Run}.  The group and the model 'Average' are means over the sub-datasets and over the
+    models.  base: with rows of the method 'base', the model before training, which has no epoch.
+    """
+    rows = []
+    for (model, method), run in runs.items():
+        scores = {method: (data.at_best(run), run.best.path_epoch)}
+        if base and method == "sft":
+            scores["base"] = (data.at_base(run), np.nan)
+        for name, (accuracy, epoch) in scores.items():
+            for group, value in data.by_group(accuracy, data.groups_of(run)).items():
+                row = {"group": group, "method": name, "model": reported_numbers.model_label(model)}
+                rows.append({**row, "accuracy": value, "epoch": epoch})
+    table = pd.DataFrame(rows)
+    means = table.groupby(["group", "method"], sort=False)[["accuracy", "epoch"]].mean().reset_index()
+    return pd.concat([table, means.assign(model=AVERAGE)])[table.columns].reset_index(drop=True)
+
+
+def reported() -> pd.DataFrame:
+    """The paper's Table 2 with the columns of `measured`."""
+    keys = {name: method for method, name in LABELS.items()}
+    table = reported_numbers.table("table2")
+    table = table.rename(columns={"accuracy_percent": "accuracy", "best_epoch": "epoch"})
+    return table.assign(method=table.method.map(keys))[["group", "method", "model", "accuracy", "epoch"]]
+
+
+def comparable(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the paper for the groups, methods and models of `table`; no average of models where one lacks."""
+    known = set(theirs.model)
+    theirs = theirs[theirs.group.isin(table.group) & theirs.method.isin(table.method) & theirs.model.isin(table.model)]
+    return theirs if known == set(table.model) else theirs[theirs.model != AVERAGE]
+
+
+def side_by_side(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Table 2: rows by group and method, for each model its accuracy in percent and its 'Ep.'.
+
+    table: as `measured` gives it.  theirs: the paper's numbers in the same form, put below each row of ours.
+    """
+    rows = table.assign(source="here")
+    keys = ["group", "method"]
+    if theirs is not None:
+        rows, keys = pd.concat([rows, comparable(table, theirs).assign(source="paper")]), [*keys, "source"]
+    wide = rows.pivot(index=keys, columns="model", values=["accuracy", "epoch"])
+    groups, methods = list(dict.fromkeys(table.group)), _methods(table)
+    wide = wide.sort_index(
+        key=lambda level: level.map({n: i for i, n in enumerate([*groups, *methods, "here", "paper"])})
+    )
+    columns = {}
+    for model in dict.fromkeys(table.model):
+        columns |= {model: wide["accuracy", model], f"{model} Ep.": wide["epoch", model]}
+    shown = pd.DataFrame(columns).rename(index=LABELS, level="method")
+    return shown.rename_axis(index=[key.capitalize() for key in keys])
+
+
+def _methods(table: pd.DataFrame) -> list[str]:
+    return [method for method in LABELS if method in set(table.method)]
+
+
+def overall(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy in percent over all sub-datasets: one row a model, one column a method; no average row."""
+    rows = table[(table.group == AVERAGE) & (table.model != AVERAGE)]
+    wide = rows.pivot(index="model", columns="method", values="accuracy")
+    return wide.loc[rows.model.unique(), _methods(table)]
+
+
+def against_paper(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """mSFT minus each method over all sub-datasets, and minus SFT in each group, averaged over models: the paper's and
+    ours, compared by direction."""
+
+    def means(rows):
+        return rows[rows.model == AVERAGE].set_index(["group", "method"]).accuracy
+
+    here, there = means(table), means(theirs)
+    pairs = {}
+    for method in _methods(table)[:-1]:
+        pairs[f"mSFT over {label(method)}"] = [m[AVERAGE, "msft"] - m[AVERAGE, method] for m in (there, here)]
+    for group in dict.fromkeys(table.group):
+        if group != AVERAGE and group in set(theirs.group):
+            pairs[f"mSFT over SFT, {group}"] = [m[group, "msft"] - m[group, "sft"] for m in (there, here)]
+    return reported_numbers.directions(pairs)
+
+
+def row_height(table: pd.DataFrame) -> float:
+    """Inches that a row of `dots` needs for the models that stand above each other in it."""
+    return 0.3 + 0.025 * len(table)
+
+
+def dots(axis, table: pd.DataFrame, theirs: pd.Series | None = None):
+    """Draws one row a method: each model a point, their mean a bar in the method's colour; returns the axis.
+
+    table: one row a model, one column a method.  theirs: the paper's mean of each method, drawn as a ring.
+    """
+    methods = list(table.columns)
+    # the models of a row stand a little apart, so that equal values stay apart too
+    offsets = np.linspace(-0.22, 0.22, len(table)) if len(table) > 1 else [0.0]
+    for place, method in enumerate(methods):
+        look = {"color": colour(method), "s": 22, "zorder": 3, "edgecolor": "white", "lw": 0.5}
+        for offset, marker, value in zip(offsets, cycle(_MARKERS), table[method], strict=False):
+            axis.scatter(value, place + offset, marker=marker, **look)
+        if len(table) > 1:
+            axis.plot([table[method].mean()] * 2, [place - 0.38, place + 0.38], color=colour(method), lw=2)
+        if theirs is not None and method in theirs:
+            axis.plot(theirs[method], place, "o", mfc="none", mec="0.2", ms=9, mew=1.0, zorder=4)
+    axis.set_yticks(range(len(methods)), [label(method) for method in methods])
+    axis.set_ylim(len(methods) - 0.45, -0.55)
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.08)
+    return axis
+
+
+def key(figure, models, ring: str = "") -> None:
+    """The legend of `dots` above a figure: a marker a model, the bar of the mean, and what a ring stands for."""
+    grey = {"color": "0.35", "ls": ""}
+    marks = [plt.Line2D([], [], marker=m, ms=4.5, **grey) for m, _ in zip(cycle(_MARKERS), models, strict=False)]
+    names = list(models)
+    if len(names) > 1:
+        marks.append(plt.Line2D([], [], marker="|", ms=9, mew=2, **grey))
+        names.append("mean of the models")
+    if ring:
+        marks.append(plt.Line2D([], [], marker="o", ms=8, mfc="none", **grey))
+        names.append(ring)
+    figure.legend(marks, names, loc="outside upper center", ncols=len(names) if len(names) < 6 else 4, frameon=False)
+
+
+def bars_note(models) -> str:
+    """What a caption says of the bars of `dots`, which one model alone does not have."""
+    return f"; the bars are means over the {len(models)} models" if len(models) > 1 else ""
+
+
+def by_method(table: pd.DataFrame, theirs: pd.DataFrame | None = None, axes=None):
+    """Accuracy over all sub-datasets of each method and model, and beside it the gain over SFT.
+
+    table: as `measured` gives it.  theirs: the paper's, whose means are drawn as rings where `table` has all of its models.
+    axes: a pair of axes, made where absent. Returns them.
+    """
+    wide = overall(table)
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(WIDTH, row_height(wide) * len(wide.columns) + 1.0), layout="constrained")
+    means = None
+    if theirs is not None:
+        theirs = comparable(table, theirs)
+        theirs = theirs[(theirs.group == AVERAGE) & (theirs.model == AVERAGE)]
+        means = theirs.set_index("method").accuracy if len(theirs) else None
+    gains = wide.sub(wide.sft, axis=0).drop(columns=["base", "sft"], errors="ignore")
+    dots(axes[0], wide, means)
+    dots(axes[1], gains, None if means is None else means - means.sft)
+    axes[1].axvline(0, color=colour("sft"), lw=1.2)
+    axes[0].set_xlabel("test accuracy (%)")
+    axes[1].set_xlabel("gain over SFT (points)")
+    key(axes[0].figure, wide.index, "" if means is None else "mean in the paper")
+    return axes
+
+
+def allocation() -> pd.DataFrame:
+    """Table 1: how released models share out their SFT compute, as the paper states it; nothing here is measured."""
+    table = reported_numbers.table("table1")
+    return table.rename(columns=str.capitalize).set_index("Model")
+
+
+def settings(runs) -> pd.DataFrame:
+    """Table 5 and the settings of single methods: the paper's value, that of the runs, whether they are the same.
+
+    runs: {key: Run}. A value is read from each run's own record; several are listed where runs differ.
+    """
+    rows = []
+    for row in reported_numbers.table("table5").itertuples():
+        found = sorted({_number(v) for run in runs.values() for v in _values(run, row.name)}, key=str)
+        same = {_number(row.value)} == set(found)
+        here = ", ".join(_text(v) for v in found) or "–"
+        rows.append([row.setting, _text(_number(row.value)), here, "yes" if same else "no", row.source])
+    return pd.DataFrame(rows, columns=["setting", "paper", "here", "same", "source"]).set_index("setting")
+
+
+def _values(run, name) -> list:
+    """A run's values of a row of Table 5: a setting, 'method.parameter', or the sizes of its sub-datasets."""
+    config = run.config
+    if pd.isna(name):
+        return ["constant"]  # the package has no other schedule
+    if name == "sub_dataset_size":
+        return [part["train"] for part in run.about["mixture"]["sub_datasets"].values()]
+    if "." in name:
+        method, own = name.split(".")
+        return [config.params[own]] if config.method == method else []
+    return [getattr(config, name)]
+
+
+def _number(value):
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _text(value) -> str:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def verdict(runs, table: pd.DataFrame) -> str:
+    """What the numbers say, whoever won."""
+    wide = overall(table)
+    trained = wide.drop(columns="base", errors="ignore")
+    means = trained.mean().sort_values(ascending=False)
+    order = ", ".join(f"{label(method)} {value:.1f}" for method, value in means.items())
+    first = (trained.msft == trained.max(axis=1)).sum()
+    gains = trained.msft - trained.sft
+    each = ", ".join(f"{model} {gain:+.1f}" for model, gain in gains.items())
+    errors = [standard_error(run) for run in runs.values()]
+    models = f"{len(wide)} model{'s' if len(wide) > 1 else ''}"
+    return (
+        f"Mean accuracy in percent over {models}: {order}. mSFT is first, alone or tied, on {first} of {models}; over "
+        f"SFT it gains {gains.mean():+.1f} points ({each}). The test items alone give an accuracy of one run a standard "
+        f"error of {min(errors):.1f} to {max(errors):.1f} points, and there is one seed: differences below that say "
+        "little."
+    )

@@ -1,0 +1,164 @@
+"""Share of the SFT stage in OLMo 2's training compute (Fig. 1, Table 4), from public counts by appendix A.
+
+FLOPs are 6 N D where weights are trained and 2 N D for a forward pass, N parameters and D tokens. What the paper took
+from the hub and its text does not give (mean lengths, the 32B's mixtures) is assumed, named and variable.
+"""
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from msft.errors import ConfigError
+from msft.flops import FORWARD, TRAIN
+from paper_figures import reported_numbers
+from paper_figures.style import WIDTH, colour
+
+SIZES = {"7B": 7e9, "13B": 13e9, "32B": 32e9}
+PRE_TOKENS = {"7B": 3.9e12, "13B": 5.0e12, "32B": 6e12}
+MID_TOKENS = {"7B": 150e9, "13B": 600e9}  # the 32B's is assumed
+SFT_EXAMPLES = {"7B": 939_344, "13B": 939_344}  # the 32B's is assumed
+PAIRS = {"7B": 366_700, "13B": 377_700, "32B": 377_900}
+EPISODES, EPISODE_TOKENS = 10e6, 2 * 2048  # prompt and response at their caps
+TRAINED_MODELS = {"7B": 2, "13B": 2, "32B": 1}  # PPO: policy and value model; GRPO: policy
+SFT_EPOCHS, SFT_CAP, DPO_CAP = 2, 4096, 2048
+BASE = ("Pre-training", "Mid-training")
+POST = ("SFT", "DPO", "RLVR-grad", "RLVR-roll")
+# what the notebook's parameters stand at, and why
+ASSUMED = {
+    "sft_length": (700, "tokens an SFT example", "public mixture: 3,100 bytes an example, 4.4 bytes a token"),
+    "dpo_length": (650, "tokens a DPO sequence", "public preference mixture of Tulu 3: 2,800 bytes a sequence"),
+    "sft_examples_32b": (850_000, "SFT examples of the 32B", "its files are 0.9 times as large as the 7B's"),
+    "mid_tokens_32b": (600e9, "mid-training tokens of the 32B", "the same annealing runs as the 13B's"),
+}
+
+
+def stages(sft_length=700, dpo_length=650, sft_examples_32b=850_000, mid_tokens_32b=600e9) -> pd.DataFrame:
+    """One row a model size and stage: size, stage, tokens (that pass through a model, over all passes), flops.
+
+    Lengths are mean tokens of a sequence, at most the caps of 4,096 (SFT) and 2,048 (DPO). Raises ConfigError for
+    values that cannot be.
+    """
+    limits = {"sft_length": (sft_length, SFT_CAP), "dpo_length": (dpo_length, DPO_CAP)}
+    limits |= {"sft_examples_32b": (sft_examples_32b, math.inf), "mid_tokens_32b": (mid_tokens_32b, math.inf)}
+    wrong = [f"{name} = {value}" for name, (value, most) in limits.items() if not 0 < value <= most]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)}: give positive numbers, sft_length up to {SFT_CAP} and dpo_length up to {DPO_CAP} tokens"
+        )
+    rows = []
+    for size, parameters in SIZES.items():
+        trained = {
+            "Pre-training": PRE_TOKENS[size],
+            "Mid-training": MID_TOKENS.get(size, mid_tokens_32b),
+            "SFT": SFT_EXAMPLES.get(size, sft_examples_32b) * sft_length * SFT_EPOCHS,
+            "DPO": PAIRS[size] * 2 * dpo_length,
+            "RLVR-grad": TRAINED_MODELS[size] * EPISODES * EPISODE_TOKENS,
+        }
+        for stage, tokens in trained.items():
+            rows.append({"size": size, "stage": stage, "tokens": tokens, "flops": TRAIN * parameters * tokens})
+        # policy and frozen reference model, one forward pass each
+        tokens = 2 * EPISODES * EPISODE_TOKENS
+        rows.append({"size": size, "stage": "RLVR-roll", "tokens": tokens, "flops": FORWARD * parameters * tokens})
+    table = pd.DataFrame(rows)
+    return table.assign(share=table.flops / table.groupby("size").flops.transform("sum"))
+
+
+def counts(**assumed) -> pd.DataFrame:
+    """Every count that the FLOPs rest on: value of each size, and whether the paper states it or it is assumed.
+
+    assumed: the arguments of `stages` that differ from its own.
+    """
+    given = {name: assumed.get(name, value) for name, (value, *_) in ASSUMED.items()}
+    note = {name: f"assumed: {why}" for name, (_, _, why) in ASSUMED.items()}
+    own = {name for name, (value, *_) in ASSUMED.items() if given[name] != value}
+    note |= dict.fromkeys(own, "assumed: a parameter of this notebook")
+    stated, every = "stated", list(SIZES)
+    rows = [
+        ("parameters", SIZES, stated),
+        ("pre-training tokens", PRE_TOKENS, stated),
+        ("mid-training tokens", MID_TOKENS | {"32B": given["mid_tokens_32b"]}, f"32B {note['mid_tokens_32b']}"),
+        ("SFT examples", SFT_EXAMPLES | {"32B": given["sft_examples_32b"]}, f"32B {note['sft_examples_32b']}"),
+        ("tokens an SFT example", dict.fromkeys(every, given["sft_length"]), note["sft_length"]),
+        ("SFT epochs", dict.fromkeys(every, SFT_EPOCHS), stated),
+        ("DPO pairs of two sequences", PAIRS, stated),
+        ("tokens a DPO sequence", dict.fromkeys(every, given["dpo_length"]), note["dpo_length"]),
+        ("RLVR episodes", dict.fromkeys(every, EPISODES), stated),
+        ("tokens an episode", dict.fromkeys(every, EPISODE_TOKENS), "assumed: prompt and response at their caps"),
+        ("models trained in RLVR", TRAINED_MODELS, "stated; assumed: each episode is trained on once"),
+    ]
+    wide = [
+        {"count": name, **{size: f"{values[size]:,.0f}" for size in every}, "source": s} for name, values, s in rows
+    ]
+    return pd.DataFrame(wide).set_index("count")
+
+
+def table4(rows: pd.DataFrame) -> pd.DataFrame:
+    """Table 4: FLOPs of each stage in units of 1e18 and the shares in percent, one column a model size."""
+    wide = rows.pivot(index="stage", columns="size", values="flops").loc[[*BASE, *POST], list(SIZES)]
+    post, total, sft = wide.loc[list(POST)].sum(), wide.sum(), wide.loc["SFT"]
+    wide.loc["Post total"] = post
+    wide /= 1e18
+    for name, share in {
+        "Post / Total (%)": post / total,
+        "SFT / Post (%)": sft / post,
+        "SFT / Total (%)": sft / total,
+    }.items():
+        wide.loc[name] = 100 * share
+    return wide.rename_axis(index="stage (1e18 FLOPs)", columns=None)
+
+
+def sensitivity(lengths=(100, 200, 400, 700, 1000, 2000, SFT_CAP), **assumed) -> pd.DataFrame:
+    """SFT's share of all training compute, in percent, by the assumed mean tokens of an SFT example."""
+    found = {}
+    for length in lengths:
+        rows = stages(**{**assumed, "sft_length": length})
+        found[length] = 100 * rows[rows.stage == "SFT"].set_index("size").share
+    return pd.DataFrame(found).T.rename_axis(index="tokens an SFT example", columns=None)
+
+
+def dots(rows: pd.DataFrame, axes=None):
+    """Fig. 1: compute of each stage on a logarithmic scale, a panel a model size, the share beside each dot.
+
+    rows: as `stages` gives it; the two parts of RLVR are drawn as one. Returns the axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, len(SIZES), figsize=(WIDTH, 2.1), sharey=True, sharex=True, layout="constrained")
+    merged = rows.assign(stage=rows.stage.str.split("-").str[0].where(rows.stage.isin(POST), rows.stage))
+    merged = merged.groupby(["size", "stage"], sort=False)[["flops", "share"]].sum()
+    for axis, size in zip(axes, SIZES, strict=True):
+        values = merged.loc[size]
+        for place, (stage, row) in enumerate(values.iterrows()):
+            shade = colour("sft") if stage == "SFT" else "0.45"
+            axis.plot(row.flops, place, "o", color=shade, ms=6 if stage == "SFT" else 5)
+            axis.annotate(
+                percent(row.share), (row.flops, place), (0, 6), textcoords="offset points", ha="center", fontsize=7,
+                color=shade,
+            )  # fmt: skip
+        axis.set_xscale("log")
+        axis.set_yticks(range(len(values)), values.index)
+        axis.set_ylim(len(values) - 0.5, -0.8)
+        axis.set_title(f"OLMo 2 {size}")
+        axis.margins(x=0.2)
+    axes[0].figure.supxlabel("training compute (FLOPs, logarithmic); labels: share of the whole", fontsize=8)
+    return axes
+
+
+def percent(share: float) -> str:
+    """A share as percent with two significant digits, one decimal from 10 % on."""
+    return f"{100 * share:.1f} %" if share >= 0.1 else f"{100 * share:#.2g} %"
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """The shares found, beside the paper's."""
+    sft = rows[rows.stage == "SFT"].set_index("size")
+    claim = reported_numbers.claim("share of the SFT stage")
+    found = ", ".join(f"{percent(sft.share[size])} ({size})" for size in SIZES)
+    # the share is nearly linear in the length, so the length that gives the paper's share can be solved for
+    rest = rows[rows.stage != "SFT"].groupby("size").flops.sum()
+    needed = claim / 100 / (1 - claim / 100) * rest / sft.flops
+    return (
+        f"SFT takes {found} of the training compute with the lengths assumed here; the paper says about {claim:g} %. "
+        f"The paper's figure would need an SFT example {needed.min():.2f} to {needed.max():.2f} times as long as assumed. "
+        "Under either, SFT is a vanishing part of the whole."
+    )
