@@ -72,8 +72,7 @@ def test_equal_histories_wherever_peaks_wait(small_msft_settings, tmp_path):
     assert means[0] <= means[2]
 
 
-def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_run, runs_dir, children, monkeypatch):
-    monkeypatch.setattr("msft.directory.SPARE_ROOM", 10.0)  # the children are forked
+def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_run, runs_dir, children):
     from helpers import killed_run
     from test_runs import assert_equal_runs, child
 
