@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from paper_figures import data, seeds
+from paper_figures import data, exclusions, seeds
 from paper_figures.scale import standard_error
 from paper_figures.style import WIDTH, colour, label
 
@@ -198,4 +198,22 @@ def caution(table: pd.DataFrame, alike: list[str], items: int) -> str:
         f"mSFT also chooses among {counts['msft']} evaluations, SFT among {counts['sft']}: the maximum of more noisy values "
         "is flattered more. The intervals draw test items anew and take the checkpoints as given; they hold neither the "
         "variation between seeds nor that of the validation items."
+    )
+
+
+def yardstick(runs, least: float = 5.0) -> str:
+    """How far IES ends from SFT where it skipped hardly anything: a measure of how far two nearly alike trainings lie apart.
+
+    Empty where IES skipped `least` percent of the passes or more, or where the two train for different numbers of epochs.
+    """
+    sft, ies = runs["sft", "test"], runs["ies", "test"]
+    notes = exclusions.sat_out(ies)
+    skipped = notes[notes.task == exclusions.ALL].resting.mean()
+    if skipped >= least or sft.config.params["epochs"] != ies.config.params["epochs"]:
+        return ""
+    apart = 100 * (data.at_best(ies).mean() - data.at_best(sft).mean())
+    return (
+        f"A yardstick: IES skipped {skipped:.1f} % of the passes and is otherwise SFT, yet its chosen checkpoint lies "
+        f"{apart:+.1f} points from SFT's. Two nearly alike trainings can lie that far apart here, and one seed cannot tell "
+        "such a distance from the merit of a method."
     )

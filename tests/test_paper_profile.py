@@ -1,0 +1,77 @@
+"""The paper profile rehearsed without a hub: every notebook on real records and the Qwen2.5 shape with two layers.
+
+python -m pytest -m slow tests/test_paper_profile.py
+"""
+
+import json
+
+import pytest
+
+from paper_figures import contents, execute
+
+# sizes cut so that a CPU gets through; batches so small that an epoch has a step a quarter
+SETTINGS = (
+    "train_size=16 test_size=2 validation_size=2 max_new_tokens=6 max_prompt_tokens=2000 batch_size=8 precision=fp32 "
+    "threads=1 sft.epochs=1 ies.epochs=4 sro_sft.epochs=1 soft_sro_sft.epochs=1 dynamix_sft.epochs=1 "
+    "dynamix_sft.updates=2 dynamix_sft.look_ahead_batch=2 continual_sft.budget=0.5 msft.max_stages=2"
+)
+
+
+@pytest.fixture(scope="module")
+def qwen(shared, tmp_path_factory):
+    """A folder in hub format: the Qwen2.5 architecture with two layers, random weights, the real tokenizer."""
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(shared / "tokenizers" / "qwen2_tokenizer_converted.json"),
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=4096,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+        model = Qwen2ForCausalLM(config)
+    folder = tmp_path_factory.mktemp("models") / "Qwen2.5-two-layers"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_notebook_runs_to_its_end_in_the_paper_profile(shared, qwen, tmp_path, capfd):
+    given = {
+        "models": str(qwen),
+        "mixture": "paper-5",
+        "data_dir": str(shared / "benchmarks"),
+        "settings": SETTINGS,
+        "allow_cpu": True,
+    }
+    words = ["--profile", "paper", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    for name, value in given.items():
+        words += ["-p", name, json.dumps(value)]
+    code = execute.main(words)
+    told = capfd.readouterr()
+    assert code == 0, told.out + told.err
+    items = [json.loads(path.read_text()) for path in (tmp_path / "out" / "items").glob("*.json")]
+    assert {item["profile"] for item in items} == {"paper"}
+    found = {name for item in items for name in contents.paper_items(item["item"])}
+    # one model: the figures of the further ones have nothing to show
+    assert set(contents.PAPER_ITEMS) - found <= {"Fig. 10", "Fig. 11", "Fig. 14", "Fig. 15"}
+    for item in items:
+        end = ".png" if item["kind"] == "figure" else ".csv"
+        assert (tmp_path / "out" / (item["name"] + end)).stat().st_size > 0
+    # the paper's numbers stand beside ours at the paper's scale
+    table = (tmp_path / "out" / "03_table2.md").read_text()
+    assert "paper" in table.lower() or "reported" in table.lower()
