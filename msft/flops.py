@@ -2,16 +2,18 @@
 
 N is the number of parameters, D the number of tokens. Tokens are those really trained and evaluated; as in Table 7
 the five-shot prefix that all items share is not counted, and sub-datasets that a stage does not train are counted
-in its evaluation once, at the point the run goes on from.
+in its evaluation once, at the point the run goes on from (but see EVALUATES_ALL).
 """
 
 from collections.abc import Iterable, Mapping
 
 TRAIN, FORWARD = 6, 2
+# Table 7's totals of Continual SFT are those of all sub-datasets at every evaluation, of mSFT's only the trained ones
+EVALUATES_ALL = ("continual_sft",)
 LOOK_AHEAD = 8  # 2 before, 4 backward, 2 after
 
 
-def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
+def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "") -> dict[str, float]:
     """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total."""
     entries = list(entries)
     went_back = {e["arguments"]["stage"]: e["arguments"]["epoch"] for e in entries if e["kind"] == "roll_back"}
@@ -24,6 +26,8 @@ def run_flops(entries: Iterable[Mapping], parameters: int) -> dict[str, float]:
         tokens["forward"] += result["forward_tokens"]
         tokens["look_ahead"] += result["look_ahead_tokens"]
         active = set(entry["arguments"]["active"])
+        if method in EVALUATES_ALL:
+            active = set(result["points"][0]["tokens"])
         tokens["evaluate"] += evaluated_tokens(result["points"], active, went_back.get(result["stage"]))
     flops = {
         "train": float(TRAIN * parameters * tokens["train"] + FORWARD * parameters * tokens["forward"]),

@@ -93,7 +93,7 @@ class Run:
     @property
     def flops(self) -> dict[str, float]:
         """FLOPs by appendix F: train, evaluate, look_ahead, total."""
-        return run_flops(self.journal, self.result["parameters"])
+        return run_flops(self.journal, self.result["parameters"], self.about["config"]["method"])
 
     @property
     def disk(self) -> pd.DataFrame:

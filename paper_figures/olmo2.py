@@ -75,7 +75,7 @@ def counts(**assumed) -> pd.DataFrame:
     note |= dict.fromkeys(own, "assumed: a parameter of this notebook")
     stated, every = "stated", list(SIZES)
     rows = [
-        ("parameters", SIZES, stated),
+        ("parameters", SIZES, "assumed: the models' names; shares do not depend on it"),
         ("pre-training tokens", PRE_TOKENS, stated),
         ("mid-training tokens", MID_TOKENS | {"32B": given["mid_tokens_32b"]}, f"32B {note['mid_tokens_32b']}"),
         ("SFT examples", SFT_EXAMPLES | {"32B": given["sft_examples_32b"]}, f"32B {note['sft_examples_32b']}"),

@@ -70,6 +70,10 @@ def test_continual_sft_is_the_sum_over_its_sub_datasets(finished):
     record = finished("continual_sft")
     n, budget = record.run.result["parameters"], PARAMS["continual_sft"]["budget"]
     assert record.run.flops["train"] == 6 * n * sum(record.lengths) * budget
+    # all sub-datasets at every evaluation; a start point is an evaluation of the stage before
+    outs = [entry["result"]["points"] for entry in roll_outs(record.run)]
+    points = outs[0] + [point for points in outs[1:] for point in points[1:]]
+    assert record.run.flops["evaluate"] == 2 * n * sum(sum(point["tokens"].values()) for point in points)
 
 
 def msft_evaluated(run):
