@@ -91,7 +91,7 @@ def test_a_misspelt_notebook_parameter_is_an_error_with_the_near_name():
 
 def test_the_make_verbs_are_there():
     text = (ROOT / "Makefile").read_text()
-    for verb in ("reproduce", "test", "lint", "notebooks", "sync", "clean"):
+    for verb in ("reproduce", "test", "lint", "notebooks", "report", "faults", "sync", "clean"):
         assert re.search(rf"^{verb}:", text, re.M), verb
 
 
