@@ -25,7 +25,7 @@ def cannot_write(path: Path, size: int, error: Exception) -> RunError:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Writes a file so that it is there whole or not at all. Raises RunError where it cannot, as on a full disk."""
     data = data.encode() if isinstance(data, str) else data
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # two processes may fill a cache at once
     try:
         with open(partial, "wb") as file:
             file.write(data)

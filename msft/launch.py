@@ -120,7 +120,8 @@ def _in_processes(configs: list[RunConfig], runs_dir, slots: int, progress: bool
                 done.append(config)
                 problems.extend([f"{_title(config)}: {problem}"] if problem else [])
                 if progress:
-                    word, spent = "failed" if problem else "done", clock(time.monotonic() - started)
+                    word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
+                    spent = clock(time.monotonic() - started)
                     print(f"{len(done)}/{len(configs)} {_title(config)}: {word} ({spent})", file=sys.stderr, flush=True)
         if worker is not None:
             worker.close()

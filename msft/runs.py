@@ -10,7 +10,6 @@ runs/msft-tiny-qwen2-tiny-s20-1a2b3c4d/
 import contextlib
 import dataclasses
 import json
-import shutil
 import signal
 import sys
 import threading
@@ -25,7 +24,7 @@ from msft.checkpoints import Store, snapshot
 from msft.config import RunConfig
 from msft.directory import RunDirectory, check_names, check_place, clear_state, locked, save_best
 from msft.errors import DataError, ModelError, RunError
-from msft.files import PARTIAL, write_atomic
+from msft.files import write_atomic
 from msft.history import history_rows
 from msft.progress import RunProgress, clock
 from msft.records import Run, load_runs
@@ -181,7 +180,6 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     if not (directory / "run.json").is_file():
         write_tasks(directory / "tasks", mixture, config.max_new_tokens)
         write_atomic(directory / "run.json", json.dumps(provenance.about(prepared, mixture, model), indent=1))
-    shutil.rmtree(directory / f"best{PARTIAL}", ignore_errors=True)
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     shown = RunProgress(directory.name.rsplit("-", 1)[0], progress)
     where = RunDirectory(prepared, directory, model_bytes, shown, snapshot(model))

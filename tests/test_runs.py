@@ -474,3 +474,21 @@ def test_two_processes_at_one_run_train_it_once(small_settings, runs_dir, small_
     (folder,) = runs_dir.iterdir()
     assert_equal_runs(runs.Run(folder), small_run)
     assert len([e for e in Journal(folder / "journal.jsonl").verbs() if e["kind"] == "roll_out"]) == 1
+
+
+def fill(path, text):
+    for _ in range(300):
+        files.write_atomic(path, text)
+
+
+def test_two_processes_may_write_one_file(tmp_path, children):
+    """As two runs of one mixture do when they fill the cache of its tokens."""
+    path = tmp_path / "cache.json"
+    writers = [children.Process(target=fill, args=(path, letter * 5000)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert path.read_text() in ("a" * 5000, "b" * 5000)
+    assert [p.name for p in tmp_path.iterdir()] == ["cache.json"]
