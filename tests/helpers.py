@@ -31,6 +31,31 @@ SHAPE = {
 }
 
 
+def save_small(folder, kind, tokenizer_file, pad):
+    """A folder in hub format: `kind` ("Qwen2" or "Olmo2") with two layers, random weights, a real tokenizer."""
+    import transformers
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), eos_token="<|endoftext|>", pad_token=pad)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{kind}Config")(
+            vocab_size=100352 if kind == "Olmo2" else len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=4096,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            tie_word_embeddings=True,
+        )
+        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def letters(i):
     return Example(f"Pick {i}.\noptions: A. {i}, B. {i + 1}", "#### A" if i % 3 else "#### B", "A" if i % 3 else "B")
 

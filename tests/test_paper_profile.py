@@ -6,6 +6,7 @@ python -m pytest -m slow tests/test_paper_profile.py
 import json
 
 import pytest
+from helpers import save_small
 
 from paper_figures import contents, execute
 
@@ -19,34 +20,9 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def qwen(shared, tmp_path_factory):
-    """A folder in hub format: the Qwen2.5 architecture with two layers, random weights, the real tokenizer."""
-    import torch
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(shared / "tokenizers" / "qwen2_tokenizer_converted.json"),
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=4096,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=True,
-        )
-        model = Qwen2ForCausalLM(config)
-    folder = tmp_path_factory.mktemp("models") / "Qwen2.5-two-layers"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """The Qwen2.5 architecture with two layers, random weights, the real tokenizer."""
+    file = shared / "tokenizers" / "qwen2_tokenizer_converted.json"
+    return save_small(tmp_path_factory.mktemp("models") / "Qwen2.5-two-layers", "Qwen2", file, "<|endoftext|>")
 
 
 @pytest.mark.slow

@@ -5,41 +5,16 @@ import json
 
 import pytest
 import yaml
+from helpers import save_small
 
 import msft
 
 
 @pytest.fixture
 def olmo2(tmp_path, shared):
-    """A folder in hub format: OLMo 2 with two layers, random weights, the real tokenizer."""
-    import torch
-    from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(shared / "tokenizers" / "olmo2_dolma2_tokenizer.json"),
-        eos_token="<|endoftext|>",
-        pad_token="<|pad|>",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Olmo2ForCausalLM(
-            Olmo2Config(
-                vocab_size=100352,
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=2,
-                max_position_embeddings=1024,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                tie_word_embeddings=True,
-            )
-        )
-    folder = tmp_path / "olmo2-small"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """OLMo 2 with two layers, random weights, the real tokenizer."""
+    file = shared / "tokenizers" / "olmo2_dolma2_tokenizer.json"
+    return save_small(tmp_path / "olmo2-small", "Olmo2", file, "<|pad|>")
 
 
 @pytest.fixture
