@@ -8,7 +8,6 @@ Writes benchmarks/results/calibration.{json,md}. Finished runs are read, not tra
 
 import argparse
 import json
-import multiprocessing
 import platform
 from pathlib import Path
 
@@ -19,18 +18,12 @@ SEEDS = (20, 30, 40, 50, 60)
 RESULTS = Path(__file__).parent / "results"
 
 
-def train(job: tuple[dict, str]) -> str:
-    import msft
-
-    settings, runs_dir = job
-    return str(msft.run(msft.RunConfig(**settings), runs_dir).directory)
-
-
 def train_all(jobs: list[dict], runs_dir: str, processes: int) -> list:
-    from msft.runs import Run
+    """The finished runs of these settings, `processes` at a time."""
+    import msft
+    from msft.launch import run_all
 
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return [Run(directory) for directory in pool.map(train, [(job, runs_dir) for job in jobs], chunksize=1)]
+    return run_all([msft.RunConfig(**job) for job in jobs], runs_dir, slots=processes)
 
 
 def mean_curve(runs: list) -> pd.DataFrame:
@@ -110,9 +103,6 @@ def main() -> None:
     parser.add_argument("--rates", action="store_true")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    from msft import tiny
-
-    tiny.base_model(options.model)
     if options.rates:
         rates = (2.5e-4, 5e-4, 1e-3)
         jobs = [{"method": "sft", "model": options.model, "learning_rate": rate} for rate in rates]
@@ -124,8 +114,7 @@ def main() -> None:
         print(found)
         return
     jobs = [{"method": method, "model": options.model, "seed": seed} for method in ("sft", "msft") for seed in SEEDS]
-    # the long runs first, so that the last one does not run alone
-    runs = train_all(jobs[::-1], options.runs, options.processes)[::-1]
+    runs = train_all(jobs, options.runs, options.processes)
     result, table = calibration(runs[: len(SEEDS)], runs[len(SEEDS) :])
     about = runs[0].about
     result |= {"model": options.model, "versions": about["versions"], "commit": about["git_commit"]}

@@ -26,23 +26,14 @@ METHODS = {
     "soft_sro_sft": {},
     "msft": {},
 }
-SEARCHED = ("sro_sft", "soft_sro_sft")
 
 
 def train_methods(options: argparse.Namespace) -> dict[str, list]:
-    """{method: its runs, one a seed}. The searched methods come last: they read their search from the SFT run."""
+    """{method: its runs, one a seed}."""
     shared = {"model": options.model, "mixture": options.mixture}
-    jobs = {
-        (m, seed): {**shared, "method": m, "params": METHODS[m], "seed": seed}
-        for m in METHODS
-        for seed in options.seeds
-    }
-    # the long runs first, so that the last one does not run alone
-    first = sorted((key for key in jobs if key[0] not in SEARCHED), key=lambda key: key[0] != "msft")
-    runs = {}
-    for keys in (first, [key for key in jobs if key[0] in SEARCHED]):
-        trained = train_all([jobs[key] for key in keys], options.runs, options.processes)
-        runs |= dict(zip(keys, trained, strict=True))
+    keys = [(method, seed) for method in METHODS for seed in options.seeds]
+    jobs = [{**shared, "method": method, "params": METHODS[method], "seed": seed} for method, seed in keys]
+    runs = dict(zip(keys, train_all(jobs, options.runs, options.processes), strict=True))
     return {method: [runs[method, seed] for seed in options.seeds] for method in METHODS}
 
 
@@ -115,9 +106,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
-    from msft import tiny
-
-    tiny.base_model(options.model)
     runs = train_methods(options)
     rows = {m: [row(run, sft) for run, sft in zip(runs[m], runs["sft"], strict=True)] for m in METHODS}
     about = runs["sft"][0].about

@@ -71,7 +71,7 @@ class RunDirectory:
     ):
         self.prepared, self.directory, self.progress = prepared, directory, progress
         config = prepared.config if prepared else RunConfig()
-        self.kept_states = 1 + config.spare_states
+        self.spare_states = config.spare_states
         whole, result = config.keep_peaks == "disk", directory / "best"
         self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, whole, result)
         self.journal = Journal(directory / "journal.jsonl")
@@ -86,8 +86,10 @@ class RunDirectory:
         journal, place = self.journal, 0
         dropped = journal.torn
         saved = [i for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"]
-        for i in reversed(saved[-self.kept_states - 1 :]):
+        for i in reversed(saved):
             state = journal.entries[i]["state"]
+            if i != saved[-1] and not self.store.has(state["weights"]):
+                continue  # deleted long ago, or found damaged just now
             if dropped and state["best_weights"] and not self.store.has(state["best_weights"]):
                 state["best_weights"] = None  # see `prune`: a better one comes on the way
             try:
@@ -125,14 +127,17 @@ class RunDirectory:
 
     def commit(self, state: dict) -> None:
         """Makes a state the one to go on from, then deletes what neither it nor a spare one needs."""
-        self.journal.commit(state, self.kept_states)
+        # several states in a row may share their weights
+        self.journal.commit(state, 1 + 3 * self.spare_states)
         self.prune([])
 
     def prune(self, peaks: list[str]) -> None:
         """Deletes what neither a kept state nor a held peak needs."""
-        states = [entry["state"] for entry in self.journal.saved[-self.kept_states :]]
-        needed = [name for state in states[-1:] for name in state_files(state)] + peaks
-        for state in reversed(states[:-1]):
+        *older, last = [entry["state"] for entry in self.journal.saved] or [None]
+        needed = [*(state_files(last) if last else []), *peaks]
+        # a state before an evaluation and one behind it share their weights: no spare for each other
+        spares = {state["weights"]: state for state in older if state["weights"] != last["weights"]}
+        for state in list(spares.values())[::-1][: self.spare_states]:
             # what a spare state calls best is the last one's too, or was beaten on the way and will be again
             more = state_files({**state, "best_weights": None})
             if self.store.copies([*needed, *more]) > SPARE_ROOM:

@@ -1,6 +1,7 @@
 """What the trainer must remember to go on, and whether it may: the place in a roll-out, the best, a sound loss."""
 
 import contextlib
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,23 @@ class Best:
     stage: int = 0
     epoch: float = 0.0
     path_epoch: float = 0.0
+
+
+MEASURED = ("selection", "selected_from", "accuracy", "n", "tokens")
+
+
+def measured(test: Mapping, selection: Mapping) -> dict[str, dict]:
+    """What an evaluated point holds of its scores, by sub-dataset: the keys of MEASURED.
+
+    test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
+    """
+    return {
+        "selection": {task: score.accuracy for task, score in selection.items()},
+        "selected_from": {task: score.n for task, score in selection.items()},
+        "accuracy": {task: score.accuracy for task, score in test.items()},
+        "n": {task: score.n for task, score in test.items()},
+        "tokens": {task: score.tokens for task, score in test.items()},
+    }
 
 
 def best_of(point: dict, stage: int, path_epoch: float) -> Best:
@@ -90,6 +108,21 @@ def random_state(device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return torch.cat(states)
+
+
+def pack_progress(progress: Progress, device: torch.device) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(plain values, tensors) of a roll-out that goes on from here: its progress and the random state."""
+    values, tensors = split_arrays(progress.schedule)
+    plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
+    return plain, {**tensors, "random": random_state(device)}
+
+
+def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> tuple[Progress, torch.Tensor | None]:
+    """(progress, random state) of `pack_progress`; takes its tensors out of those given."""
+    # a copy: going on must not change the state that the journal holds
+    progress, random = Progress(**copy.deepcopy(plain)), tensors.pop("random", None)
+    progress.schedule |= join_arrays(tensors)
+    return progress, random
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ A method is a function over these verbs. Each verb's result goes into the run's 
 there returns it without training: that is how a run that was killed goes on (see journal.py).
 """
 
-import copy
 import dataclasses
 import math
 import time
@@ -21,15 +20,16 @@ from msft.losses import TokenLosses, means
 from msft.peaks import START, Peaks, holders_after
 from msft.schedules import Passes
 from msft.state import (
+    MEASURED,
     Best,
     Interrupted,
     Progress,
     best_of,
     check_finite,
-    join_arrays,
+    measured,
     own_randomness,
-    random_state,
-    split_arrays,
+    pack_progress,
+    unpack_progress,
 )
 
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
@@ -230,24 +230,19 @@ class Trainer:
         self._peaks.load(state["peaks"])
         self.best = Best(**state["best"])
         self._here = state["here"]
-        # a copy: going on must not change the state that the journal holds
-        self._resumed = Progress(**copy.deepcopy(state["progress"])) if state["progress"] else None
-        if state["optimizer"]:
-            tensors = self.run.store.get(state["optimizer"])
-            self._random, arrays = tensors.pop("random", None), join_arrays(tensors)
+        tensors = self.run.store.get(state["optimizer"]) if state["optimizer"] else {}
+        if state["progress"]:
+            self._resumed, self._random = unpack_progress(state["progress"], tensors)
+        if tensors:
             self._optimizer = self._fresh_optimizer()
             checkpoints.load_optimizer(self._optimizer, tensors)
-            if self._resumed:
-                self._resumed.schedule |= arrays
 
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
         """Puts the state on disk and commits the journal: weights, state, journal line, then deletions."""
         started = time.monotonic()
         store, plain, tensors = self.run.store, None, {}
         if progress:
-            values, tensors = split_arrays(progress.schedule)
-            plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
-            tensors["random"] = random_state(self.accelerator.device)
+            plain, tensors = pack_progress(progress, self.accelerator.device)
         if optimizer and self._optimizer:
             tensors |= checkpoints.optimizer_tensors(self._optimizer)
         state = {
@@ -363,9 +358,7 @@ class Trainer:
         point = {"epoch": epoch, "train_loss": train_loss, "reused": False}
         if not progress.points and self._here is not None:
             # the start point is the very weights that were evaluated before
-            point |= {key: self._here[key] for key in ("selection", "selected_from", "accuracy", "n", "tokens")} | {
-                "reused": True
-            }
+            point |= {key: self._here[key] for key in MEASURED} | {"reused": True}
         else:
             try:
                 point |= self._measure(epoch)
@@ -384,21 +377,12 @@ class Trainer:
 
     def _measure(self, epoch: float) -> dict:
         results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
-        test, selection = results["test"], results[self.config.select_on]
         self.run.write_outputs(self.stage, epoch, results)
-        return {
-            "selection": {task: score.accuracy for task, score in selection.items()},
-            "selected_from": {task: score.n for task, score in selection.items()},
-            "accuracy": {task: score.accuracy for task, score in test.items()},
-            "n": {task: score.n for task, score in test.items()},
-            "tokens": {task: score.tokens for task, score in test.items()},
-        }
+        return measured(results["test"], results[self.config.select_on])
 
     def _hold(self, progress: Progress, keep, candidate: bool, point: dict) -> None:
-        before, progress.holders = (
-            progress.holders,
-            holders_after(progress.holders, point["epoch"], point["selection"], keep),
-        )
+        before = progress.holders
+        progress.holders = holders_after(before, point["epoch"], point["selection"], keep)
         best = best_of(point, self.stage, self.offset + point["epoch"])
         is_peak, is_best = progress.holders != before, candidate and best.selection > self.best.selection
         here = checkpoints.snapshot(self._bare()) if is_peak or is_best else None

@@ -1,5 +1,6 @@
 """From runs to tidy data: what the tables and figures are drawn from."""
 
+import numpy as np
 import pandas as pd
 
 
@@ -26,6 +27,13 @@ def by_group(accuracy: pd.Series, groups: dict[str, list[str]]) -> dict[str, flo
     """Mean accuracy in percent of each group, and of all sub-datasets as 'Average'."""
     rows = {group: 100 * accuracy[tasks].mean() for group, tasks in groups.items()}
     return {**rows, "Average": 100 * accuracy.mean()}
+
+
+def standard_error(run) -> float:
+    """Standard error, in points, of the mean accuracy at the best checkpoint: that of drawing the test items."""
+    best = run.result["best"]
+    rows = run.history[(run.history.stage == best["stage"]) & (run.history.epoch == best["epoch"])]
+    return 100 * float(np.sqrt((rows.accuracy * (1 - rows.accuracy) / rows.n).sum())) / len(rows)
 
 
 def peaks(run) -> pd.DataFrame:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from paper_figures import data, reported_numbers
-from paper_figures.scale import standard_error
 from paper_figures.style import METHODS as LABELS
 from paper_figures.style import WIDTH, colour, label
 
@@ -231,7 +230,7 @@ def verdict(runs, table: pd.DataFrame) -> str:
     first = (trained.msft == trained.max(axis=1)).sum()
     gains = trained.msft - trained.sft
     each = ", ".join(f"{model} {gain:+.1f}" for model, gain in gains.items())
-    errors = [standard_error(run) for run in runs.values()]
+    errors = [data.standard_error(run) for run in runs.values()]
     models = f"{len(wide)} model{'s' if len(wide) > 1 else ''}"
     return (
         f"Mean accuracy in percent over {models}: {order}. mSFT is first, alone or tied, on {first} of {models}; over "

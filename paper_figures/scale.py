@@ -39,13 +39,6 @@ def needs(page, budgets: str = "") -> dict:
     return wanted | {("budget", c): page.config("msft", params={"budget": c}) for c in sweep}
 
 
-def standard_error(run) -> float:
-    """Standard error, in points, of the mean accuracy at the best checkpoint: that of drawing the test items."""
-    best = run.result["best"]
-    rows = run.history[(run.history.stage == best["stage"]) & (run.history.epoch == best["epoch"])]
-    return 100 * float(np.sqrt((rows.accuracy * (1 - rows.accuracy) / rows.n).sum())) / len(rows)
-
-
 def by_mixture(runs) -> pd.DataFrame:
     """One row a mixture and method: sub_datasets (count), mixture, method, accuracy (percent, mean over sub-datasets),
     error (standard error in points), gain (points over SFT), epoch (of the best checkpoint), flops."""
@@ -60,7 +53,7 @@ def by_mixture(runs) -> pd.DataFrame:
                 "mixture": key[1],
                 "method": key[2],
                 "accuracy": 100 * accuracy.mean(),
-                "error": standard_error(run),
+                "error": data.standard_error(run),
                 "epoch": run.best.path_epoch,
                 "flops": run.flops["total"],
             }
@@ -86,7 +79,7 @@ def by_budget(runs) -> pd.DataFrame:
                 "method": run.config.method,
                 "budget": budget,
                 "accuracy": 100 * data.at_best(run).mean(),
-                "error": standard_error(run),
+                "error": data.standard_error(run),
                 "gain": 100 * (data.at_best(run).mean() - data.at_best(sft).mean()),
                 "epoch": run.best.path_epoch,
                 "flops": run.flops["total"],

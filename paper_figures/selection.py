@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from paper_figures import data, exclusions, seeds
-from paper_figures.scale import standard_error
 from paper_figures.style import WIDTH, colour, label
 
 # methods that report their best checkpoint; Continual SFT reports its last
@@ -36,7 +35,7 @@ def compare(runs) -> pd.DataFrame:
                 "method": method,
                 "part": part,
                 "accuracy": accuracy,
-                "error": standard_error(run),
+                "error": data.standard_error(run),
                 "chosen_at": 100 * run.result["best"]["selection"],
                 "epoch": run.best.path_epoch,
                 "evaluations": sum(not point["reused"] for point in points),
