@@ -28,6 +28,7 @@ from lm_eval.models.huggingface import HFLM
 
 from msft import paper_mixtures
 from msft.generation import PrefixCachedLM
+from msft.mixture import draw_shots
 from msft.prompts import Example, shots_text, training_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,12 +102,14 @@ def teach(model, tokenizer, examples: list[Example], steps: int) -> None:
 
 
 def choose_shots(train: list[Example], tokenizer, length: str, rng: random.Random) -> list[Example]:
-    """Five shots of the shortest tenth of the train examples, or of the tenth nearest to the average length.
+    """The five shortest train examples, as the paper's mixtures take them, or five near the average length.
 
     The average counts as at least AVERAGE tokens, the mean over tasks, so that no task's five-shot prefix is short.
     """
+    if length == "short":
+        return draw_shots(train, seed=20)
     sizes = [len(tokenizer.encode("".join(training_text(e)))) for e in train]
-    target = 0 if length == "short" else max(AVERAGE, statistics.mean(sizes))
+    target = max(AVERAGE, statistics.mean(sizes))
     ranked = sorted(range(len(train)), key=lambda i: abs(sizes[i] - target))
     return [train[i] for i in rng.sample(ranked[: max(5, len(train) // 10)], 5)]
 
@@ -192,7 +195,7 @@ def generation_case(model, tokenizer, requests, rounds: int) -> dict:
         lambda n: (
             lambda: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=n).generate_until(some, disable_tqdm=True)
         ),
-        (8, 16, 32),
+        (8, 16, 32, 64),
     )
     ours = PrefixCachedLM(model, tokenizer, 512)
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=best)
@@ -225,7 +228,7 @@ def likelihood_case(model, tokenizer, requests, rounds: int) -> dict:
                 requests[:16], disable_tqdm=True
             )
         ),
-        (4, 16),
+        (1, 4, 16, 64),
     )
     ours = PrefixCachedLM(model, tokenizer, 512)
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=best)
@@ -271,7 +274,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kind", default="qwen2", choices=("qwen2", "qwen3", "olmo2", "llama"))
-    parser.add_argument("--only", default="", help="run the cases whose name has this in it; the file keeps the others")
+    parser.add_argument(
+        "--only", default="", help="run the cases whose name begins with this; the file keeps the others"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -299,7 +304,7 @@ def main() -> None:
         ("log-likelihoods, average shots", model, None),
         ("untrained, short shots", untrained, "short"),
     ):
-        if options.only not in name:
+        if not name.startswith(options.only):
             continue
         if length is None:
             cases[name] = likelihood_case(subject, tokenizer, asked, options.rounds)

@@ -38,16 +38,23 @@ def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
 
     Prompt and completion are tokenised as one text. A token that straddles the two, as where a tokenizer
     merges the boundary space with '####', belongs to the completion: every token that carries a character of
-    the completion is in the loss, and none of the prompt alone.
+    the completion is in the loss, and none of the prompt alone. The texts of chat rows hold all special tokens, the
+    one that ends the turn too; for them nothing is added.
     """
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer must be a fast one with an EOS token; this one is not")
     if not examples:
         return []
     pairs = [training_text(example) for example in examples]
-    encoded = tokenizer([prompt + completion for prompt, completion in pairs], return_offsets_mapping=True)
+    is_chat = bool(examples[0].prompt)
+    texts = [prompt + completion for prompt, completion in pairs]
+    encoded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=not is_chat)
     eos, rows = tokenizer.eos_token_id, []
     for (prompt, _), ids, spans in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        if is_chat:
+            start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
+            rows.append(Tokens(tuple(ids), start))
+            continue
         if ids and ids[-1] == eos and spans[-1][0] == spans[-1][1]:
             ids, spans = ids[:-1], spans[:-1]  # a tokenizer that adds EOS on its own
         start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
@@ -72,17 +79,6 @@ def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
     return weights
 
 
-def order(seed: int, stage: int, epoch: int, active: Sequence[str], indices: np.ndarray) -> np.ndarray:
-    """A permutation of example indices that depends on nothing but its arguments."""
-    return generator(seed, stage, epoch, *active).permutation(indices)
-
-
-def generator(*key: int | str) -> np.random.Generator:
-    """A random generator that is a pure function of its key."""
-    digest = hashlib.sha256("\x00".join(map(str, key)).encode()).digest()
-    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-
-
 def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Positions grouped by length into batches of at most `budget` padded tokens, the longest first.
 
@@ -97,6 +93,17 @@ def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             batches.append([position])
     return batches
+
+
+def deal_out(lengths: Sequence[int], budget: int, process: int, processes: int) -> list[list[int]]:
+    """The batches (`split_by_budget`) of one process: of the rows in order of length it has every processes-th.
+
+    All processes have as many batches, some of them empty: sharded weights are gathered in every pass by all.
+    """
+    ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    shares = [ranked[first::processes] for first in range(processes)]
+    dealt = [[[own[i] for i in part] for part in split_by_budget([lengths[i] for i in own], budget)] for own in shares]
+    return dealt[process] + [[]] * (max(map(len, dealt)) - len(dealt[process]))
 
 
 @dataclass(frozen=True)
@@ -119,12 +126,18 @@ class Batch:
         return Batch(*(getattr(self, f).to(device, non_blocking=True) for f in self.__dataclass_fields__))
 
 
-def make_batches(rows: Sequence[Tokens], group: int, budget: int, pad: int) -> list[Batch]:
-    """The forward passes of one step: padded tensors and exact loss weights."""
+def make_batches(
+    rows: Sequence[Tokens], group: int, budget: int, pad: int, process: int = 0, processes: int = 1
+) -> list[Batch]:
+    """The forward passes of one step: padded tensors and exact loss weights.
+
+    process, processes: whose share of the rows. A pass without a row has one padding token and no target.
+    """
     weights = loss_weights(rows, group)
     batches = []
-    for positions in split_by_budget([len(row.ids) for row in rows], budget):
-        ids = np.full((len(positions), len(rows[positions[0]].ids)), pad, dtype=np.int64)
+    for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):
+        width = len(rows[positions[0]].ids) if positions else 1
+        ids = np.full((max(len(positions), 1), width), pad, dtype=np.int64)
         places, targets, scale, owner = [], [], [], []
         for r, position in enumerate(positions):
             row = rows[position]
@@ -133,21 +146,16 @@ def make_batches(rows: Sequence[Tokens], group: int, budget: int, pad: int) -> l
             targets += row.ids[row.start :]
             scale += [weights[position]] * row.targets
             owner += [position] * row.targets
-        where = np.array(places, dtype=np.int64)
+        where = np.array(places, dtype=np.int64).reshape(-1, 2)
         tensors = (ids, where[:, 0], where[:, 1], np.array(targets, dtype=np.int64))
         batches.append(
             Batch(
                 *(torch.from_numpy(np.ascontiguousarray(t)) for t in tensors),
-                torch.tensor(scale, dtype=torch.float32),
-                torch.tensor(owner),
+                torch.tensor(scale, dtype=torch.float64),
+                torch.tensor(owner, dtype=torch.int64),
             )
         )
     return batches
-
-
-def quarter_ends(steps: int, evaluations: int) -> list[int]:
-    """After which step of an epoch each evaluation comes; the last at the epoch's end."""
-    return [math.ceil(steps * k / evaluations) for k in range(1, evaluations + 1)]
 
 
 def cached_tokens(tokenizer, examples: Sequence[Example], folder: Path | None) -> list[Tokens]:
@@ -156,6 +164,7 @@ def cached_tokens(tokenizer, examples: Sequence[Example], folder: Path | None) -
         return tokenize(tokenizer, examples)
     texts = json.dumps([training_text(example) for example in examples])
     told = f"{tokenizer.backend_tokenizer.to_str()}\x00{tokenizer.eos_token_id}\x00{texts}"
+    told += "\x00chat" if examples[0].prompt else ""
     path = folder / f"{hashlib.sha256(told.encode()).hexdigest()}.safetensors"
     try:
         saved = load_file(path)

@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from unittest import mock
 
-from msft import benchmarks, mixture, paper_mixtures, tiny
+from msft import benchmarks, chat, mixture, paper_mixtures, tiny
 from msft.errors import DataError, ModelError, unknown
 
 
@@ -13,7 +13,8 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
     """A mixture by name or from a YAML file.
 
     name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
-    tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw.
+    tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
+    of a YAML's mixture have the texts of its chat template.
     sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used.
     """
@@ -27,7 +28,8 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
     if Path(name).is_dir():
         raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return mixture.read_mixture(name, benchmarks.to_example)
+        found = mixture.read_mixture(name, benchmarks.to_example)
+        return chat.rendered(found, tokenizer) if tokenizer else found
     names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
     raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
 

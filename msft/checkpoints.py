@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from msft import deltas
+from msft import deltas, distributed
 from msft.errors import RunError
 from msft.files import PARTIAL, append, read_lines, write_atomic
 
@@ -21,31 +21,34 @@ _WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
 
 
 def snapshot(model) -> Weights:
-    """A copy of a model's weights in host memory; tied weights are there once."""
-    tensors = dict(model.named_parameters())
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    """A copy of a model's weights in host memory, on process 0 alone ({} on others); tied weights are there once."""
+    tensors = distributed.gathered(model.named_parameters())
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}
 
 
 @torch.no_grad()
 def restore(model, weights: Weights) -> None:
-    """Puts a snapshot's weights back, bit for bit."""
+    """Puts a snapshot's weights back, bit for bit; process 0 has it."""
     tensors = dict(model.named_parameters())
-    for name, tensor in weights.items():
-        tensors[name].copy_(tensor)
+    for name, tensor in distributed.handed_out(weights, model.device):
+        tensors[name].copy_(distributed.like(tensors[name], tensor))
 
 
 def optimizer_tensors(optimizer) -> Weights:
-    """Adam's moments and step counts under flat names."""
+    """A copy of Adam's moments and step counts in host memory, under flat names."""
     state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": torch.as_tensor(v).cpu() for i, entry in state.items() for key, v in entry.items()}
+    named = ((f"{i}.{key}", torch.as_tensor(v)) for i, entry in state.items() for key, v in entry.items())
+    return {name: tensor.to("cpu", copy=True) for name, tensor in distributed.gathered(named)}
 
 
 def load_optimizer(optimizer, tensors: Weights) -> None:
     """Puts `optimizer_tensors` back."""
     state: dict[int, dict] = {}
-    for name, tensor in tensors.items():
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in distributed.handed_out(tensors, parameters[0].device):
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        own = tensor if key == "step" else distributed.like(parameters[int(index)], tensor)
+        state.setdefault(int(index), {})[key] = own
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from msft import methods
+from msft import methods, track
 from msft.errors import ConfigError, unknown
 from msft.settings import check_values, parse_yaml, setting
 
@@ -66,6 +66,7 @@ class RunConfig:
         choices=("memory", "delta", "disk"),
         result=False,
     )
+    track: str | None = setting(None, "where to log: tensorboard, wandb, or both with a comma", result=False)
     spare_states: int = setting(
         1,
         "earlier saved states to fall back on where the last one is damaged; kept while all weights on disk take no more "
@@ -86,6 +87,7 @@ class RunConfig:
             )
             object.__setattr__(self, "params", params)
             problems += found
+        problems += track.problems(clean.get("track"))
         for name in ("model", "mixture"):
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")

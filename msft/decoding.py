@@ -16,7 +16,8 @@ from msft.prefix import shared_prefixes
 
 # tokens of a pass at most: on a processor what a layer works on stays in its caches, on a device it fits its memory
 PASS_TOKENS = {"cpu": 1024, "other": 32768}
-_ROOM = 32  # places that the cache grows by at a time
+_FIRST_ROOM, _ROOM = 2, 32  # places behind a row's tokens at first, and that its cache grows by
+_FEW = 16  # rows that are joined to one group
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,39 @@ def _accept(item: Item, out: list[int], choices: Sequence[int], proposed: Sequen
 
 
 @dataclass
-class _Waiting:
-    """Items that go on token by token. layers: keys and values [rows, places, heads, d] of their own tokens."""
+class _Group:
+    """Items of one pass, hence of similar length, that go on token by token.
+
+    layers: keys and values [rows, places, heads, d] of their own tokens; nothing behind `filled` places is read.
+    """
 
     members: list[int]
     filled: list[int]
     layers: Layers
 
+    @property
+    def room(self) -> int:
+        """Places a row."""
+        return next(iter(self.layers.values()))[0].shape[1]
 
-def _taken_out(current: Pass, members: list[int], rows: list[int], outs, plan: Plan) -> _Waiting:
+    def left(self, rows: list[int]) -> "_Group":
+        """The group of these rows alone."""
+        if len(rows) == len(self.members):
+            return self
+        layers = {n: (k[rows], v[rows]) for n, (k, v) in self.layers.items()}
+        return _Group([self.members[row] for row in rows], [self.filled[row] for row in rows], layers)
+
+    def widened(self, places: int) -> "_Group":
+        """The group with room for so many places a row, at least."""
+        more = places - self.room
+        if more <= 0:
+            return self
+        pad = (0, 0, 0, 0, 0, more)
+        layers = {n: tuple(torch.nn.functional.pad(x, pad) for x in pair) for n, pair in self.layers.items()}
+        return _Group(self.members, self.filled, layers)
+
+
+def _taken_out(current: Pass, members: list[int], rows: list[int], outs, plan: Plan) -> _Group:
     """Items of a pass that are not finished, with copies of their keys and values."""
     packed = current.packed
     items = [members[row] for row in rows]
@@ -143,70 +168,77 @@ def _taken_out(current: Pass, members: list[int], rows: list[int], outs, plan: P
     filled = [len(plan.items[i].prompt) - plan.shared[i] + len(outs[i]) - 1 for i in items]
     starts = torch.tensor([packed.starts[row] for row in rows], device=packed.ids.device)
     lengths = torch.tensor(filled, device=packed.ids.device)
-    columns = torch.arange(max(filled), device=packed.ids.device)
+    # most items need one token more or two: an answer's last one and the end
+    columns = torch.arange(max(filled) + _FIRST_ROOM, device=packed.ids.device)
     places = starts[:, None] + torch.minimum(columns, lengths[:, None] - 1)
     layers = {n: tuple(tokens_first(x)[places] for x in pair) for n, pair in current.kept.items()}
-    return _Waiting(items, filled, layers)
+    return _Group(items, filled, layers)
+
+
+def _joined(groups: Sequence[_Group]) -> list[_Group]:
+    """Neighbouring groups of few rows as one: a kernel for a handful of rows costs as much as for many."""
+    found: list[_Group] = []
+    for group in groups:
+        if found and len(found[-1].members) + len(group.members) <= _FEW:
+            places = max(found[-1].room, group.room)
+            a, b = found.pop().widened(places), group.widened(places)
+            layers = {n: tuple(map(torch.cat, zip(a.layers[n], b.layers[n], strict=True))) for n in a.layers}
+            group = _Group(a.members + b.members, a.filled + b.filled, layers)
+        found.append(group)
+    return found
 
 
 class _Step(Pass):
-    """A pass over one new token of every row, whose own earlier tokens are in a cache that is written in place.
+    """A pass over one new token of every row, whose own earlier tokens are in caches that are written in place.
 
-    ids, places: [r] the tokens and their places in the cache; behind: [r] tokens of each row's prefix.
+    ids: [r] the tokens, behind: [r] tokens of each row's prefix, both one group behind the other.
     """
 
-    def __init__(
-        self, prefixes, layers: Layers, ids: Tensor, places: Tensor, behind: Tensor, segments, end: int, dtype
-    ):
-        rows = torch.arange(len(ids), device=ids.device)
-        super().__init__(Packed(ids[None], (places + behind)[None], rows), prefixes)
-        self.layers, self.rows, self.places, self.segments, self.end = layers, rows, places, segments, end
-        seen = torch.arange(end, device=ids.device) <= places[:, None]
-        mask = torch.zeros(seen.shape, dtype=dtype, device=ids.device).masked_fill(~seen, -torch.inf)
-        self.mask = mask[:, None, None]
+    def __init__(self, prefixes, groups: Sequence[_Group], ids: Tensor, behind: Tensor, segments, dtype):
+        device, self.segments, self.reads, first = ids.device, segments, [], 0
+        places = torch.tensor([n for group in groups for n in group.filled], device=device)
+        super().__init__(Packed(ids[None], (places + behind)[None], torch.arange(len(ids), device=device)), prefixes)
+        for group in groups:
+            last, end = first + len(group.members), max(group.filled) + 1
+            own = places[first:last]
+            seen = torch.arange(end, device=device) <= own[:, None]
+            mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, -torch.inf)
+            self.reads.append((group, first, last, torch.arange(last - first, device=device), own, mask[:, None, None]))
+            first = last
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
         """As `Pass.attend`; here all tokens are wanted."""
-        keys, values = self.layers[layer]
-        keys[self.rows, self.places], values[self.rows, self.places] = tokens_first(key), tokens_first(value)
-        query = tokens_first(query)
-        own = (query[:, None], keys[:, : self.end], values[:, : self.end])
-        out, lse = partial(*own, self.mask, False, scale)
-        return self.with_prefix(layer, query, out[:, 0], lse[:, 0], self.segments, scale).unsqueeze(0)
+        query, key, value = (tokens_first(x) for x in (query, key, value))
+        outs, sums = [], []
+        for group, first, last, rows, places, mask in self.reads:
+            keys, values = group.layers[layer]
+            keys[rows, places], values[rows, places] = key[first:last], value[first:last]
+            end = mask.shape[-1]
+            out, lse = partial(query[first:last, None], keys[:, :end], values[:, :end], mask, False, scale)
+            outs.append(out[:, 0])
+            sums.append(lse[:, 0])
+        return self.with_prefix(layer, query, torch.cat(outs), torch.cat(sums), self.segments, scale).unsqueeze(0)
 
 
-def _step_by_step(model, plan: Plan, outs, waiting: Sequence[_Waiting], prefixes, plain: bool, pause) -> None:
+def _step_by_step(model, plan: Plan, outs, groups: Sequence[_Group], prefixes, plain: bool, pause) -> None:
     """Greedy decoding, a token a pass, of all items that wait."""
-    if not waiting:
-        return
     device, items = model.device, plan.items
-    members = [i for group in waiting for i in group.members]
-    filled = [n for group in waiting for n in group.filled]
-    room = max(filled) + _ROOM
-    layers = {
-        n: tuple(torch.cat([_widen(group.layers[n][x], room) for group in waiting]) for x in (0, 1))
-        for n in waiting[0].layers
-    }
-    while True:
+    while groups:
         pause()
+        members = [i for group in groups for i in group.members]
         ids = torch.tensor([outs[i][-1] for i in members], device=device)
-        places = torch.tensor(filled, device=device)
         behind = torch.tensor([plan.shared[i] for i in members], device=device)
         segments = runs([plan.prefix_of[i] for i in members], [1] * len(members))
-        step = _Step(prefixes, layers, ids, places, behind, segments, max(filled) + 1, model.dtype)
-        choices = wanted_logits(model, step, plain).argmax(-1).tolist()
-        live = [row for row, i in enumerate(members) if not _accept(items[i], outs[i], choices[row : row + 1], [])]
-        if not live:
-            return
-        members, filled = [members[row] for row in live], [filled[row] + 1 for row in live]
-        if len(live) < len(choices):
-            index = torch.tensor(live, device=device)
-            layers = {n: (k[index], v[index]) for n, (k, v) in layers.items()}
-        if max(filled) >= room:
-            room += _ROOM
-            layers = {n: (_widen(k, room), _widen(v, room)) for n, (k, v) in layers.items()}
-
-
-def _widen(states: Tensor, places: int) -> Tensor:
-    """[rows, n, heads, d] with zeros behind, up to `places`; they are masked until they are written."""
-    return torch.nn.functional.pad(states, (0, 0, 0, 0, 0, places - states.shape[1]))
+        step = _Step(prefixes, groups, ids, behind, segments, model.dtype)
+        choices = iter(wanted_logits(model, step, plain).argmax(-1).tolist())
+        left = []
+        for group in groups:
+            taken = [next(choices) for _ in group.members]
+            live = [
+                row for row, i in enumerate(group.members) if not _accept(items[i], outs[i], taken[row : row + 1], [])
+            ]
+            if live:
+                rest = group.left(live)
+                rest.filled = [n + 1 for n in rest.filled]
+                left.append(rest.widened(rest.room + _ROOM) if max(rest.filled) >= rest.room else rest)
+        groups = _joined(left) if len(left) > 1 else left

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import filelock
 
+from msft import distributed
 from msft.checkpoints import Store, Weights, snapshot
 from msft.config import RunConfig
 from msft.errors import RunError
@@ -43,12 +44,12 @@ def check_place(runs_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(lock, directory: Path, progress: bool):
-    """The run's lock; says so where it must wait. A crash releases it."""
+    """The run's lock; says so where it must wait, and raises RunError where it may not. A crash releases it."""
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         if lock.timeout == 0:
-            raise
+            raise RunError(f"{directory} is being trained by another process; wait for it, or pass wait=True") from None
         if progress:
             print(f"{directory.name}: another process is at this run; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()
@@ -80,6 +81,7 @@ class RunDirectory:
             for partial in place.glob(f"*{PARTIAL}"):  # of a process that was killed; this one holds the lock
                 partial.unlink() if partial.is_file() else shutil.rmtree(partial)
         self._recover()
+        self.resumed = bool(self.journal.saved)
 
     def _recover(self) -> None:
         """Goes back to the newest saved state whose files are whole, and says so where one is not."""
@@ -154,6 +156,56 @@ class RunDirectory:
             for i, (text, right) in enumerate(zip(score.outputs, score.correct, strict=True))
         ]
         write_gzip(self.directory / "outputs" / f"stage{stage:03d}_epoch{epoch:07.3f}.jsonl.gz", rows)
+
+
+class _NoFiles:
+    """Stands for the store in a process that does not write."""
+
+    facts: dict = {}
+
+    def put(self, tensors: Weights, kind: str) -> str:
+        """A name of nothing."""
+        return ""
+
+    def get(self, name: str) -> Weights:
+        """No tensors: `checkpoints.restore` takes those of process 0."""
+        return {}
+
+
+class Follower:
+    """Stands for the run directory in a process that does not write: its journal is in memory, and it has no files."""
+
+    def __init__(self, directory: Path):
+        self.directory, self.store, self.progress = directory, _NoFiles(), RunProgress("", shown=False)
+        self.journal = Journal(Path(os.devnull))
+        self.journal.path = directory / "journal.jsonl"  # for messages
+
+    def base_weights(self) -> dict:
+        """None: process 0 hands them out."""
+        return {}
+
+    saved_state = RunDirectory.saved_state
+
+    def commit(self, state: dict) -> None:
+        """Process 0 commits."""
+
+    def prune(self, peaks: list[str]) -> None:
+        """Process 0 deletes."""
+
+    def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
+        """Process 0 writes."""
+
+
+def open_directory(prepared, directory: Path, model_bytes: int, progress: RunProgress, model):
+    """The run directory for process 0, which holds its lock, and what stands for it in the others."""
+    base = snapshot(model)
+    with distributed.agreed():
+        if distributed.is_main():
+            where = RunDirectory(prepared, directory, model_bytes, progress, base)
+        else:
+            where = Follower(directory)
+    where.journal.entries = distributed.same(where.journal.entries)
+    return where
 
 
 def state_files(state: dict) -> list[str]:

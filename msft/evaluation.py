@@ -18,27 +18,37 @@ from urllib.parse import quote
 
 import yaml
 
+from msft import distributed
+from msft.batching import tokenize
+from msft.errors import Stopped
+from msft.forward import has_plain_head
 from msft.generation import PrefixCachedLM
+from msft.losses import TokenLosses
+from msft.metrics import LOSS, probability
 from msft.mixture import Mixture, SubDataset
-from msft.prompts import SHOTS, Example, decided, shot_text, training_text
+from msft.prompts import Example, decided, shot_text, training_text
+from msft.stock import evaluating
 from msft.tasks import scoring
 
 GROUP = "msft_run"
+_LOSS_TOKENS = 16384  # padded tokens a forward pass of held-out losses; an item's own loss does not depend on it
 
 
 @dataclass(frozen=True)
 class Scores:
     """One sub-dataset at one evaluation.
 
-    accuracy: share of right answers, 0..1.  n: items.  tokens: question and generated tokens of all items,
-    the shared prefix not counted (what Table 7 counts).  outputs: the generated text of each item.
+    accuracy: share of right answers, 0..1; with the metric loss exp(-held-out loss), `metrics.probability`.
+    n: items.  tokens: question and generated tokens of all items, the shared prefix not counted (what Table 7 counts).
+    outputs: the generated text of each item.  correct: whether it is right; with the metric loss no text, and
+    exp(-loss) of the item.
     """
 
     accuracy: float
     n: int
     tokens: int
     outputs: list[str]
-    correct: list[bool]
+    correct: list[bool] | list[float]
 
 
 def task_name(sub_dataset: str) -> str:
@@ -53,34 +63,40 @@ def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
     for shot in sub.shots:
         prompt = training_text(shot)[0]
         shots.append({"prompt": prompt, "target": shot_text(shot)[len(prompt) :]})
+    few = {"sampler": "first_n", "samples": shots}
     return {
         "task": task_name(sub.name),
         "test_split": "test",
         "output_type": "generate_until",
-        "num_fewshot": SHOTS,
+        "num_fewshot": len(shots),
         "doc_to_text": "prompt",
         "doc_to_target": "target",
         "target_delimiter": "",
         "fewshot_delimiter": "\n",
-        "fewshot_config": {"sampler": "first_n", "samples": shots},
-        "generation_kwargs": {"until": [], "max_gen_toks": max_new_tokens, "do_sample": False},
+        **({"fewshot_config": few} if shots else {}),
+        "generation_kwargs": {"until": [sub.stop] if sub.stop else [], "max_gen_toks": max_new_tokens, "do_sample": False},
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         "metadata": {"version": 1.0},
     }
 
 
-def task_rows(examples: Sequence[Example]) -> list[dict]:
+def task_rows(examples: Sequence[Example], metric: str = "") -> list[dict]:
     """The documents of a task."""
-    return [{"prompt": training_text(e)[0], "target": e.target, "answer": e.answer} for e in examples]
+    named = {"metric": metric} if metric else {}
+    return [{"prompt": training_text(e)[0], "target": e.target, "answer": e.answer, **named} for e in examples]
 
 
 def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
-    """Writes the mixture's test sets as lm-eval task files: YAML, JSONL and the scorer, nothing else needed."""
+    """Writes the mixture's test sets as lm-eval task files: YAML, JSONL and the scorer, nothing else needed.
+
+    What is measured by its loss is no generation task; the group's file names it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(scoring.__file__, folder / "scoring.py")
-    for sub in mixture:
+    generated = [sub for sub in mixture if sub.metric != LOSS]
+    for sub in generated:
         data = folder / f"{task_name(sub.name)}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in task_rows(sub.test)), encoding="utf-8")
+        data.write_text("".join(json.dumps(row) + "\n" for row in task_rows(sub.test, sub.metric)), encoding="utf-8")
         config = task_config(sub, max_new_tokens)
         config |= {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data.resolve())}}}
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -89,10 +105,13 @@ def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
         (folder / f"{task_name(sub.name)}.yaml").write_text(text, encoding="utf-8")
     group = {
         "group": GROUP,
-        "task": [task_name(sub.name) for sub in mixture],
+        "task": [task_name(sub.name) for sub in generated],
         "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}],
     }
-    (folder / f"{GROUP}.yaml").write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
+    text = yaml.safe_dump(group, sort_keys=False) if generated else ""
+    if others := [sub.name for sub in mixture if sub.metric == LOSS]:
+        text = f"# no task, since their metric is held-out loss: {json.dumps(others)}\n" + text
+    (folder / f"{GROUP}.yaml").write_text(text, encoding="utf-8")
 
 
 def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int):
@@ -100,7 +119,7 @@ def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
-    rows = task_rows(examples)
+    rows = task_rows(examples, sub.metric)
     config = task_config(sub, max_new_tokens)
     config |= {"custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}}
     config |= {"process_results": scoring.process_results}
@@ -117,24 +136,31 @@ class Evaluator:
     """
 
     def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
-        self.tasks = {sub.name: build_task(sub, getattr(sub, part), max_new_tokens) for sub in mixture}
+        self.names, generated = mixture.names, [sub for sub in mixture if sub.metric != LOSS]
+        self.tasks = {sub.name: build_task(sub, getattr(sub, part), max_new_tokens) for sub in generated}
+        # held-out losses: the examples in their training form, without shots
+        self.held_out = {sub.name: tokenize(tokenizer, getattr(sub, part)) for sub in mixture if sub.metric == LOSS}
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
         self.should_stop, self._planned = None, None
-        prefixes = {sub.name: self.tasks[sub.name].instances[0] for sub in mixture}
+        prefixes = {sub.name: self.tasks[sub.name].instances[0] for sub in generated}
         self._question_tokens = {}
-        for sub in mixture:
+        for sub in generated:
             shots = prefixes[sub.name].args[0][: -len(training_text(getattr(sub, part)[0])[0])]
             shared = len(self.lm.tok_encode(shots)) if shots else 0
             lengths = [len(self.lm.tok_encode(i.args[0])) - shared for i in self.tasks[sub.name].instances]
             self._question_tokens[sub.name] = sum(lengths)
 
     def evaluate(self) -> dict[str, Scores]:
-        """Scores of every sub-dataset for the weights that the model has now."""
+        """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         self.lm.should_stop = self.should_stop
         if self._planned is None:  # here, not before: only now is the model where it stays
-            self._planned = self.lm.plan([i for task in self.tasks.values() for i in task.instances])
+            instances = [i for task in self.tasks.values() for i in task.instances]
+            self._planned = self.lm.plan(distributed.mine(instances))
         self.lm.generated_tokens.clear()
-        texts = iter(self.lm.run(self._planned))
+        with distributed.agreed():
+            texts = self.lm.run(self._planned)
+        shares = distributed.gather((texts, dict(self.lm.generated_tokens)))
+        texts = iter(distributed.woven([texts for texts, _ in shares]))
         results = {}
         for name, task in self.tasks.items():
             for instance in task.instances:
@@ -145,8 +171,25 @@ class Evaluator:
                 task.process_results(i.doc, [text])["acc"] == 1.0
                 for i, text in zip(task.instances, answers, strict=True)
             ]
-            tokens = self._question_tokens[name] + self.lm.generated_tokens.get(task_name(name), 0)
+            tokens = self._question_tokens[name] + sum(counts.get(task_name(name), 0) for _, counts in shares)
             results[name] = Scores(sum(correct) / len(correct), len(correct), tokens, answers, correct)
+        results |= self._losses()
+        return {name: results[name] for name in self.names}
+
+    def _losses(self) -> dict[str, Scores]:
+        """Scores of the sub-datasets whose metric is the held-out loss."""
+        results, model, tokenizer = {}, self.lm.model, self.lm.tokenizer
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        losses = TokenLosses(model, has_plain_head(model), 1, _LOSS_TOKENS, pad)
+        for name, rows in self.held_out.items():
+            with distributed.agreed():
+                if self.should_stop and self.should_stop():
+                    raise Stopped("the evaluation was asked to stop between two sub-datasets")
+            with evaluating(model):
+                found = losses.of_examples(rows)
+            sizes, each = [row.targets for row in rows], [probability([loss], [1]) for loss in found]
+            tokens = sum(len(row.ids) for row in rows)
+            results[name] = Scores(probability(found, sizes), len(rows), tokens, [""] * len(rows), each)
         return results
 
 

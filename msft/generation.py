@@ -30,15 +30,17 @@ from msft.likelihood import score
 from msft.stock import evaluating, quiet_stock_lm, stock_lm
 
 _MOST_TEXTS = 100_000  # texts of token sequences that are remembered
+_LONGEST_DRAFT = 12  # tokens; greedy decoding seldom agrees with more of a written-out rationale
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """Generation options of a request: stop sequences with and without EOS's text, tokens at most."""
+    """Generation options of a request: stop sequences with and without EOS's text, tokens at most, tokens that end it."""
 
     until: list[str]
     stops: list[str]
     limit: int
+    ends: set[int]
 
 
 @dataclass(frozen=True)
@@ -203,16 +205,19 @@ class PrefixCachedLM(TemplateLM):
         until, limit = handle_stop_sequences(options["until"], eos=eos_text), options["max_gen_toks"]
         if self._fallback is None and self.max_length <= limit:
             raise ModelError(f"max_gen_toks {limit} leaves no room for a prompt: the model has {self.max_length}")
-        return _Rule(until, [stop for stop in until if stop != eos_text], limit)
+        # a special token, such as the end of a chat's turn, is not in the texts that stops are looked for in
+        bare = {stop: self.tok_encode(stop, add_special_tokens=False) for stop in until}
+        ends = {ids[0] for ids in bare.values() if len(ids) == 1 and self._text(tuple(ids)) == ""}
+        return _Rule(until, [stop for stop in until if stop != eos_text], limit, self._ends | ends)
 
     def _item(self, request, rule: "_Rule") -> Item:
         prompt = self.tok_encode(request.args[0])[-(self.max_length - rule.limit) :]
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
-        return Item(prompt, draft[: rule.limit - 1], partial(self._finished, rule))
+        return Item(prompt, draft[: min(rule.limit - 1, _LONGEST_DRAFT)], partial(self._finished, rule))
 
     def _finished(self, rule: "_Rule", out: list[int]) -> bool:
-        if out[-1] in self._ends or len(out) >= rule.limit:
+        if out[-1] in rule.ends or len(out) >= rule.limit:
             return True
         if rule.stops and any(stop in self._text(tuple(out)) for stop in rule.stops):
             return True

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping
 
 
-def history_rows(journal: Iterable[Mapping]) -> list[dict]:
+def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None = None) -> list[dict]:
     """One row an evaluation and sub-dataset, in the order of the run.
 
     stage: number of the roll-out.  epoch: within it.  path_epoch: the paper's Ep., epochs behind the weights.
     accuracy: on the test set, 0..1.  selection: the accuracy that decisions were taken on.  n: test items.
     active: whether the stage trains the sub-dataset.  train_loss: mean loss since the evaluation before, in nats.
+    metrics: what accuracy is of each sub-dataset, '' being the paper's; a column `metric` where one is not ''.
     """
+    named = metrics and any(metrics.values())
     rows = []
     for entry in journal:
         if entry["kind"] not in ("roll_out", "search"):
@@ -28,6 +30,24 @@ def history_rows(journal: Iterable[Mapping]) -> list[dict]:
                         "active": task in active,
                         "train_loss": point["train_loss"],
                         "selection": point["selection"][task],
+                        **({"metric": metrics.get(task, "")} if named else {}),
                     }
                 )
     return rows
+
+
+def kept(history):
+    """Whether each row lies on the path of weights that later stages went on from: a Series of booleans.
+
+    history: a DataFrame as `Run.history`, of a finished run or of one under way.
+    """
+    starts = history.groupby("stage").path_epoch.min()
+    return history.path_epoch <= history.stage.map(starts.shift(-1, fill_value=float("inf")))
+
+
+def drops(history) -> dict[str, float]:
+    """{sub-dataset: path epoch from which on no stage has trained it}, in the order of the stages."""
+    starts = history.groupby("stage").path_epoch.min()
+    last = history[history.active].groupby("task").stage.max()
+    done = last[last < history.stage.max()].sort_values(kind="stable")
+    return {task: float(starts[stage + 1]) for task, stage in done.items()}

@@ -8,6 +8,9 @@ sub_datasets:
     validation: arithmetic/validation.jsonl   # optional
     shots: arithmetic/shots.jsonl             # optional: five rows; else taken from train
     benchmark: gsm8k                          # optional: rows are hub records of this benchmark
+    metric: number_match                      # optional: exact_match, number_match or loss (metrics.py)
+
+Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero-shot and take no shots.
 """
 
 import hashlib
@@ -20,8 +23,9 @@ from urllib.parse import quote
 
 import yaml
 
+from msft import chat, metrics
 from msft.errors import DataError, nearest, together, unknown
-from msft.prompts import SHOTS, Example, check_scorable, shot_text, target_text
+from msft.prompts import SHOTS, Example, shot_text, target_text
 from msft.settings import parse_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
@@ -33,9 +37,11 @@ class SubDataset:
     """One sub-dataset of a mixture, its parts disjoint.
 
     name: unique in the mixture.  group: its row in Table 2, '' where it has none.
-    train, test, validation, shots: lists of Example; five shots, the same for every item.
+    train, test, validation, shots: lists of Example; five shots, the same for every item, or none where the items are
+    chats or measured by their loss.
     left_out: how many records each rule kept out, by reason.
     source: where the records come from and under which licence, for the data card.
+    metric: one of metrics.METRICS, '' for the paper's scorer.  stop: of chats, the text that ends a turn.
     """
 
     name: str
@@ -46,6 +52,13 @@ class SubDataset:
     group: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
+    metric: str = ""
+    stop: str = ""
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the rows are chats."""
+        return bool(self.train and self.train[0].messages)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Mixture:
             for part in ("train", "test"):
                 if not getattr(sub, part):
                     problems.append(f"{sub.name}: the {part} set is empty")
-            if len(sub.shots) != SHOTS:
+            if len(sub.shots) != SHOTS and not (is_zero_shot(sub.is_chat, sub.metric) and not sub.shots):
                 problems.append(f"{sub.name}: {len(sub.shots)} shots; the protocol takes exactly {SHOTS}")
         if problems:
             raise DataError(together(f"mixture {self.name!r} cannot be used:", problems))
@@ -107,8 +120,16 @@ class Mixture:
                 digest.update(f"\x00{sub.name}\x00{part}\x00".encode())
                 for example in getattr(sub, part):
                     row = [example.question, example.target, example.answer]
+                    row += [example.messages, example.prompt] if example.messages else []
                     digest.update(json.dumps(row, ensure_ascii=True).encode())
+            if sub.metric:
+                digest.update(f"\x00metric\x00{sub.metric}".encode())
         return digest.hexdigest()
+
+
+def is_zero_shot(is_chat: bool, metric: str) -> bool:
+    """Whether the items of a sub-dataset have no shots before them."""
+    return is_chat or metric == metrics.LOSS
 
 
 def draw_shots(pool: Sequence[Example], seed: int) -> list[Example]:
@@ -148,8 +169,10 @@ def read_jsonl(path: Path) -> list[tuple[int, dict]]:
     return rows
 
 
-def row_to_example(row: dict) -> Example:
-    """A user's row (question, answer, optional rationale) as an Example."""
+def row_to_example(row: dict, metric: str = "", place: str = "") -> Example:
+    """A user's row (question, answer, optional rationale, or messages) as an Example; place: its file and line."""
+    if "messages" in row:
+        return chat.to_example(row, metric, place)
     for key in ("question", "answer"):
         if key not in row:
             close = nearest(key, row)
@@ -163,12 +186,12 @@ def row_to_example(row: dict) -> Example:
         if key != "rationale" and not value.strip():
             raise DataError(f"{key!r} is empty")
     example = Example(row["question"], target_text(row["answer"], row.get("rationale")), row["answer"])
-    check_scorable(example)
+    metrics.check_example(example, metric)
     return example
 
 
 _MIXTURE_KEYS = ("name", "sub_datasets", "seed", "allow_overlap")
-_SUB_KEYS = ("name", "train", "test", "validation", "shots", "group", "benchmark", "source")
+_SUB_KEYS = ("name", "train", "test", "validation", "shots", "group", "benchmark", "source", "metric")
 
 
 def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | None = None) -> Mixture:
@@ -225,6 +248,7 @@ def _check_spec(spec: object) -> list[str]:
             f"{label}: {key} must be a string" for key in entry if key in _SUB_KEYS and not isinstance(entry[key], str)
         ]
         problems += _check_name(number, entry.get("name"))
+        problems += [f"{label}: {found}" for found in metrics.check_metric(str(entry.get("metric", "")))]
         names.append(entry.get("name"))
     problems += [
         f"the sub-dataset name {name!r} is used twice; names must be unique"
@@ -252,13 +276,15 @@ def _check_name(number: int, name: object) -> list[str]:
 def _read_sub_dataset(folder, entry, seed, overlap_allowed, to_example):
     """(SubDataset or None, problems) of one entry."""
     name, problems, parts, lines = entry["name"], [], {}, {}
-    convert = row_to_example
+    metric, convert, kinds = entry.get("metric", ""), row_to_example, {}
     if "benchmark" in entry:
         if to_example is None:
             return None, [f"{name}: `benchmark:` needs a converter; load through msft.load_mixture"]
 
-        def convert(row):
-            return to_example(entry["benchmark"], row)
+        def convert(row, metric, place):
+            example = to_example(entry["benchmark"], row)
+            metrics.check_example(example, metric)
+            return example
 
     for part in ("train", "test", "validation", "shots"):
         if part not in entry:
@@ -272,16 +298,26 @@ def _read_sub_dataset(folder, entry, seed, overlap_allowed, to_example):
         parts[part], lines[part], bad = [], {}, []
         for number, row in rows:
             try:
-                example = convert(row)
+                example = convert(row, metric, f"{file}:{number}")
             except DataError as error:
                 bad.append(f"{name}: {file}:{number}: {error}")
                 continue
             parts[part].append(example)
+            kinds.setdefault(bool(example.messages), f"{file}:{number}")
             lines[part].setdefault(example.question, number)
         problems += bad[:10] + ([f"{name}: {file}: {len(bad) - 10} more lines like these"] if bad[10:] else [])
         if not rows:
             problems.append(f"{name}: {file} has no rows")
-    if not problems and "shots" not in parts:
+    if len(kinds) == 2:
+        problems.append(
+            f"{name}: chat rows ({kinds[True]}) and question rows ({kinds[False]}) in one sub-dataset; make it two"
+        )
+    is_zero = is_zero_shot(True in kinds, metric)
+    if is_zero and "shots" in entry:
+        problems.append(f"{name}: it is measured zero-shot, as chats and held-out loss are; take `shots` away")
+    if is_zero:
+        parts["shots"] = []
+    elif not problems and "shots" not in parts:
         # shots come out of train, never out of what is scored
         if len(parts["train"]) <= SHOTS:
             problems.append(
@@ -307,7 +343,7 @@ def _read_sub_dataset(folder, entry, seed, overlap_allowed, to_example):
                 for q in shared[:5]
             ]
     source = {"source": entry["source"]} if "source" in entry else {}
-    sub = SubDataset(name=name, group=entry.get("group", ""), source=source, **parts)
+    sub = SubDataset(name=name, group=entry.get("group", ""), source=source, metric=metric, **parts)
     return (None, problems) if problems else (sub, [])
 
 

@@ -36,6 +36,8 @@ def about(prepared, mixture, model) -> dict:
                     "validation": len(sub.validation),
                     "left_out": sub.left_out,
                     "source": sub.source,
+                    **({"metric": sub.metric} if sub.metric else {}),
+                    **({"stop": sub.stop} if sub.stop else {}),
                 }
                 for sub in mixture
             },

@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import filelock
 import pandas as pd
 
+from msft.catalog import model_settings
 from msft.config import RunConfig
 from msft.errors import RunError
 from msft.files import read_lines
 from msft.flops import run_flops
 from msft.history import history_rows
 from msft.journal import Journal
+
+FAILED = "failed.json"  # a launcher's note in the directory of a run that failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,23 @@ class Run:
         if (self.directory / "result.json").is_file():
             return "finished"
         return "unfinished" if (self.directory / "run.json").is_file() else "missing"
+
+    @property
+    def state(self) -> str:
+        """`status`, but 'running' where a process is at the run, and 'failed' where its last attempt left a note."""
+        if self.status == "finished":
+            return "finished"
+        if is_locked(self.directory):
+            return "running"
+        return "failed" if self.failure else self.status
+
+    @property
+    def failure(self) -> dict | None:
+        """What the launcher noted of a failed attempt: when, why, log; None where nothing failed."""
+        try:
+            return json.loads((self.directory / FAILED).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     def _read(self, name: str, *needed: str) -> dict:
         path = self.directory / name
@@ -76,8 +98,15 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
-        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on."""
-        return pd.DataFrame(history_rows(self.journal))
+        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on, and metric what
+        it is where the mixture names one."""
+        return pd.DataFrame(history_rows(self.journal, self.metrics))
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """{sub-dataset: what its accuracy is}, one of metrics.METRICS or '' for the paper's scorer."""
+        sets = self.about["mixture"].get("sub_datasets", {})
+        return {name: facts.get("metric", "") for name, facts in sets.items()}
 
     @property
     def result(self) -> dict:
@@ -113,3 +142,39 @@ def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
     """The finished runs of a folder, by name."""
     runs = [Run(path.parent) for path in sorted(Path(runs_dir).glob("*/result.json"))]
     return [run for run in runs if run.status == "finished"]
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process is at a run. A lock that may not be touched is taken for a free one."""
+    if not (directory / ".lock").is_file():
+        return False
+    try:
+        with filelock.FileLock(directory / ".lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def matching(configs: Sequence[RunConfig], runs_dir: str | Path) -> list[Run | None]:
+    """The run in a folder with the settings of each config, finished or not; neither its data nor its model is needed.
+
+    Where several stand for the same settings (other data, another model behind the same name), a finished one is taken.
+    """
+    fields = [field for field in dataclasses.fields(RunConfig) if field.metadata["result"]]
+    known: dict[str, Run] = {}
+
+    def key(values: dict) -> str:
+        plain = {f.name: values.get(f.name, {} if f.name == "params" else f.default) for f in fields}
+        return json.dumps(plain, sort_keys=True)
+
+    for path in sorted(Path(runs_dir).glob("*/run.json")):
+        run = Run(path.parent)
+        try:
+            name = key(run.about["config"])
+        except (RunError, AttributeError, TypeError):  # a damaged run is none of those asked for
+            continue
+        if name not in known or run.status == "finished":
+            known[name] = run
+    return [known.get(key(config.with_defaults(model_settings(config.model)).to_dict())) for config in configs]

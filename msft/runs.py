@@ -14,43 +14,60 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
 import pandas as pd
 
-from msft import catalog, methods, provenance
-from msft.checkpoints import Store, snapshot
+from msft import catalog, distributed, methods, provenance, track
+from msft.checkpoints import Store
 from msft.config import RunConfig
-from msft.directory import RunDirectory, check_names, check_place, clear_state, locked, save_best
+from msft.directory import check_names, check_place, clear_state, locked, open_directory, save_best
 from msft.errors import DataError, ModelError, RunError
 from msft.files import write_atomic
 from msft.history import history_rows
-from msft.progress import RunProgress, clock
+from msft.progress import RunProgress, show_end
 from msft.records import Run, load_runs
+from msft.summary import summary
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
 
 
-def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = True, wait: bool = True) -> Run:
+def run(
+    config: RunConfig,
+    runs_dir: str | Path = "runs",
+    *,
+    progress: bool = True,
+    wait: bool = True,
+    on_evaluation: Callable | None = None,
+) -> Run:
     """Trains a run; goes on with it where it was killed; reads it at once where it is finished.
 
     runs_dir: folder of run directories; the directory's name carries the hash of all that determines the result.
     wait: whether to wait for another process that is at the same run; False raises RunError at once.
+    on_evaluation: a function of the history so far (as `Run.history`) and an event (progress.Event), called after every
+    evaluation and at the end, where the run is finished already too; what it raises stops the run.
     Raises ConfigError, DataError or ModelError before anything is written, RunError while training.
+    Started on several processes (distributed.py), all of them call it alike and share the work.
     """
-    prepared = prepare(config)
-    directory = Path(runs_dir) / prepared.name
-    lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
-    check_names(Path(runs_dir), directory)
-    if _is_finished(directory):
+    track.check(config.track)
+    distributed.start(config.device)
+    watchers = [on_evaluation] if on_evaluation and distributed.is_main() else []
+    with distributed.reaching():
+        return _run(config, Path(runs_dir), progress and distributed.is_main(), wait, watchers)
+
+
+def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers: list[Callable]) -> Run:
+    with distributed.agreed():
+        prepared = prepare(config)
+        directory = runs_dir / prepared.name
+        lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
+    distributed.check_same(prepared.name, "run")
+    if distributed.on_main(_is_ready, runs_dir, directory, lock, progress):
+        show_end(Run(directory), watchers)
         return Run(directory)
-    check_place(Path(runs_dir))
-    try:
-        if directory.is_dir():  # another process may be at it: wait before anything heavy is loaded
-            with locked(lock, directory, progress):
-                if _is_finished(directory):
-                    return Run(directory)
+    with distributed.agreed():
         model = prepared.load_model()
         examples, mixture = prepared.tokens(model)
         if progress:
@@ -58,13 +75,23 @@ def run(config: RunConfig, runs_dir: str | Path = "runs", *, progress: bool = Tr
                 for reason, count in sub.left_out.items():
                     print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
         evaluators = _evaluators(prepared, model, mixture)
-        directory.mkdir(parents=True, exist_ok=True)
-        with locked(lock, directory, progress), _threads(prepared.config.threads):
-            if not _is_finished(directory):
-                _train(prepared, directory, model, examples, mixture, evaluators, progress)
-    except filelock.Timeout:
-        raise RunError(f"{directory} is being trained by another process; wait for it, or pass wait=True") from None
+    with contextlib.ExitStack() as held, _threads(prepared.config.threads):
+        distributed.on_main(lambda: held.enter_context(locked(lock, directory, progress)))
+        if not distributed.on_main(_is_finished, directory):
+            _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
     return Run(directory)
+
+
+def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
+    """Whether the run is done already; where another process is at it, waits before anything heavy is loaded."""
+    check_names(runs_dir, directory)
+    if _is_finished(directory):
+        return True
+    check_place(runs_dir)
+    if not directory.is_dir():
+        return False
+    with locked(lock, directory, progress):
+        return _is_finished(directory)
 
 
 def _is_finished(directory: Path) -> bool:
@@ -146,6 +173,8 @@ def _device(wanted: str | None):
 
     try:
         device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and distributed.size() > 1:
+            device = distributed.own_gpu(device)
     except RuntimeError:
         raise ModelError(f"unknown device {wanted!r}. Allowed: cpu, cuda, cuda:0, cuda:1, ...") from None
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -171,44 +200,57 @@ def _evaluators(prepared: Prepared, model, mixture) -> dict:
     }
 
 
-def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress: bool) -> None:
-    import torch
-
-    from msft.evaluation import write_tasks
+def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress, watchers) -> None:
     from msft.training import Trainer
 
     config, started = prepared.config, time.monotonic()
-    if not (directory / "run.json").is_file():
-        write_tasks(directory / "tasks", mixture, config.max_new_tokens)
-        write_atomic(directory / "run.json", json.dumps(provenance.about(prepared, mixture, model), indent=1))
+    distributed.on_main(_begin, prepared, directory, mixture, model)
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    shown = RunProgress(directory.name.rsplit("-", 1)[0], progress)
-    where = RunDirectory(prepared, directory, model_bytes, shown, snapshot(model))
+    shown = RunProgress(directory.name.rsplit("-", 1)[0], progress, directory.name, config.method, watchers)
+    where = open_directory(prepared, directory, model_bytes, shown, model)
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
-    with _stopping(trainer, evaluators):
-        method.run(trainer, method.Params(**config.params))
-        trainer.finish()
-    where.store.facts = {}
+    with contextlib.ExitStack() as opened:
+        opened_now = track.trackers(config.track if distributed.is_main() else None, directory, config)
+        distributed.on_main(lambda: shown.watchers.extend(opened.enter_context(opened_now)))
+        with trainer.writer, _stopping(trainer, evaluators):
+            method.run(trainer, method.Params(**config.params))
+            trainer.finish()
+        distributed.on_main(_end, prepared, where, model, trainer, started, progress)
+
+
+def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
+    """Writes what says of a run what it is; a run that goes on has it."""
+    from msft.evaluation import write_tasks
+
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / "run.json").is_file():
+        write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
+        write_atomic(directory / "run.json", json.dumps(provenance.about(prepared, mixture, model), indent=1))
+
+
+def _end(prepared: Prepared, where, model, trainer, started: float, progress: bool) -> None:
+    """Writes the best checkpoint, the history and, last, the result."""
+    import torch
+
+    directory, where.store.facts = where.directory, {}
     save_best(directory, model, prepared.tokenizer)
     where.store.note("write best", sum(path.stat().st_size for path in (directory / "best").iterdir()))
-    history = pd.DataFrame(history_rows(where.journal.verbs()))
+    history = pd.DataFrame(history_rows(where.journal.verbs(), Run(directory).metrics))
     write_atomic(directory / "history.csv", history.to_csv(index=False))
     result = {
         "best": dataclasses.asdict(trainer.best),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
         "threads": torch.get_num_threads(),
+        "processes": distributed.size(),
+        "resumed": where.resumed,
     }
     write_atomic(directory / "result.json", json.dumps(result, indent=1))
     clear_state(where.store)
+    where.progress.finished(trainer.best)
     if progress:
-        best = trainer.best
-        print(
-            f"{shown.name}: finished in {clock(result['seconds']['total'])}, accuracy {best.accuracy:.1%} at "
-            f"epoch {best.path_epoch:.2f}, {directory}",
-            file=sys.stderr,
-        )
+        print(summary(Run(directory)), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -238,10 +280,11 @@ class _stopping:
                 self.before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number, frame):
-        if self.trainer.stop_requested:
+        if self.trainer.stop_requested and distributed.size() == 1:  # a launcher passes on what all have had already
             raise KeyboardInterrupt
+        if distributed.is_main() and not self.trainer.stop_requested:
+            print("stopping: the state is saved after this step or batch", file=sys.stderr, flush=True)
         self.trainer.stop_requested = True
-        print("stopping: the state is saved after this step or batch", file=sys.stderr, flush=True)
 
     def __exit__(self, *error):
         for number, handler in self.before.items():

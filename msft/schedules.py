@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msft.batching import order
+from msft.order import order
 
 
 class Schedule:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from msft.batching import generator
 from msft.curve import overall
 from msft.errors import RunError
+from msft.order import generator
 
 
 class Interrupted(RunError):
@@ -112,7 +112,7 @@ def random_state(device: torch.device) -> torch.Tensor:
 
 def pack_progress(progress: Progress, device: torch.device) -> tuple[dict, dict[str, torch.Tensor]]:
     """(plain values, tensors) of a roll-out that goes on from here: its progress and the random state."""
-    values, tensors = split_arrays(progress.schedule)
+    values, tensors = split_arrays(copy.deepcopy(progress.schedule))  # it is written while training goes on
     plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
     return plain, {**tensors, "random": random_state(device)}
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from accelerate import Accelerator
 
-from msft import checkpoints
-from msft.batching import Tokens, quarter_ends
+from msft import checkpoints, distributed
+from msft.batching import Tokens
 from msft.curve import Curve
 from msft.errors import RunError, Stopped
+from msft.forward import has_plain_head
 from msft.losses import TokenLosses, means
+from msft.order import quarter_ends
 from msft.peaks import START, Peaks, holders_after
 from msft.schedules import Passes
 from msft.state import (
@@ -31,6 +32,7 @@ from msft.state import (
     pack_progress,
     unpack_progress,
 )
+from msft.writer import Writer
 
 _LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
@@ -50,21 +52,21 @@ class Trainer:
         examples: Mapping[str, Sequence[Tokens]],
         evaluators: Mapping[str, object],
         run,
-        accelerator: Accelerator | None = None,
     ):
-        self.accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
-        self.model, self.tokenizer, self.config = self.accelerator.prepare(model), tokenizer, config
+        self.measured, self.model = model, distributed.for_training(model)  # two only where the weights are sharded
+        self.tokenizer, self.config, self.device = tokenizer, config, model.device
         self.tasks = list(examples)
         self.rows = [row for task in self.tasks for row in examples[task]]
         self.owners = [task for task in self.tasks for _ in examples[task]]
         self.evaluators, self.run = evaluators, run
         self.stage, self.order_stage, self.offset, self.best = 0, 0, 0.0, Best()
         self.clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
-        self.stop_requested = False
+        self.stop_requested, self._stopping = False, False  # of this process; by all
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.losses = TokenLosses(self.model, self.accelerator, config.loss_group, config.token_budget, pad)
+        self.losses = TokenLosses(self.model, has_plain_head(model), config.loss_group, config.token_budget, pad)
         self._optimizer = None
-        self._peaks = Peaks(run.store, config.keep_peaks)
+        self.writer = Writer()
+        self._peaks = Peaks(run.store, config.keep_peaks, self.writer)
         self._best_weights: checkpoints.Weights | None = None
         self._here: dict | None = None  # the evaluation of the weights that the model has now
         self._resumed: Progress | None = None
@@ -100,12 +102,12 @@ class Trainer:
         arguments |= {"schedule": type(schedule).__name__ if schedule else "Passes", "optimizer": keep_optimizer}
         if keep_start:
             arguments["keep_start"], keep = True, [*keep, START]
-        result = self.run.journal.replay("roll_out", arguments)
+        result = self._journal().replay("roll_out", arguments)
         if result is None:
             self._go_live()
             result = self._train(active, epochs, keep, schedule or Passes(), keep_optimizer, candidate)
-            self.run.journal.add("roll_out", arguments, result)
-        return self._rolled_out(result)
+            self._journal().add("roll_out", arguments, result)
+        return self._rolled_out(arguments["active"], result)
 
     def search(self, epochs: float) -> Curve:
         """SFT on everything to find the peaks: read from the finished SFT run of the same settings, else trained.
@@ -113,22 +115,22 @@ class Trainer:
         Its cost is counted either way, and none of its checkpoints is a candidate for the result.
         """
         arguments = {"active": self.tasks, "epochs": epochs}
-        result = self.run.journal.replay("search", arguments)
+        result = self._journal().replay("search", arguments)
         if result is None:
             self._go_live()
-            result = None if self._resumed else self.run.finished_sft(epochs)
+            result = None if self._resumed else distributed.on_main(lambda: self.run.finished_sft(epochs))
             if result is None:
                 result = self._train(self.tasks, epochs, (), Passes(), False, False)
             result |= {"best": dataclasses.asdict(Best())}
-            self.run.journal.add("search", arguments, result)
-        return self._rolled_out(result)
+            self._journal().add("search", arguments, result)
+        return self._rolled_out(arguments["active"], result)
 
     def restart(self, search: Curve) -> None:
         """The base model again, in the data order of a run that begins."""
-        if self.run.journal.replay("restart", {}) is None:
+        if self._journal().replay("restart", {}) is None:
             self._go_live()
-            checkpoints.restore(self._bare(), self.run.base_weights())
-            self.run.journal.add("restart", {}, {})
+            checkpoints.restore(self.model, self.run.base_weights())
+            self._journal().add("restart", {}, {})
         self.offset, self.order_stage, self._here = 0.0, 0, search.points[0]
 
     def look_ahead(self, indices: Sequence[int]) -> tuple[list[float], list[float]]:
@@ -151,7 +153,8 @@ class Trainer:
                 self._optimizer.state[parameter] = state[parameter]
         return before, after
 
-    def _rolled_out(self, result: dict) -> Curve:
+    def _rolled_out(self, active: Sequence[str], result: dict) -> Curve:
+        self.run.progress.rolled_out(active, result)
         curve = Curve(result["stage"], result["offset"], result["points"])
         self.stage, self.order_stage = result["stage"] + 1, self.order_stage + 1
         self.offset = result["offset"] + max(curve)
@@ -165,14 +168,14 @@ class Trainer:
         Raises RunError for a point that no kept sub-dataset peaked at.
         """
         arguments = {"stage": curve.stage, "epoch": epoch, **why}
-        if self.run.journal.replay("roll_back", arguments) is None:
+        if self._journal().replay("roll_back", arguments) is None:
             self._go_live()
             weights = self._peaks.weights(epoch)
             if weights is None:
                 kept = self._peaks.epochs()
                 raise RunError(f"no weights were kept at epoch {epoch} of stage {curve.stage}; kept: {kept}")
-            checkpoints.restore(self._bare(), weights)
-            self.run.journal.add("roll_back", arguments, {})
+            checkpoints.restore(self.model, weights)
+            self._journal().add("roll_back", arguments, {})
         self.offset = curve.offset + epoch
         self._here = next(point for point in curve.points if point["epoch"] == epoch)
 
@@ -181,18 +184,18 @@ class Trainer:
 
         path_epoch: what the paper's Ep. column says of it.
         """
-        if self.run.journal.replay("report", {"path_epoch": path_epoch}) is None:
+        if self._journal().replay("report", {"path_epoch": path_epoch}) is None:
             self._go_live()
-            self._best_weights = checkpoints.snapshot(self._bare())
-            self.run.journal.add("report", {"path_epoch": path_epoch}, {})
+            self._best_weights = checkpoints.snapshot(self.model)
+            self._journal().add("report", {"path_epoch": path_epoch}, {})
         self.best = best_of(self._here, self.stage - 1, path_epoch)
 
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""
         arguments = {"what": what, **values}
-        if self.run.journal.replay("note", arguments) is None:
+        if self._journal().replay("note", arguments) is None:
             self._go_live()
-            self.run.journal.add("note", arguments, {})
+            self._journal().add("note", arguments, {})
 
     def finish(self) -> None:
         """Puts the end of the run on disk: every verb is in the journal, the best weights are at hand."""
@@ -203,8 +206,10 @@ class Trainer:
                 "folder and give the same command again"
             )
         # the model ends as its best checkpoint, so that one file holds both
-        checkpoints.restore(self._bare(), self._best_weights)
+        checkpoints.restore(self.model, self._best_weights)
+        distributed.refresh(self.measured, self.model)
         self.save()
+        self._journal()
 
     @property
     def best_weights(self) -> checkpoints.Weights:
@@ -213,8 +218,12 @@ class Trainer:
 
     # state -------------------------------------------------------------------------------------------------
 
-    def _bare(self):
-        return self.accelerator.unwrap_model(self.model)
+    def _journal(self):
+        """The journal, once what is on its way to disk is there."""
+        started = time.monotonic()
+        self.writer.wait()
+        self.clock["save"] += time.monotonic() - started
+        return self.run.journal
 
     def _go_live(self) -> None:
         """Once all recorded verbs are replayed: the state that the journal names last."""
@@ -224,7 +233,7 @@ class Trainer:
         state = self.run.saved_state()
         if state is None:
             return
-        checkpoints.restore(self._bare(), self.run.store.get(state["weights"]))
+        checkpoints.restore(self.model, self.run.store.get(state["weights"]))
         if state["best_weights"]:
             self._best_weights = self.run.store.get(state["best_weights"])
         self._peaks.load(state["peaks"])
@@ -232,29 +241,39 @@ class Trainer:
         self._here = state["here"]
         tensors = self.run.store.get(state["optimizer"]) if state["optimizer"] else {}
         if state["progress"]:
-            self._resumed, self._random = unpack_progress(state["progress"], tensors)
-        if tensors:
+            self._resumed, self._random = distributed.same(unpack_progress(state["progress"], tensors))
+        if state["optimizer"]:
             self._optimizer = self._fresh_optimizer()
             checkpoints.load_optimizer(self._optimizer, tensors)
 
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
-        """Puts the state on disk and commits the journal: weights, state, journal line, then deletions."""
+        """Puts the state on disk and commits the journal: weights, state, journal line, then deletions.
+
+        Only the copies are taken here; they are written while training goes on. Until then host memory holds the
+        weights once more, and Adam's state where it is saved: three times the weights' size together. One save at a
+        time: the next one, and the next verb, wait. What goes wrong is raised at the next step, save or verb.
+        """
         started = time.monotonic()
+        self.writer.wait()
         store, plain, tensors = self.run.store, None, {}
         if progress:
-            plain, tensors = pack_progress(progress, self.accelerator.device)
+            plain, tensors = pack_progress(progress, self.device)
         if optimizer and self._optimizer:
             tensors |= checkpoints.optimizer_tensors(self._optimizer)
-        state = {
-            "weights": store.put(checkpoints.snapshot(self._bare()), "weights"),
-            "best_weights": store.put(self._best_weights, "weights") if self._best_weights else None,
-            "optimizer": store.put(tensors, "optimizer") if tensors else None,
-            "peaks": self._peaks.to_disk() if progress else {},
-            "best": dataclasses.asdict(self.best),
-            "here": self._here,
-            "progress": plain,
-        }
-        self.run.commit(state)
+        weights, best_weights = checkpoints.snapshot(self.model), self._best_weights
+        peaks = self._peaks.frozen() if progress else None
+        told = {"best": dataclasses.asdict(self.best), "here": self._here, "progress": plain}
+
+        def write() -> None:
+            files = {
+                "weights": store.put(weights, "weights"),
+                "best_weights": store.put(best_weights, "weights") if best_weights else None,
+                "optimizer": store.put(tensors, "optimizer") if tensors else None,
+                "peaks": peaks.to_disk() if peaks else {},
+            }
+            self.run.commit({**files, **told})
+
+        self.writer.submit(write)
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - started
         self.clock["save"] += self._save_cost
@@ -282,10 +301,13 @@ class Trainer:
             self._peaks.clear()
             if self._here is not None:  # the very first start point is the base model, which is still there
                 self.save(optimizer=keep_optimizer)
-        self.run.store.facts = {"stage": self.stage, "bound": min(len(keep) + 1, wanted) + 2 if keep else 1}
+        facts = {"stage": self.stage, "bound": min(len(keep) + 1, wanted) + 2 if keep else 1}
+        self.writer.submit(lambda: setattr(self.run.store, "facts", facts))  # behind what the last stage still writes
         with (
-            own_randomness(self.accelerator.device, self.config.seed, self.order_stage, self._random),
-            self.run.progress.stage(self.stage, active, self.tasks, wanted, progress.evaluations) as shown,
+            own_randomness(self.device, self.config.seed, self.order_stage, self._random),
+            self.run.progress.stage(
+                self.stage, active, self.tasks, wanted, progress.evaluations, self.offset, progress.points
+            ) as shown,
         ):
             self._random = None
             if len(progress.points) <= progress.evaluations:  # the start, or stopped before an evaluation was done
@@ -300,7 +322,7 @@ class Trainer:
                         schedule.end_epoch(progress)
                         progress.epoch, progress.step = progress.epoch + 1, 0
                     self._evaluate(progress, keep, candidate, schedule, shown)
-        return {
+        result = {
             "stage": self.stage,
             "offset": self.offset,
             "points": progress.points,
@@ -310,10 +332,11 @@ class Trainer:
             "look_ahead_tokens": progress.look_ahead_tokens,
             "notes": schedule.notes,
         }
+        return distributed.same(result)
 
     def _steps(self, progress: Progress, end: int, keep, schedule, shown) -> None:
         """Optimizer steps up to the next evaluation."""
-        started = time.monotonic()
+        started, saving = time.monotonic(), self.clock["save"]
         self.model.train()
         losses, heard = [], []
         while progress.step < end:
@@ -330,6 +353,7 @@ class Trainer:
             progress.step += 1
             progress.trained_tokens += sum(len(row.ids) for row in rows)
             shown.step()
+            self.writer.check()
             if self._must_save(keep) and progress.step < end:
                 check_finite(losses, heard, self.owners, self.stage)
                 progress.losses += torch.stack(losses).tolist()
@@ -337,7 +361,7 @@ class Trainer:
                 self._save_within(progress, schedule)
         check_finite(losses, heard, self.owners, self.stage)
         progress.losses += torch.stack(losses).tolist() if losses else []
-        self.clock["train"] += time.monotonic() - started
+        self.clock["train"] += time.monotonic() - started - (self.clock["save"] - saving)
 
     def _gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
         return self.losses.gradients(rows)
@@ -363,6 +387,7 @@ class Trainer:
             try:
                 point |= self._measure(epoch)
             except Stopped:
+                self._stopping = True
                 self._save_within(progress, schedule)
         progress.losses = []
         progress.points.append(point)
@@ -371,11 +396,12 @@ class Trainer:
         started = time.monotonic()
         self._hold(progress, keep, candidate, point)
         self.clock["save"] += time.monotonic() - started
-        shown.evaluated(self.offset + epoch, point, self.best)
+        shown.evaluated(self.best)
         if self._must_save(keep) and progress.evaluations:
             self._save_within(progress, schedule)
 
     def _measure(self, epoch: float) -> dict:
+        distributed.refresh(self.measured, self.model)
         results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
         self.run.write_outputs(self.stage, epoch, results)
         return measured(results["test"], results[self.config.select_on])
@@ -385,19 +411,24 @@ class Trainer:
         progress.holders = holders_after(before, point["epoch"], point["selection"], keep)
         best = best_of(point, self.stage, self.offset + point["epoch"])
         is_peak, is_best = progress.holders != before, candidate and best.selection > self.best.selection
-        here = checkpoints.snapshot(self._bare()) if is_peak or is_best else None
+        here = checkpoints.snapshot(self.model) if is_peak or is_best else None
         if is_peak:
             self._peaks.add(point["epoch"], here)
         if is_best:
             self.best, self._best_weights = best, here
         if self._peaks.keep_held(progress.holders):
-            self.run.prune(self._peaks.files())
+            peaks = self._peaks.frozen()
+            self.writer.submit(lambda: self.run.prune(peaks.files()))
 
     # saving ------------------------------------------------------------------------------------------------
 
     def _must_save(self, keep) -> bool:
-        if self.stop_requested:
-            return True
+        """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""
+        due = distributed.is_main() and self._is_due(keep)
+        self._stopping, due = distributed.any_of(self.stop_requested, due)
+        return self._stopping or due
+
+    def _is_due(self, keep) -> bool:
         if keep and self.config.keep_peaks == "memory":
             return False  # a killed stage starts again; its peaks are in memory only
         elapsed = time.monotonic() - self._saved_at
@@ -407,5 +438,6 @@ class Trainer:
         if progress.evaluations or progress.step:  # nothing was trained yet at the start point
             progress.schedule = schedule.state()
             self.save(progress, optimizer=True)
-        if self.stop_requested:
+        if self._stopping:
+            distributed.on_main(self.writer.wait)  # the first process that ends takes the others with it
             raise Interrupted(f"stopped and saved in {self.run.directory}. Give the same command again to go on")

@@ -26,7 +26,8 @@
 #    left.
 #
 # The best checkpoint of the whole search is the result. Below, plain SFT and mSFT train the same model on the same
-# mixture; finished runs are read from disk, and a run that was killed goes on where it stopped.
+# mixture; finished runs are read from disk, and a run that was killed goes on where it stopped. While they train, a
+# picture of every sub-dataset so far is kept up to date: pale is what was rolled back, grey who was dropped.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny" or "paper"
@@ -40,7 +41,7 @@ allow_cpu = False  # train the paper's profile without a GPU too
 seed = 20
 
 # %%
-from paper_figures import quickstart, study
+from paper_figures import live, quickstart, study
 
 page = study.Study(
     "00_quickstart",
@@ -53,7 +54,7 @@ page = study.Study(
     settings=settings,
     allow_cpu=allow_cpu,
 )
-runs = page.train(quickstart.needs(page, seed))
+runs = page.train(quickstart.needs(page, seed), on_evaluation=live.LiveFigure())
 sft, ours = runs["sft"], runs["msft"]
 
 # %% [markdown]

@@ -1,30 +1,26 @@
 """What the paper's runs cost, estimated before anything is trained, and the commands that train them."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from msft import RunConfig
-from msft.flops import FORWARD, TRAIN
-from paper_figures.reported_numbers import MODELS, table
+import pandas as pd
 
-# parameters as the model cards state them, embeddings included
-PARAMETERS = {
-    "allenai/OLMo-2-0425-1B": 1.48e9,
-    "Qwen/Qwen2.5-0.5B": 0.494e9,
-    "Qwen/Qwen2.5-1.5B": 1.54e9,
-    "Qwen/Qwen2.5-3B": 3.09e9,
-    "Qwen/Qwen2.5-7B": 7.62e9,
-    "Qwen/Qwen3-8B-Base": 8.19e9,
-}
-# mixture: (sub-datasets, train examples of each), where no setting says otherwise
-MIXTURES = {"paper-5": (5, 1_800), "paper-10": (10, 1_800), "paper-15": (15, 1_800), "medmcqa-21": (21, 900)}
-TEST_SIZE = 200  # test examples a sub-dataset, and validation examples where they choose the checkpoint
-TOKENS = 90  # an example, prompt, answer and EOS (protocol, section 3)
-ITEM_TOKENS = 240  # an evaluated item: between the 100 and 380 that Table 7 implies
-UTILISATION, PEAK = 0.4, 989e12  # assumed share of an H100's dense bf16 peak
-# columns of Table 7: the FLOPs of a method over those of SFT, averaged over the models
+from msft import RunConfig, plan
+from msft.catalog import model_settings
+from msft.errors import DataError, ModelError
+from msft.flops import FORWARD, TRAIN, run_flops
+from msft.plan import PEAK, UTILISATION
+from msft.rehearsal import rehearse
+from msft.sizes import parameters_of, sizes_of
+from msft.sizes import table as size_table
+from paper_figures.reported_numbers import MODELS, claim, table
+
+# embeddings included, tied ones once
+PARAMETERS = {name: parameters_of(size_table()["models"][name]) for name in MODELS}
+# columns of Table 7
 _COLUMNS = {
     "sft": "SFT",
     "continual_sft": "Continual SFT",
@@ -34,32 +30,84 @@ _COLUMNS = {
     "soft_sro_sft": "Soft SRO SFT",
     "msft": "mSFT (C=3)",
 }
-_AFTER_SEARCH = ("sro_sft", "soft_sro_sft")
+
+
+def estimate(config: RunConfig) -> plan.Estimate | None:
+    """What a run is expected to cost on one H100 (msft.plan); None where its model or data is not known.
+
+    SRO and Soft SRO read their search from the SFT run, whose time is counted there alone.
+    """
+    try:
+        filled = config.with_defaults(model_settings(config.model))
+        found = plan.estimate(filled, plan.rates_of([]), has_search=True)
+    except (DataError, ModelError):
+        return None
+    return found if found.expected else None
 
 
 def flops(config: RunConfig) -> float | None:
-    """FLOPs that a run of the paper's size is expected to take; None where model, mixture or method are not known.
+    """FLOPs that a run is expected to take, as Table 7 counts them; None where they are not known."""
+    found = estimate(config)
+    return found.expected.flops["total"] if found else None
 
-    SFT by appendix F from 90 tokens an example and 240 an evaluated item; another method by its ratio to SFT in
-    Table 7, in proportion to its epochs (10 there) or its budget C (3 there).  SRO and Soft SRO read their search from
-    the SFT run, which is counted there alone.  The bifurcation is taken to fork in its first roll-out.
+
+def implied_tokens(model: str) -> tuple[float, float]:
+    """(tokens a train example, tokens an evaluated item) that Table 7 implies for one of its models.
+
+    SFT's training part is DynamixSFT's surplus over the stated overhead; 18,000 examples for 10 epochs, 40 evaluations
+    of 2,000 items.
     """
-    parameters, mixture = PARAMETERS.get(config.model), MIXTURES.get(config.mixture)
-    if parameters is None or mixture is None or config.method not in (*_COLUMNS, "bifurcation"):
-        return None
-    sets, train_size = mixture
-    items = config.test_size or TEST_SIZE
-    if config.select_on == "validation":
-        items += TEST_SIZE if config.validation_size is None else config.validation_size
-    evaluations = 10 * config.evaluations_per_epoch
-    sft = TRAIN * parameters * sets * (config.train_size or train_size) * TOKENS * 10
-    sft += evaluations * FORWARD * parameters * sets * items * ITEM_TOKENS
-    if config.method == "bifurcation":
-        return sft * (config.params["budget"] + 2 * config.params["branch"]) / 10
-    reported = table("table7").set_index("model").loc["Average"]
-    ratio = reported[_COLUMNS[config.method]] / reported["SFT"] - (config.method in _AFTER_SEARCH)
-    share = config.params["budget"] / 3 if "budget" in config.params else config.params["epochs"] / 10
-    return sft * ratio * share
+    row = table("table7").set_index("model").loc[MODELS[model]] * 1e15
+    train = (row["DynamixSFT"] - row["SFT"]) / (claim("look-ahead overhead") / 100)
+    items = FORWARD * PARAMETERS[model] * 2_000 * 40
+    return train / (TRAIN * PARAMETERS[model] * 18_000 * 10), (row["SFT"] - train) / items
+
+
+def against_table7(configs: Iterable[RunConfig]) -> pd.DataFrame:
+    """Our estimates beside Table 7 in PFLOPs, one row a run that stands there: the paper's settings on its ten benchmarks.
+
+    ours, ratio: with the tokens measured on the benchmarks.  at its tokens: with those that Table 7 implies, so that what
+    is left of the difference is the method's; from, to: the least and the most that the method can take then.
+    """
+    reported, rows = table("table7").set_index("model"), []
+    for config in configs:
+        column = _COLUMNS.get(config.method)
+        if column is None:
+            continue
+        plain = RunConfig(method=config.method, model=config.model, mixture="paper-10")
+        if config.method == "msft" and config.params == {**plain.params, "budget": 1.0}:
+            plain, column = dataclasses.replace(plain, params=config.params), "mSFT (C=1)"
+        own = dataclasses.replace(config, data_dir=None, device=None, keep_peaks=plain.keep_peaks)
+        if own != plain or config.model not in MODELS:
+            continue
+        theirs = reported.loc[MODELS[config.model], column]
+        if pd.isna(theirs):
+            continue
+        filled, sizes = config.with_defaults({}), sizes_of(config)
+        ways = {name: way.entries for name, way in rehearse(filled, sizes.sets).items()}
+        ours = {name: run_flops(way, sizes.parameters, config.method) for name, way in ways.items()}
+        train, item = implied_tokens(config.model)
+        train /= sum(s.tokens for s in sizes.sets) / len(sizes.sets)
+        item /= sum(s.item_tokens for s in sizes.sets) / len(sizes.sets)
+        same = [((f["train"] + f["look_ahead"]) * train + f["evaluate"] * item) / 1e15 for f in ours.values()]
+        expected, least, most = ours["expected"]["total"] / 1e15, min(same), max(same)
+        if config.method == "ies":  # the paper may count nothing for examples that sit out; here a forward pass each
+            resting = max(entry["result"]["forward_tokens"] for way in ways.values() for entry in way)
+            least -= FORWARD * sizes.parameters * resting * train / 1e15
+        row = {"model": MODELS[config.model], "method": column, "ours": expected, "paper": theirs}
+        row |= {"ratio": expected / theirs, "at its tokens": same[0], "from": least, "to": most}
+        rows.append(row | {"why": _why(theirs, same[0], least, most, config.method)})
+    return pd.DataFrame(rows)
+
+
+def _why(theirs: float, expected: float, least: float, most: float, method: str) -> str:
+    """What is left of the difference once the tokens are the same; 6 % for answers of other lengths than those of SFT."""
+    if abs(expected / theirs - 1) <= 0.06:
+        return "token counts"
+    if 0.94 * least <= theirs <= 1.06 * most:
+        free = {"msft": "which is dropped when", "ies": "how many sit out, and whether that is free"}
+        return free.get(method, "where the peaks lie")
+    return "below" if theirs < least else "above"
 
 
 def command(config: RunConfig, runs_dir: str | Path) -> str:
@@ -77,10 +125,10 @@ def command(config: RunConfig, runs_dir: str | Path) -> str:
 def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | Path, why: str) -> str:
     """One message: how many runs are missing, the commands that train them, and what they are estimated to cost."""
     configs = list({json.dumps(config.to_dict(), sort_keys=True): config for config in configs}.values())
-    known = [flops(config) for config in configs]
-    total = sum(value for value in known if value is not None)
-    hours = total / (UTILISATION * PEAK) / 3600
-    unknown = sum(value is None for value in known)
+    known = [found for found in map(estimate, configs) if found]
+    total = sum(found.expected.flops["total"] for found in known)
+    hours = sum(found.expected.seconds for found in known) / 3600
+    unknown = len(configs) - len(known)
     return "\n".join(
         [
             f"{len(configs)} of {needed} runs are not in {runs_dir}, and they are not trained here: {why}.",
@@ -94,4 +142,14 @@ def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | P
     )
 
 
-__all__ = ["MIXTURES", "MODELS", "PARAMETERS", "command", "flops", "what_is_missing"]
+__all__ = [
+    "MODELS",
+    "PARAMETERS",
+    "PEAK",
+    "UTILISATION",
+    "against_table7",
+    "command",
+    "estimate",
+    "flops",
+    "what_is_missing",
+]

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from msft.errors import ConfigError, unknown
-from paper_figures.style import METHODS
 
 _FOLDER = Path(__file__).parent / "reported"
 # the paper's names of its models
@@ -64,4 +63,4 @@ def scale_note(is_paper: bool) -> str:
     )
 
 
-__all__ = ["METHODS", "MODELS", "claim", "directions", "model_label", "scale_note", "table"]
+__all__ = ["MODELS", "claim", "directions", "model_label", "scale_note", "table"]

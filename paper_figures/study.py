@@ -77,9 +77,10 @@ class Study:
             self.profile, method, model=model or self.focus, mixture=mixture or self.mixture, **given
         )
 
-    def train(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:
+    def train(self, needs: Mapping[object, RunConfig], on_evaluation=None) -> dict[object, Run]:
         """{key: finished run}; what is missing is trained.
 
+        on_evaluation: a watcher, such as live.LiveFigure(); what is missing is then trained one after the other.
         Raises MissingRuns in the paper profile on a machine without a GPU, or without the data or the model, with
         the commands that train what is missing and their cost.
         """
@@ -89,7 +90,7 @@ class Study:
             if self.is_paper and not self.allow_cpu and not _has_gpu():
                 raise self._missing(missing, needs, "there is no GPU")
             try:
-                trained = launch.run_all(list(missing.values()), self.runs_dir)
+                trained = launch.run_all(list(missing.values()), self.runs_dir, on_evaluation=on_evaluation)
             except (DataError, ModelError) as error:
                 if not self.is_paper:
                     raise

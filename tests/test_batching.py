@@ -11,8 +11,11 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from msft.batching import Tokens, loss_weights, make_batches, order, quarter_ends, split_by_budget, tokenize
+from msft.batching import Tokens, loss_weights, make_batches, split_by_budget, tokenize
 from msft.errors import ModelError
+from msft.losses import TokenLosses
+from msft.order import order, quarter_ends
+from msft.passes import can_train_packed, split_evenly
 from msft.prompts import Example, target_text, training_text
 
 
@@ -50,7 +53,8 @@ def gradients(model):
 
 @pytest.mark.parametrize(("count", "group"), [(16, 4), (10, 4), (3, 4), (7, 3), (5, 1), (6, 64), (1, 4)])
 @pytest.mark.parametrize("budget", [16, 90, 10**6])
-def test_weighted_sum_has_the_literal_loss_and_gradient(tmp_path, count, group, budget):
+@pytest.mark.parametrize("packed", [True, False])
+def test_weighted_sum_has_the_literal_loss_and_gradient(tmp_path, count, group, budget, packed):
     model = make_model(vocabulary=50).double()
     rows = random_rows(count, seed=count)
     trainer, _ = make_trainer(
@@ -61,19 +65,20 @@ def test_weighted_sum_has_the_literal_loss_and_gradient(tmp_path, count, group, 
         loss_group=group,
         token_budget=budget,
     )
+    assert trainer.losses.packed
+    trainer.losses.packed = packed
     literal = literal_loss(model, rows, group)
     literal.backward()
     literal = literal.detach()
     expected = gradients(model)
     loss, sums = trainer._gradients(rows)
     ours = gradients(model)
-    # the trainer's cross entropy and weights are float32, everything else here is float64
-    assert float(loss) == pytest.approx(float(literal), rel=1e-6)
+    assert float(loss) == pytest.approx(float(literal), rel=1e-12)
     assert expected.keys() == ours.keys()
     for name, wanted in expected.items():
-        torch.testing.assert_close(ours[name], wanted, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours[name], wanted, rtol=1e-6, atol=1e-13)
     assert sums.tolist() == pytest.approx(
-        [float(literal_loss(model, [row], 1).detach()) * row.targets for row in rows], rel=1e-5
+        [float(literal_loss(model, [row], 1).detach()) * row.targets for row in rows], rel=1e-12
     )
 
 
@@ -307,3 +312,41 @@ def test_tokens_are_remembered_by_content(tmp_path, tokenizer, monkeypatch):
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
     file.write_bytes(b"torn")
     assert batching.cached_tokens(tokenizer, examples, tmp_path) == first
+
+
+# packed passes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "olmo2", "llama"])
+def test_packed_rows_have_the_gradient_of_padded_ones(kind):
+    model = make_model(kind, vocabulary=50).double()
+    rows, found = random_rows(9), {}
+    for packed in (True, False):
+        losses = TokenLosses(model, True, 4, 60, 0)
+        assert losses.packed
+        losses.packed = packed
+        loss, sums = losses.gradients(rows)
+        found[packed] = (float(loss), sums.tolist(), gradients(model))
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-12)
+    assert found[True][1] == pytest.approx(found[False][1], rel=1e-12)
+    for name, wanted in found[False][2].items():
+        torch.testing.assert_close(found[True][2][name], wanted, rtol=1e-6, atol=1e-13)
+
+
+def test_a_model_with_dropout_is_not_packed():
+    model = make_model(vocabulary=50)
+    assert can_train_packed(model)
+    model.config.attention_dropout = 0.1
+    assert not can_train_packed(model)
+
+
+@given(st.lists(st.integers(2, 300), max_size=80), st.integers(16, 2000), st.integers(1, 3))
+def test_passes_are_even_and_complete(lengths, budget, processes):
+    rows = [Tokens((1,) * n, 1) for n in lengths]
+    ranked = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), i))
+    dealt = [split_evenly(rows, ranked[first::processes], budget) for first in range(processes)]
+    assert sorted(i for passes in dealt for part in passes for i in part) == list(range(len(rows)))
+    longest = max(lengths, default=0)
+    for passes in dealt:
+        assert all(passes)
+        assert all(sum(lengths[i] for i in part) <= budget + longest for part in passes)

@@ -38,6 +38,7 @@ def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypat
     original, seen = Trainer._gradients, []
 
     def looking(self, rows):
+        self.writer.wait()
         told = self.run.store.ledger
         last = msft.files.read_lines(told)[-1]["bytes"] if told.exists() else 0
         seen.append((last, on_disk(self.run.directory)))
@@ -98,6 +99,7 @@ def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
     original, most = Trainer._gradients, []
 
     def looking(self, rows):
+        self.writer.wait()
         most.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
         return original(self, rows)
 

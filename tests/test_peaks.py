@@ -5,6 +5,7 @@ import torch
 
 from msft.checkpoints import Store
 from msft.peaks import START, Peaks, holders_after
+from msft.writer import Writer
 
 
 def test_only_a_strictly_higher_score_takes_over():
@@ -24,7 +25,7 @@ def test_start_point_is_held_by_its_own_name():
 @pytest.mark.parametrize("where", ["memory", "delta", "disk"])
 def test_what_nobody_holds_goes(tmp_path, where):
     store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 40, {"w": torch.zeros(10)}, where == "disk")
-    peaks = Peaks(store, where)
+    peaks = Peaks(store, where, Writer())
     points = {epoch: {"w": torch.full((10,), epoch)} for epoch in (0.0, 0.25, 0.5)}
     for epoch, tensors in points.items():
         peaks.add(epoch, tensors)
@@ -35,7 +36,7 @@ def test_what_nobody_holds_goes(tmp_path, where):
     assert len(peaks.files()) == (0 if where == "memory" else 2)
     assert peaks.weights(0.0) is None
     assert torch.equal(peaks.weights(0.25)["w"], points[0.25]["w"])
-    again = Peaks(store, where)
+    again = Peaks(store, where, Writer())
     again.load(peaks.to_disk())
     assert again.epochs() == peaks.epochs()
     assert torch.equal(again.weights(0.5)["w"], points[0.5]["w"])

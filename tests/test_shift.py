@@ -32,7 +32,7 @@ def trained(settings, tmp_path_factory):
     starts, roll_out = [], Trainer.roll_out
 
     def watched(self, *args, **kwargs):
-        starts.append(checkpoints.snapshot(self._bare()))
+        starts.append(checkpoints.snapshot(self.model))
         return roll_out(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:

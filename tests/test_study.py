@@ -67,7 +67,7 @@ def test_runs_come_back_under_their_keys_and_are_remembered(tmp_path, small_run,
     page = page_of(tmp_path)
     asked = []
     monkeypatch.setattr(
-        launch, "run_all", lambda configs, runs_dir: asked.extend(configs) or [small_run] * len(configs)
+        launch, "run_all", lambda configs, runs_dir, **more: asked.extend(configs) or [small_run] * len(configs)
     )
     needs = {"a": page.config("sft"), "b": page.config("sft")}
     assert page.train(needs) == {"a": small_run, "b": small_run}

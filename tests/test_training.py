@@ -78,12 +78,13 @@ def test_bf16_trains_on_a_cpu(tmp_path):
 def test_plain_and_whole_heads_give_the_same_losses(tmp_path):
     rows = fixed_examples()["a"]
     found = []
-    for plain in (True, False):
-        trainer, _ = make_trainer(tmp_path / str(plain), fixed_model(), examples={"a": rows})
-        assert trainer.losses.plain_head
-        trainer.losses.plain_head = plain
+    for plain, packed in ((True, True), (True, False), (False, False)):
+        trainer, _ = make_trainer(tmp_path / f"{plain}{packed}", fixed_model(), examples={"a": rows})
+        assert trainer.losses.plain_head and trainer.losses.packed
+        trainer.losses.plain_head, trainer.losses.packed = plain, packed
         found.append(trainer.example_losses(range(len(rows))))
-    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] == pytest.approx(found[2], abs=1e-6)
+    assert found[1] == pytest.approx(found[2], abs=1e-6)
 
 
 # what is trained ----------------------------------------------------------------------------------------------
@@ -91,13 +92,13 @@ def test_plain_and_whole_heads_give_the_same_losses(tmp_path):
 
 def record_batches(monkeypatch):
     trained = []
-    original = losses.make_batches
+    original = losses.TokenLosses.gradients
 
-    def recording(rows, *rest):
+    def recording(self, rows):
         trained.append(list(rows))
-        return original(rows, *rest)
+        return original(self, rows)
 
-    monkeypatch.setattr(losses, "make_batches", recording)
+    monkeypatch.setattr(losses.TokenLosses, "gradients", recording)
     return trained
 
 

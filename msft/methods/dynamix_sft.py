@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msft.batching import generator
 from msft.errors import RunError
+from msft.order import generator
 from msft.schedules import Schedule
 from msft.settings import setting
 

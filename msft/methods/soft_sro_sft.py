@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msft.batching import generator
+from msft.order import generator
 from msft.schedules import Schedule
 from msft.settings import setting
 
@@ -28,11 +28,17 @@ class WeightedPasses(Schedule):
         super().__init__()
         self.weights = weights
 
+    def start(self, trainer, active) -> None:
+        """Finds the examples of each sub-dataset."""
+        super().start(trainer, active)
+        owners = np.array(trainer.owners, dtype=object)[self.indices]
+        self.members = {task: self.indices[owners == task] for task in self.active}
+
     def examples(self, epoch: int) -> np.ndarray:
         """Full passes over each sub-dataset, then a seeded part of one."""
         trainer, drawn = self.trainer, []
         for task in self.active:
-            own = np.array([i for i in self.indices if trainer.owners[i] == task], dtype=np.int64)
+            own = self.members[task]
             full, rest = divmod(round(self.weights[task] * len(own)), len(own))
             part = generator(trainer.config.seed, "remainder", trainer.order_stage, epoch, task)
             drawn += [own] * full + [np.sort(part.choice(own, rest, replace=False))]
