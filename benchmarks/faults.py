@@ -160,20 +160,20 @@ def check_ledger(run) -> None:
 @contextlib.contextmanager
 def _saving_always(committed: list):
     """Saves at every chance, and notes every state once it is committed."""
-    from msft import training
+    from msft import saving
     from msft.journal import Journal
 
-    least, commit = training._LEAST_SAVE, Journal.commit
+    least, commit = saving.LEAST_COST, Journal.commit
 
     def noting(self, state, keep=1):
         commit(self, state, keep)
         committed.append(json.loads(json.dumps(state)))
 
-    training._LEAST_SAVE, Journal.commit = 0.0, noting
+    saving.LEAST_COST, Journal.commit = 0.0, noting
     try:
         yield
     finally:
-        training._LEAST_SAVE, Journal.commit = least, commit
+        saving.LEAST_COST, Journal.commit = least, commit
 
 
 def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, runs_dir: Path) -> str | None:

@@ -74,7 +74,11 @@ def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
         "target_delimiter": "",
         "fewshot_delimiter": "\n",
         **({"fewshot_config": few} if shots else {}),
-        "generation_kwargs": {"until": [sub.stop] if sub.stop else [], "max_gen_toks": max_new_tokens, "do_sample": False},
+        "generation_kwargs": {
+            "until": [sub.stop] if sub.stop else [],
+            "max_gen_toks": max_new_tokens,
+            "do_sample": False,
+        },
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         "metadata": {"version": 1.0},
     }

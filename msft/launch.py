@@ -62,7 +62,7 @@ def run_all(
         if Run(directory).status != "finished":
             missing.setdefault(name, config)
     if missing:
-        slots = 1 if on_evaluation else slots or min(map(slots_of, missing.values()))
+        slots = 1 if on_evaluation is not None else slots or min(map(slots_of, missing.values()))
         _train(missing, runs_dir, min(slots, len(missing)), progress, on_evaluation)
     return [Run(directory) for directory in directories]
 

@@ -63,8 +63,11 @@ class Packed:
     tail: _Reads | None = None
 
 
-def pack(rows: Sequence[Row], device, dtype: torch.dtype) -> Packed:
-    """The tensors of a pass; rows with the same prefix stand next to each other."""
+def pack(rows: Sequence[Row], device, dtype: torch.dtype, fullest: float = _FULLEST) -> Packed:
+    """The tensors of a pass; rows with the same prefix stand next to each other.
+
+    fullest: the longest row of a block against its shortest.
+    """
     lengths = np.array([len(row.tokens) for row in rows])
     starts = np.cumsum(lengths) - lengths
     positions = np.concatenate([row.start + _depths(row) for row in rows])
@@ -78,8 +81,8 @@ def pack(rows: Sequence[Row], device, dtype: torch.dtype) -> Packed:
         torch.from_numpy(places).to(device),
         starts.tolist(),
         lengths.tolist(),
-        _reads(rows, columns, lengths, starts, device, dtype),
-        _reads(rows, wanted, lengths, starts, device, dtype),
+        _reads(rows, columns, lengths, starts, device, dtype, fullest),
+        _reads(rows, wanted, lengths, starts, device, dtype, fullest),
     )
 
 
@@ -91,13 +94,13 @@ def _depths(row: Row) -> np.ndarray:
     return depths
 
 
-def _reads(rows, columns, lengths, starts, device, dtype) -> _Reads:
+def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> _Reads:
     """What the tokens at `columns` of each row attend to."""
     counts = np.array([len(c) for c in columns])
     firsts = np.cumsum(counts) - counts
     segments = runs([row.prefix for row in rows], counts.tolist())
     blocks, home, used = [], np.zeros(counts.sum(), dtype=np.int64), 0
-    for members in _alike(lengths, counts):
+    for members in _alike(lengths, counts, fullest):
         m, n = counts[members].max(), lengths[members].max()
         of_row = np.array([np.pad(columns[r], (0, m - counts[r]), mode="edge") for r in members])  # [b, m]
         queries = firsts[members, None] + np.minimum(np.arange(m), counts[members, None] - 1)
@@ -122,13 +125,13 @@ def runs(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[in
     return [run for run in found if run[2] is not None and run[0] < run[1]]
 
 
-def _alike(lengths: np.ndarray, counts: np.ndarray) -> list[list[int]]:
+def _alike(lengths: np.ndarray, counts: np.ndarray, fullest: float) -> list[list[int]]:
     """Rows in groups of similar length, the longest first; rows without queries are left out."""
     groups: list[list[int]] = []
     for r in np.argsort(-lengths, kind="stable").tolist():
         if counts[r] == 0:
             continue
-        if groups and lengths[groups[-1][0]] <= _FULLEST * lengths[r]:
+        if groups and lengths[groups[-1][0]] <= fullest * lengths[r]:
             groups[-1].append(r)
         else:
             groups.append([r])

@@ -75,7 +75,8 @@ class RunProgress:
         import pandas as pd
 
         here = [] if finished else [{"kind": "roll_out", "arguments": {"active": active}, "result": result}]
-        history, epoch = pd.DataFrame(history_rows([*self._rolled_out, *here])), result["points"][-1]["epoch"]
+        history = pd.DataFrame(history_rows([*self._rolled_out, *here])).astype({"train_loss": float})
+        epoch = result["points"][-1]["epoch"]
         place = (result["stage"], epoch, result["offset"] + epoch)
         event = Event(self.directory, self.method, *place, best.accuracy, best.path_epoch, finished)
         for watcher in self.watchers:

@@ -55,7 +55,9 @@ class Run:
 
     @property
     def failure(self) -> dict | None:
-        """What the launcher noted of a failed attempt: when, why, log; None where nothing failed."""
+        """What the launcher noted of a failed attempt: when, why, log; None where nothing failed or it is finished since."""
+        if self.status == "finished":  # by a worker that outlived its launcher, say
+            return None
         try:
             return json.loads((self.directory / FAILED).read_text(encoding="utf-8"))
         except (OSError, ValueError):

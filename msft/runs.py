@@ -53,7 +53,7 @@ def run(
     """
     track.check(config.track)
     distributed.start(config.device)
-    watchers = [on_evaluation] if on_evaluation and distributed.is_main() else []
+    watchers = [on_evaluation] if on_evaluation is not None and distributed.is_main() else []
     with distributed.reaching():
         return _run(config, Path(runs_dir), progress and distributed.is_main(), wait, watchers)
 

@@ -19,6 +19,7 @@ from msft.forward import has_plain_head
 from msft.losses import TokenLosses, means
 from msft.order import quarter_ends
 from msft.peaks import START, Peaks, holders_after
+from msft.saving import Saving
 from msft.schedules import Passes
 from msft.state import (
     MEASURED,
@@ -32,9 +33,6 @@ from msft.state import (
     pack_progress,
     unpack_progress,
 )
-from msft.writer import Writer
-
-_LEAST_SAVE = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
 
 
 class Trainer:
@@ -60,19 +58,19 @@ class Trainer:
         self.owners = [task for task in self.tasks for _ in examples[task]]
         self.evaluators, self.run = evaluators, run
         self.stage, self.order_stage, self.offset, self.best = 0, 0, 0.0, Best()
-        self.clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
+        self._clock = {"train": 0.0, "evaluate": 0.0}
         self.stop_requested, self._stopping = False, False  # of this process; by all
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.losses = TokenLosses(self.model, has_plain_head(model), config.loss_group, config.token_budget, pad)
         self._optimizer = None
-        self.writer = Writer()
+        self._saving = Saving(run, config.save_share)
+        self.writer, self._journal = self._saving.writer, self._saving.journal
         self._peaks = Peaks(run.store, config.keep_peaks, self.writer)
         self._best_weights: checkpoints.Weights | None = None
         self._here: dict | None = None  # the evaluation of the weights that the model has now
         self._resumed: Progress | None = None
         self._random: torch.Tensor | None = None  # of a resumed roll-out
         self._is_live = False
-        self._saved_at, self._save_cost = time.monotonic(), 0.0
 
     # verbs ------------------------------------------------------------------------------------------------
 
@@ -218,12 +216,10 @@ class Trainer:
 
     # state -------------------------------------------------------------------------------------------------
 
-    def _journal(self):
-        """The journal, once what is on its way to disk is there."""
-        started = time.monotonic()
-        self.writer.wait()
-        self.clock["save"] += time.monotonic() - started
-        return self.run.journal
+    @property
+    def clock(self) -> dict[str, float]:
+        """Seconds of training, evaluating and saving."""
+        return {**self._clock, "save": self._saving.seconds}
 
     def _go_live(self) -> None:
         """Once all recorded verbs are replayed: the state that the journal names last."""
@@ -247,36 +243,17 @@ class Trainer:
             checkpoints.load_optimizer(self._optimizer, tensors)
 
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
-        """Puts the state on disk and commits the journal: weights, state, journal line, then deletions.
+        """Puts the state on disk, beside training (Saving.put)."""
 
-        Only the copies are taken here; they are written while training goes on. Until then host memory holds the
-        weights once more, and Adam's state where it is saved: three times the weights' size together. One save at a
-        time: the next one, and the next verb, wait. What goes wrong is raised at the next step, save or verb.
-        """
-        started = time.monotonic()
-        self.writer.wait()
-        store, plain, tensors = self.run.store, None, {}
-        if progress:
-            plain, tensors = pack_progress(progress, self.device)
-        if optimizer and self._optimizer:
-            tensors |= checkpoints.optimizer_tensors(self._optimizer)
-        weights, best_weights = checkpoints.snapshot(self.model), self._best_weights
-        peaks = self._peaks.frozen() if progress else None
-        told = {"best": dataclasses.asdict(self.best), "here": self._here, "progress": plain}
+        def copies():
+            plain, tensors = pack_progress(progress, self.device) if progress else (None, {})
+            if optimizer and self._optimizer:
+                tensors |= checkpoints.optimizer_tensors(self._optimizer)
+            told = {"best": dataclasses.asdict(self.best), "here": self._here, "progress": plain}
+            peaks = self._peaks.frozen() if progress else None
+            return checkpoints.snapshot(self.model), self._best_weights, tensors, peaks, told
 
-        def write() -> None:
-            files = {
-                "weights": store.put(weights, "weights"),
-                "best_weights": store.put(best_weights, "weights") if best_weights else None,
-                "optimizer": store.put(tensors, "optimizer") if tensors else None,
-                "peaks": peaks.to_disk() if peaks else {},
-            }
-            self.run.commit({**files, **told})
-
-        self.writer.submit(write)
-        self._saved_at = time.monotonic()
-        self._save_cost = self._saved_at - started
-        self.clock["save"] += self._save_cost
+        self._saving.put(copies)
 
     def _fresh_optimizer(self):
         # Table 5 and protocol section 2: Adam, constant rate, no decay, no clipping
@@ -336,7 +313,7 @@ class Trainer:
 
     def _steps(self, progress: Progress, end: int, keep, schedule, shown) -> None:
         """Optimizer steps up to the next evaluation."""
-        started, saving = time.monotonic(), self.clock["save"]
+        started, saving = time.monotonic(), self._saving.seconds
         self.model.train()
         losses, heard = [], []
         while progress.step < end:
@@ -361,7 +338,7 @@ class Trainer:
                 self._save_within(progress, schedule)
         check_finite(losses, heard, self.owners, self.stage)
         progress.losses += torch.stack(losses).tolist() if losses else []
-        self.clock["train"] += time.monotonic() - started - (self.clock["save"] - saving)
+        self._clock["train"] += time.monotonic() - started - (self._saving.seconds - saving)
 
     def _gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
         return self.losses.gradients(rows)
@@ -392,10 +369,10 @@ class Trainer:
         progress.losses = []
         progress.points.append(point)
         self._here = point
-        self.clock["evaluate"] += time.monotonic() - started
+        self._clock["evaluate"] += time.monotonic() - started
         started = time.monotonic()
         self._hold(progress, keep, candidate, point)
-        self.clock["save"] += time.monotonic() - started
+        self._saving.seconds += time.monotonic() - started
         shown.evaluated(self.best)
         if self._must_save(keep) and progress.evaluations:
             self._save_within(progress, schedule)
@@ -424,15 +401,11 @@ class Trainer:
 
     def _must_save(self, keep) -> bool:
         """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""
-        due = distributed.is_main() and self._is_due(keep)
+        # in memory mode a killed stage starts again: its peaks are nowhere else
+        within = not keep or self.config.keep_peaks != "memory"
+        due = distributed.is_main() and within and self._saving.is_due()
         self._stopping, due = distributed.any_of(self.stop_requested, due)
         return self._stopping or due
-
-    def _is_due(self, keep) -> bool:
-        if keep and self.config.keep_peaks == "memory":
-            return False  # a killed stage starts again; its peaks are in memory only
-        elapsed = time.monotonic() - self._saved_at
-        return elapsed * self.config.save_share > max(self._save_cost, _LEAST_SAVE)
 
     def _save_within(self, progress: Progress, schedule) -> None:
         if progress.evaluations or progress.step:  # nothing was trained yet at the start point

@@ -21,6 +21,7 @@ NOTEBOOKS = {
     "13_ies_exclusions": "exclusions",
     "14_selection": "selection",
     "data_card": None,
+    "your_mixture": "your_mixture",
 }
 
 # every figure and table of the paper; Fig. 5/6 and 8/9 stand side by side there, their numbers are inferred

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import msft
-from msft import checkpoints, directory, runs, training
+from msft import checkpoints, directory, runs, saving, training
 from msft.batching import tokenize
 from msft.evaluation import Scores
 from msft.progress import RunProgress
@@ -196,7 +196,7 @@ def settings_of(settings):
 
 def killed_run(settings, runs_dir, place, count):
     """Runs in a child process that kills itself (SIGKILL) at the count-th call of `place`, saving as often as it can."""
-    training._LEAST_SAVE, directory.SPARE_ROOM = 0.0, 10.0
+    saving.LEAST_COST, directory.SPARE_ROOM = 0.0, 10.0
     owner, name = {
         "step": (training.Trainer, "_gradients"),
         "evaluation": (training.Trainer, "_measure"),

@@ -473,7 +473,7 @@ FLAGS = [
     ("run --learning-rte 1e-5", ["unknown argument '--learning-rte'", "Did you mean '--learning-rate'?"]),
     ("run --see 20", ["unknown argument '--see'", "Did you mean '--seed'?"]),
     ("run surplus", ["unknown argument 'surplus'"]),
-    ("run --seed", ["argument --seed: expected one argument"]),
+    ("run --seed", ["--seed needs a value"]),
     ("run --seed x", ["setting seed = 'x'", "type int"]),
     ("run --threads 0", ["setting threads = 0", "[1, 1024]"]),
     ("run --learning-rate nan", ["setting learning_rate = nan"]),
@@ -494,10 +494,10 @@ FLAGS = [
     ("run --config number.yaml", ["number.yaml: not readable as YAML"]),
     ("run --config deep.yaml", ["deep.yaml: not readable as YAML"]),
     ("eval nobody", ["unknown model 'nobody'", "tiny-qwen2"]),
-    ("eval tiny-smoke --protocol harnes", ["invalid choice: 'harnes'", "generate"]),
-    ("eval tiny-smoke --limit ten", ["argument --limit: invalid int value: 'ten'"]),
-    ("methods --methods-dir none", ["methods_dir 'none' is no folder"]),
-    ("status --runs-dir none", ["runs_dir 'none' is no folder"]),
+    ("eval tiny-smoke --protocol harnes", ["unknown value 'harnes'", "generate"]),
+    ("eval tiny-smoke --limit ten", ["limit = 'ten'", "type int"]),
+    ("methods --methods-dir nowhere", ["methods_dir 'nowhere' is no folder"]),
+    ("status --runs-dir nowhere", ["runs_dir 'nowhere' is no folder"]),
     ("status --runs-dir bad.yaml", ["runs_dir 'bad.yaml' is no folder"]),
 ]
 

@@ -350,3 +350,42 @@ def test_passes_are_even_and_complete(lengths, budget, processes):
     for passes in dealt:
         assert all(passes)
         assert all(sum(lengths[i] for i in part) <= budget + longest for part in passes)
+
+
+def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+    """What torch's kernel computes, row by row; causal from the right."""
+    assert window_size == (-1, 0) and enable_gqa == (query.shape[1] != key.shape[1])
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    outs, counts = [], []
+    for (a, b), (c, d) in zip(
+        zip(cu_seq_q, cu_seq_q[1:], strict=False), zip(cu_seq_k, cu_seq_k[1:], strict=False), strict=True
+    ):
+        q, k, v = (x.transpose(0, 1) for x in (query[a:b], key[c:d], value[c:d]))
+        k, v = (x.repeat_interleave(q.shape[0] // k.shape[0], 0) for x in (k, v))
+        seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(int((d - c) - (b - a)))
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
+        outs.append(out.transpose(0, 1))
+        counts.append((int(b - a), int(d - c)))
+    assert (max_q, max_k) == tuple(max(n) for n in zip(*counts, strict=True))
+    return torch.cat(outs)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "olmo2"])
+def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
+    """The kernel needs a GPU; what it is given is checked with its definition in its place."""
+    from torch.nn.attention import varlen
+
+    from msft import passes
+
+    model = make_model(kind, vocabulary=50).double()
+    losses, rows = TokenLosses(model, True, 4, 60, 0), random_rows(9)
+    wanted = losses.gradients(rows)
+    expected = gradients(model)
+    monkeypatch.setattr(passes, "_varies", lambda model: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
+    loss, sums = losses.gradients(rows)
+    assert float(loss) == pytest.approx(float(wanted[0]), rel=1e-12)
+    assert sums.tolist() == pytest.approx(wanted[1].tolist(), rel=1e-12)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-13)

@@ -44,7 +44,7 @@ def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypat
         seen.append((last, on_disk(self.run.directory)))
         return original(self, rows)
 
-    monkeypatch.setattr("msft.training._LEAST_SAVE", 0.0)
+    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "_gradients", looking)
     settings = {**small_settings, "method": method, "params": PARAMS[method]}
     config = msft.RunConfig(**{**settings, "keep_peaks": keep_peaks, "save_share": 1.0})
@@ -103,7 +103,7 @@ def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
         most.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
         return original(self, rows)
 
-    monkeypatch.setattr("msft.training._LEAST_SAVE", 0.0)
+    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "_gradients", looking)
     settings = {**small_settings, "save_share": 1.0}
     with warnings.catch_warnings():

@@ -1,6 +1,8 @@
 """Many runs: finished ones are read, a failed one stops no other and is named, SRO waits for SFT."""
 
 import dataclasses
+import threading
+import types
 
 import pytest
 
@@ -87,15 +89,47 @@ def test_the_longest_come_first_and_sro_waits_for_sft(small_settings, recorded, 
     assert [config.method for config in recorded] == ["msft", "sft", "ies", "soft_sro_sft", "sro_sft"]
 
 
-def test_sro_waits_for_sft_in_several_processes_too(small_settings, monkeypatch, runs_dir):
-    rounds = []
-    monkeypatch.setattr(launch, "_in_processes", lambda configs, *rest: rounds.append(configs) or [])
+def test_sro_waits_for_its_own_search_alone():
+    jobs = [
+        launch._Job(None, "sro", "sft"),
+        launch._Job(None, "sft", None),
+        launch._Job(None, "soft", "sft"),
+        launch._Job(None, "other", None),
+    ]
+    waiting = launch._Queue(jobs)
+    first, second = waiting.take(), waiting.take()
+    assert (first.name, second.name) == ("sft", "other")
+    waiting.over(first)
+    assert [waiting.take().name for _ in range(2)] == ["sro", "soft"]
+    assert waiting.take() is None
+
+
+def test_what_another_process_is_at_comes_last():
+    waiting = launch._Queue([launch._Job(None, name, None) for name in "ab"])
+    waiting.put_off(waiting.take())
+    assert [(job.name, job.is_elsewhere) for job in (waiting.take(), waiting.take())] == [("b", False), ("a", True)]
+
+
+def test_in_processes_sro_comes_behind_its_search(small_settings, monkeypatch, runs_dir):
+    order, lock = [], threading.Lock()
+
+    class Worker:
+        def __init__(self, place, folder):
+            self.process = types.SimpleNamespace(poll=lambda: None)
+
+        def train(self, job):
+            with lock:
+                order.append(job.config.method)
+            return "", False
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(launch, "_Worker", Worker)
     names = ("sro_sft", "sft", "soft_sro_sft", "msft")
     launch.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=2)
-    assert [{config.method for config in configs} for configs in rounds] == [
-        {"msft", "sft"},
-        {"sro_sft", "soft_sro_sft"},
-    ]
+    assert sorted(order) == sorted(names)
+    assert order.index("sft") < min(order.index("sro_sft"), order.index("soft_sro_sft"))
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(small_settings, recorded, runs_dir):

@@ -393,7 +393,7 @@ def test_state_that_is_a_pickle_is_never_opened(base, tmp_path, runs_dir, monkey
     """A run that stopped, of which every saved tensor file was replaced: it begins anew."""
     from msft import training
 
-    monkeypatch.setattr(training, "_LEAST_SAVE", 0.0)
+    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "finish", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):

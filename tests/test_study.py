@@ -88,7 +88,7 @@ def test_the_paper_s_runs_are_not_trained_without_a_gpu(tmp_path, monkeypatch):
 
 
 def test_the_paper_s_runs_without_their_data_are_named_with_the_reason(tmp_path, monkeypatch):
-    def refuse(configs, runs_dir):
+    def refuse(configs, runs_dir, **more):
         raise DataError("the hub cannot be reached")
 
     monkeypatch.setattr(launch, "run_all", refuse)

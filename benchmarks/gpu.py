@@ -1,0 +1,246 @@
+"""Training and evaluation on one GPU: Qwen2.5-0.5B and 3B from their shapes, random weights, made-up text.
+
+    python benchmarks/gpu.py                      # on an H200-class card, bf16
+    python benchmarks/gpu.py --peak 756e12        # a card of another dense bf16 peak, in FLOPs a second
+    python benchmarks/gpu.py --results runs/check  # without a GPU: a small model on the CPU, figures 'not measured'
+
+Training: tokens a second without padding, and the share of the card's dense bf16 peak at appendix F's 6 N D (logits
+and last layer are computed for target tokens alone, so that the card does less than 6 N D). Evaluation: items a
+second of ten five-shot tasks with short shots once the answers have the format, against lm-eval's HFLM. The hours of
+a run are those of SFT's 10 epochs and 40 evaluations, times what Table 7 says of each method and model. Writes
+gpu.{json,md}.
+"""
+
+import argparse
+import json
+import logging
+import platform
+import random
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from evaluation import RESULTS, choose_shots, generation_requests, make_tokenizer, sub_datasets
+from training import BATCH, GROUP, made_up_rows
+
+from msft.batching import tokenize
+from msft.flops import TRAIN
+from msft.generation import PrefixCachedLM
+from msft.losses import TokenLosses
+from msft.prompts import shots_text, training_text
+
+# dense bf16 FLOPs a second by what the device's name holds, from the makers' data sheets; the first match counts
+PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+}
+COMMON = {"vocab_size": 151_936, "max_position_embeddings": 32_768, "tie_word_embeddings": True}
+SHAPES = {
+    "Qwen2.5 0.5B": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        **COMMON,
+    },
+    "Qwen2.5 3B": {
+        "hidden_size": 2048,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        **COMMON,
+    },
+}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    **COMMON,
+    "vocab_size": 33_000,
+    "max_position_embeddings": 2048,
+}
+# the paper's SFT: examples and tokens of an epoch, epochs, items of an evaluation, evaluations
+EXAMPLES, EXAMPLE_TOKENS, EPOCHS, ITEMS, EVALUATIONS = 18_000, 90, 10, 2_000, 40
+
+
+def timed(device, function) -> float:
+    """Seconds of a function with all that it started on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def train(model, steps, rate: float = 1e-4):
+    """A function that runs an optimizer step over each list of rows; nothing in it waits for the device."""
+    losses = TokenLosses(model, True, GROUP, 16384, 0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+
+    def run():
+        for rows in steps:
+            losses.gradients(rows)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def measure(name: str, shape: dict, device, options, data, tokenizer) -> dict:
+    """Speed of training and evaluation of one model."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    torch.manual_seed(20)
+    config = AutoConfig.for_model("qwen2", **shape, pad_token_id=0, eos_token_id=0, bos_token_id=None)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
+    parameters = sum(p.numel() for p in model.parameters())
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    rows = made_up_rows(BATCH * options.steps, config.vocab_size)
+    steps = [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
+    tokens = sum(len(row.ids) for row in rows)
+    run = train(model, steps)
+    run()  # Adam's state, kernels and memory are there from the first step on
+    seconds = statistics.median(timed(device, run) for _ in range(options.rounds))
+    found = {"parameters": parameters, "tokens a second": tokens / seconds}
+    if device.type == "cuda":
+        found["training memory (GiB)"] = torch.cuda.max_memory_allocated(device) / 2**30
+    found["FLOPs a second"] = TRAIN * parameters * tokens / seconds
+    # until the answers have the format
+    examples = tokenize(tokenizer, [e for part, _ in data.values() for e in part])
+    rng = random.Random(20)
+    train(model, [rng.sample(examples, min(BATCH, len(examples))) for _ in range(options.teach)])()
+    model.eval()
+    rng = random.Random(20)
+    shots = {task: shots_text(choose_shots(part, tokenizer, "short", rng)) for task, (part, _) in data.items()}
+    requests = generation_requests(data, shots)
+    ours = PrefixCachedLM(model, tokenizer, 512)
+    plan = ours.plan(requests)
+    texts = ours.run(plan)
+    seconds = statistics.median(timed(device, lambda: ours.run(plan)) for _ in range(options.rounds))
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=64)
+    stock.generate_until(requests[:64], disable_tqdm=True)
+    wanted: list[str] = []
+    took = timed(device, lambda: wanted.extend(stock.generate_until(requests, disable_tqdm=True)))
+    return found | {
+        "items a second": len(requests) / seconds,
+        "HFLM, items a second": len(requests) / took,
+        "in the format": sum(text.count("####") == 1 for text in texts) / len(texts),
+        "equal texts": sum(a == b for a, b in zip(texts, wanted, strict=True)) / len(texts),
+    }
+
+
+def hours(found: dict[str, dict]) -> dict[str, float]:
+    """Estimated hours of one mSFT run of each measured model and of all of Table 2."""
+    from paper_figures import reported_numbers
+
+    table = reported_numbers.table("table7_flops").set_index("model").drop("Average")
+    table = table.apply(lambda column: column.astype(float))
+    sft = {
+        name: EXAMPLES * EXAMPLE_TOKENS * EPOCHS / f["tokens a second"] + ITEMS * EVALUATIONS / f["items a second"]
+        for name, f in found.items()
+    }
+    estimated = {f"mSFT, {n}": s / 3600 * table.loc[n, "mSFT (C=3)"] / table.loc[n, "SFT"] for n, s in sft.items()}
+    # a model that was not measured takes the seconds for each FLOP of the largest that was
+    largest = max(sft, key=lambda name: found[name]["parameters"])
+    methods = ["SFT", "Continual SFT", "DynamixSFT", "IES", "mSFT (C=3)"]
+    total = 0.0
+    for model in table.index:
+        base = sft.get(model, sft[largest] * table.loc[model, "SFT"] / table.loc[largest, "SFT"])
+        total += base * table.loc[model, methods].sum() / table.loc[model, "SFT"]
+    return estimated | {"Table 2, six models and five trained methods": total / 3600}
+
+
+def markdown(result: dict) -> str:
+    lines = [
+        "# One GPU",
+        "",
+        f"`{result['command']}`, {result['date']}, {result['device']}, torch {result['torch']}.",
+        "",
+    ]
+    lines += ["| | " + " | ".join(SHAPES) + " |", "|---|" + "---|" * len(SHAPES)]
+
+    def row(what: str, of) -> str:
+        cells = [of(result["models"][n]) if n in result["models"] else "not measured" for n in SHAPES]
+        return f"| {what} | " + " | ".join(cells) + " |"
+
+    peak = result["peak"]
+    lines += [
+        row("training, tokens a second", lambda f: f"{f['tokens a second']:,.0f}"),
+        row(
+            "share of the dense bf16 peak at 6 N D",
+            lambda f: f"{f['FLOPs a second'] / peak:.0%}" if peak else "not measured: give --peak",
+        ),
+        row("peak device memory of training (GiB)", lambda f: f"{f['training memory (GiB)']:.1f}"),
+        row("evaluation, items a second", lambda f: f"{f['items a second']:.0f}"),
+        row("lm-eval's HFLM, items a second", lambda f: f"{f['HFLM, items a second']:.1f}"),
+        row("times HFLM", lambda f: f"{f['items a second'] / f['HFLM, items a second']:.1f}"),
+        row("texts equal to HFLM's, in bf16", lambda f: f"{f['equal texts']:.1%}"),
+    ]
+    lines += ["", "| estimate | hours |", "|---|---|"]
+    if result["hours"]:
+        lines += [f"| {what} | {value:.1f} |" for what, value in result["hours"].items()]
+    else:
+        lines += [f"| mSFT, {name} | not measured |" for name in SHAPES] + ["| Table 2 | not measured |"]
+        small = result["small"]
+        lines += ["", f"A model of {small['parameters']:,} parameters ran on the CPU, as a check of this script alone."]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20, help="optimizer steps that are timed")
+    parser.add_argument("--teach", type=int, default=100, help="steps until the answers have the format")
+    parser.add_argument("--items", type=int, default=50, help="items a task")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peak", type=float, default=None, help="dense bf16 FLOPs a second of the card")
+    parser.add_argument("--only", default="", help="the models whose name has this in it")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    name = torch.cuda.get_device_name(device) if on_gpu else f"no GPU ({platform.system()} {platform.machine()})"
+    if not on_gpu:
+        options.steps, options.teach, options.items, options.rounds = 1, 2, 1, 1
+    data = sub_datasets(None, options.items)
+    tokenizer = make_tokenizer("".join(training_text(e)) for part, _ in data.values() for e in part)
+    shapes = {n: s for n, s in SHAPES.items() if options.only in n} if on_gpu else {"small": SMALL}
+    found = {n: measure(n, shape, device, options, data, tokenizer) for n, shape in shapes.items()}
+    result = {
+        "command": "python benchmarks/gpu.py" + (f" --peak {options.peak:g}" if options.peak else ""),
+        "date": time.strftime("%Y-%m-%d"),
+        "device": name,
+        "torch": version("torch"),
+        "peak": options.peak or next((peak for part, peak in PEAKS.items() if part in name), None),
+        "models": found if on_gpu else {},
+        "small": None if on_gpu else found["small"],
+        "hours": hours(found) if on_gpu else {},
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = markdown(result)
+    (options.results / "gpu.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Where the time of one whole mSFT run goes: forward, backward, optimizer and decoding against everything else.
+
+    python benchmarks/run.py                                                           # tiny mixture, some minutes
+    python benchmarks/run.py --model tiny-smoke --mixture tiny-smoke --budget 1 --results runs/check      # a check
+
+Functions of the package are timed from outside, each without what is timed within it. Before the clock starts the
+base model is built, so that its pre-training does not count; setting up (data, tokens, requests) does. Writes
+run.{json,md}.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+from calibration import RESULTS
+
+WORK = ("forward and backward", "optimizer", "decoding")
+
+
+class Clock:
+    """Seconds of named parts; the time of a part within another counts for the inner one alone."""
+
+    def __init__(self):
+        self.seconds, self.stack, self.restore = Counter(), [], []
+
+    def wrap(self, owner, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def timed(*args, **kwargs):
+            if threading.current_thread() is not threading.main_thread():  # what is written in the background
+                return function(*args, **kwargs)
+            started = time.perf_counter()
+            self.stack.append(0.0)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                taken = time.perf_counter() - started
+                self.seconds[part] += taken - self.stack.pop()
+                if self.stack:
+                    self.stack[-1] += taken
+
+        setattr(owner, name, timed)
+        self.restore.append((owner, name, function))
+
+    def unwrap(self) -> None:
+        for owner, name, function in reversed(self.restore):
+            setattr(owner, name, function)
+
+
+def watched() -> Clock:
+    """A clock over the parts of a run."""
+    import torch
+
+    from msft import checkpoints, evaluation, generation, losses, passes, runs, training
+    from msft.journal import Journal
+
+    clock = Clock()
+    for owner, name, part in (
+        (losses.TokenLosses, "gradients", "forward and backward"),
+        (losses.TokenLosses, "of_examples", "forward and backward"),
+        (passes, "_pack", "batches"),
+        (torch.optim.Adam, "step", "optimizer"),
+        (generation, "decode", "decoding"),
+        (generation.PrefixCachedLM, "_finished", "evaluation: when to stop"),
+        (generation.PrefixCachedLM, "run", "evaluation: text of tokens"),
+        (generation.PrefixCachedLM, "plan", "evaluation: requests"),
+        (evaluation.Evaluator, "evaluate", "evaluation: scores and rest"),
+        (evaluation, "build_task", "evaluation: requests"),
+        (training.Trainer, "save", "saving"),
+        (training.Trainer, "_hold", "saving"),
+        (checkpoints, "restore", "saving"),
+        (Journal, "add", "saving"),
+        (runs, "run", "setting up and rest"),
+    ):
+        clock.wrap(owner, name, part)
+    return clock
+
+
+def measure(options) -> dict:
+    import msft
+    from msft import runs
+
+    config = msft.RunConfig(
+        method="msft", model=options.model, mixture=options.mixture, params={"budget": options.budget}
+    )
+    clock = watched()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run = runs.run(config, Path(folder), progress=False)
+            result = run.result
+            counts = {"evaluations": int(run.history.groupby(["stage", "epoch"]).ngroups)}
+    finally:
+        clock.unwrap()
+    total = sum(clock.seconds.values())
+    return {"seconds": dict(clock.seconds), "total": total, "own clock": result["seconds"], **counts}
+
+
+def markdown(result: dict) -> str:
+    first = result["runs"][0]
+    lines = [
+        "# Where the time of an mSFT run goes",
+        "",
+        f"`{result['command']}`, {result['date']}, {result['machine']}, "
+        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        + f". {first['evaluations']} evaluations; medians of {len(result['runs'])} runs of {result['total']:.0f} s.",
+        "",
+        "| part | seconds | share |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {part} | {value:.2f} | {value / result['total']:.1%} |" for part, value in result["seconds"].items()]
+    lines.append(f"| **forward, backward, optimizer, decoding** | {result['work']:.2f} | {result['share']:.1%} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny-qwen2")
+    parser.add_argument("--mixture", default="tiny")
+    parser.add_argument("--budget", type=float, default=3.0, help="C of mSFT, in epochs")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    from msft import catalog
+
+    catalog.model_source(options.model)  # builds the base model where it is not there yet
+    measured = [measure(options) for _ in range(options.rounds)]
+    names = {part for m in measured for part in m["seconds"]}
+    parts = {part: statistics.median(m["seconds"].get(part, 0.0) for m in measured) for part in names}
+    parts = dict(sorted(parts.items(), key=lambda item: -item[1]))
+    total, work = sum(parts.values()), sum(parts.get(part, 0.0) for part in WORK)
+    result = {
+        "command": f"python benchmarks/run.py --model {options.model} --mixture {options.mixture} --budget {options.budget:g}",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
+        "seconds": parts,
+        "total": total,
+        "work": work,
+        "share": work / total,
+        "runs": measured,
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "run.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = markdown(result)
+    (options.results / "run.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""Several processes for one run: what they agree on, share out and gather; with one process nothing happens here.
+
+    accelerate launch --config_file msft/accelerate/ddp.yaml -m msft run ...
+    torchrun --nproc_per_node 2 -m msft run --device cpu ...
+
+Every process runs the same method over the same journal; process 0 alone writes. The examples of a step and the items
+of an evaluation are dealt out, gradients are summed and results gathered, so that all processes hold the same history.
+"""
+
+from __future__ import annotations  # torch is loaded where it is needed: the command line starts without it
+
+import atexit
+import contextlib
+import copy
+import datetime
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msft.errors import ModelError, MsftError, RunError
+
+if TYPE_CHECKING:
+    import torch
+
+# a process may wait as long as another job holds the run's lock; one that dies is noticed by its connections
+_PATIENCE = datetime.timedelta(days=7)
+_LAST_WORDS = 10  # seconds
+_SMALL = 2**18  # elements; gradients below travel in one message, since each message costs more than its bytes
+
+
+def size() -> int:
+    """Number of processes of this run."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def rank() -> int:
+    """Number of this process, 0 for the one that writes."""
+    return int(os.environ["RANK"]) if size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes and speaks for all."""
+    return rank() == 0
+
+
+def start(device: str | None) -> None:
+    """Joins the processes that a launcher started. Raises RunError where they cannot be reached.
+
+    device: as in RunConfig; None takes CUDA where it is there.
+    """
+    if size() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    on_cpu = (device or "").startswith("cpu") or not torch.cuda.is_available()
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would load the weights in one process alone
+    try:
+        dist.init_process_group("gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"process {rank()} of {size()} cannot reach the others: {error}. Start a run on several processes with "
+            "`accelerate launch -m msft run ...` or `torchrun -m msft run ...`"
+        ) from error
+    atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
+
+
+def own_gpu(device):
+    """The GPU of this process among those of its machine. Raises ModelError where there is none."""
+    import torch
+
+    if device.index is not None:
+        raise ModelError(f"device {str(device)!r} is one GPU for {size()} processes: give cuda, or leave it out")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if device.index >= torch.cuda.device_count():
+        raise ModelError(
+            f"this machine has {torch.cuda.device_count()} GPUs, which is fewer than its processes (--num_processes)"
+        )
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def reaching() -> Iterator[None]:
+    """Within it, the end of another process is a RunError that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = ("gloo", "nccl", "connection closed", "connection reset", "process group")
+        if size() == 1 or isinstance(error, MsftError) or not any(word in str(error).lower() for word in words):
+            raise
+        raise RunError(
+            "another process of this run ended, or cannot be reached; what was saved last is kept. Give the same command "
+            f"again, with any number of processes. ({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
+def say(error: Exception) -> None:
+    """Prints an error that ends all processes, on process 0; the others give it the time to."""
+    if is_main():
+        print(error, file=sys.stderr, flush=True)
+    else:
+        time.sleep(_LAST_WORDS)  # the launcher ends all processes as soon as one has ended
+
+
+# agreement ----------------------------------------------------------------------------------------------------
+
+
+def gather(value) -> list:
+    """The values of all processes, in their order."""
+    if size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def same(value):
+    """Process 0's value, in every process."""
+    if size() == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value if is_main() else None]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def any_of(*flags: bool) -> tuple[bool, ...]:
+    """For each flag, whether it is true in any process."""
+    if size() == 1:
+        return flags
+    import torch
+    import torch.distributed as dist
+
+    found = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in found.tolist())
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """An error of ours that one process meets within is raised by all of them."""
+    if size() == 1:
+        yield
+        return
+    found = None
+    try:
+        yield
+    except MsftError as error:
+        found = error
+    first = next((error for error in gather(found) if error is not None), None)
+    if first is not None:
+        raise first
+
+
+def on_main(function: Callable, *args):
+    """What a function gives on process 0, where alone it runs; all processes get the result, or its error."""
+    result = None
+    with agreed():
+        if is_main():
+            result = function(*args)
+    return same(result)
+
+
+def check_same(value: str, what: str) -> None:
+    """Raises RunError where a process has another value than process 0."""
+    values = gather(value)
+    for number, other in enumerate(values):
+        if other != values[0]:
+            raise RunError(
+                f"process {number} has another {what} than process 0: {other} and {values[0]}. Data and model must be "
+                "the same everywhere: give a folder that all machines share"
+            )
+
+
+# shares of rows, items and gradients --------------------------------------------------------------------------
+
+
+def mine(items: Sequence) -> Sequence:
+    """This process's share of items."""
+    return items[rank() :: size()]
+
+
+def woven(shares: Sequence[Sequence]) -> list:
+    """The items of all processes' shares (`mine`) in their order."""
+    whole = [None] * sum(map(len, shares))
+    for number, share in enumerate(shares):
+        whole[number :: len(shares)] = share
+    return whole
+
+
+def add_up(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if size() > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def add_up_gradients(model) -> None:
+    """Sums the gradients of all processes, in place; the backward pass of a sharded model has done it."""
+    if size() == 1 or is_sharded(model):
+        return
+    import torch
+    import torch.distributed as dist
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
+    dist.all_reduce(there, dist.ReduceOp.MAX)  # what nobody's rows touched keeps no gradient, as with one process
+    pending, small = [], {}
+    for parameter, wanted in zip(parameters, there.tolist(), strict=True):
+        if not wanted:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.numel() < _SMALL:
+            small.setdefault(parameter.dtype, []).append(parameter.grad)
+        else:
+            pending.append(dist.all_reduce(parameter.grad, async_op=True))
+    for grads in small.values():
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+    for work in pending:
+        work.wait()
+
+
+# sharded weights (FSDP2) --------------------------------------------------------------------------------------
+
+
+def backward(loss: torch.Tensor, model) -> None:
+    """Adds the gradients of a share of a step's loss, the step's loss being the sum of the shares."""
+    if is_sharded(model):
+        loss = loss * size()  # it averages over the processes
+    loss.backward()
+
+
+def is_sharded(model) -> bool:
+    """Whether every process holds a part of the weights only."""
+    if size() == 1:
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
+def for_training(model):
+    """The model to train: itself, or a copy of it that is sharded over the processes (FSDP2).
+
+    Sharded where accelerate's configuration asks for FSDP. The model that was given stays whole on every device, which
+    costs one copy of the weights there and, while this runs, two: evaluations measure it once `refresh` has filled it.
+    """
+    if size() == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("1", "true"):
+        return model
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    from msft.forward import selected_logits
+
+    model = copy.deepcopy(model)
+    mesh = init_device_mesh(model.device.type, (size(),))
+    kinds = getattr(model, "_no_split_modules", None) or ()
+    for layer in [part for part in model.modules() if type(part).__name__ in kinds]:
+        fully_shard(layer, mesh=mesh)
+    # a root that stays gathered after a forward pass without a backward one would keep old weights
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    model.selected_logits = functools.partial(selected_logits, model)
+    register_fsdp_forward_method(model, "selected_logits")  # it goes to the inner model, past the root's own forward
+    return model
+
+
+def refresh(whole, model) -> None:
+    """Fills the whole model with the weights of the sharded one that is trained."""
+    if whole is model:
+        return
+    import torch
+
+    with torch.no_grad():
+        for ours, theirs in zip(whole.parameters(), model.parameters(), strict=True):
+            ours.copy_(theirs.full_tensor())
+
+
+def gathered(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, whole tensor) one after the other on process 0; the others take part and get nothing."""
+    if size() == 1:
+        yield from tensors
+        return
+    from torch.distributed.tensor import DTensor
+
+    for name, tensor in tensors:
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
+        if is_main():
+            yield name, tensor
+
+
+def handed_out(tensors: Mapping[str, torch.Tensor], device) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of process 0's tensors one after the other, in every process."""
+    if size() == 1:
+        yield from tensors.items()
+        return
+    import torch
+    import torch.distributed as dist
+
+    for name, shape, dtype in same([(name, t.shape, t.dtype) for name, t in tensors.items()]):
+        tensor = tensors[name].to(device) if is_main() else torch.empty(shape, dtype=dtype, device=device)
+        dist.broadcast(tensor, src=0)
+        yield name, tensor
+
+
+def like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """A whole tensor as the parameter holds its own: sharded, or as it is."""
+    if size() == 1:
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(parameter, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

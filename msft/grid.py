@@ -1,0 +1,99 @@
+"""A grid of runs from a YAML file: settings, where a list is an axis, expanded to one config a run.
+
+model: [tiny-qwen2, tiny-qwen3]
+mixture: tiny
+method: [sft, msft]
+seed: [20, 30, 40]
+params: {msft: {budget: [1, 3]}}          # by method; a list is an axis here too
+blocks: [{method: ies}, ...]              # several such products; each adds to or overrides what stands above
+slurm: {partition: gpu, time: "24:00:00"} # for --submit slurm
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from msft import methods
+from msft.config import RunConfig, read_yaml
+from msft.errors import ConfigError, together, unknown
+
+_HERE = Path(__file__).parent / "grids"
+_SETTINGS = [field.name for field in dataclasses.fields(RunConfig)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """runs: the configs, each once, in the file's order.  slurm: options of the cluster that the file states."""
+
+    name: str
+    runs: tuple[RunConfig, ...]
+    slurm: dict
+
+
+def built_in() -> list[str]:
+    """Names of the grids that come with the package."""
+    return sorted(path.stem for path in _HERE.glob("*.yaml"))
+
+
+def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
+    """A grid by name (paper, tiny) or from a YAML file.
+
+    settings: values that stand in every run in place of the file's, such as {"data_dir": ...}.
+    Raises ConfigError that names every unknown key and every wrong value of the file at once.
+    """
+    path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(unknown("grid", name_or_path, built_in()) + " Or give the path of a YAML file.")
+    told = read_yaml(path)
+    own = {"params": {}, **{key: value for key, value in told.items() if key not in ("blocks", "slurm")}}
+    blocks = told.get("blocks", [{}])
+    problems = _check(own, blocks, told.get("slurm", {}))
+    runs: dict[str, RunConfig] = {}
+    for block in [] if problems else blocks:
+        merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
+        if settings:
+            merged |= {key: value for key, value in settings.items() if value is not None and key != "params"}
+        if isinstance(merged.get("methods_dir"), str):
+            merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
+        for values in _product(merged, problems):
+            try:
+                config = RunConfig.from_mapping(values)
+                runs.setdefault(json.dumps(config.to_dict(), sort_keys=True), config)
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(together(f"{path}: the grid cannot be expanded:", list(dict.fromkeys(problems))))
+    return Grid(path.stem, tuple(runs.values()), dict(told.get("slurm", {})))
+
+
+def _check(own: Mapping, blocks: object, slurm: object) -> list[str]:
+    problems = [unknown("key", key, [*_SETTINGS, "blocks", "slurm"]) for key in own if key not in _SETTINGS]
+    if not isinstance(slurm, dict):
+        problems.append(f"slurm = {slurm!r}: give a mapping of options")
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        return [*problems, f"blocks = {blocks!r}: give a list of mappings"]
+    for number, block in enumerate(blocks, 1):
+        problems += [f"block {number}: {unknown('key', key, _SETTINGS)}" for key in block if key not in _SETTINGS]
+    for params in (own["params"], *(block.get("params", {}) for block in blocks)):
+        if not isinstance(params, dict) or not all(isinstance(values, dict) for values in params.values()):
+            problems.append(f"params = {params!r}: give a mapping of methods to their parameters")
+    return problems
+
+
+def _product(merged: Mapping, problems: list[str]):
+    """Every combination of a block's axes as the values of one config."""
+    axes = {key: _axis(value) for key, value in merged.items() if key != "params"}
+    folder = next((value for value in axes.get("methods_dir", []) if value), None)
+    known = methods.available(folder)
+    problems += [f"params: {unknown('method', method, known)}" for method in merged["params"] if method not in known]
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        own = merged["params"].get(chosen.get("method", RunConfig().method), {})
+        for params in itertools.product(*map(_axis, own.values())):
+            yield {**chosen, "params": dict(zip(own, params, strict=True))}
+
+
+def _axis(value) -> list:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,49 @@
+"""One thread that writes a run's files while training goes on."""
+
+import warnings
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+
+class Writer:
+    """Does jobs one after the other beside the thread that gives them; what one raises is raised there, never lost.
+
+    Between `submit` and `wait` the files, the store and the journal belong to the jobs, and what a job was given must
+    not change. As a context manager it waits at the end, whatever ended it.
+    """
+
+    def __init__(self):
+        self._pool = ThreadPoolExecutor(1, "msft-writer")
+        self._jobs: deque[Future] = deque()
+
+    def submit(self, job: Callable) -> Future:
+        """Queues a job behind those before it."""
+        self._jobs.append(self._pool.submit(job))
+        return self._jobs[-1]
+
+    def check(self) -> None:
+        """Raises what a job that is done raised; waits for none."""
+        while self._jobs and self._jobs[0].done():
+            self._jobs[0].result()
+            self._jobs.popleft()
+
+    def wait(self) -> None:
+        """Until every job is done; raises what one raised."""
+        while self._jobs:
+            self._jobs[0].result()
+            self._jobs.popleft()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            if failure is not error:  # a second error beside the one that is on its way already
+                warnings.warn(str(failure), stacklevel=2)
+        finally:
+            self._pool.shutdown()

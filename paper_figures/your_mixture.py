@@ -1,0 +1,245 @@
+"""The guide's side: a made-up user's folder of JSONL, its checks, who over-fitted when, and what it brought."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+import msft
+from msft import card, tiny
+from msft.errors import DataError
+from msft.export import export
+from msft.metrics import LABELS, LOSS
+from paper_figures import data
+from paper_figures.style import colour, label, panels, pretty
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+METRICS = {"chats": "exact_match", "notes": LOSS, "labels": "", "sums": "number_match"}
+_SIZES = {"smoke": (24, 12), "tiny": (96, 64), "paper": (96, 64)}  # train and test rows of a sub-dataset
+
+
+def make_folder(folder: Path, train: int, test: int) -> Path:
+    """Writes a made-up user's data, <name>/train.jsonl and test.jsonl; returns the folder.
+
+    train, test: rows of each.  chats: conversations.  notes: free text without one right answer.  labels: four in ten
+    of the train labels are wrong.  sums: clean.  All but the notes are items of the tiny mixture.
+    """
+    rng, rows = random.Random(20), {}
+    for name, source in (("labels", "stones"), ("sums", "sums"), ("chats", "herbs")):
+        sub = tiny.make_mixture("tiny", clean=name != "labels")[source]
+        make = _chat if name == "chats" else _row
+        rows[name] = [[make(e) for e in part] for part in (sub.train[:train], sub.test[:test])]
+    notes = [_note(rng, i) for i in range(train + test)]
+    rows["notes"] = [notes[:train], notes[train:]]
+    for name in METRICS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for part, lines in zip(("train", "test"), rows[name], strict=True):
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / name / f"{part}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _row(example) -> dict:
+    rationale = example.target.split("####")[0].strip()
+    return {"question": example.question, "answer": example.answer} | ({"rationale": rationale} if rationale else {})
+
+
+def _chat(example) -> dict:
+    pairs = (("system", "You know herbs."), ("user", example.question), ("assistant", example.answer))
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+def _note(rng: random.Random, number: int) -> dict:
+    places, name = (
+        rng.sample("here there inside outside above below near far".split(), 3),
+        rng.choice("ann bo cy".split()),
+    )
+    return {
+        "question": f"Tell of day {number} of {name}.",
+        "answer": f"{name} was {places[0]}, and then {places[1]} or {places[2]}.",
+    }
+
+
+def write_yaml(folder: Path, metrics: dict[str, str]) -> Path:
+    """The mixture file over a folder's <name>/train.jsonl and test.jsonl; one that is there is left as it is.
+
+    metrics: {sub-dataset: metric}; those not named have the paper's scorer. Raises DataError for an empty folder.
+    """
+    path = folder / "mixture.yaml"
+    if path.is_file():
+        return path
+    names = sorted(file.parent.name for file in folder.glob("*/train.jsonl") if (file.parent / "test.jsonl").is_file())
+    if not names:
+        raise DataError(f"{folder} holds no <name>/train.jsonl with a test.jsonl beside it: one folder a sub-dataset")
+    entries = [
+        {"name": name, "train": f"{name}/train.jsonl", "test": f"{name}/test.jsonl"}
+        | ({"metric": metrics[name]} if metrics.get(name) else {})
+        for name in names
+    ]
+    path.write_text(yaml.safe_dump({"name": folder.name, "sub_datasets": entries}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def make_model(folder: Path, name: str) -> Path:
+    """A tiny base model as a user's own folder, with a chat template; returns the folder."""
+    if not (folder / "chat_template.jinja").is_file():
+        shutil.copytree(tiny.base_model(name), folder, dirs_exist_ok=True)
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    return folder
+
+
+def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
+    """(mixture YAML, model) of the guide: the user's own, or those made up beside the runs."""
+    folder = Path(mixture_dir).expanduser() if mixture_dir else page.runs_dir / "my_mixture"
+    if not mixture_dir and not (folder / "mixture.yaml").is_file():
+        make_folder(folder, *_SIZES[page.profile])
+    path = write_yaml(folder, {} if mixture_dir else METRICS)
+    if page.focus in tiny.MODELS:
+        return path, str(make_model(page.runs_dir / f"my_{page.focus}", page.focus))
+    return path, page.focus
+
+
+def needs(page, mixture_dir: str = "") -> dict:
+    """SFT and mSFT on the user's mixture and model."""
+    path, model = prepare(page, mixture_dir)
+    own = {} if page.focus not in tiny.MODELS else {k: v for k, v in tiny.SETTINGS.items() if k not in page.settings}
+    return {method: page.config(method, model=model, mixture=str(path), **own) for method in ("sft", "msft")}
+
+
+def broken_rows(folder: Path) -> str:
+    """What the checks say of a folder with mistakes that happen: the message, all at once."""
+    bad = folder / "bad"
+    bad.mkdir(parents=True, exist_ok=True)
+    rows = [
+        '{"question": "1 + 1?", "anwser": "2"}',
+        '{"question": "1 + 1?", "answer": 2}',
+        '{"messages": [{"role": "user", "content": "1 + 1?"}]}',
+        '{"messages": [{"role": "user", "content": ""}, {"role": "bot", "content": "2"}]}',
+        '{"question": "How many?", "answer": "a few"}',
+        "{not JSON at all",
+    ]
+    (bad / "train.jsonl").write_text("\n".join(rows[:5]) + "\n", encoding="utf-8")
+    (bad / "test.jsonl").write_text(rows[5] + "\n", encoding="utf-8")
+    entry = {"name": "bad", "train": "bad/train.jsonl", "test": "bad/test.jsonl", "metric": "number_match"}
+    (folder / "bad.yaml").write_text(yaml.safe_dump({"sub_datasets": [entry]}), encoding="utf-8")
+    try:
+        msft.load_mixture(folder / "bad.yaml")
+    except DataError as error:
+        return str(error).replace(f"{folder}/", "")
+    return ""
+
+
+def curves(run, axes=None):
+    """Score of each sub-dataset against epoch: the kept path in colour, what was rolled out and taken back in grey.
+
+    A dotted line stands where mSFT dropped the sub-dataset, from there on its curve is pale; the star is the run's
+    best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
+    """
+    dropped, own = card.dropped_at(run), colour(run.config.method)
+    history, path, metrics = run.history, data.path(run), run.metrics
+    tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
+    if axes is None:
+        columns = 5 if len(tasks) > 8 else min(4, len(tasks))
+        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns)
+    best = run.result["best"]
+    at_best = history[(history.stage == best["stage"]) & (history.epoch == best["epoch"])].set_index("task").accuracy
+    for axis, task in zip(axes, tasks, strict=True):
+        rows = history[history.task == task]
+        for _, stage in rows[rows.active].groupby("stage"):
+            axis.plot(stage.path_epoch, 100 * stage.accuracy, color="0.75", lw=0.9)
+        kept = path[path.task == task].sort_values("path_epoch")
+        end = dropped.get(task, kept.path_epoch.max())
+        trained, after = kept[kept.path_epoch <= end], kept[kept.path_epoch >= end]
+        axis.plot(trained.path_epoch, 100 * trained.accuracy, color=own, lw=1.6)
+        axis.plot(after.path_epoch, 100 * after.accuracy, color=own, lw=1.1, alpha=0.4)
+        if task in dropped:
+            axis.axvline(end, color=own, ls=":", lw=1.2)
+        axis.scatter(
+            best["path_epoch"], 100 * at_best[task], marker="*", s=80, color=own, zorder=3, edgecolor="white", lw=0.6
+        )
+        axis.set_title(f"{pretty(task)}\n{LABELS.get(metrics.get(task, ''), 'accuracy')}", fontsize=7.5)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.margins(y=0.1)
+        top = max(axis.get_ylim()[1], 0.1)  # from 0 on, also where nothing was ever right
+        axis.set_ylim(-0.04 * top, top)
+    shown = [
+        Line2D([], [], color=own, lw=1.6, label=f"{label(run.config.method)}, trained on it"),
+        *([Line2D([], [], color=own, ls=":", lw=1.2, label="dropped")] if dropped else []),
+        *([Line2D([], [], color=own, lw=1.1, alpha=0.4, label="no longer trained on it")] if dropped else []),
+        *([Line2D([], [], color="0.75", lw=0.9, label="rolled back")] if dropped else []),
+        Line2D([], [], color=own, marker="*", ls="", ms=8, mec="white", label="best checkpoint"),
+    ]
+    axes[0].figure.legend(
+        handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, handlelength=1.6, columnspacing=1.4
+    )
+    return axes
+
+
+def comparison(sft, ours) -> pd.DataFrame:
+    """A row a sub-dataset: its metric, the score (%) before training and at the best checkpoints, when mSFT dropped it."""
+    dropped, metrics = card.dropped_at(ours), ours.metrics
+    table = pd.DataFrame(
+        {
+            "metric": {task: LABELS.get(metric, metric) for task, metric in metrics.items()},
+            "base": 100 * data.at_base(ours),
+            "SFT": 100 * data.at_best(sft),
+            "mSFT": 100 * data.at_best(ours),
+            "dropped at epoch": pd.Series(dropped, dtype=float),
+        }
+    ).loc[list(metrics)]
+    means = {name: table[name].mean() for name in ("base", "SFT", "mSFT")}
+    table.loc["mean"] = {"metric": "mixed", **means, "dropped at epoch": float("nan")}
+    return table.rename_axis("sub-dataset")
+
+
+def verdict(sft, ours) -> str:
+    """Who over-fitted in which order, and what it brought, whoever won."""
+    dropped = card.dropped_at(ours)
+    order = ", ".join(f"{pretty(task)} at epoch {epoch:g}" for task, epoch in dropped.items()) or "nobody"
+    gain = 100 * (ours.best.accuracy - sft.best.accuracy)
+    word = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
+    by = f" by {abs(gain):.2f} points" if gain else ""
+    return (
+        f"Dropped, in this order: {order}. The best mSFT checkpoint is {word} that of SFT{by} over all test items, one run "
+        "each: repeat it with other seeds before you conclude anything. The scores chose the checkpoint, so that they are "
+        "optimistic; a validation file for each sub-dataset and select_on='validation' take that away."
+    )
+
+
+def exported(run, folder: Path) -> str:
+    """The export of a run in a folder, written once; returns its place."""
+    place = folder / run.directory.name
+    return str(place) if (place / "README.md").is_file() else export(run, place)
+
+
+def head_of_card(folder: str, sections: int = 2) -> str:
+    """The model card down to its first sections."""
+    parts = (Path(folder) / "README.md").read_text(encoding="utf-8").split("\n## ")
+    return "\n## ".join(parts[:sections])
+
+
+def answer(folder: str, mixture_file: Path) -> str:
+    """What an exported checkpoint says to a test item, by stock transformers alone; a chat where the mixture has one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    mixture = msft.load_mixture(mixture_file)
+    sub = next((sub for sub in mixture if sub.is_chat), mixture.sub_datasets[0])
+    item = sub.test[0]
+    if sub.is_chat:
+        messages = [{"role": role, "content": content} for role, content in item.messages[:-1]]
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    else:
+        text = msft.test_prompt(sub, item)
+    ids = tokenizer(text, add_special_tokens=not sub.is_chat, return_tensors="pt")["input_ids"]
+    out = model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=20, do_sample=False)
+    said = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    return f"{sub.name}, first test item: {item.question}\nwanted: {item.answer}\nsaid:   {said.strip()}"

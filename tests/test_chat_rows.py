@@ -1,0 +1,255 @@
+"""Chat rows: exact tokens through the chat template, generation that ends with the turn, every bad row at once."""
+
+import json
+
+import helpers
+import pytest
+import torch
+import yaml
+from lm_eval.api.instance import Instance
+
+import msft
+from msft import batching, catalog, chat, evaluation, metrics
+from msft.errors import DataError, ModelError
+from msft.generation import PrefixCachedLM
+from msft.prompts import decided
+
+PLAIN = (
+    "{% for m in messages %}{{ m.role }}:\n{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant:\n{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{% endif %}" + PLAIN
+
+
+def conversation(*contents, system=None):
+    roles = ("user", "assistant") * len(contents)
+    first = [{"role": "system", "content": system}] if system else []
+    return {"messages": first + [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]}
+
+
+def chat_rows(start, count):
+    return [conversation(f"{i} + 1?", str(i + 1)) for i in range(start, start + count)]
+
+
+def write(folder, entries, rows):
+    for name, lines in rows.items():
+        text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "sub_datasets": entries}, sort_keys=False))
+    return folder / "mine.yaml"
+
+
+@pytest.fixture
+def chats(tmp_path):
+    entry = {"name": "chats", "train": "train.jsonl", "test": "test.jsonl"}
+    return write(tmp_path, [entry], {"train.jsonl": chat_rows(0, 12), "test.jsonl": chat_rows(40, 4)})
+
+
+def with_template(template, special=()):
+    tokenizer = helpers.make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def one(tokenizer, row):
+    return chat._render(tokenizer, chat.to_example(row))
+
+
+def test_prompt_completion_and_loss_are_split_where_the_template_splits_them():
+    example, stop = one(with_template(PLAIN), conversation("1?", "2", "3?", "4", system="Count."))
+    assert msft.training_text(example) == (
+        "system:\nCount.\nuser:\n1?\nassistant:\n2<eos>\nuser:\n3?\nassistant:\n",
+        "4<eos>",
+    )
+    assert (stop, example.answer) == ("<eos>", "4")
+
+
+@pytest.mark.parametrize("template", [PLAIN, CHATML])
+def test_tokens_are_the_template_s_own_and_the_loss_is_on_the_last_message(template):
+    tokenizer = with_template(template, ["<|im_start|>", "<|im_end|>"])
+    row = conversation("Motto 3: café?", "naïve ☃", "again?", "4 and one")
+    example, stop = one(tokenizer, row)
+    (tokens,) = batching.tokenize(tokenizer, [example])
+    prompt = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=False)
+    full = tokenizer.apply_chat_template(row["messages"], return_dict=False)
+    assert list(tokens.ids[: tokens.start]) == prompt
+    assert list(tokens.ids) == full[: len(tokens.ids)]
+    # the line break that the template writes behind the end of the turn is all that is left out
+    assert tokenizer.decode(full[len(tokens.ids) :]) == "\n"
+    assert tokenizer.decode(tokens.ids[tokens.start :]) == "4 and one" + stop
+    assert stop == ("<eos>" if template == PLAIN else "<|im_end|>")
+
+
+def test_a_template_without_an_end_of_turn_gets_the_eos():
+    tokenizer = with_template(PLAIN.replace("{{ eos_token }}", ""))
+    example, stop = one(tokenizer, conversation("1?", "2"))
+    assert (example.target, stop) == ("2<eos>", "<eos>")
+    assert batching.tokenize(tokenizer, [example])[0].ids[-1] == tokenizer.eos_token_id
+
+
+def test_the_real_qwen_tokenizer_gives_chatml(shared):
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(shared / "tokenizers" / "qwen2_tokenizer_converted.json"), eos_token="<|endoftext|>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    example, stop = one(tokenizer, conversation("How many?", "Twelve.", system="Be short."))
+    assert (
+        example.prompt
+        == "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert (example.target, stop) == ("Twelve.<|im_end|>", "<|im_end|>")
+    (tokens,) = batching.tokenize(tokenizer, [example])
+    assert [tokenizer.decode([i]) for i in tokens.ids[tokens.start :]] == ["Tw", "elve", ".", "<|im_end|>"]
+    assert tokens.ids[:2] == (tokenizer.convert_tokens_to_ids("<|im_start|>"), tokenizer.encode("system")[0])
+
+
+def test_a_mixture_of_chats_is_zero_shot_and_has_its_texts_from_the_tokenizer(chats):
+    bare, sub = msft.load_mixture(chats)["chats"], catalog.load_mixture(str(chats), with_template(PLAIN))["chats"]
+    assert bare.is_chat
+    assert bare.shots == sub.shots == []
+    assert (len(sub.train), len(sub.test), sub.stop) == (12, 4, "<eos>")
+    assert msft.test_prompt(sub, sub.test[0]) == "user:\n40 + 1?\nassistant:\n"
+
+
+def test_the_template_is_part_of_the_fingerprint(chats):
+    plain = catalog.load_mixture(str(chats), with_template(PLAIN)).fingerprint()
+    assert plain == catalog.load_mixture(str(chats), with_template(PLAIN + "{# no text #}")).fingerprint()
+    assert plain != catalog.load_mixture(str(chats), with_template("x" + PLAIN)).fingerprint()
+
+
+def test_cached_tokens_of_a_chat_are_no_others(chats, tmp_path):
+    tokenizer = with_template(PLAIN)
+    rows = catalog.load_mixture(str(chats), tokenizer)["chats"].train
+    first = batching.cached_tokens(tokenizer, rows, tmp_path / "cache")
+    assert first == batching.cached_tokens(tokenizer, rows, tmp_path / "cache") == batching.tokenize(tokenizer, rows)
+    assert all(row.ids.count(tokenizer.eos_token_id) == 1 for row in first)
+
+
+# what can be wrong --------------------------------------------------------------------------------------------
+
+BAD = [
+    (conversation("1?"), "roles are user;"),
+    (conversation("1?", "2", "3?"), "roles are user, assistant, user;"),
+    ({"messages": [{"role": "user", "content": "1?"}, {"role": "user", "content": "2?"}]}, "roles are user, user;"),
+    ({"messages": [{"role": "assistant", "content": "1"}]}, "roles are assistant;"),
+    ({"messages": [{"role": "system", "content": "1"}]}, "roles are system;"),
+    (conversation("1?", " "), "message 2: content is empty"),
+    ({"messages": [{"role": "user", "content": 1}, {"role": "bot", "content": "2"}]}, "content is a int"),
+    ({"messages": [{"role": "user", "content": "1?"}, {"role": "bot", "content": "2"}]}, "role 'bot'; allowed"),
+    ({"messages": [{"role": "user", "contnet": "1?"}]}, "message 1 has no content. Did you mean 'contnet'"),
+    ({"messages": ["1?", "2"]}, "message 1 is a str"),
+    ({"messages": "1?"}, "non-empty list"),
+    ({"messages": []}, "non-empty list"),
+    ({**conversation("1?", "2"), "answer": "2"}, "messages and a question or an answer"),
+]
+
+
+def test_bad_rows_are_all_told_at_once_with_file_and_line(tmp_path):
+    first, second = BAD[:7], BAD[7:]
+    entry = {"name": "chats", "train": "train.jsonl", "test": "test.jsonl"}
+    rows = {"train.jsonl": [row for row, _ in first], "test.jsonl": [row for row, _ in second]}
+    with pytest.raises(DataError) as caught:
+        msft.load_mixture(write(tmp_path, [entry], rows))
+    lines = str(caught.value).splitlines()
+    for file, part in (("train.jsonl", first), ("test.jsonl", second)):
+        for number, (_, words) in enumerate(part, 1):
+            assert any(f"{file}:{number}: " in line and words in line for line in lines), words
+
+
+def test_questions_and_chats_in_one_sub_dataset_are_an_error(tmp_path):
+    entry = {"name": "both", "train": "train.jsonl", "test": "test.jsonl"}
+    rows = {"train.jsonl": chat_rows(0, 8), "test.jsonl": [{"question": "1?", "answer": "2"}]}
+    with pytest.raises(DataError, match=r"chat rows \(.*train.jsonl:1\) and question rows \(.*test.jsonl:1\)"):
+        msft.load_mixture(write(tmp_path, [entry], rows))
+
+
+def test_shots_of_chats_are_an_error(tmp_path):
+    entry = {"name": "chats", "train": "train.jsonl", "test": "test.jsonl", "shots": "shots.jsonl"}
+    rows = {"train.jsonl": chat_rows(0, 8), "test.jsonl": chat_rows(20, 2), "shots.jsonl": chat_rows(30, 5)}
+    with pytest.raises(DataError, match="take `shots` away"):
+        msft.load_mixture(write(tmp_path, [entry], rows))
+
+
+def test_one_conversation_in_train_and_test_is_an_error(tmp_path):
+    entry = {"name": "chats", "train": "train.jsonl", "test": "test.jsonl"}
+    rows = {"train.jsonl": chat_rows(0, 8), "test.jsonl": chat_rows(3, 1)}
+    with pytest.raises(DataError, match=r"the same question in train \(line 4\) and test \(line 1\)"):
+        msft.load_mixture(write(tmp_path, [entry], rows))
+
+
+def test_a_tokenizer_without_a_template_is_an_error_with_the_way_out(chats):
+    with pytest.raises(ModelError, match="chats: .*has no chat template.*tokenizer.chat_template"):
+        catalog.load_mixture(str(chats), helpers.make_tokenizer())
+
+
+def test_rows_that_a_template_refuses_are_told_with_file_and_line(tmp_path):
+    entry = {"name": "chats", "train": "train.jsonl", "test": "test.jsonl"}
+    train = [*chat_rows(0, 8), conversation("9?", "9", system="Be short.")]
+    path = write(tmp_path, [entry], {"train.jsonl": train, "test.jsonl": [conversation("5?", "5", system="Be.")]})
+    with pytest.raises(DataError) as caught:
+        catalog.load_mixture(str(path), with_template(REFUSING))
+    assert str(caught.value).count("no system messages") == 2
+    assert "train.jsonl:9: " in str(caught.value)
+    assert "test.jsonl:1: " in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{{ messages | length }}" + PLAIN, PLAIN.replace(":\n", ": ")])
+def test_a_template_whose_prompt_has_other_tokens_beside_an_answer_is_an_error(template):
+    """It rewrites the prompt, or its last blank is one token with the answer's first character."""
+    with pytest.raises(DataError, match="cannot be told apart"):
+        one(with_template(template), conversation("1?", "and one"))
+
+
+# training and evaluation ----------------------------------------------------------------------------------------
+
+
+def test_generation_stops_at_the_end_of_the_turn_as_stock_generation_does():
+    """A model that writes the end of a turn, which is not its EOS."""
+    tokenizer = with_template(CHATML, ["<|im_start|>", "<|im_end|>"])
+    model, end = helpers.make_model(vocabulary=len(tokenizer)), tokenizer.convert_tokens_to_ids("<|im_end|>")
+    prompts = [one(tokenizer, row)[0].prompt for row in chat_rows(0, 12)]
+    with torch.no_grad():  # often, not always: the row of the head is that of a frequent token
+        model.lm_head.weight[end] = 1.5 * model.lm_head.weight[7]
+    options = {"until": ["<|im_end|>"], "max_gen_toks": 16, "do_sample": False}
+    requests = [Instance("generate_until", {}, (prompt, dict(options)), i) for i, prompt in enumerate(prompts)]
+    for request in requests:
+        request.task_name = "chats"
+    texts = PrefixCachedLM(model, tokenizer, 4, stop_when=decided).generate_until(requests)
+    stopped = 0
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        mask = torch.ones_like(ids)
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=16, do_sample=False, eos_token_id=[1, end])
+        new = out[0, ids.shape[1] :]
+        stopped += int(new[-1] == end)
+        assert text == tokenizer.decode(new, skip_special_tokens=True)
+    assert stopped > 0
+
+
+def test_a_run_on_chats_learns_them(tmp_path, chats):
+    """From a local model folder with a template to a finished run; its task files name the end of the turn."""
+    tokenizer = with_template(CHATML, ["<|im_start|>", "<|im_end|>"])
+    folder = tmp_path / "model"
+    helpers.make_model(vocabulary=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    own = {"learning_rate": 3e-3, "batch_size": 4, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
+    config = msft.RunConfig(
+        method="sft", model=str(folder), mixture=str(chats), params={"epochs": 2}, device="cpu", **own
+    )
+    run = msft.run(config, tmp_path / "runs", progress=False)
+    losses = run.history.train_loss.dropna()
+    assert losses.iloc[-1] < losses.iloc[0]
+    (task,) = run.directory.glob(f"tasks/{evaluation.task_name('chats')}.yaml")
+    text = task.read_text()
+    assert "<|im_end|>" in text
+    assert "num_fewshot: 0" in text
+    assert run.about["mixture"]["sub_datasets"]["chats"]["stop"] == "<|im_end|>"
+    assert metrics.LABELS[run.metrics["chats"]] == "accuracy"

@@ -1,0 +1,128 @@
+"""The command line: help with defaults, every error at once with the nearest name, and quiet where it is piped."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+import msft
+from msft import options
+from msft.__main__ import main
+
+ERRORS = [
+    (
+        "run --see 3 --batch-size x --params budget --method sftt --model",
+        [
+            "'--see'. Did you mean '--seed'?",
+            "--model needs a value",
+            "found budget",
+            "batch_size = 'x'",
+            "Did you mean 'sft'?",
+        ],
+    ),
+    (
+        "eval tiny-smoke --protocol harnes --limit ten",
+        ["protocol: unknown value 'harnes'. Did you mean 'harness'?", "limit = 'ten'"],
+    ),
+    ("eval --mixtur tiny x", ["'--mixtur'. Did you mean '--mixture'?"]),
+    ("export", ["RUN is missing", "TARGET is missing"]),
+    ("export some --dtype fp16", ["TARGET is missing", "dtype: unknown value 'fp16'", "bf16, fp32"]),
+    ("grid", ["GRID is missing"]),
+    ("grid papr", ["unknown grid 'papr'", "Did you mean 'paper'?"]),
+    (
+        "grid tiny --submit slrum --slots 0 --gpu 2",
+        ["Did you mean 'slurm'?", "slots = 0", "'--gpu'. Did you mean '--gpus'?"],
+    ),
+    (
+        "grid tiny --hours x --cpus 0",
+        ["option of slurm hours = 'x'", "option of slurm cpus = 0"],
+    ),
+    ("plan --utilisation 3 --sed 4", ["utilisation = 3.0: must lie in [0.001, 1.0]", "Did you mean '--seed'?"]),
+    ("plan --grid tiny --seed 3 --model x", ["--seed is for one run", "--model is for one run"]),
+    ("status --josn", ["'--josn'. Did you mean '--json'?"]),
+    ("methods x", ["unknown argument 'x'"]),
+    ("report --profile tny", ["Did you mean 'tiny'?"]),
+]
+
+
+@pytest.mark.parametrize(("line", "fragments"), ERRORS, ids=[line for line, _ in ERRORS])
+def test_every_error_is_told_at_once(line, fragments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    for fragment in fragments:
+        assert fragment in told.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {name} " in told for name in options.COMMANDS)
+    assert set(options.COMMANDS) == {"run", "plan", "grid", "status", "eval", "report", "export", "methods"}
+
+
+@pytest.mark.parametrize("command", options.COMMANDS)
+def test_help_tells_every_flag_and_its_default(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    own, more, positional = options.COMMANDS[command]
+    for kind in (own, *more):
+        for field in dataclasses.fields(kind):
+            assert f"--{field.name.replace('_', '-')} " in told
+            if isinstance(field.default, (int, float, str)) and field.type is not bool:
+                assert f"(default: {field.default})" in told
+            assert field.metadata["doc"].split(";")[0] in told
+    assert all(name.upper() in told for name in positional)
+    assert "[VALUE]" not in told
+
+
+def test_a_file_s_settings_and_the_flags_over_them(tmp_path):
+    from msft import commands
+
+    (tmp_path / "own.yaml").write_text("method: sft\nseed: 30\nparams: {epochs: 2}\n")
+    words = ["--config", str(tmp_path / "own.yaml"), "--seed", "40", "--params", "epochs=3"]
+    _, given, problems = options.read("run", words)
+    config = commands.settings(given[options.Run], given[msft.RunConfig], problems)
+    assert config == msft.RunConfig(method="sft", seed=40, params={"epochs": 3})
+
+
+def test_errors_of_a_file_and_of_flags_come_together(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("sead: 30\n")
+    assert main(["run", "--config", str(tmp_path / "own.yaml"), "--batch-size", "0", "--quite"]) == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in ("'sead'", "batch_size = 0", "'--quite'. Did you mean '--quiet'?"))
+
+
+def piped(words, **more):
+    own = {**os.environ, "OMP_NUM_THREADS": "1", **more}
+    return subprocess.Popen(
+        [sys.executable, "-m", "msft", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=own, text=True
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    process = piped(["methods"])
+    process.stdout.close()  # before a word is written
+    told = process.stderr.read()
+    assert (process.wait(), told) == (0, "")
+
+
+def test_in_a_pipe_there_is_no_colour():
+    process = piped(["methods"], FORCE_COLOR="1")
+    told, errors = process.communicate()
+    assert process.returncode == 0
+    assert "\x1b" not in told + errors
+    assert "budget = 3.0" in told
+
+
+def test_of_several_processes_one_tells_the_errors(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["run", "--batch-size", "0"]) == 2
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,219 @@
+"""Export: a folder that stock transformers loads, a model card that says what it is, nothing half-written."""
+
+import json
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import msft
+from msft import card, export
+from msft.errors import ConfigError, RunError
+from msft.records import Run
+
+
+@pytest.fixture(scope="module")
+def exported(small_msft_run, tmp_path_factory):
+    return export.export(small_msft_run, tmp_path_factory.mktemp("exports") / "new" / "model")
+
+
+def front_matter(folder):
+    text = open(f"{folder}/README.md", encoding="utf-8").read()
+    return yaml.safe_load(text.split("---")[1]), text
+
+
+def test_stock_transformers_loads_the_best_weights_bit_for_bit(small_msft_run, exported):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(exported), AutoTokenizer.from_pretrained(exported)
+    best = load_file(small_msft_run.best.path / "model.safetensors")
+    state = model.state_dict()
+    assert best.keys() <= state.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in best.items())
+    ids = tokenizer("Q: 3 + 1?\nA: ", return_tensors="pt")["input_ids"]
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+    assert out.shape[1] > ids.shape[1]
+
+
+def test_it_is_plain_files_alone(exported):
+    names = {path.name for path in msft_path(exported).iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert "curves.png" in names
+    assert {name.rsplit(".", 1)[-1] for name in names} <= {"json", "safetensors", "md", "png", "jinja", "txt"}
+    assert [path.name for path in msft_path(exported).parent.iterdir()] == ["model"]
+
+
+def msft_path(folder):
+    from pathlib import Path
+
+    return Path(folder)
+
+
+def test_the_card_tells_method_mixture_settings_results_and_what_is_left_to_fill(small_msft_run, exported):
+    run, (facts, text) = small_msft_run, front_matter(exported)
+    assert (facts["library_name"], facts["license"], facts["pipeline_tag"]) == (
+        "transformers",
+        "unknown",
+        "text-generation",
+    )
+    assert "msft" in facts["tags"]
+    assert "base_model" not in facts  # a folder of this machine is no name on the hub
+    dropped = card.dropped_at(run)
+    for task, sub in run.about["mixture"]["sub_datasets"].items():
+        epoch = f"{dropped[task]:g}" if task in dropped else "–"
+        assert f"| {task} | {sub['train']} | {sub['test']} | accuracy | {epoch} |" in text
+        assert f"data of {task}: source fill in before you publish" in text
+    assert f"{100 * run.best.accuracy:.1f} % on average" in text
+    assert "chosen on the test items themselves" in text
+    assert "![Curves of every sub-dataset](curves.png)" in text
+    assert card.command(run.config) in text
+    assert str(run.directory.parent) not in text
+    assert run.config.model not in text  # the folder's path
+
+
+def test_dropped_at_is_the_path_epoch_of_the_roll_back(small_msft_run):
+    from paper_figures import data
+
+    stages = data.stages(small_msft_run).dropna(subset="dropped")
+    assert card.dropped_at(small_msft_run) == dict(zip(stages.dropped, stages.kept_until, strict=True))
+
+
+def test_the_command_gives_the_run_s_settings_again(small_msft_run):
+    import shlex
+
+    config = small_msft_run.config
+    words = shlex.split(card.command(config))
+    assert words[:4] == ["python", "-m", "msft", "run"]
+    flags, params = words[4 : words.index("--params")], words[words.index("--params") + 1 :]
+    values = dict(zip([flag[2:].replace("-", "_") for flag in flags[::2]], flags[1::2], strict=True))
+    found = msft.RunConfig.from_mapping({**values, "params": dict(pair.split("=") for pair in params)}).to_dict()
+    given = config.to_dict()
+    same = [name for name in given if name not in ("model", "mixture", "device")]
+    assert {name: found[name] for name in same} == {name: given[name] for name in same}
+
+
+def test_a_hub_s_model_and_data_are_in_the_front_matter(small_msft_run):
+    import dataclasses
+
+    config = dataclasses.replace(small_msft_run.config, model="owner/base")
+    sets = {"a": {"source": {"hub_id": "owner/a"}}, "b": {"source": {"hub_id": "owner/a"}}, "c": {"source": {}}}
+    facts = yaml.safe_load(card._front_matter(config, sets).strip("-"))
+    assert (facts["base_model"], facts["datasets"]) == ("owner/base", ["owner/a"])
+    assert "--model owner/base" in card.command(config)
+
+
+def test_weights_are_converted(small_run, tmp_path):
+    folder = export.export(small_run, tmp_path / "half", dtype="bf16")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert model.dtype == torch.bfloat16
+    best = load_file(small_run.best.path / "model.safetensors")
+    half = load_file(tmp_path / "half" / "model.safetensors")
+    assert all(torch.equal(half[name], tensor.bfloat16()) for name, tensor in best.items())
+    back = export.export(small_run.directory, tmp_path / "whole", dtype="fp32")
+    assert AutoModelForCausalLM.from_pretrained(back, dtype="auto").dtype == torch.float32
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_is_not(small_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert export.export(str(small_run.directory), tmp_path / "empty") == str(tmp_path / "empty")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "empty").iterdir()}
+    with pytest.raises(RunError, match="not empty; give a new folder"):
+        export.export(small_run, tmp_path / "empty")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "empty").iterdir()} == before
+    (tmp_path / "file").write_text("x")
+    for target in ("file", "file/below"):
+        with pytest.raises(RunError):
+            export.export(small_run, tmp_path / target)
+
+
+def test_a_run_that_is_not_finished_is_an_error(small_run, tmp_path):
+    with pytest.raises(RunError, match="is no run"):
+        export.export(tmp_path / "nothing", tmp_path / "out")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json").write_text((small_run.directory / "run.json").read_text())
+    with pytest.raises(RunError, match="unfinished; give its command again"):
+        export.export(Run(tmp_path / "half"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"dtype": "fp16"}, "Allowed: bf16, fp32"), ({"push": True}, "give owner/name")]
+)
+def test_wrong_settings_are_errors(small_run, tmp_path, wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        export.export(small_run, tmp_path / "out", **wrong)
+
+
+@pytest.mark.parametrize("place", ["text", "picture"])
+def test_a_failure_leaves_nothing_behind(small_run, tmp_path, monkeypatch, place):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(card, place, full)
+    with pytest.raises(RunError, match="No space left"):
+        export.export(small_run, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Hub:
+    """Stands for huggingface_hub.HfApi."""
+
+    calls: list = []
+    error: Exception | None = None
+
+    def create_repo(self, repo_id, **options):
+        self.calls.append(("create", repo_id, options))
+
+    def upload_folder(self, *, folder_path, repo_id, **options):
+        if self.error:
+            raise self.error
+        names = sorted(path.name for path in msft_path(folder_path).iterdir())
+        self.calls.append(("upload", repo_id, names))
+
+
+def test_push_uploads_the_same_files(small_run, monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "calls", [])
+    assert export.export(small_run, "owner/mine", push=True) == "https://huggingface.co/owner/mine"
+    here = export.export(small_run, tmp_path / "here")
+    (_, made, options), (_, filled, names) = Hub.calls
+    assert (made, filled) == ("owner/mine", "owner/mine")
+    assert options == {"private": True, "exist_ok": True}
+    assert names == sorted(path.name for path in msft_path(here).iterdir())
+
+
+def test_a_failed_upload_is_an_error_with_the_way_out(small_run, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized\nmore"))
+    with pytest.raises(RunError, match="upload to owner/mine failed: 401 Unauthorized. Log in"):
+        export.export(small_run, "owner/mine", push=True)
+
+
+def test_generation_of_an_exported_chat_model_stops_at_the_end_of_a_turn(tmp_path, small_run):
+    """The base model's end of text stays, the end of the mixture's turns joins it."""
+    folder = tmp_path / "chat"
+    export.export(small_run, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    tokenizer.save_pretrained(folder)
+
+    class Chats:
+        about = {"mixture": {"sub_datasets": {"a": {"stop": "<|im_end|>"}, "b": {"stop": "<eos>"}, "c": {}}}}
+
+    for own in ({"eos_token_id": 1}, {}):  # the second falls back on config.json
+        (folder / "generation_config.json").write_text(json.dumps(own))
+        export._generation_config(Chats, folder)
+        found = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+        assert found == [1, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+def test_no_figure_package_is_needed_to_import(small_run):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, msft.export; assert not [m for m in sys.modules if m.startswith(('paper_figures', 'matplotlib'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert msft.__version__

@@ -1,0 +1,251 @@
+"""Metrics of sub-datasets: what counts as right, held-out loss as a number of which higher is better, mSFT on it."""
+
+import json
+import math
+
+import helpers
+import pytest
+import torch
+import yaml
+
+import msft
+from msft import evaluation, metrics
+from msft.batching import tokenize
+from msft.errors import DataError
+from msft.evaluation import Evaluator
+from msft.prompts import Example
+from msft.tasks import scoring
+
+OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("#### The  Red\tFox.", "the red fox", True),
+        ("I think so. #### 'Red'!\nmore", "red", True),
+        ("ﬁne", "FINE", True),  # NFKC
+        ("Straße", "STRASSE", True),
+        ("#### -5", "5", False),
+        ("#### 5 %", "5%", False),
+        ("red fox", "red", False),
+        ("", "red", False),
+    ],
+)
+def test_exact_match(text, answer, right):
+    assert scoring.exact_match(text, answer) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("12", 12.0),
+        ("it costs $1,250.50 in all", 1250.5),
+        ("first 3, then 4 kg", 4.0),
+        ("-7 °C", -7.0),
+        ("−7", -7.0),
+        ("2020-05", 5.0),
+        ("x=+3e2", 300.0),
+        (".5", 0.5),
+        ("12,345,678", 12345678.0),
+        ("1,2345", 2345.0),
+        ("5.", 5.0),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_last_number(text, found):
+    assert scoring.last_number(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("2 + 2 #### 4 apples", "4", True),
+        ("#### 1,250", "1250.0 kg", True),
+        ("so it is 3 and then 5", "5", True),
+        ("#### 0.3333333333", "0.33333333333", True),
+        ("#### 0.3333", "0.33333333333", False),
+        ("#### 0.0000000000001", "0", True),
+        ("#### none", "4", False),
+        ("#### 4\n5", "4", True),
+    ],
+)
+def test_number_match(text, answer, right):
+    assert scoring.number_match(text, answer) is right
+
+
+def test_what_is_decided_stays_so_under_every_metric():
+    """Decoding stops where the paper's score is decided: whatever follows may not change another metric's either."""
+    for start in ("#### 4 kg\n", "2 #### Red.\n"):
+        assert scoring.decided(start)
+        for scorer in scoring.SCORERS.values():
+            for answer in ("4", "red", "5"):
+                assert scorer(start, answer) is scorer(start + "5 #### red", answer)
+
+
+def test_probability_is_the_geometric_mean_of_the_token_probabilities():
+    # two examples: tokens of 1/2 and 1/2, and one of 1/8
+    found = metrics.probability([math.log(2), math.log(8)], [2, 1])
+    assert found == pytest.approx((1 / 2 * 1 / 2 * 1 / 8) ** (1 / 3))
+
+
+# in a mixture ---------------------------------------------------------------------------------------------------
+
+
+def note(i):
+    return {"question": f"Tell {i}.", "answer": f"line {i}\n\nand #### another, naïve {i % 3}"}
+
+
+def adding(i):
+    return {"question": f"{i} + 1?", "answer": f"{i + 1}", "rationale": "and one."}
+
+
+def write(folder, metric_of, makers, train=24, test=6, **more):
+    entries = []
+    for name, make in makers.items():
+        entry = {"name": name, "train": f"{name}_train.jsonl", "test": f"{name}_test.jsonl"} | more.get(name, {})
+        entries.append(entry | ({"metric": metric_of[name]} if name in metric_of else {}))
+        for part, numbers in (("train", range(train)), ("test", range(100, 100 + test))):
+            text = "".join(json.dumps(make(i)) + "\n" for i in numbers)
+            (folder / f"{name}_{part}.jsonl").write_text(text, encoding="utf-8")
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "sub_datasets": entries}))
+    return folder / "mine.yaml"
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Free text measured by its loss, and sums by their number."""
+    return write(tmp_path, {"notes": "loss", "adding": "number_match"}, {"notes": note, "adding": adding})
+
+
+def test_a_metric_is_read_and_free_text_needs_no_answer_of_one_line(mine):
+    mixture = msft.load_mixture(mine)
+    assert [sub.metric for sub in mixture] == ["loss", "number_match"]
+    assert (len(mixture["notes"].shots), len(mixture["notes"].train)) == (0, 24)
+    assert (len(mixture["adding"].shots), len(mixture["adding"].train)) == (5, 19)
+    assert mixture["notes"].train[0].target == "#### line 0\n\nand #### another, naïve 0"
+
+
+def test_a_metric_changes_the_fingerprint_and_its_absence_does_not(tmp_path):
+    plain = msft.load_mixture(write(tmp_path, {}, {"adding": adding}))
+    named = msft.load_mixture(write(tmp_path, {"adding": "exact_match"}, {"adding": adding}))
+    assert plain.fingerprint() != named.fingerprint()
+    assert plain["adding"].metric == ""
+
+
+def test_the_fingerprint_of_a_mixture_without_metrics_is_what_it_was():
+    """A digest over question, target and answer alone, as finished runs carry it in their names."""
+    import hashlib
+
+    mixture, digest = msft.load_mixture("tiny-smoke"), hashlib.sha256()
+    for sub in mixture:
+        for part in ("train", "test", "validation", "shots"):
+            digest.update(f"\x00{sub.name}\x00{part}\x00".encode())
+            for example in getattr(sub, part):
+                digest.update(json.dumps([example.question, example.target, example.answer]).encode())
+    assert mixture.fingerprint() == digest.hexdigest()
+
+
+def test_bad_metrics_and_rows_are_told_at_once(tmp_path):
+    makers = {"a": adding, "b": lambda i: {"question": f"{i}?", "answer": "many"}}
+    with pytest.raises(DataError) as caught:
+        msft.load_mixture(write(tmp_path, {"a": "exact", "b": "los"}, makers))
+    text = str(caught.value)
+    assert "unknown metric 'exact'. Did you mean 'exact_match'" in text
+    assert "unknown metric 'los'. Did you mean 'loss'? Allowed: exact_match, number_match, loss." in text
+    with pytest.raises(DataError) as caught:
+        msft.load_mixture(write(tmp_path, {"b": "number_match"}, makers, train=3, test=2))
+    lines = [line for line in str(caught.value).splitlines() if "the answer 'many' has none" in line]
+    assert len(lines) == 5
+    assert "b_train.jsonl:1:" in lines[0]
+
+
+def test_shots_of_a_set_measured_by_its_loss_are_an_error(tmp_path):
+    more = {"notes": {"shots": "notes_test.jsonl"}}
+    with pytest.raises(DataError, match="measured zero-shot"):
+        msft.load_mixture(write(tmp_path, {"notes": "loss"}, {"notes": note}, **more))
+
+
+def test_the_held_out_loss_is_transformers_own(mine):
+    """exp(-loss) with Hugging Face's loss on the same tokens, prompt tokens masked, over all of the set at once."""
+    mixture, tokenizer, model = msft.load_mixture(mine), helpers.make_tokenizer(), helpers.make_model()
+    scores = Evaluator(model.train(), tokenizer, mixture, "test", 4, 4).evaluate()
+    assert list(scores) == ["notes", "adding"]
+    assert model.training
+    rows = tokenize(tokenizer, mixture["notes"].test)
+    longest = max(len(row.ids) for row in rows)
+    ids, labels = torch.zeros(len(rows), longest, dtype=torch.long), torch.full((len(rows), longest), -100)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        labels[i, row.start : len(row.ids)] = torch.tensor(row.ids[row.start :])
+    with torch.no_grad():
+        loss = model.eval()(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss.item()
+    found = scores["notes"]
+    assert -math.log(found.accuracy) == pytest.approx(loss, abs=1e-6)
+    assert (found.n, found.outputs) == (6, [""] * 6)
+    assert found.tokens == sum(len(row.ids) for row in rows)
+    for row, each in zip(rows, found.correct, strict=True):
+        one, wanted = torch.tensor([row.ids]), torch.tensor([row.ids]).clone()
+        wanted[0, : row.start] = -100
+        with torch.no_grad():
+            assert -math.log(each) == pytest.approx(model(input_ids=one, labels=wanted).loss.item(), abs=1e-5)
+
+
+def test_task_files_name_the_metric_and_leave_the_loss_out(mine, tmp_path):
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    folder = tmp_path / "tasks"
+    evaluation.write_tasks(folder, msft.load_mixture(mine), 8)
+    text = (folder / f"{evaluation.GROUP}.yaml").read_text()
+    assert text.startswith('# no task, since their metric is held-out loss: ["notes"]\n')
+    assert yaml.safe_load(text)["task"] == ["msft_task_adding"]
+    assert not (folder / "msft_task_notes.yaml").exists()
+    task = get_task_dict(["msft_task_adding"], TaskManager(include_path=str(folder), include_defaults=False))
+    doc = next(iter(task["msft_task_adding"].test_docs()))
+    assert doc["metric"] == "number_match"
+    assert scoring.process_results(doc, ["it is 101 apples"]) == {"acc": 1.0}
+    assert scoring.process_results({"answer": "101"}, ["it is 101 apples"]) == {"acc": 0.0}
+
+
+def settings(folder, mixture, method, **params):
+    tokenizer = helpers.make_tokenizer()
+    helpers.make_model().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return msft.RunConfig(
+        method=method, model=str(folder / "model"), mixture=str(mixture), params=params, device="cpu", **OWN
+    )
+
+
+def test_msft_drops_a_set_at_its_lowest_held_out_loss(tmp_path):
+    """Free text alone: its peak is the point of the lowest loss, which the stock model finds in the checkpoint."""
+    path = write(tmp_path, {"notes": "loss"}, {"notes": note}, train=8)
+    run = msft.run(settings(tmp_path, path, "msft", budget=2.0, max_stages=4), tmp_path / "runs", progress=False)
+    history = run.history
+    assert list(history.columns)[-1] == "metric"
+    assert set(history.metric) == {"loss"}
+    first = history[history.stage == 0].set_index("epoch").accuracy
+    back = [entry["arguments"] for entry in run.journal if entry["kind"] == "roll_back"]
+    if first.idxmax() == first.index[-1]:
+        first = None  # nobody over-fitted in the first stage
+    else:
+        assert back[0]["dropped"] == "notes"
+        assert back[0]["epoch"] == first.idxmax()
+    assert run.best.accuracy == history.accuracy.max()
+    from msft.catalog import load_model, load_tokenizer
+
+    best = str(run.best.path)
+    scores = Evaluator(load_model(best, "fp32"), load_tokenizer(best), msft.load_mixture(path), "test", 4, 4).evaluate()
+    assert scores["notes"].accuracy == pytest.approx(run.best.accuracy, abs=1e-7)
+    assert (run.directory / "history.csv").read_text().splitlines()[0].endswith(",metric")
+
+
+def test_a_run_without_metrics_has_the_columns_it_had(small_run):
+    assert "metric" not in small_run.history.columns
+    assert set(small_run.metrics.values()) == {""}
+
+
+def test_a_question_s_example_may_be_checked_alone():
+    metrics.check_example(Example("q", "#### two\nlines", "two\nlines"), "loss")
+    with pytest.raises(DataError, match="scored as wrong"):
+        metrics.check_example(Example("q", "#### two\nlines", "two\nlines"), "exact_match")

@@ -1,0 +1,131 @@
+"""The scripts of benchmarks/ about training, runs, memory and scaling go from end to end at check size."""
+
+import importlib.util
+import json
+import sys
+
+import memory
+import numpy as np
+import pytest
+import run as run_shares
+import scaling
+import torch
+import training
+from helpers import make_model
+
+SMALL = ["--layers", "1", "--width", "32", "--vocabulary", "500"]
+
+
+def result_of(module, name, monkeypatch, folder, *flags):
+    monkeypatch.setattr(sys, "argv", [name, *flags, "--results", str(folder)])
+    module.main()
+    text = (folder / f"{name}.md").read_text()
+    assert text.startswith("# ") and "nan" not in text
+    return json.loads((folder / f"{name}.json").read_text()), text
+
+
+def test_training_without_trl(monkeypatch, tmp_path):
+    flags = [*SMALL, "--rounds", "1", "--curve", "1", "--without-trl"]
+    result, text = result_of(training, "training", monkeypatch, tmp_path, *flags)
+    assert set(result["seconds"]) == {"ours", "floor"}
+    assert result["tokens"] > result["targets"] > training.BATCH
+    assert result["padding"]["ours, in attention"] < 0.2 < result["padding"]["micro-batches of 4"]
+    assert "TRL: not measured" in text
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is no dependency of this package")
+def test_loss_curve_is_that_of_trl():
+    model = make_model(vocabulary=500).train()
+    rows = training.made_up_rows(2 * training.BATCH, 500)
+    ours = training.ours(model, rows)
+    wanted = training.trl_step(model, rows, training.PAPER)[2]  # trains a copy
+    free = training.trl_step(model, rows, training.OPTIONS["padding_free, 4"])[2]
+    found = ours()
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert free == pytest.approx(wanted, rel=1e-4)
+    assert found[0] != pytest.approx(found[1], rel=1e-4)
+
+
+def test_lengths_are_about_the_papers():
+    rows = training.made_up_rows(2000, 500)
+    assert 80 < np.mean([len(row.ids) for row in rows]) < 110
+    assert max(len(row.ids) for row in rows) <= 512
+    assert all(1 <= row.start < len(row.ids) for row in rows)
+
+
+def test_floor_has_as_many_tokens_and_targets():
+    model, rows = make_model(vocabulary=500).train(), training.made_up_rows(training.BATCH, 500)
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[0]))
+    run, scale = training.floor(model, rows, 8)
+    run()
+    targets = sum(row.targets for row in rows)
+    assert sum(seen) == pytest.approx(targets, abs=len(seen))
+    assert scale == pytest.approx(1, abs=0.05)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_clock_takes_out_what_is_timed_within():
+    class Work:
+        def outer(self):
+            return self.inner() + 1
+
+        def inner(self):
+            return sum(range(200_000))
+
+    clock, work = run_shares.Clock(), Work()
+    clock.wrap(Work, "outer", "outer")
+    clock.wrap(Work, "inner", "inner")
+    assert work.outer() == sum(range(200_000)) + 1
+    assert clock.stack == [] and 0 < clock.seconds["outer"] < clock.seconds["inner"]
+    clock.unwrap()
+    assert not hasattr(Work.outer, "__wrapped__")
+
+
+def test_shares_of_a_run_add_up(monkeypatch, tmp_path):
+    flags = ["--model", "tiny-smoke", "--mixture", "tiny-smoke", "--budget", "0.5"]
+    result, text = result_of(run_shares, "run", monkeypatch, tmp_path, *flags)
+    assert sum(result["seconds"].values()) == pytest.approx(result["total"])
+    assert result["work"] == pytest.approx(sum(result["seconds"][part] for part in run_shares.WORK))
+    assert 0 < result["share"] < 1 and f"{result['share']:.1%}" in text
+
+
+def test_memory_of_one_case(monkeypatch, tmp_path):
+    result, text = result_of(memory, "memory", monkeypatch, tmp_path, *SMALL, "--only", "weights alone")
+    assert 0 <= result["cases"]["weights alone"]["resident"] < result["cases"]["weights alone"]["process"]
+    assert "Device memory: not measured" in text or torch.cuda.is_available()
+
+
+def test_slope_of_logarithms():
+    assert scaling.slope([1, 2, 4], [3, 6, 12]) == pytest.approx(1)
+    assert scaling.slope([1, 10, 100], [5, 500, 50_000]) == pytest.approx(2)
+
+
+def test_scaling(monkeypatch, tmp_path):
+    monkeypatch.setattr(scaling, "TASKS", (1, 2, 3))
+    monkeypatch.setattr(scaling, "ITEMS", (1, 2, 3))
+    monkeypatch.setattr(scaling, "LAYERS", (1, 2, 3))
+    flags = ["--width", "32", "--vocabulary", "500", "--rounds", "1"]
+    result, text = result_of(scaling, "scaling", monkeypatch, tmp_path, *flags)
+    assert [grid["sizes"] for grid in result["grids"].values()][:2] == [[1, 2, 3], [1, 2, 3]]
+    assert "test items a sub-dataset" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the script measures, for minutes")
+def test_gpu_without_a_gpu(monkeypatch, tmp_path):
+    import gpu
+
+    result, text = result_of(gpu, "gpu", monkeypatch, tmp_path)
+    assert result["models"] == {} and result["small"]["tokens a second"] > 0
+    assert text.count("not measured") >= 2 * 6 + 2
+
+
+def test_estimated_hours_follow_the_reported_flops():
+    import gpu
+
+    speed = {"tokens a second": 1000.0, "items a second": 10.0}
+    found = gpu.hours({name: speed | {"parameters": n} for n, name in enumerate(gpu.SHAPES)})
+    sft = (18_000 * 90 * 10 / 1000 + 2000 * 40 / 10) / 3600
+    assert found["mSFT, Qwen2.5 3B"] == pytest.approx(sft * 647.12 / 491.72)
+    assert found["mSFT, Qwen2.5 0.5B"] == pytest.approx(sft * 103.17 / 57.91)
+    assert found["Table 2, six models and five trained methods"] > 10 * sft

@@ -1,0 +1,163 @@
+"""What is written beside training is what was there when it was given, in order, and no error is lost."""
+
+import threading
+
+import pytest
+import torch
+from helpers import make_trainer
+
+import msft
+from msft import directory, files
+from msft.checkpoints import snapshot
+from msft.errors import RunError
+from msft.journal import Journal
+from msft.state import Progress
+from msft.training import Trainer
+from msft.writer import Writer
+
+
+def failing(error):
+    def job():
+        raise error
+
+    return job
+
+
+def test_jobs_are_done_in_their_order_beside_the_caller():
+    writer, done, gate = Writer(), [], threading.Event()
+    writer.submit(gate.wait)
+    for number in range(5):
+        writer.submit(lambda number=number: done.append((number, threading.current_thread().name)))
+    writer.check()
+    assert done == []
+    gate.set()
+    writer.wait()
+    assert [number for number, _ in done] == list(range(5))
+    assert {name for _, name in done} != {threading.current_thread().name}
+
+
+def test_an_error_stays_until_somebody_hears_it():
+    writer = Writer()
+    error = RunError("full")
+    job = writer.submit(failing(error))
+    job.exception()
+    for hear in (writer.check, writer.wait, writer.wait):
+        with pytest.raises(RunError, match="full"):
+            hear()
+    with pytest.raises(RunError, match="full"), Writer() as other:
+        other.submit(failing(error))
+
+
+def test_what_ended_the_work_goes_before_an_error_of_the_writer():
+    with pytest.warns(UserWarning, match="full"), pytest.raises(KeyError), Writer() as writer:
+        writer.submit(failing(RunError("full")))
+        raise KeyError
+    error = RunError("full")
+    with pytest.raises(RunError), Writer() as writer:  # heard within: no second word
+        writer.submit(failing(error))
+        writer.wait()
+
+
+def test_the_end_waits_whatever_it_was():
+    done = []
+    with pytest.raises(KeyError), Writer() as writer:
+        gate = threading.Timer(0.05, lambda: None)
+        gate.start()
+        writer.submit(lambda: (gate.join(), done.append(1)))
+        raise KeyError
+    assert done == [1]
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Commits wait for this event."""
+    gate, commit = threading.Event(), directory.RunDirectory.commit
+    monkeypatch.setattr(directory.RunDirectory, "commit", lambda self, state: gate.wait(60) and commit(self, state))
+    yield gate
+    gate.set()
+
+
+def test_what_was_there_at_the_save_is_written_while_training_goes_on(tmp_path, held):
+    trainer, _ = make_trainer(tmp_path / "run")
+    trainer._optimizer = trainer._fresh_optimizer()
+
+    def step():
+        trainer._gradients(trainer.rows[:4])
+        trainer._optimizer.step()
+        trainer._optimizer.zero_grad(set_to_none=True)
+
+    step()
+    progress = Progress(step=1, losses=[0.5], schedule={"notes": [1], "array": torch.arange(3).numpy()})
+    before, moments = snapshot(trainer.model), trainer._optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    trainer.save(progress, optimizer=True)
+    step()
+    progress.step, progress.losses[0] = 2, 9.0
+    progress.schedule["notes"].append(2)
+    progress.schedule["array"][:] = 7
+    assert trainer.run.journal.saved == []
+    held.set()
+    trainer.writer.wait()
+    (entry,) = trainer.run.journal.saved
+    state, store = entry["state"], trainer.run.store
+    assert state["progress"]["step"] == 1 and state["progress"]["losses"] == [0.5]
+    assert state["progress"]["schedule"]["notes"] == [1]
+    weights, tensors = store.get(state["weights"]), store.get(state["optimizer"])
+    assert all(torch.equal(weights[name], before[name]) for name in before)
+    assert not all(torch.equal(value, before[name]) for name, value in snapshot(trainer.model).items())
+    assert torch.equal(tensors["0.exp_avg"], moments)
+    assert tensors["schedule.array"].tolist() == [0, 1, 2]
+
+
+def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, runs_dir, monkeypatch):
+    """A commit that would only end after two more steps: it would never end if training waited for it."""
+    steps, gate, gradients, commit = [], threading.Event(), Trainer._gradients, directory.RunDirectory.commit
+
+    def counting(self, rows):
+        steps.append(1)
+        if len(steps) == 8:
+            gate.set()
+        return gradients(self, rows)
+
+    def committing(self, state):
+        assert gate.wait(60), "training waits"
+        commit(self, state)
+
+    monkeypatch.setattr(Trainer, "_gradients", counting)
+    monkeypatch.setattr(directory.RunDirectory, "commit", committing)
+    monkeypatch.setattr(Trainer, "_must_save", lambda self, keep: len(steps) == 6)
+    run = msft.run(msft.RunConfig(**small_settings), runs_dir, progress=False)
+    assert run.history.equals(small_run.history)
+
+
+def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, small_run, runs_dir, monkeypatch):
+    steps, gradients, write = [], Trainer._gradients, files.write_atomic
+
+    def counting(self, rows):
+        steps.append(1)
+        return gradients(self, rows)
+
+    def full(path, data):
+        if "weights-" in path.name:
+            raise files.cannot_write(path, len(data), OSError(28, "No space left on device"))
+        write(path, data)
+
+    monkeypatch.setattr(Trainer, "_gradients", counting)
+    monkeypatch.setattr("msft.checkpoints.write_atomic", full)
+    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    settings = {**small_settings, "save_share": 1.0}
+    with pytest.raises(RunError, match=r"cannot write .*No space left.*make\s+room"):
+        msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
+    assert 0 < len(steps) < 9
+    (folder,) = runs_dir.iterdir()
+    assert Journal(folder / "journal.jsonl").saved == []
+    monkeypatch.undo()
+    run = msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
+    assert run.history.equals(small_run.history)
+
+
+def test_time_of_saving_is_counted_once(small_settings, runs_dir, monkeypatch):
+    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    run = msft.run(msft.RunConfig(**{**small_settings, "save_share": 1.0}), runs_dir, progress=False)
+    seconds = run.result["seconds"]
+    assert seconds["save"] > 0
+    assert seconds["train"] + seconds["evaluate"] + seconds["save"] <= seconds["total"]

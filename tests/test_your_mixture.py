@@ -1,0 +1,102 @@
+"""The guide: its made-up folder is a mixture, its checks speak, its picture and table say what the run did."""
+
+import json
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import pytest
+
+import msft
+from msft.card import dropped_at
+from msft.errors import DataError
+from paper_figures import data, study, your_mixture
+
+
+def test_the_made_up_folder_is_a_mixture_of_four_kinds(tmp_path):
+    folder = your_mixture.make_folder(tmp_path / "mine", 12, 6)
+    mixture = msft.load_mixture(your_mixture.write_yaml(folder, your_mixture.METRICS))
+    assert {sub.name: sub.metric for sub in mixture} == your_mixture.METRICS
+    assert {sub.name: len(sub.test) for sub in mixture} == dict.fromkeys(mixture.names, 6)
+    assert [sub.name for sub in mixture if sub.is_chat] == ["chats"]
+    assert mixture["chats"].test[0].messages[0][0] == "system"
+
+
+def test_only_the_labels_are_wrong(tmp_path):
+    folder = your_mixture.make_folder(tmp_path, 96, 6)
+    clean = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["stones"].train}
+    rows = [json.loads(line) for line in (folder / "labels" / "train.jsonl").read_text().splitlines()]
+    assert sum(clean[row["question"]] != row["answer"] for row in rows) == round(0.4 * 96)
+    truth = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["sums"].train}
+    rows = [json.loads(line) for line in (folder / "sums" / "train.jsonl").read_text().splitlines()]
+    assert all(truth[row["question"]] == row["answer"] for row in rows)
+
+
+def test_a_yaml_of_one_s_own_is_left_and_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="one folder a sub-dataset"):
+        your_mixture.write_yaml(tmp_path, {})
+    (tmp_path / "mixture.yaml").write_text("mine")
+    assert your_mixture.write_yaml(tmp_path, {}).read_text() == "mine"
+
+
+def test_the_mistakes_are_told_at_once_without_the_folder_s_path(tmp_path):
+    text = your_mixture.broken_rows(tmp_path)
+    for words in ("train.jsonl:1: the key 'answer'", "train.jsonl:3: the roles are user", "test.jsonl:1: not JSON"):
+        assert words in text
+    assert str(tmp_path) not in text
+
+
+def test_the_runs_are_of_the_user_s_mixture_and_model(tmp_path):
+    page = study.Study("your_mixture", "smoke", str(tmp_path), settings="learning_rate=0.001")
+    configs = your_mixture.needs(page)
+    assert list(configs) == ["sft", "msft"]
+    config = configs["msft"]
+    assert config.mixture == str(tmp_path / "my_mixture" / "mixture.yaml")
+    assert (config.learning_rate, config.batch_size, config.precision) == (0.001, 16, "fp32")
+    sub = msft.catalog.load_mixture(config.mixture, msft.catalog.load_tokenizer(config.model))["chats"]
+    assert msft.training_text(sub.train[0])[0].startswith("system: You know herbs.\nuser: ")
+    assert sub.train[0].target.endswith("<eos>")
+
+
+def test_the_picture_shows_every_sub_dataset_in_the_order_of_its_exclusion(small_msft_run):
+    run, dropped = small_msft_run, dropped_at(small_msft_run)
+    axes = your_mixture.curves(run)
+    names = [axis.get_title().split("\n")[0] for axis in axes]
+    assert names[: len(dropped)] == list(dropped)
+    assert sorted(names) == sorted(run.history.task.unique())
+    path = data.path(run)
+    for axis, name in zip(axes, names, strict=True):
+        kept = path[path.task == name]
+        trained = next(line for line in axis.lines if line.get_linewidth() == 1.6)
+        end = dropped.get(name, kept.path_epoch.max())
+        assert list(trained.get_xdata()) == sorted(kept[kept.path_epoch <= end].path_epoch)
+        marks = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
+        assert marks == ([dropped[name]] if name in dropped else [])
+        assert axis.collections[0].get_offsets()[0][0] == run.best.path_epoch
+    plt.close(axes[0].figure)
+
+
+def test_a_run_without_exclusions_has_no_words_on_them(small_run):
+    axes = your_mixture.curves(small_run)
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["SFT, trained on it", "best checkpoint"]
+    plt.close(axes[0].figure)
+
+
+def test_the_table_and_the_verdict_are_those_of_the_runs(small_run, small_msft_run):
+    table = your_mixture.comparison(small_run, small_msft_run)
+    best = data.at_best(small_msft_run)
+    assert table.loc[best.index, "mSFT"].tolist() == pytest.approx((100 * best).tolist())
+    assert table.loc["mean", "SFT"] == pytest.approx(100 * data.at_best(small_run).mean())
+    text = your_mixture.verdict(small_run, small_msft_run)
+    gain = small_msft_run.best.accuracy - small_run.best.accuracy
+    assert ("ahead of" if gain > 0 else "behind" if gain < 0 else "level with") in text
+
+
+def test_an_export_is_written_once_and_answers(small_msft_run, mixture_file, tmp_path):
+    folder = your_mixture.exported(small_msft_run, tmp_path)
+    assert your_mixture.exported(small_msft_run, tmp_path) == folder
+    assert your_mixture.head_of_card(folder).count("\n## ") == 1
+    assert your_mixture.answer(folder, mixture_file).startswith("zebras, first test item: Pick 40.")
