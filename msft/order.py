@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from msft.errors import RunError
+
 
 def order(seed: int, stage: int, epoch: int, active: Sequence[str], indices: np.ndarray) -> np.ndarray:
     """A permutation of example indices that depends on nothing but its arguments."""
@@ -21,3 +23,11 @@ def generator(*key: int | str) -> np.random.Generator:
 def quarter_ends(steps: int, evaluations: int) -> list[int]:
     """After which step of an epoch each evaluation comes; the last at the epoch's end."""
     return [math.ceil(steps * k / evaluations) for k in range(1, evaluations + 1)]
+
+
+def intervals(epochs: float, per_epoch: int) -> int:
+    """Evaluation intervals in a number of epochs. Raises RunError where they are no whole number."""
+    wanted = round(epochs * per_epoch)
+    if wanted < 1 or not math.isclose(wanted, epochs * per_epoch):
+        raise RunError(f"roll_out: {epochs} epochs is no multiple of 1/{per_epoch}, the evaluation interval")
+    return wanted

@@ -33,6 +33,11 @@ class Progress:
     look_ahead_tokens: int = 0
     schedule: dict = dataclasses.field(default_factory=dict)
 
+    def made(self) -> dict:
+        """What a roll-out that has come to its end leaves behind."""
+        names = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclasses.dataclass
 class Best:

@@ -5,7 +5,6 @@ there returns it without training: that is how a run that was killed goes on (se
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +16,7 @@ from msft.curve import Curve
 from msft.errors import RunError, Stopped
 from msft.forward import has_plain_head
 from msft.losses import TokenLosses, means
-from msft.order import quarter_ends
+from msft.order import intervals, quarter_ends
 from msft.peaks import START, Peaks, holders_after
 from msft.saving import Saving
 from msft.schedules import Passes
@@ -264,9 +263,7 @@ class Trainer:
 
     def _train(self, active, epochs, keep, schedule, keep_optimizer, candidate) -> dict:
         per_epoch = self.config.evaluations_per_epoch
-        wanted = round(epochs * per_epoch)
-        if wanted < 1 or not math.isclose(wanted, epochs * per_epoch):
-            raise RunError(f"roll_out: {epochs} epochs is no multiple of 1/{per_epoch}, the evaluation interval")
+        wanted = intervals(epochs, per_epoch)
         resumed, self._resumed = self._resumed, None
         if not (keep_optimizer or resumed) or self._optimizer is None:
             self._optimizer = self._fresh_optimizer()
@@ -299,17 +296,8 @@ class Trainer:
                         schedule.end_epoch(progress)
                         progress.epoch, progress.step = progress.epoch + 1, 0
                     self._evaluate(progress, keep, candidate, schedule, shown)
-        result = {
-            "stage": self.stage,
-            "offset": self.offset,
-            "points": progress.points,
-            "best": dataclasses.asdict(self.best),
-            "trained_tokens": progress.trained_tokens,
-            "forward_tokens": progress.forward_tokens,
-            "look_ahead_tokens": progress.look_ahead_tokens,
-            "notes": schedule.notes,
-        }
-        return distributed.same(result)
+        made = {"stage": self.stage, "offset": self.offset, "best": dataclasses.asdict(self.best)}
+        return distributed.same({**made, **progress.made(), "notes": schedule.notes})
 
     def _steps(self, progress: Progress, end: int, keep, schedule, shown) -> None:
         """Optimizer steps up to the next evaluation."""
