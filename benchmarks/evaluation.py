@@ -14,24 +14,22 @@ import argparse
 import copy
 import json
 import logging
-import platform
 import random
 import re
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from recording import RESULTS, measured_with, write
 
 from msft import paper_mixtures
 from msft.generation import PrefixCachedLM
 from msft.mixture import draw_shots
 from msft.prompts import Example, shots_text, training_text
 
-RESULTS = Path(__file__).parent / "results"
 VOCABULARY = 32_000
 SHAPE = {
     "hidden_size": 256,
@@ -249,7 +247,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# Evaluation against lm-eval's HFLM",
         "",
-        f"Command: `{result['command']}`. {result['machine']}, {result['threads']} thread(s); "
+        f"Command: `{result['command']}`, {result['date']}. {result['machine']}, {result['threads']} thread(s); "
         + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         + f". Medians of {result['rounds']} interleaved rounds; {result['text']}.",
         "",
@@ -314,18 +312,13 @@ def main() -> None:
     result = {
         "command": "python benchmarks/evaluation.py" + (" --data <folder>" if options.data else ""),
         "text": "real records" if options.data else "made-up text; give --data for the real records",
-        "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
+        **measured_with("torch", "transformers", "lm_eval"),
         "rounds": options.rounds,
         "model": {"kind": options.kind, **shape},
         "cases": cases,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    saved.write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (options.results / "evaluation.md").write_text(text)
-    print(text)
+    write(options.results, "evaluation", result, markdown(result))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,16 @@ gpu.{json,md}.
 """
 
 import argparse
-import json
 import logging
 import platform
 import random
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from evaluation import RESULTS, choose_shots, generation_requests, make_tokenizer, sub_datasets
+from evaluation import choose_shots, generation_requests, make_tokenizer, sub_datasets
+from recording import RESULTS, measured_with, write
 from training import BATCH, GROUP, made_up_rows
 
 from msft.batching import tokenize
@@ -173,7 +172,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# One GPU",
         "",
-        f"`{result['command']}`, {result['date']}, {result['device']}, torch {result['torch']}.",
+        f"`{result['command']}`, {result['date']}, {result['device']}, torch {result['versions']['torch']}.",
         "",
     ]
     lines += ["| | " + " | ".join(SHAPES) + " |", "|---|" + "---|" * len(SHAPES)]
@@ -227,19 +226,14 @@ def main() -> None:
     found = {n: measure(n, shape, device, options, data, tokenizer) for n, shape in shapes.items()}
     result = {
         "command": "python benchmarks/gpu.py" + (f" --peak {options.peak:g}" if options.peak else ""),
-        "date": time.strftime("%Y-%m-%d"),
+        **measured_with("torch", "transformers", "lm_eval"),
         "device": name,
-        "torch": version("torch"),
         "peak": options.peak or next((peak for part, peak in PEAKS.items() if part in name), None),
         "models": found if on_gpu else {},
         "small": None if on_gpu else found["small"],
         "hours": hours(found) if on_gpu else {},
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (options.results / "gpu.md").write_text(text)
-    print(text)
+    write(options.results, "gpu", result, markdown(result))
 
 
 if __name__ == "__main__":

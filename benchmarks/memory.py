@@ -10,16 +10,13 @@ that of the device too. Cases of TRL are left out where it is not installed. Wri
 import argparse
 import json
 import logging
-import platform
 import resource
 import subprocess
 import sys
-import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from calibration import RESULTS
+from recording import RESULTS, measured_with, write
 
 CASES = {
     "weights alone": "nothing but the model",
@@ -120,14 +117,10 @@ def main() -> None:
     if options.case:
         print("\n" + json.dumps(run_case(options.case, options)))
         return
-    versions = {name: version(name) for name in ("torch", "transformers", "lm_eval")}
-    try:
-        versions["trl"] = version("trl")
-    except PackageNotFoundError:
-        pass
+    about = measured_with("torch", "transformers", "lm_eval", "trl")
     cases = {}
     for name in CASES:
-        if not name.startswith(options.only) or (name.startswith("TRL") and "trl" not in versions):
+        if not name.startswith(options.only) or (name.startswith("TRL") and "trl" not in about["versions"]):
             continue
         shape = ["--kind", options.kind, "--layers", str(options.layers), "--width", str(options.width)]
         command = [sys.executable, __file__, "--case", name, *shape, "--vocabulary", str(options.vocabulary)]
@@ -138,18 +131,12 @@ def main() -> None:
         print(name, cases[name], flush=True)
     result = {
         "command": "python benchmarks/memory.py",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "versions": versions,
+        **about,
         "layers": options.layers,
         "width": options.width,
         "cases": cases,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "memory.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (options.results / "memory.md").write_text(text)
-    print(text)
+    write(options.results, "memory", result, markdown(result))
 
 
 if __name__ == "__main__":

@@ -10,18 +10,14 @@ run.{json,md}.
 
 import argparse
 import functools
-import json
-import os
-import platform
 import statistics
 import tempfile
 import threading
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 
-from calibration import RESULTS
+from recording import RESULTS, measured_with, write
 
 WORK = ("forward and backward", "optimizer", "decoding")
 
@@ -140,20 +136,14 @@ def main() -> None:
     total, work = sum(parts.values()), sum(parts.get(part, 0.0) for part in WORK)
     result = {
         "command": f"python benchmarks/run.py --model {options.model} --mixture {options.mixture} --budget {options.budget:g}",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
+        **measured_with("torch", "transformers", "lm_eval"),
         "seconds": parts,
         "total": total,
         "work": work,
         "share": work / total,
         "runs": measured,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "run.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (options.results / "run.md").write_text(text)
-    print(text)
+    write(options.results, "run", result, markdown(result))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,14 @@ model's size is its parameters without the embedding. Writes scaling.{json,md}.
 """
 
 import argparse
-import json
-import platform
 import random
-import time
-from importlib.metadata import version
 from pathlib import Path
 
 import evaluation
 import numpy as np
 import torch
-from evaluation import RESULTS, choose_shots, generation_requests, interleaved, make_tokenizer, sub_datasets
+from evaluation import choose_shots, generation_requests, interleaved, make_tokenizer, sub_datasets
+from recording import RESULTS, measured_with, write
 from training import made_up_rows, make_model, ours
 
 from msft.generation import PrefixCachedLM
@@ -100,18 +97,12 @@ def main() -> None:
         grids[what] |= {part: [times[part, p] for p in line] for part in parts}
     result = {
         "command": "python benchmarks/scaling.py",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
+        **measured_with("torch", "transformers", "lm_eval"),
         "rounds": options.rounds,
         "grids": grids,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (options.results / "scaling.md").write_text(text)
-    print(text)
+    write(options.results, "scaling", result, markdown(result))
 
 
 if __name__ == "__main__":

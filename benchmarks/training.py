@@ -18,22 +18,20 @@ Writes training.{json,md}.
 
 import argparse
 import copy
-import json
 import logging
 import math
-import platform
 import random
 import statistics
 import tempfile
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-from evaluation import RESULTS, SHAPE, VOCABULARY, best_batch, interleaved, make_tokenizer, seconds, sub_datasets
+from evaluation import SHAPE, VOCABULARY, best_batch, interleaved, make_tokenizer, seconds, sub_datasets
+from recording import RESULTS, measured_with, write
 
 from msft.batching import Tokens, tokenize
 from msft.losses import TokenLosses
@@ -216,7 +214,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# Training against TRL's SFTTrainer",
         "",
-        f"Command: `{result['command']}`. {result['machine']}, {result['threads']} thread(s); "
+        f"Command: `{result['command']}`, {result['date']}. {result['machine']}, {result['threads']} thread(s); "
         + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         + f". One step over {BATCH} examples of {tokens / BATCH:.0f} tokens, {result['targets']} of {tokens} in the loss "
         f"({result['text']}); medians of {result['rounds']} interleaved rounds.",
@@ -267,7 +265,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="of the model, at least")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--curve", type=int, default=2, help="steps of the loss curve that is compared with TRL's")
+    parser.add_argument("--curve", type=int, default=6, help="steps of the loss curve that is compared with TRL's")
     parser.add_argument("--without-trl", action="store_true", help="ours and the floor alone")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -279,9 +277,8 @@ def main() -> None:
         "command": "python benchmarks/training.py"
         + (" --data <folder>" if options.data else "")
         + (" --tokenizer <file>" if options.tokenizer else ""),
-        "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        **measured_with("torch", "transformers", *([] if options.without_trl else ["trl"])),
         "rounds": options.rounds,
         "text": text,
         "model": {"kind": options.kind, "layers": options.layers, "width": options.width, "vocabulary": vocabulary},
@@ -298,7 +295,6 @@ def main() -> None:
     timed: dict[str, list[float]] = {}
     prepared: list[float] = []
     if not options.without_trl:
-        result["versions"]["trl"] = version("trl")
         wanted = trl_step(model, rows, PAPER)[2]
         found = ours(copy.deepcopy(model), rows)()
         difference = max(abs(a / b - 1) for a, b in zip(found, wanted, strict=True))
@@ -326,11 +322,7 @@ def main() -> None:
     result |= {"seconds": times, "floor_batch": size}
     if prepared:
         result["prepared"] = statistics.median(prepared)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "training.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (options.results / "training.md").write_text(text)
-    print(text)
+    write(options.results, "training", result, markdown(result))
 
 
 if __name__ == "__main__":

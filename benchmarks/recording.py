@@ -1,0 +1,30 @@
+"""What every benchmark writes: results as JSON, a Markdown table, and what they were measured with."""
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def measured_with(*packages: str) -> dict:
+    """Date, machine and versions of the packages that are there."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return {"date": time.strftime("%Y-%m-%d"), "machine": machine, "versions": versions}
+
+
+def write(folder: Path, name: str, result: dict, text: str) -> None:
+    """Writes <name>.json and <name>.md, and prints the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    print(text)
