@@ -5,9 +5,9 @@
     python benchmarks/evaluation.py --items 4 --steps 20 --rounds 1 --results runs/check   # a check
 
 Ten tasks, five-shot: a checkpoint trained on the tasks' format with short shots and with shots of average length,
-log-likelihoods of answer options behind the average shots, and an untrained checkpoint with short shots. Every text and every log-likelihood is
-compared with HFLM's. The floor is plain forward passes, at the best batch, over the tokens that cannot be avoided:
-each prefix, each question and each answer token once. Writes evaluation.{json,md}.
+log-likelihoods of answer options behind the average shots, and an untrained checkpoint with short shots. Every text
+and every log-likelihood is compared with HFLM's. The floor is plain forward passes, at the best batch, over the tokens
+that cannot be avoided: each prefix, each question and each answer token once. Writes evaluation.{json,md}.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 NEW_TOKENS = 32
-AVERAGE = 100  # tokens of an example
+AVERAGE, LEAST = 100, 400  # tokens of an average example, and of five of them
 
 
 def sub_datasets(folder: str | None, items: int) -> dict[str, tuple[list[Example], list[Example]]]:
@@ -99,17 +99,20 @@ def teach(model, tokenizer, examples: list[Example], steps: int) -> None:
     model.eval()
 
 
-def choose_shots(train: list[Example], tokenizer, length: str, rng: random.Random) -> list[Example]:
+def choose_shots(train: list[Example], tokenizer, length: str, rng: random.Random, everything=()) -> list[Example]:
     """The five shortest train examples, as the paper's mixtures take them, or five near the average length.
 
-    The average counts as at least AVERAGE tokens, the mean over tasks, so that no task's five-shot prefix is short.
+    Where a task's own examples are too short for a prefix of LEAST tokens, its average shots come from `everything`.
     """
     if length == "short":
         return draw_shots(train, seed=20)
-    sizes = [len(tokenizer.encode("".join(training_text(e)))) for e in train]
-    target = max(AVERAGE, statistics.mean(sizes))
-    ranked = sorted(range(len(train)), key=lambda i: abs(sizes[i] - target))
-    return [train[i] for i in rng.sample(ranked[: max(5, len(train) // 10)], 5)]
+    for pool in filter(None, (train, everything)):
+        sizes = [len(tokenizer.encode("".join(training_text(e)))) for e in pool]
+        ranked = sorted(range(len(pool)), key=lambda i: abs(sizes[i] - max(AVERAGE, statistics.mean(sizes))))
+        chosen = rng.sample(ranked[: max(5, len(pool) // 10)], 5)
+        if sum(sizes[i] for i in chosen) >= LEAST:
+            break
+    return [pool[i] for i in chosen]
 
 
 def generation_requests(data, shots) -> list[Instance]:
@@ -288,7 +291,7 @@ def main() -> None:
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(options.kind, **shape)).eval()
     rng = random.Random(20)
     shots = {
-        length: {name: shots_text(choose_shots(t, tokenizer, length, rng)) for name, (t, _) in data.items()}
+        length: {name: shots_text(choose_shots(t, tokenizer, length, rng, train)) for name, (t, _) in data.items()}
         for length in ("short", "average")
     }
     untrained = copy.deepcopy(model)

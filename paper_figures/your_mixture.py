@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
     "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
-METRICS = {"chats": "exact_match", "notes": LOSS, "labels": "", "sums": "number_match"}
+METRICS = {"chats": "number_match", "notes": LOSS, "labels": "", "metals": "exact_match"}
 _SIZES = {"smoke": (24, 12), "tiny": (96, 64), "paper": (96, 64)}  # train and test rows of a sub-dataset
 
 
@@ -30,10 +30,10 @@ def make_folder(folder: Path, train: int, test: int) -> Path:
     """Writes a made-up user's data, <name>/train.jsonl and test.jsonl; returns the folder.
 
     train, test: rows of each.  chats: conversations.  notes: free text without one right answer.  labels: four in ten
-    of the train labels are wrong.  sums: clean.  All but the notes are items of the tiny mixture.
+    of the train labels are wrong.  metals: clean.  All but the notes are items of the tiny mixture.
     """
     rng, rows = random.Random(20), {}
-    for name, source in (("labels", "stones"), ("sums", "sums"), ("chats", "herbs")):
+    for name, source in (("labels", "stones"), ("metals", "metals"), ("chats", "holders")):
         sub = tiny.make_mixture("tiny", clean=name != "labels")[source]
         make = _chat if name == "chats" else _row
         rows[name] = [[make(e) for e in part] for part in (sub.train[:train], sub.test[:test])]
@@ -53,7 +53,7 @@ def _row(example) -> dict:
 
 
 def _chat(example) -> dict:
-    pairs = (("system", "You know herbs."), ("user", example.question), ("assistant", example.answer))
+    pairs = (("system", "You say who has it."), ("user", example.question), ("assistant", example.answer))
     return {"messages": [{"role": role, "content": content} for role, content in pairs]}
 
 

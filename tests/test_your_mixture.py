@@ -29,8 +29,8 @@ def test_only_the_labels_are_wrong(tmp_path):
     clean = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["stones"].train}
     rows = [json.loads(line) for line in (folder / "labels" / "train.jsonl").read_text().splitlines()]
     assert sum(clean[row["question"]] != row["answer"] for row in rows) == round(0.4 * 96)
-    truth = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["sums"].train}
-    rows = [json.loads(line) for line in (folder / "sums" / "train.jsonl").read_text().splitlines()]
+    truth = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["metals"].train}
+    rows = [json.loads(line) for line in (folder / "metals" / "train.jsonl").read_text().splitlines()]
     assert all(truth[row["question"]] == row["answer"] for row in rows)
 
 
@@ -56,7 +56,7 @@ def test_the_runs_are_of_the_user_s_mixture_and_model(tmp_path):
     assert config.mixture == str(tmp_path / "my_mixture" / "mixture.yaml")
     assert (config.learning_rate, config.batch_size, config.precision) == (0.001, 16, "fp32")
     sub = msft.catalog.load_mixture(config.mixture, msft.catalog.load_tokenizer(config.model))["chats"]
-    assert msft.training_text(sub.train[0])[0].startswith("system: You know herbs.\nuser: ")
+    assert msft.training_text(sub.train[0])[0].startswith("system: You say who has it.\nuser: ")
     assert sub.train[0].target.endswith("<eos>")
 
 
