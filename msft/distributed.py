@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # a process may wait as long as another job holds the run's lock; one that dies is noticed by its connections
 _PATIENCE = datetime.timedelta(days=7)
+_ARRIVAL = datetime.timedelta(minutes=10)  # from the first process to the last
 _LAST_WORDS = 10  # seconds
 _SMALL = 2**18  # elements; gradients below travel in one message, since each message costs more than its bytes
 
@@ -61,7 +62,10 @@ def start(device: str | None) -> None:
     on_cpu = (device or "").startswith("cpu") or not torch.cuda.is_available()
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would load the weights in one process alone
     try:
-        dist.init_process_group("gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=_PATIENCE)
+        store, number, processes = next(dist.rendezvous("env://", timeout=_ARRIVAL))
+        store.set_timeout(_PATIENCE)
+        backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"process {rank()} of {size()} cannot reach the others: {error}. Start a run on several processes with "
