@@ -5,7 +5,12 @@
     run = msft.run(config)          # trains; goes on with a run that was killed; reads a finished one
     run.best.accuracy, run.history, run.flops, run.disk
 
-Names load when they are first used, so that importing msft stays fast.
+    msft.load_mixture("mine.yaml")                       # checks a mixture of one's own
+    msft.export.export(run, "my-checkpoint")             # a folder that stock transformers loads, with a model card
+    msft.plan.plan([config])                             # what runs will cost, before anything is trained
+    msft.generation.PrefixCachedLM(model, tokenizer)     # an lm-eval LM, several times as fast as HFLM
+
+The same on the command line: python -m msft --help. Names load when they are first used, so that importing msft stays fast.
 """
 
 import importlib
@@ -26,7 +31,10 @@ _HOME = {
     "score": "prompts",
     "MsftError": "errors",
 }
-_MODULES = ("methods", "benchmarks", "generation", "tiny", "evaluation", "training", "config", "errors", "flops")
+_MODULES = (
+    *("methods", "benchmarks", "generation", "tiny", "evaluation", "training", "config", "errors", "flops"),
+    *("plan", "grid", "launch", "export"),
+)
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 
