@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from recording import RESULTS, measured_with, write
+from recording import RESULTS, heading, measured_with, write
 
 from msft import paper_mixtures
 from msft.generation import PrefixCachedLM
@@ -250,9 +250,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# Evaluation against lm-eval's HFLM",
         "",
-        f"Command: `{result['command']}`, {result['date']}. {result['machine']}, {result['threads']} thread(s); "
-        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        + f". Medians of {result['rounds']} interleaved rounds; {result['text']}.",
+        f"{heading(result)} Medians of {result['rounds']} interleaved rounds; {result['text']}.",
         "",
         "| case | requests | prefix tokens | in the format | ours (s) | HFLM (s) | HFLM's batch | HFLM / ours | ours / floor |",
         "|---|---|---|---|---|---|---|---|---|",

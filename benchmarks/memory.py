@@ -16,7 +16,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from recording import RESULTS, measured_with, write
+from recording import RESULTS, heading, measured_with, write
 
 CASES = {
     "weights alone": "nothing but the model",
@@ -88,9 +88,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# Peak memory",
         "",
-        f"`{result['command']}`, {result['date']}, {result['machine']}, "
-        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        + f". {result['layers']} layers of width {result['width']}, fp32. Resident: above what the process held before "
+        f"{heading(result)} {result['layers']} layers of width {result['width']}, fp32. Resident: above what the process held before "
         "the model was made.",
         "",
         "| case | | resident (MiB) | whole process (MiB) |" + (" device (MiB) |" if on_gpu else ""),

@@ -22,6 +22,13 @@ def measured_with(*packages: str) -> dict:
     return {"date": time.strftime("%Y-%m-%d"), "machine": machine, "versions": versions}
 
 
+def heading(result: dict) -> str:
+    """Command, date, machine, threads and versions of a result in one line."""
+    threads = f", {result['threads']} thread(s)" if "threads" in result else ""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"`{result['command']}`, {result['date']}, {result['machine']}{threads}, {versions}."
+
+
 def write(folder: Path, name: str, result: dict, text: str) -> None:
     """Writes <name>.json and <name>.md, and prints the table."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from recording import RESULTS, measured_with, write
+from recording import RESULTS, heading, measured_with, write
 
 WORK = ("forward and backward", "optimizer", "decoding")
 
@@ -106,9 +106,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# Where the time of an mSFT run goes",
         "",
-        f"`{result['command']}`, {result['date']}, {result['machine']}, "
-        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        + f". {first['evaluations']} evaluations; medians of {len(result['runs'])} runs of {result['total']:.0f} s.",
+        f"{heading(result)} {first['evaluations']} evaluations; medians of {len(result['runs'])} runs of {result['total']:.0f} s.",
         "",
         "| part | seconds | share |",
         "|---|---|---|",

@@ -16,7 +16,7 @@ import evaluation
 import numpy as np
 import torch
 from evaluation import choose_shots, generation_requests, interleaved, make_tokenizer, sub_datasets
-from recording import RESULTS, measured_with, write
+from recording import RESULTS, heading, measured_with, write
 from training import made_up_rows, make_model, ours
 
 from msft.generation import PrefixCachedLM
@@ -48,9 +48,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# How the time grows",
         "",
-        f"`{result['command']}`, {result['date']}, {result['machine']}, {result['threads']} thread(s), "
-        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        + f". Medians of {result['rounds']} interleaved rounds, in seconds.",
+        f"{heading(result)} Medians of {result['rounds']} interleaved rounds, in seconds.",
         "",
         "| what grows | sizes | training (s) | slope | evaluation (s) | slope |",
         "|---|---|---|---|---|---|",

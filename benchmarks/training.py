@@ -31,7 +31,7 @@ from unittest import mock
 import numpy as np
 import torch
 from evaluation import SHAPE, VOCABULARY, best_batch, interleaved, make_tokenizer, seconds, sub_datasets
-from recording import RESULTS, measured_with, write
+from recording import RESULTS, heading, measured_with, write
 
 from msft.batching import Tokens, tokenize
 from msft.losses import TokenLosses
@@ -214,9 +214,7 @@ def markdown(result: dict) -> str:
     lines = [
         "# Training against TRL's SFTTrainer",
         "",
-        f"Command: `{result['command']}`, {result['date']}. {result['machine']}, {result['threads']} thread(s); "
-        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        + f". One step over {BATCH} examples of {tokens / BATCH:.0f} tokens, {result['targets']} of {tokens} in the loss "
+        f"{heading(result)} One step over {BATCH} examples of {tokens / BATCH:.0f} tokens, {result['targets']} of {tokens} in the loss "
         f"({result['text']}); medians of {result['rounds']} interleaved rounds.",
         "",
         "| | seconds a step | tokens a second | times ours |",

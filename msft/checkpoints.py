@@ -4,10 +4,11 @@ A file's name carries the SHA-256 of the tensors in it, so equal weights are one
 bit for bit, whichever way it was stored. Only safetensors are written and read.
 """
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -51,6 +52,19 @@ def load_optimizer(optimizer, tensors: Weights) -> None:
         state.setdefault(int(index), {})[key] = own
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+@contextlib.contextmanager
+def undone(optimizer) -> Iterator[None]:
+    """Within it the optimizer may step: weights and its state are put back at the end, bit for bit."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    weights = [p.detach().clone() for p in parameters]
+    state = {p: {k: v.clone() for k, v in optimizer.state[p].items()} for p in parameters}
+    yield
+    with torch.no_grad():
+        for parameter, weight in zip(parameters, weights, strict=True):
+            parameter.copy_(weight)
+            optimizer.state[parameter] = state[parameter]
 
 
 def digest(tensors: Weights) -> str:

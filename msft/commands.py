@@ -1,6 +1,5 @@
 """What each command does, once its flags are read (options.py). Each returns the exit code."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -133,13 +132,11 @@ def _local(configs, runs_dir, slots) -> int:
     from msft import launch
     from msft.errors import together
 
-    own = [dataclasses.replace(config) for config in configs]
-    names = launch.run_names(own)
-    slots = slots or min(map(launch.slots_of, own))
-    problems = launch.in_processes(own, names, runs_dir, slots)
+    slots = slots or min(map(launch.slots_of, configs))
+    problems = launch.in_processes(configs, launch.run_names(configs), runs_dir, slots)
     if problems:
-        raise RunError(together(f"{len(problems)} of {len(own)} runs failed:", problems))
-    print(f"{len(own)} runs are finished in {runs_dir}")
+        raise RunError(together(f"{len(problems)} of {len(configs)} runs failed:", problems))
+    print(f"{len(configs)} runs are finished in {runs_dir}")
     return 0
 
 

@@ -145,7 +145,7 @@ class Evaluator:
         # held-out losses: the examples in their training form, without shots
         self.held_out = {sub.name: tokenize(tokenizer, getattr(sub, part)) for sub in mixture if sub.metric == LOSS}
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
-        self.should_stop, self._planned = None, None
+        self.should_stop, self._planned, self._token_losses = None, None, None
         prefixes = {sub.name: self.tasks[sub.name].instances[0] for sub in generated}
         self._question_tokens = {}
         for sub in generated:
@@ -182,15 +182,17 @@ class Evaluator:
 
     def _losses(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose metric is the held-out loss."""
-        results, model, tokenizer = {}, self.lm.model, self.lm.tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        losses = TokenLosses(model, has_plain_head(model), 1, _LOSS_TOKENS, pad)
+        results, model = {}, self.lm.model
+        if self.held_out and self._token_losses is None:  # its checks are forward passes
+            tokenizer = self.lm.tokenizer
+            pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+            self._token_losses = TokenLosses(model, has_plain_head(model), 1, _LOSS_TOKENS, pad)
         for name, rows in self.held_out.items():
             with distributed.agreed():
                 if self.should_stop and self.should_stop():
                     raise Stopped("the evaluation was asked to stop between two sub-datasets")
             with evaluating(model):
-                found = losses.of_examples(rows)
+                found = self._token_losses.of_examples(rows)
             sizes, each = [row.targets for row in rows], [probability([loss], [1]) for loss in found]
             tokens = sum(len(row.ids) for row in rows)
             results[name] = Scores(probability(found, sizes), len(rows), tokens, [""] * len(rows), each)

@@ -135,20 +135,13 @@ class Trainer:
 
         Weights and optimizer state are bit-identical afterwards (DynamixSFT; 8 FLOPs per parameter and token).
         """
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        weights = [p.detach().clone() for p in parameters]
-        state = {p: {k: v.clone() for k, v in self._optimizer.state[p].items()} for p in parameters}
         rows = [self.rows[i] for i in indices]
-        _, sums = self._gradients(rows)
-        before = means(sums, rows)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        after = self.example_losses(indices)
-        with torch.no_grad():
-            for parameter, weight in zip(parameters, weights, strict=True):
-                parameter.copy_(weight)
-                self._optimizer.state[parameter] = state[parameter]
-        return before, after
+        with checkpoints.undone(self._optimizer):
+            _, sums = self._gradients(rows)
+            before = means(sums, rows)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            return before, self.example_losses(indices)
 
     def _rolled_out(self, active: Sequence[str], result: dict) -> Curve:
         self.run.progress.rolled_out(active, result)
