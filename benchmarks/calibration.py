@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 def train_all(jobs: list[dict], runs_dir: str, processes: int) -> list:
     """The finished runs of these settings, `processes` at a time."""
     import msft
-    from msft.launch import run_all
+    from msft.launch.local import run_all
 
     return run_all([msft.RunConfig(**job) for job in jobs], runs_dir, slots=processes)
 

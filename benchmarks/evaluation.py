@@ -25,10 +25,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from recording import RESULTS, heading, measured_with, write
 
-from msft import paper_mixtures
-from msft.generation import PrefixCachedLM
-from msft.mixture import draw_shots
-from msft.prompts import Example, shots_text, training_text
+from msft.benchmarks import paper_mixtures
+from msft.data.example import Example, shots_text, training_text
+from msft.data.mixture import draw_shots
+from msft.generation.lm import PrefixCachedLM
 
 VOCABULARY = 32_000
 SHAPE = {

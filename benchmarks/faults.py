@@ -90,7 +90,7 @@ class Faults:
     @contextlib.contextmanager
     def at_work(self):
         """msft writes through this disk."""
-        from msft import files
+        from msft.store import files
 
         own = {**vars(os), "fsync": self.fsync, "replace": self.replace}
         files.open, files.os = self.open, types.SimpleNamespace(**own)
@@ -160,8 +160,8 @@ def check_ledger(run) -> None:
 @contextlib.contextmanager
 def _saving_always(committed: list):
     """Saves at every chance, and notes every state once it is committed."""
-    from msft import saving
-    from msft.journal import Journal
+    from msft.store import saving
+    from msft.store.journal import Journal
 
     least, commit = saving.LEAST_COST, Journal.commit
 
@@ -183,11 +183,11 @@ def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, r
     (how often it saves depends on the clock); raises AssertionError for a loss.
     """
     import msft
-    from msft.checkpoints import Store, snapshot
-    from msft.directory import state_files
     from msft.errors import MsftError
-    from msft.journal import Journal
+    from msft.run_directory import state_files
     from msft.runs import prepare
+    from msft.store.checkpoints import Store, snapshot
+    from msft.store.journal import Journal
 
     config, committed, told = config_of(method, keep_peaks=keep_peaks), [], ""
     with _saving_always(committed), Faults(kind, at).at_work() as faults:
@@ -270,7 +270,7 @@ def _wait_for_work(process, runs_dir: Path, before: set) -> None:
 
 def kills(count: int, seed: int, methods=tuple(METHODS), say=print) -> list[dict]:
     """`count` SIGKILLs of each method at random moments of the work that is left; a row a kill."""
-    from msft.records import Run
+    from msft.results.run import Run
     from msft.runs import prepare
 
     rows, draw = [], random.Random(seed)

@@ -24,11 +24,11 @@ from evaluation import choose_shots, generation_requests, make_tokenizer, sub_da
 from recording import RESULTS, measured_with, write
 from training import BATCH, GROUP, made_up_rows
 
-from msft.batching import tokenize
-from msft.flops import TRAIN
-from msft.generation import PrefixCachedLM
-from msft.losses import TokenLosses
-from msft.prompts import shots_text, training_text
+from msft.data.example import shots_text, training_text
+from msft.generation.lm import PrefixCachedLM
+from msft.loss.losses import TokenLosses
+from msft.loss.tokens import tokenize
+from msft.results.flops import TRAIN
 
 # dense bf16 FLOPs a second by what the device's name holds, from the makers' data sheets; the first match counts
 PEAKS = {

@@ -39,8 +39,8 @@ def run_case(name: str, options) -> dict:
     import training
     from evaluation import choose_shots, generation_requests, make_tokenizer, sub_datasets
 
-    from msft.generation import PrefixCachedLM
-    from msft.prompts import shots_text, training_text
+    from msft.data.example import shots_text, training_text
+    from msft.generation.lm import PrefixCachedLM
 
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)

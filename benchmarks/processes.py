@@ -32,11 +32,12 @@ KINDS = {  # name: processes, sharded, tokens a pass
 def train(options: argparse.Namespace) -> None:
     """What each process does: the run, with the model in double precision where that is asked for."""
     import msft
-    from msft import catalog, passes
+    from msft import names
+    from msft.loss import passes
 
     if options.double:
-        load = catalog.load_model
-        catalog.load_model = lambda *args, **more: load(*args, **more).double()
+        load = names.load_model
+        names.load_model = lambda *args, **more: load(*args, **more).double()
     if options.tokens:
         passes._CPU_TOKENS = options.tokens
     settings = {"method": "msft", "params": {"budget": options.budget}, "device": "cpu"}
@@ -88,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs_dir:
         return train(options)
-    from msft.records import load_runs
+    from msft.results.run import load_runs
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -57,8 +57,11 @@ def watched() -> Clock:
     """A clock over the parts of a run."""
     import torch
 
-    from msft import checkpoints, evaluation, generation, losses, passes, runs, training
-    from msft.journal import Journal
+    from msft import evaluation, runs, training
+    from msft.generation import lm as generation
+    from msft.loss import losses, passes
+    from msft.store import checkpoints
+    from msft.store.journal import Journal
 
     clock = Clock()
     for owner, name, part in (
@@ -124,12 +127,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    from msft import catalog
+    from msft import names
 
-    catalog.model_source(options.model)  # builds the base model where it is not there yet
+    names.model_source(options.model)  # builds the base model where it is not there yet
     measured = [measure(options) for _ in range(options.rounds)]
-    names = {part for m in measured for part in m["seconds"]}
-    parts = {part: statistics.median(m["seconds"].get(part, 0.0) for m in measured) for part in names}
+    every = {part for m in measured for part in m["seconds"]}
+    parts = {part: statistics.median(m["seconds"].get(part, 0.0) for m in measured) for part in every}
     parts = dict(sorted(parts.items(), key=lambda item: -item[1]))
     total, work = sum(parts.values()), sum(parts.get(part, 0.0) for part in WORK)
     result = {

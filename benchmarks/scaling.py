@@ -19,8 +19,8 @@ from evaluation import choose_shots, generation_requests, interleaved, make_toke
 from recording import RESULTS, heading, measured_with, write
 from training import made_up_rows, make_model, ours
 
-from msft.generation import PrefixCachedLM
-from msft.prompts import shots_text, training_text
+from msft.data.example import shots_text, training_text
+from msft.generation.lm import PrefixCachedLM
 
 TASKS, ITEMS, LAYERS = (2, 4, 8), (4, 8, 16), (1, 2, 4)
 EXAMPLES = 16  # of a sub-dataset

@@ -33,11 +33,11 @@ import torch
 from evaluation import SHAPE, VOCABULARY, best_batch, interleaved, make_tokenizer, seconds, sub_datasets
 from recording import RESULTS, heading, measured_with, write
 
-from msft.batching import Tokens, tokenize
-from msft.losses import TokenLosses
-from msft.order import order
-from msft.passes import make_passes
-from msft.prompts import training_text
+from msft.data.example import training_text
+from msft.loss.losses import TokenLosses
+from msft.loss.passes import make_passes
+from msft.loss.tokens import Tokens, tokenize
+from msft.seeds import order
 
 BATCH, GROUP, RATE = 64, 4, 3e-4
 # tokens of question and answer, about those of the ten benchmarks with Qwen2.5's tokenizer

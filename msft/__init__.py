@@ -6,8 +6,8 @@
     run.best.accuracy, run.history, run.flops, run.disk
 
     msft.load_mixture("mine.yaml")                       # checks a mixture of one's own
-    msft.export.export(run, "my-checkpoint")             # a folder that stock transformers loads, with a model card
-    msft.plan.plan([config])                             # what runs will cost, before anything is trained
+    msft.export(run, "my-checkpoint")                    # a folder that stock transformers loads, with a model card
+    msft.plan([config])                                  # what runs will cost, before anything is trained
     msft.generation.PrefixCachedLM(model, tokenizer)     # an lm-eval LM, several times as fast as HFLM
 
 The same on the command line: python -m msft --help. Names load when they are first used, so that importing msft stays fast.
@@ -20,21 +20,20 @@ __version__ = "0.1.0"
 _HOME = {
     "RunConfig": "config",
     "run": "runs",
-    "Run": "records",
-    "load_runs": "records",
-    "load_mixture": "catalog",
-    "Mixture": "mixture",
-    "SubDataset": "mixture",
-    "Example": "prompts",
-    "training_text": "prompts",
-    "test_prompt": "prompts",
-    "score": "prompts",
+    "Run": "results.run",
+    "load_runs": "results.run",
+    "load_mixture": "names",
+    "Mixture": "data.mixture",
+    "SubDataset": "data.mixture",
+    "Example": "data.example",
+    "training_text": "data.example",
+    "test_prompt": "data.example",
+    "score": "data.scoring",
+    "export": "results.export",
+    "plan": "cost.plan",
     "MsftError": "errors",
 }
-_MODULES = (
-    *("methods", "benchmarks", "generation", "tiny", "evaluation", "training", "config", "errors", "flops"),
-    *("plan", "grid", "launch", "export"),
-)
+_MODULES = ("methods", "benchmarks", "generation", "tiny", "evaluation", "training", "config", "errors")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -1,63 +1,8 @@
-"""The command line: python -m msft run | plan | grid | status | eval | report | export | methods.
+"""python -m msft: see cli/main.py."""
 
-python -m msft run --method msft --model tiny-qwen2 --mixture tiny --params budget=3
-python -m msft run --config settings.yaml --seed 30
-python -m msft plan --grid paper
-"""
-
-import argparse
-import os
 import sys
 
-from msft.distributed import say
-from msft.errors import MsftError, unknown
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    try:
-        code = _main(words)
-        sys.stdout.flush()  # here, not at exit, where a closed pipe can no longer be caught
-        return code
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def _main(words: list[str]) -> int:
-    from msft.options import COMMANDS, read
-
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help(COMMANDS))
-        return 0
-    if words[0] == "--version":
-        from msft import __version__
-
-        print(__version__)
-        return 0
-    if words[0] not in COMMANDS:
-        print(unknown("command", words[0], list(COMMANDS)), file=sys.stderr)
-        return 2
-    from msft.commands import BODIES
-
-    try:
-        told, given, problems = read(words[0], words[1:])
-        return BODIES[words[0]](told, given, problems)
-    except argparse.ArgumentError as error:
-        say(error)
-        return 2
-    except MsftError as error:
-        say(error)
-        return 2 if isinstance(error, ValueError) else 1
-
-
-def _help(commands: dict) -> str:
-    rows = [f"  {name:8} {parts[0].__doc__}" for name, parts in commands.items()]
-    head = "usage: msft COMMAND [flags]\n\nTrain mixtures with an early stop for each sub-dataset.\n"
-    example = "Try: msft run --method msft --model tiny-qwen2 --mixture tiny"
-    return "\n".join([head, *rows, "", "msft COMMAND --help tells its flags.", example])
-
+from msft.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

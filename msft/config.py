@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from msft import methods, track
+from msft import methods
 from msft.errors import ConfigError, unknown
+from msft.results import trackers
 from msft.settings import check_values, parse_yaml, setting
 
 _CANNOT_START = "the run cannot start with these settings:"
@@ -87,7 +88,7 @@ class RunConfig:
             )
             object.__setattr__(self, "params", params)
             problems += found
-        problems += track.problems(clean.get("track"))
+        problems += trackers.problems(clean.get("track"))
         for name in ("model", "mixture"):
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")

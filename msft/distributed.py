@@ -269,7 +269,7 @@ def for_training(model):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    from msft.forward import selected_logits
+    from msft.packing.forward import selected_logits
 
     model = copy.deepcopy(model)
     mesh = init_device_mesh(model.device.type, (size(),))

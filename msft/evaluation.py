@@ -19,16 +19,16 @@ from urllib.parse import quote
 import yaml
 
 from msft import distributed
-from msft.batching import tokenize
+from msft.data import scoring
+from msft.data.example import Example, decided, shot_text, training_text
+from msft.data.metrics import LOSS, probability
+from msft.data.mixture import Mixture, SubDataset
 from msft.errors import Stopped
-from msft.forward import has_plain_head
-from msft.generation import PrefixCachedLM
-from msft.losses import TokenLosses
-from msft.metrics import LOSS, probability
-from msft.mixture import Mixture, SubDataset
-from msft.prompts import Example, decided, shot_text, training_text
-from msft.stock import evaluating
-from msft.tasks import scoring
+from msft.generation.lm import PrefixCachedLM
+from msft.generation.stock import evaluating
+from msft.loss.losses import TokenLosses
+from msft.loss.tokens import tokenize
+from msft.packing.forward import has_plain_head
 
 GROUP = "msft_run"
 _LOSS_TOKENS = 16384  # padded tokens a forward pass of held-out losses; an item's own loss does not depend on it

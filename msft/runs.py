@@ -20,16 +20,17 @@ from pathlib import Path
 import filelock
 import pandas as pd
 
-from msft import catalog, distributed, methods, provenance, track
-from msft.checkpoints import Store
+from msft import distributed, methods, names, tiny
 from msft.config import RunConfig
-from msft.directory import check_names, check_place, clear_state, locked, open_directory, save_best
 from msft.errors import DataError, ModelError, RunError
-from msft.files import write_atomic
-from msft.history import history_rows
-from msft.progress import RunProgress, show_end
-from msft.records import Run, load_runs
-from msft.summary import summary
+from msft.results import provenance, trackers
+from msft.results.history import history_rows
+from msft.results.progress import RunProgress, show_end
+from msft.results.run import Run, load_runs
+from msft.results.summary import summary
+from msft.run_directory import check_names, check_place, clear_state, locked, open_directory, save_best
+from msft.store.checkpoints import Store
+from msft.store.files import write_atomic
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
 
@@ -51,7 +52,7 @@ def run(
     Raises ConfigError, DataError or ModelError before anything is written, RunError while training.
     Started on several processes (distributed.py), all of them call it alike and share the work.
     """
-    track.check(config.track)
+    trackers.check(config.track)
     distributed.start(config.device)
     watchers = [on_evaluation] if on_evaluation is not None and distributed.is_main() else []
     with distributed.reaching():
@@ -133,7 +134,7 @@ class Prepared:
     def load_model(self):
         """The base model on its device."""
         config = self.config
-        model = catalog.load_model(self.source, config.precision, config.model_revision, config.trust_remote_code)
+        model = names.load_model(self.source, config.precision, config.model_revision, config.trust_remote_code)
         return model.to(_device(config.device))
 
     def tokens(self, model=None) -> tuple[dict, object]:
@@ -141,9 +142,9 @@ class Prepared:
 
         model: checked to have a position for every token of an example and of a prompt with its answer.
         """
-        from msft.batching import check_context, fit_mixture
+        from msft.loss.tokens import check_context, fit_mixture
 
-        config, cache = self.config, catalog.tiny.cache_folder() / "tokens"
+        config, cache = self.config, tiny.cache_folder() / "tokens"
         limits = (config.max_tokens, config.max_prompt_tokens)
         examples, mixture, longest = fit_mixture(self.tokenizer, self.mixture, *limits, cache)
         if model is not None:
@@ -153,18 +154,18 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError."""
-    config = config.with_defaults(catalog.model_settings(config.model))
+    config = config.with_defaults(names.model_settings(config.model))
     _device(config.device)
-    source = catalog.model_source(config.model)
-    tokenizer = catalog.load_tokenizer(source, config.model_revision, config.trust_remote_code)
-    names = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
-    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    mixture = catalog.load_mixture(config.mixture, tokenizer=tokenizer, **given)
+    source = names.model_source(config.model)
+    tokenizer = names.load_tokenizer(source, config.model_revision, config.trust_remote_code)
+    asked = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
+    given = {name: getattr(config, name) for name in asked if getattr(config, name) is not None}
+    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **given)
     if config.select_on == "validation":
         bare = [sub.name for sub in mixture if not sub.validation]
         if bare:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
-    contents = [mixture.fingerprint(), catalog.model_identity(source, config.model_revision)]
+    contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
 
 
@@ -211,7 +212,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as opened:
-        opened_now = track.trackers(config.track if distributed.is_main() else None, directory, config)
+        opened_now = trackers.trackers(config.track if distributed.is_main() else None, directory, config)
         distributed.on_main(lambda: shown.watchers.extend(opened.enter_context(opened_now)))
         with trainer.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))

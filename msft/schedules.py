@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msft.order import order
+from msft.seeds import order
 
 
 class Schedule:

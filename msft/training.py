@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from msft import checkpoints, distributed
-from msft.batching import Tokens
+from msft import distributed
 from msft.curve import Curve
 from msft.errors import RunError, Stopped
-from msft.forward import has_plain_head
-from msft.losses import TokenLosses, means
-from msft.order import intervals, quarter_ends
-from msft.peaks import START, Peaks, holders_after
-from msft.saving import Saving
+from msft.loss.losses import TokenLosses, means
+from msft.loss.tokens import Tokens
+from msft.packing.forward import has_plain_head
 from msft.schedules import Passes
-from msft.state import (
+from msft.seeds import intervals, quarter_ends
+from msft.store import checkpoints
+from msft.store.peaks import START, Peaks, holders_after
+from msft.store.saving import Saving
+from msft.store.state import (
     MEASURED,
     Best,
     Interrupted,

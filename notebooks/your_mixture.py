@@ -94,7 +94,7 @@ page.table(
 # ## The card and the export
 # A folder that stock transformers and vLLM load, with a model card whose licence fields are left to you;
 # `--push` and `owner/name` put it on the hub. On the command line: `python -m msft export <run> <folder>`. In Python:
-# `msft.export.export(run, "folder")`.
+# `msft.export(run, "folder")`.
 
 # %%
 folder = your_mixture.exported(ours, page.runs_dir / "exports")

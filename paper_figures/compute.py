@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from msft.flops import FORWARD, LOOK_AHEAD, TRAIN
+from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN
 from paper_figures import cost, reported_numbers
 from paper_figures.scale import unit_of
 from paper_figures.style import WIDTH, colour, label

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from msft import RunConfig, plan
-from msft.catalog import model_settings
+from msft import RunConfig
+from msft.cost import plan
+from msft.cost.plan import PEAK, UTILISATION
+from msft.cost.rehearsal import rehearse
+from msft.cost.sizes import parameters_of, sizes_of
+from msft.cost.sizes import table as size_table
 from msft.errors import DataError, ModelError
-from msft.flops import FORWARD, TRAIN, run_flops
-from msft.plan import PEAK, UTILISATION
-from msft.rehearsal import rehearse
-from msft.sizes import parameters_of, sizes_of
-from msft.sizes import table as size_table
+from msft.names import model_settings
+from msft.results.flops import FORWARD, TRAIN, run_flops
 from paper_figures.reported_numbers import MODELS, claim, table
 
 # embeddings included, tied ones once

@@ -8,10 +8,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from msft import batching, catalog, runs
+from msft import names, runs
+from msft.data.example import training_text
+from msft.data.mixture import Mixture
 from msft.errors import DataError
-from msft.mixture import Mixture
-from msft.prompts import training_text
+from msft.loss import tokens
 from paper_figures import profiles
 from paper_figures.style import colour, panels, pretty
 
@@ -54,9 +55,9 @@ def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = ""
     # a tokenizer that cuts these texts into very many tokens can leave a sub-dataset empty; the card shows why
     sizes = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "revision")}
     given = {name: value for name, value in sizes.items() if value is not None}
-    whole = catalog.load_mixture(config.mixture, data_dir=config.data_dir, **given)
-    tokenizer = catalog.load_tokenizer(catalog.model_source(config.model), config.model_revision)
-    examples = {sub.name: batching.tokenize(tokenizer, sub.train) for sub in whole}
+    whole = names.load_mixture(config.mixture, data_dir=config.data_dir, **given)
+    tokenizer = names.load_tokenizer(names.model_source(config.model), config.model_revision)
+    examples = {sub.name: tokens.tokenize(tokenizer, sub.train) for sub in whole}
     return Card(whole, _lengths(examples), config.max_tokens, problem)
 
 

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from msft.errors import RunError
-from msft.flops import FORWARD, TRAIN
+from msft.results.flops import FORWARD, TRAIN
 from paper_figures import reported_numbers
 from paper_figures.reported_numbers import model_label
 from paper_figures.style import WIDTH, colour, panels, pretty

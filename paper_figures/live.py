@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from msft.history import drops, kept
-from msft.progress import in_notebook
+from msft.results.history import drops, kept
+from msft.results.progress import in_notebook
 from paper_figures.style import WIDTH, colour, label, pretty
 
 _SHARE = 0.01  # of a run's time that drawing may take

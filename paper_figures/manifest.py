@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 
 from msft.errors import RunError
-from msft.files import write_atomic
-from msft.provenance import git_commit
-from msft.records import Run
+from msft.results.provenance import git_commit
+from msft.results.run import Run
+from msft.store.files import write_atomic
 
 PACKAGES = ("torch", "transformers", "datasets", "lm-eval", "accelerate", "papermill", "seaborn", "pandas", "numpy")
 

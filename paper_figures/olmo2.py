@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from msft.errors import ConfigError
-from msft.flops import FORWARD, TRAIN
+from msft.results.flops import FORWARD, TRAIN
 from paper_figures import reported_numbers
 from paper_figures.style import WIDTH, colour
 

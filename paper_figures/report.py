@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from msft.errors import ConfigError
-from msft.files import write_atomic
+from msft.store.files import write_atomic
 from paper_figures import contents, manifest
 
 OUT = Path(__file__).parent / "out"

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from msft import RunConfig, launch, methods
-from msft.catalog import model_settings
+from msft import RunConfig, methods
 from msft.errors import ConfigError, DataError, ModelError, RunError, together, unknown
-from msft.files import write_atomic
-from msft.records import Run, load_runs
+from msft.launch import local
+from msft.names import model_settings
+from msft.results.run import Run, load_runs
+from msft.store.files import write_atomic
 from paper_figures import cost, output, profiles, style
 
 
@@ -90,7 +91,7 @@ class Study:
             if self.is_paper and not self.allow_cpu and not _has_gpu():
                 raise self._missing(missing, needs, "there is no GPU")
             try:
-                trained = launch.run_all(list(missing.values()), self.runs_dir, on_evaluation=on_evaluation)
+                trained = local.run_all(list(missing.values()), self.runs_dir, on_evaluation=on_evaluation)
             except (DataError, ModelError) as error:
                 if not self.is_paper:
                     raise

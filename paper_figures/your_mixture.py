@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 import msft
-from msft import card, tiny
+from msft import tiny
+from msft.data.metrics import LABELS, LOSS
 from msft.errors import DataError
-from msft.export import export
-from msft.metrics import LABELS, LOSS
+from msft.results import card
+from msft.results.export import export
 from paper_figures import data
 from paper_figures.style import colour, label, panels, pretty
 

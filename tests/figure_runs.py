@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from msft.flops import run_flops
-from msft.history import history_rows
+from msft.results.flops import run_flops
+from msft.results.history import history_rows
 
 
 def roll_out(stage, offset, points, tasks=("a", "b"), active=None, n=10, tokens=100):

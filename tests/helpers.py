@@ -11,12 +11,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import msft
-from msft import checkpoints, directory, runs, saving, training
-from msft.batching import tokenize
+from msft import run_directory, runs, training
+from msft.data.example import Example
+from msft.data.example import test_prompt as five_shot_prompt
 from msft.evaluation import Scores
-from msft.progress import RunProgress
-from msft.prompts import Example
-from msft.prompts import test_prompt as five_shot_prompt
+from msft.loss.tokens import tokenize
+from msft.results.progress import RunProgress
+from msft.store import checkpoints, saving
 
 KINDS = ("qwen2", "qwen3", "olmo2", "llama")
 SHAPE = {
@@ -185,7 +186,7 @@ def make_trainer(folder, model=None, tokenizer=None, evaluators=None, examples=N
     examples = examples or {name: tokenize(tokenizer, mixture_rows(name, "train")) for name in MAKERS}
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    where = directory.RunDirectory(None, folder, size, RunProgress("test", shown=False))
+    where = run_directory.RunDirectory(None, folder, size, RunProgress("test", shown=False))
     evaluators = evaluators or {"test": FakeEvaluator(examples, model=model)}
     return training.Trainer(model, tokenizer, config, examples, evaluators, where), evaluators["test"]
 
@@ -196,11 +197,11 @@ def settings_of(settings):
 
 def killed_run(settings, runs_dir, place, count):
     """Runs in a child process that kills itself (SIGKILL) at the count-th call of `place`, saving as often as it can."""
-    saving.LEAST_COST, directory.SPARE_ROOM = 0.0, 10.0
+    saving.LEAST_COST, run_directory.SPARE_ROOM = 0.0, 10.0
     owner, name = {
         "step": (training.Trainer, "_gradients"),
         "evaluation": (training.Trainer, "_measure"),
-        "before commit": (directory.RunDirectory, "commit"),
+        "before commit": (run_directory.RunDirectory, "commit"),
         "after commit": (checkpoints.Store, "retain"),
         "put": (checkpoints.Store, "put"),
         "best": (runs, "save_best"),

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from msft.batching import Tokens, loss_weights, make_batches, split_by_budget, tokenize
+from msft.data.example import Example, target_text, training_text
 from msft.errors import ModelError
-from msft.losses import TokenLosses
-from msft.order import order, quarter_ends
-from msft.passes import can_train_packed, split_evenly
-from msft.prompts import Example, target_text, training_text
+from msft.loss.losses import TokenLosses
+from msft.loss.passes import can_train_packed, split_evenly
+from msft.loss.tokens import Tokens, loss_weights, make_batches, split_by_budget, tokenize
+from msft.seeds import order, quarter_ends
 
 
 def random_rows(count, seed=0, vocabulary=50):
@@ -298,20 +298,20 @@ def test_tokenizer_that_trims_its_offsets(tokenizer):
 
 
 def test_tokens_are_remembered_by_content(tmp_path, tokenizer, monkeypatch):
-    from msft import batching
+    from msft.loss import tokens
 
     examples = [Example(f"question {i}?", f"#### {i}", str(i)) for i in range(7)]
-    first = batching.cached_tokens(tokenizer, examples, tmp_path)
-    assert first == batching.tokenize(tokenizer, examples)
+    first = tokens.cached_tokens(tokenizer, examples, tmp_path)
+    assert first == tokens.tokenize(tokenizer, examples)
     (file,) = tmp_path.glob("*.safetensors")
-    monkeypatch.setattr(batching, "tokenize", lambda *_: pytest.fail("tokenised again"))
-    assert batching.cached_tokens(tokenizer, examples, tmp_path) == first
+    monkeypatch.setattr(tokens, "tokenize", lambda *_: pytest.fail("tokenised again"))
+    assert tokens.cached_tokens(tokenizer, examples, tmp_path) == first
     monkeypatch.undo()
     # other content is another file, a damaged file is made again
-    batching.cached_tokens(tokenizer, examples[:3], tmp_path)
+    tokens.cached_tokens(tokenizer, examples[:3], tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
     file.write_bytes(b"torn")
-    assert batching.cached_tokens(tokenizer, examples, tmp_path) == first
+    assert tokens.cached_tokens(tokenizer, examples, tmp_path) == first
 
 
 # packed passes ------------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
     """The kernel needs a GPU; what it is given is checked with its definition in its place."""
     from torch.nn.attention import varlen
 
-    from msft import passes
+    from msft.loss import passes
 
     model = make_model(kind, vocabulary=50).double()
     losses, rows = TokenLosses(model, True, 4, 60, 0), random_rows(9)

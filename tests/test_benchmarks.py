@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msft.benchmarks import BENCHMARKS, UnlabelledError, to_example
+from msft.benchmarks.records import BENCHMARKS, UnlabelledError, to_example
+from msft.data.example import Example, score, test_prompt, training_text
+from msft.data.mixture import SubDataset
 from msft.errors import DataError
-from msft.mixture import SubDataset
-from msft.prompts import Example, score, test_prompt, training_text
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_prompts.json").read_text(encoding="utf-8"))
 SHARED = Path(__file__).resolve().parents[2] / "shared"

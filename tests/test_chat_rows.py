@@ -9,10 +9,12 @@ import yaml
 from lm_eval.api.instance import Instance
 
 import msft
-from msft import batching, catalog, chat, evaluation, metrics
+from msft import evaluation, names
+from msft.data import chat, metrics
+from msft.data.example import decided
 from msft.errors import DataError, ModelError
-from msft.generation import PrefixCachedLM
-from msft.prompts import decided
+from msft.generation.lm import PrefixCachedLM
+from msft.loss import tokens
 
 PLAIN = (
     "{% for m in messages %}{{ m.role }}:\n{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
@@ -74,14 +76,14 @@ def test_tokens_are_the_template_s_own_and_the_loss_is_on_the_last_message(templ
     tokenizer = with_template(template, ["<|im_start|>", "<|im_end|>"])
     row = conversation("Motto 3: café?", "naïve ☃", "again?", "4 and one")
     example, stop = one(tokenizer, row)
-    (tokens,) = batching.tokenize(tokenizer, [example])
+    (encoded,) = tokens.tokenize(tokenizer, [example])
     prompt = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=False)
     full = tokenizer.apply_chat_template(row["messages"], return_dict=False)
-    assert list(tokens.ids[: tokens.start]) == prompt
-    assert list(tokens.ids) == full[: len(tokens.ids)]
+    assert list(encoded.ids[: encoded.start]) == prompt
+    assert list(encoded.ids) == full[: len(encoded.ids)]
     # the line break that the template writes behind the end of the turn is all that is left out
-    assert tokenizer.decode(full[len(tokens.ids) :]) == "\n"
-    assert tokenizer.decode(tokens.ids[tokens.start :]) == "4 and one" + stop
+    assert tokenizer.decode(full[len(encoded.ids) :]) == "\n"
+    assert tokenizer.decode(encoded.ids[encoded.start :]) == "4 and one" + stop
     assert stop == ("<eos>" if template == PLAIN else "<|im_end|>")
 
 
@@ -89,7 +91,7 @@ def test_a_template_without_an_end_of_turn_gets_the_eos():
     tokenizer = with_template(PLAIN.replace("{{ eos_token }}", ""))
     example, stop = one(tokenizer, conversation("1?", "2"))
     assert (example.target, stop) == ("2<eos>", "<eos>")
-    assert batching.tokenize(tokenizer, [example])[0].ids[-1] == tokenizer.eos_token_id
+    assert tokens.tokenize(tokenizer, [example])[0].ids[-1] == tokenizer.eos_token_id
 
 
 def test_the_real_qwen_tokenizer_gives_chatml(shared):
@@ -106,13 +108,13 @@ def test_the_real_qwen_tokenizer_gives_chatml(shared):
         == "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert (example.target, stop) == ("Twelve.<|im_end|>", "<|im_end|>")
-    (tokens,) = batching.tokenize(tokenizer, [example])
-    assert [tokenizer.decode([i]) for i in tokens.ids[tokens.start :]] == ["Tw", "elve", ".", "<|im_end|>"]
-    assert tokens.ids[:2] == (tokenizer.convert_tokens_to_ids("<|im_start|>"), tokenizer.encode("system")[0])
+    (encoded,) = tokens.tokenize(tokenizer, [example])
+    assert [tokenizer.decode([i]) for i in encoded.ids[encoded.start :]] == ["Tw", "elve", ".", "<|im_end|>"]
+    assert encoded.ids[:2] == (tokenizer.convert_tokens_to_ids("<|im_start|>"), tokenizer.encode("system")[0])
 
 
 def test_a_mixture_of_chats_is_zero_shot_and_has_its_texts_from_the_tokenizer(chats):
-    bare, sub = msft.load_mixture(chats)["chats"], catalog.load_mixture(str(chats), with_template(PLAIN))["chats"]
+    bare, sub = msft.load_mixture(chats)["chats"], names.load_mixture(str(chats), with_template(PLAIN))["chats"]
     assert bare.is_chat
     assert bare.shots == sub.shots == []
     assert (len(sub.train), len(sub.test), sub.stop) == (12, 4, "<eos>")
@@ -120,16 +122,16 @@ def test_a_mixture_of_chats_is_zero_shot_and_has_its_texts_from_the_tokenizer(ch
 
 
 def test_the_template_is_part_of_the_fingerprint(chats):
-    plain = catalog.load_mixture(str(chats), with_template(PLAIN)).fingerprint()
-    assert plain == catalog.load_mixture(str(chats), with_template(PLAIN + "{# no text #}")).fingerprint()
-    assert plain != catalog.load_mixture(str(chats), with_template("x" + PLAIN)).fingerprint()
+    plain = names.load_mixture(str(chats), with_template(PLAIN)).fingerprint()
+    assert plain == names.load_mixture(str(chats), with_template(PLAIN + "{# no text #}")).fingerprint()
+    assert plain != names.load_mixture(str(chats), with_template("x" + PLAIN)).fingerprint()
 
 
 def test_cached_tokens_of_a_chat_are_no_others(chats, tmp_path):
     tokenizer = with_template(PLAIN)
-    rows = catalog.load_mixture(str(chats), tokenizer)["chats"].train
-    first = batching.cached_tokens(tokenizer, rows, tmp_path / "cache")
-    assert first == batching.cached_tokens(tokenizer, rows, tmp_path / "cache") == batching.tokenize(tokenizer, rows)
+    rows = names.load_mixture(str(chats), tokenizer)["chats"].train
+    first = tokens.cached_tokens(tokenizer, rows, tmp_path / "cache")
+    assert first == tokens.cached_tokens(tokenizer, rows, tmp_path / "cache") == tokens.tokenize(tokenizer, rows)
     assert all(row.ids.count(tokenizer.eos_token_id) == 1 for row in first)
 
 
@@ -187,7 +189,7 @@ def test_one_conversation_in_train_and_test_is_an_error(tmp_path):
 
 def test_a_tokenizer_without_a_template_is_an_error_with_the_way_out(chats):
     with pytest.raises(ModelError, match="chats: .*has no chat template.*tokenizer.chat_template"):
-        catalog.load_mixture(str(chats), helpers.make_tokenizer())
+        names.load_mixture(str(chats), helpers.make_tokenizer())
 
 
 def test_rows_that_a_template_refuses_are_told_with_file_and_line(tmp_path):
@@ -195,7 +197,7 @@ def test_rows_that_a_template_refuses_are_told_with_file_and_line(tmp_path):
     train = [*chat_rows(0, 8), conversation("9?", "9", system="Be short.")]
     path = write(tmp_path, [entry], {"train.jsonl": train, "test.jsonl": [conversation("5?", "5", system="Be.")]})
     with pytest.raises(DataError) as caught:
-        catalog.load_mixture(str(path), with_template(REFUSING))
+        names.load_mixture(str(path), with_template(REFUSING))
     assert str(caught.value).count("no system messages") == 2
     assert "train.jsonl:9: " in str(caught.value)
     assert "test.jsonl:1: " in str(caught.value)

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import msft
-from msft import options
 from msft.__main__ import main
+from msft.cli import options
 
 ERRORS = [
     (
@@ -83,7 +83,7 @@ def test_help_tells_every_flag_and_its_default(command, capsys):
 
 
 def test_a_file_s_settings_and_the_flags_over_them(tmp_path):
-    from msft import commands
+    from msft.cli import commands
 
     (tmp_path / "own.yaml").write_text("method: sft\nseed: 30\nparams: {epochs: 2}\n")
     words = ["--config", str(tmp_path / "own.yaml"), "--seed", "40", "--params", "epochs=3"]

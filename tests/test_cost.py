@@ -6,7 +6,9 @@ import shlex
 
 import pytest
 
-from msft import RunConfig, commands, grid, launch, options
+from msft import RunConfig
+from msft.cli import commands, options
+from msft.launch import grid, local
 from paper_figures import compute, cost, profiles, reported_numbers, shift, study
 
 
@@ -116,7 +118,7 @@ def test_the_same_run_is_told_and_counted_once():
 
 def test_a_notebook_of_the_paper_says_what_is_missing_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "_has_gpu", lambda: False)
-    monkeypatch.setattr(launch, "run_all", lambda *given: pytest.fail("nothing is trained"))
+    monkeypatch.setattr(local, "run_all", lambda *given: pytest.fail("nothing is trained"))
     page = study.Study("11_flops", "paper", str(tmp_path / "my runs"), str(tmp_path / "out"))
     needs = compute.needs(page)
     with pytest.raises(study.MissingRuns) as caught:

@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import pytest
 
 import msft
-from msft.catalog import load_tokenizer
-from msft.mixture import Mixture, SubDataset
-from msft.prompts import Example, training_text
+from msft.data.example import Example, training_text
+from msft.data.mixture import Mixture, SubDataset
+from msft.names import load_tokenizer
 from paper_figures import data_card, output, study, style
 
 

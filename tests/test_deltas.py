@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msft import deltas
-from msft.checkpoints import Store, digest
 from msft.errors import RunError
+from msft.store import deltas
+from msft.store.checkpoints import Store, digest
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -17,8 +17,10 @@ import yaml
 from safetensors.torch import load_file
 
 import msft
-from msft import batching, directory, distributed, saving
+from msft import distributed, run_directory
 from msft.errors import DataError, ModelError, RunError
+from msft.loss import tokens
+from msft.store import saving
 from msft.training import Trainer
 
 METHODS = {
@@ -57,7 +59,7 @@ def train(environment, runs_dir, configs, hit=None):
             return original(self, rows)
 
         Trainer._gradients = struck
-    saving.LEAST_COST, directory.SPARE_ROOM = (0.0, 10.0) if hit else (saving.LEAST_COST, directory.SPARE_ROOM)
+    saving.LEAST_COST, run_directory.SPARE_ROOM = (0.0, 10.0) if hit else (saving.LEAST_COST, run_directory.SPARE_ROOM)
     written = [] if distributed.is_main() else watch_writes(runs_dir)
     for settings in configs:
         msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
@@ -195,17 +197,17 @@ def test_every_row_is_dealt_out_once_and_all_have_as_many_passes():
     lengths = [5, 30, 7, 7, 12, 3, 28, 16]
     for processes in (1, 2, 3, 11):
         for budget in (16, 40, 1000):
-            shares = [batching.deal_out(lengths, budget, p, processes) for p in range(processes)]
+            shares = [tokens.deal_out(lengths, budget, p, processes) for p in range(processes)]
             assert sorted(i for share in shares for part in share for i in part) == list(range(8))
             assert len({len(share) for share in shares}) == 1
-    assert batching.deal_out(lengths, 40, 0, 1) == batching.split_by_budget(lengths, 40)
+    assert tokens.deal_out(lengths, 40, 0, 1) == tokens.split_by_budget(lengths, 40)
 
 
 def test_shares_of_a_step_add_up_to_its_loss():
-    rows = [batching.Tokens(tuple(range(2, 6 + n)), 1 + n % 3) for n in range(7)]
-    whole = batching.make_batches(rows, 4, 64, 0)
+    rows = [tokens.Tokens(tuple(range(2, 6 + n)), 1 + n % 3) for n in range(7)]
+    whole = tokens.make_batches(rows, 4, 64, 0)
     for processes in (2, 3, 9):
-        shares = [batch for p in range(processes) for batch in batching.make_batches(rows, 4, 64, 0, p, processes)]
+        shares = [batch for p in range(processes) for batch in tokens.make_batches(rows, 4, 64, 0, p, processes)]
         for part in ("weights", "examples", "targets"):
             ours, theirs = (torch.cat([getattr(b, part) for b in batches]) for batches in (shares, whole))
             assert ours.dtype == theirs.dtype
@@ -285,7 +287,7 @@ def test_one_gpu_for_all_processes_is_refused(monkeypatch):
 
 # accelerate ---------------------------------------------------------------------------------------------------
 
-CONFIGS = Path(msft.__file__).parent / "accelerate"
+CONFIGS = Path(msft.__file__).parent / "launch" / "accelerate"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP")])

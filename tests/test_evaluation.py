@@ -11,14 +11,14 @@ from helpers import MAKERS, TEST_SIZES, mixture_rows
 
 import msft
 from msft import evaluation
-from msft.catalog import load_model, load_tokenizer
 from msft.curve import overall
+from msft.data import scoring
+from msft.data.example import Example
+from msft.data.example import test_prompt as five_shot_prompt
+from msft.data.mixture import Mixture, SubDataset
 from msft.errors import Stopped
 from msft.evaluation import Evaluator, build_task, write_tasks
-from msft.mixture import Mixture, SubDataset
-from msft.prompts import Example
-from msft.prompts import test_prompt as five_shot_prompt
-from msft.tasks import scoring
+from msft.names import load_model, load_tokenizer
 
 ODD = [
     "1",

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import msft
-from msft import card, export
 from msft.errors import ConfigError, RunError
-from msft.records import Run
+from msft.results import card, export
+from msft.results.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +212,6 @@ def test_no_figure_package_is_needed_to_import(small_run):
     import subprocess
     import sys
 
-    code = (
-        "import sys, msft.export; assert not [m for m in sys.modules if m.startswith(('paper_figures', 'matplotlib'))]"
-    )
+    code = "import sys, msft; msft.export; assert not [m for m in sys.modules if m.startswith(('paper_figures', 'matplotlib'))]"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert msft.__version__

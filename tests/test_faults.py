@@ -8,6 +8,8 @@ import pytest
 from recorder import PARAMS
 
 import msft
+from msft.store import files
+from msft.store.journal import Journal
 from msft.training import Trainer
 
 KEEP = ("memory", "delta", "disk")
@@ -40,11 +42,11 @@ def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypat
     def looking(self, rows):
         self.writer.wait()
         told = self.run.store.ledger
-        last = msft.files.read_lines(told)[-1]["bytes"] if told.exists() else 0
+        last = files.read_lines(told)[-1]["bytes"] if told.exists() else 0
         seen.append((last, on_disk(self.run.directory)))
         return original(self, rows)
 
-    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "_gradients", looking)
     settings = {**small_settings, "method": method, "params": PARAMS[method]}
     config = msft.RunConfig(**{**settings, "keep_peaks": keep_peaks, "save_share": 1.0})
@@ -80,7 +82,7 @@ def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_ru
     settings = {**small_settings, "save_share": 1.0}
     assert child(children, killed_run, settings, runs_dir, "step", 8) == -9
     (directory,) = runs_dir.iterdir()
-    saved = msft.journal.Journal(directory / "journal.jsonl").saved
+    saved = Journal(directory / "journal.jsonl").saved
     assert len(saved) > 2
     newest = directory / "state" / saved[-1]["state"]["weights"]
     newest.write_bytes(newest.read_bytes()[:-5])
@@ -95,7 +97,7 @@ def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_ru
 
 
 def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
-    monkeypatch.setattr("msft.directory.SPARE_ROOM", 10.0)
+    monkeypatch.setattr("msft.run_directory.SPARE_ROOM", 10.0)
     original, most = Trainer._gradients, []
 
     def looking(self, rows):
@@ -103,7 +105,7 @@ def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
         most.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
         return original(self, rows)
 
-    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "_gradients", looking)
     settings = {**small_settings, "save_share": 1.0}
     with warnings.catch_warnings():
@@ -114,6 +116,6 @@ def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
         msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "two", progress=False)
         assert without < max(most)
         most.clear()
-        monkeypatch.setattr("msft.directory.SPARE_ROOM", 0.0)
+        monkeypatch.setattr("msft.run_directory.SPARE_ROOM", 0.0)
         msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "little room", progress=False)
         assert max(most) == without

@@ -7,8 +7,8 @@ from helpers import make_model
 from recorder import PARAMS, recorded
 
 import msft
-from msft.flops import evaluated_tokens, run_flops
 from msft.methods import dynamix_sft
+from msft.results.flops import evaluated_tokens, run_flops
 from paper_figures import style
 
 TABLE_7 = style.__file__.replace("style.py", "reported/table7_flops.csv")

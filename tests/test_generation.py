@@ -11,12 +11,13 @@ from helpers import KINDS, MAKERS, make_model, mixture_rows, requests, taught_ex
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from msft import attention, decoding
-from msft.checkpoints import snapshot
+from msft.data.example import decided, score
 from msft.errors import ModelError, Stopped
-from msft.generation import PrefixCachedLM
-from msft.prefix import shared_prefixes
-from msft.prompts import decided, score
+from msft.generation import decoding
+from msft.generation.lm import PrefixCachedLM
+from msft.generation.prefixes import shared_prefixes
+from msft.packing import attention
+from msft.store.checkpoints import snapshot
 
 
 def stock(model, tokenizer, batch_size=4):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
-from msft import paper_mixtures
+from msft.benchmarks import paper_mixtures
 from paper_figures import granularity, study
 
 

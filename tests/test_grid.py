@@ -15,8 +15,8 @@ import yaml
 import msft
 from msft.__main__ import main
 from msft.errors import ConfigError
-from msft.grid import built_in, read_grid
-from msft.records import Run, matching
+from msft.launch.grid import built_in, read_grid
+from msft.results.run import Run, matching
 from paper_figures import contents, study
 
 

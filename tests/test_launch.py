@@ -7,8 +7,9 @@ import types
 import pytest
 
 import msft
-from msft import launch, runs
+from msft import runs
 from msft.errors import DataError, RunError
+from msft.launch import local
 
 OWN = """from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ def recorded(monkeypatch):
         if config.seed == 13:
             raise RunError("the disk is full")
 
-    monkeypatch.setattr(launch, "run", train)
+    monkeypatch.setattr(local, "run", train)
     return order
 
 
@@ -56,22 +57,22 @@ def test_names_are_those_of_prepare(small_settings, mixture_file, model_folder):
         config_of(small_settings, batch_size=4),
         config_of(small_settings, max_prompt_tokens=650),
     ]
-    assert launch.run_names(configs) == [runs.prepare(config).name for config in configs]
-    assert len(set(launch.run_names(configs))) == 5
+    assert local.run_names(configs) == [runs.prepare(config).name for config in configs]
+    assert len(set(local.run_names(configs))) == 5
 
 
 def test_what_runs_share_is_loaded_once(small_settings, monkeypatch):
     calls, original = [], runs.prepare
-    monkeypatch.setattr(launch, "prepare", lambda config: calls.append(config) or original(config))
-    launch.run_names([config_of(small_settings, seed=seed) for seed in range(5)])
+    monkeypatch.setattr(local, "prepare", lambda config: calls.append(config) or original(config))
+    local.run_names([config_of(small_settings, seed=seed) for seed in range(5)])
     assert len(calls) == 1
-    launch.run_names([config_of(small_settings), config_of(small_settings, select_on="validation")])
+    local.run_names([config_of(small_settings), config_of(small_settings, select_on="validation")])
     assert len(calls) == 3
 
 
 def test_finished_runs_are_read(small_run, small_settings, recorded):
     before = (small_run.directory / "result.json").stat().st_mtime_ns
-    (again, same) = launch.run_all([config_of(small_settings)] * 2, small_run.directory.parent)
+    (again, same) = local.run_all([config_of(small_settings)] * 2, small_run.directory.parent)
     assert again.directory == same.directory == small_run.directory
     assert (small_run.directory / "result.json").stat().st_mtime_ns == before
     assert recorded == []
@@ -79,24 +80,24 @@ def test_finished_runs_are_read(small_run, small_settings, recorded):
 
 def test_only_what_is_missing_is_trained_and_once(small_run, small_settings, recorded):
     wanted = [config_of(small_settings), config_of(small_settings, seed=99), config_of(small_settings, seed=99)]
-    launch.run_all(wanted, small_run.directory.parent, slots=1)
+    local.run_all(wanted, small_run.directory.parent, slots=1)
     assert recorded == [wanted[1]]
 
 
 def test_the_longest_come_first_and_sro_waits_for_sft(small_settings, recorded, runs_dir):
     names = ("soft_sro_sft", "ies", "sro_sft", "sft", "msft")
-    launch.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=1)
+    local.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=1)
     assert [config.method for config in recorded] == ["msft", "sft", "ies", "soft_sro_sft", "sro_sft"]
 
 
 def test_sro_waits_for_its_own_search_alone():
     jobs = [
-        launch._Job(None, "sro", "sft"),
-        launch._Job(None, "sft", None),
-        launch._Job(None, "soft", "sft"),
-        launch._Job(None, "other", None),
+        local._Job(None, "sro", "sft"),
+        local._Job(None, "sft", None),
+        local._Job(None, "soft", "sft"),
+        local._Job(None, "other", None),
     ]
-    waiting = launch._Queue(jobs)
+    waiting = local._Queue(jobs)
     first, second = waiting.take(), waiting.take()
     assert (first.name, second.name) == ("sft", "other")
     waiting.over(first)
@@ -105,7 +106,7 @@ def test_sro_waits_for_its_own_search_alone():
 
 
 def test_what_another_process_is_at_comes_last():
-    waiting = launch._Queue([launch._Job(None, name, None) for name in "ab"])
+    waiting = local._Queue([local._Job(None, name, None) for name in "ab"])
     waiting.put_off(waiting.take())
     assert [(job.name, job.is_elsewhere) for job in (waiting.take(), waiting.take())] == [("b", False), ("a", True)]
 
@@ -125,9 +126,9 @@ def test_in_processes_sro_comes_behind_its_search(small_settings, monkeypatch, r
         def close(self):
             pass
 
-    monkeypatch.setattr(launch, "_Worker", Worker)
+    monkeypatch.setattr(local, "_Worker", Worker)
     names = ("sro_sft", "sft", "soft_sro_sft", "msft")
-    launch.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=2)
+    local.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=2)
     assert sorted(order) == sorted(names)
     assert order.index("sft") < min(order.index("sro_sft"), order.index("soft_sro_sft"))
 
@@ -135,14 +136,14 @@ def test_in_processes_sro_comes_behind_its_search(small_settings, monkeypatch, r
 def test_a_failed_run_is_named_and_the_others_go_on(small_settings, recorded, runs_dir):
     configs = [config_of(small_settings, seed=seed) for seed in (13, 14, 15)]
     with pytest.raises(RunError) as caught:
-        launch.run_all(configs, runs_dir, slots=1)
+        local.run_all(configs, runs_dir, slots=1)
     assert [config.seed for config in recorded] == [13, 14, 15]
     assert str(caught.value) == ("1 of 3 runs failed:\n  - sft taught small seed 13 epochs=1.0: the disk is full")
 
 
 def test_a_run_that_cannot_start_is_said_before_anything_is_trained(small_settings, recorded, runs_dir):
     with pytest.raises(DataError, match="no_such.yaml"):
-        launch.run_all([config_of(small_settings), config_of(small_settings, mixture="no_such.yaml")], runs_dir)
+        local.run_all([config_of(small_settings), config_of(small_settings, mixture="no_such.yaml")], runs_dir)
     assert recorded == []
 
 
@@ -154,7 +155,7 @@ def test_in_processes_a_run_that_raises_or_dies_stops_no_other(small_settings, m
         config_of(small_settings, params={"epochs": 0.25}),
     ]
     with pytest.raises(RunError) as caught:
-        launch.run_all(configs, runs_dir, slots=2)
+        local.run_all(configs, runs_dir, slots=2)
     said = str(caught.value)
     assert said.startswith("2 of 3 runs failed:")
     assert "raises taught small seed 20" in said
@@ -168,8 +169,8 @@ def test_in_processes_a_run_that_raises_or_dies_stops_no_other(small_settings, m
 
 
 def test_a_cpu_takes_as_many_runs_as_its_cores_hold(small_settings, monkeypatch):
-    monkeypatch.setattr(launch.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(local.os, "cpu_count", lambda: 8)
     config = config_of(small_settings)
-    assert launch.slots_of(config) == 1  # one that takes every core
-    assert launch.slots_of(dataclasses.replace(config, threads=2)) == 4
-    assert launch.slots_of(dataclasses.replace(config, threads=16)) == 1
+    assert local.slots_of(config) == 1  # one that takes every core
+    assert local.slots_of(dataclasses.replace(config, threads=2)) == 4
+    assert local.slots_of(dataclasses.replace(config, threads=16)) == 1

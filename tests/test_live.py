@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from msft.progress import Event
+from msft.results.progress import Event
 from paper_figures import live
 from paper_figures.style import colour
 

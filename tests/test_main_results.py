@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 import msft
+from msft.results.run import BestCheckpoint
 from paper_figures import main_results, reported_numbers, study, style
 
 TASKS = ("p", "q", "r", "s")
@@ -31,7 +32,7 @@ def fake_run(method, accuracy, epoch=1.0, base=(0.0,) * 4, model="m", sizes=None
         about={"mixture": mixture},
         history=pd.DataFrame(rows),
         result={"best": best},
-        best=msft.records.BestCheckpoint(None, best["accuracy"], epoch),
+        best=BestCheckpoint(None, best["accuracy"], epoch),
         journal=[],
     )
 

@@ -15,14 +15,15 @@ from safetensors.torch import load, save
 
 import msft
 from msft import evaluation
-from msft.batching import Tokens
-from msft.checkpoints import snapshot
 from msft.curve import Curve
 from msft.errors import ConfigError, RunError
+from msft.loss.tokens import Tokens
 from msft.methods import dynamix_sft, ies, soft_sro_sft
+from msft.results.flops import run_flops
 from msft.runs import Run
 from msft.schedules import Passes
-from msft.state import join_arrays, split_arrays
+from msft.store.checkpoints import snapshot
+from msft.store.state import join_arrays, split_arrays
 from msft.training import Progress, Trainer
 
 METHODS = ["continual_sft", "dynamix_sft", "ies", "msft", "sft", "soft_sro_sft", "sro_sft"]
@@ -576,7 +577,7 @@ def test_look_ahead_overhead_is_the_closed_form(tmp_path):
     trainer, _ = make_trainer(tmp_path, make_model(vocabulary=64), examples=even_examples({"a": 24, "b": 16, "c": 8}))
     params = dynamix_sft.Params(epochs=2, updates=5, look_ahead_batch=8)
     dynamix_sft.run(trainer, params)
-    flops = msft.flops.run_flops(trainer.run.journal.verbs(), 1000)
+    flops = run_flops(trainer.run.journal.verbs(), 1000)
     assert flops["look_ahead"] / flops["train"] == pytest.approx((5 * 3 * 8 * 8) / (6 * 2 * 48), rel=1e-9)
 
 

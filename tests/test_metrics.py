@@ -9,12 +9,12 @@ import torch
 import yaml
 
 import msft
-from msft import evaluation, metrics
-from msft.batching import tokenize
+from msft import evaluation
+from msft.data import metrics, scoring
+from msft.data.example import Example
 from msft.errors import DataError
 from msft.evaluation import Evaluator
-from msft.prompts import Example
-from msft.tasks import scoring
+from msft.loss.tokens import tokenize
 
 OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
 
@@ -229,7 +229,7 @@ def test_msft_drops_a_set_at_its_lowest_held_out_loss(tmp_path):
     curve = history[history.stage == back[0]["stage"]].set_index("epoch").accuracy
     assert back[0]["epoch"] == curve.idxmax() < curve.index[-1]
     assert run.best.accuracy == history.accuracy.max()
-    from msft.catalog import load_model, load_tokenizer
+    from msft.names import load_model, load_tokenizer
 
     best = str(run.best.path)
     scores = Evaluator(load_model(best, "fp32"), load_tokenizer(best), msft.load_mixture(path), "test", 4, 4).evaluate()

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from msft import launch
+from msft.launch import local
 from paper_figures import cost, profiles, study
 
 
@@ -13,7 +13,7 @@ from paper_figures import cost, profiles, study
 def page(tmp_path, monkeypatch):
     """A page of the paper's profile on a machine without a GPU, where nothing may be trained."""
     monkeypatch.setattr(study, "_has_gpu", lambda: False)
-    monkeypatch.setattr(launch, "run_all", lambda *given: pytest.fail("nothing is trained"))
+    monkeypatch.setattr(local, "run_all", lambda *given: pytest.fail("nothing is trained"))
     return study.Study("03_main_results", "paper", str(tmp_path / "runs"), str(tmp_path / "out"))
 
 

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msft.data.example import SHOTS, Example
+from msft.data.mixture import Mixture, draw_shots, read_mixture
 from msft.errors import DataError, MsftError
-from msft.mixture import Mixture, draw_shots, read_mixture
-from msft.prompts import SHOTS, Example
 
 
 def rows(label: str, count: int) -> list[dict]:
@@ -88,7 +88,7 @@ def test_rationales_blank_lines_and_a_byte_order_mark(folder):
 
 
 def test_records_of_a_benchmark(folder):
-    from msft.benchmarks import to_example
+    from msft.benchmarks.records import to_example
 
     records = [{"question": f"What is {n}?", "correct_answer": str(n)} for n in range(12)]
     write_rows(folder / "train.jsonl", records)

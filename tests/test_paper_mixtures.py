@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from msft import paper_mixtures
-from msft.benchmarks import BENCHMARKS
+from msft.benchmarks import paper_mixtures
+from msft.benchmarks.paper_mixtures import NAMES, SUBJECTS, load, mixture_benchmarks
+from msft.benchmarks.records import BENCHMARKS
+from msft.data.example import SHOTS, shots_text, training_text
 from msft.errors import ConfigError, DataError
-from msft.paper_mixtures import NAMES, SUBJECTS, load, mixture_benchmarks
-from msft.prompts import SHOTS, shots_text, training_text
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_prompts.json").read_text(encoding="utf-8"))
 SHARED = Path(__file__).resolve().parents[2] / "shared"

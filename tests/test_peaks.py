@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from msft.checkpoints import Store
-from msft.peaks import START, Peaks, holders_after
-from msft.writer import Writer
+from msft.store.checkpoints import Store
+from msft.store.peaks import START, Peaks, holders_after
+from msft.store.writer import Writer
 
 
 def test_only_a_strictly_higher_score_takes_over():

@@ -7,13 +7,16 @@ import sys
 import pytest
 
 import msft
-from msft import plan, plan_text, rehearsal, sizes, status, tiny
 from msft.__main__ import main
-from msft.batching import tokenize
+from msft.cost import describe, plan, rehearsal, sizes
+from msft.cost.sizes import SetSize
 from msft.errors import ModelError
-from msft.launch import note_failure
-from msft.records import is_locked, matching
-from msft.sizes import SetSize
+from msft.launch import status
+from msft.launch.local import note_failure
+from msft.loss.tokens import tokenize
+from msft.results.flops import run_flops
+from msft.results.run import is_locked, matching
+from msft.tiny import models as tiny
 
 RATES = plan.Rates(1e12, {})
 TWO = (SetSize("a", 100, 10, 0, 20.0, 30.0), SetSize("b", 300, 10, 0, 40.0, 50.0))
@@ -42,7 +45,7 @@ def totals(method, **params):
     """{scenario: (trained tokens, counted tokens of evaluation)}."""
     found = {}
     for name, way in ways_of(method, **params).items():
-        flops = msft.flops.run_flops(way.entries, 1, method)
+        flops = run_flops(way.entries, 1, method)
         found[name] = (flops["train"] / 6, flops["evaluate"] / 2)
     return found
 
@@ -66,7 +69,7 @@ def test_tokens_of_the_tiny_mixtures_are_counted(tokenizer):
 def test_tokens_of_the_benchmarks_are_measured(shared):
     from transformers import PreTrainedTokenizerFast
 
-    from msft.paper_mixtures import _read_json_lines
+    from msft.benchmarks.paper_mixtures import _read_json_lines
 
     files = {"qwen": "qwen2_tokenizer_converted.json", "olmo2": "olmo2_dolma2_tokenizer.json"}
     for family, file in files.items():
@@ -146,7 +149,7 @@ def test_a_method_of_one_s_own_is_rehearsed_and_one_that_cannot_be_says_so(tmp_p
     assert twice.expected.flops == sft.expected.flops
     assert twice.expected.stages == 2
     assert "nosy cannot be rehearsed: AttributeError" in nosy.problem
-    assert "no estimate: nosy cannot be rehearsed" in plan_text.report([nosy], "none", RATES)
+    assert "no estimate: nosy cannot be rehearsed" in describe.report([nosy], "none", RATES)
 
 
 # beside finished runs ---------------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ def test_states_of_runs(small_run, small_settings, tmp_path):
     assert status.line_of(status.rows_of(status.runs_of(tmp_path))[0]).endswith(": failed: the disk is full")
     assert matching([dataclasses.replace(config, seed=99)], tmp_path) == [None]
     assert not is_locked(copy)
-    told = plan_text.report(plan.plan([config], tmp_path), tmp_path, RATES)
+    told = describe.report(plan.plan([config], tmp_path), tmp_path, RATES)
     assert told.startswith(f"1 run in {tmp_path}: 0 finished, 1 failed (resumable), 0 missing")
 
 
@@ -231,7 +234,7 @@ def test_memory_and_disk_by_hand():
         "adam": 2,
     }
     assert found.disk_peak == pytest.approx(3 * (2 * 0.06 + 2) * copy)
-    told = plan_text.report([found], "none", RATES)
+    told = describe.report([found], "none", RATES)
     assert "Qwen/Qwen2.5-7B is estimated at more than a device of 80 GB holds; take --token-budget" in told
     fitting = dataclasses.replace(found.config, token_budget=found.fitting_budget // 256 * 256)
     assert sum(plan.estimate(fitting, RATES).device.values()) < 80e9
@@ -246,7 +249,7 @@ def test_peaks_in_memory_need_less_disk_and_more_host():
 def test_a_disk_that_is_too_small_is_said_and_stops_a_grid(tmp_path, capsys, monkeypatch):
     (tmp_path / "grid.yaml").write_text("method: [sft, msft]\nmodel: tiny-smoke\nmixture: tiny-smoke\n")
     monkeypatch.setattr(plan, "disk_free", lambda place: 10**6)
-    monkeypatch.setattr(plan_text, "disk_free", lambda place: 10**6)
+    monkeypatch.setattr(describe, "disk_free", lambda place: 10**6)
     words = ["grid", str(tmp_path / "grid.yaml"), "--runs-dir", str(tmp_path / "runs")]
     assert main(words) == 0
     assert "WARNING: the disk is too small by" in capsys.readouterr().out

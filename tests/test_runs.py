@@ -11,10 +11,11 @@ import torch
 from helpers import MAKERS, TEST_SIZES, killed_run, unharmed_run
 
 import msft
-from msft import files, runs
-from msft.checkpoints import Store, snapshot
+from msft import names, runs
 from msft.errors import ConfigError, DataError, ModelError, MsftError, RunError
-from msft.journal import Journal
+from msft.store import files
+from msft.store.checkpoints import Store, snapshot
+from msft.store.journal import Journal
 
 COLUMNS = ["stage", "epoch", "path_epoch", "task", "accuracy", "n", "active", "train_loss"]
 
@@ -177,7 +178,7 @@ def test_finished_run_is_read_at_once(small_run, small_settings, monkeypatch):
         raise AssertionError("a finished run must not be trained or loaded")
 
     monkeypatch.setattr(runs, "_train", fail)
-    monkeypatch.setattr(runs.catalog, "load_model", fail)
+    monkeypatch.setattr(names, "load_model", fail)
     before = {path: path.stat().st_mtime_ns for path in small_run.directory.rglob("*")}
     again = run_of(small_settings, small_run.directory.parent)
     assert again.directory == small_run.directory
@@ -425,7 +426,7 @@ def test_store_keeps_equal_weights_once_and_its_ledger(tmp_path):
 
 
 def test_full_disk_leaves_what_was_saved(tmp_path, monkeypatch):
-    from msft import files
+    from msft.store import files
 
     path = tmp_path / "file"
     files.write_atomic(path, "old")

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 import msft
-from msft import batching, evaluation, mixture, runs
+from msft import evaluation, runs
 from msft.config import RunConfig
+from msft.data import mixture
+from msft.data.example import test_prompt as five_shot_prompt
 from msft.errors import ConfigError, DataError, ModelError
-from msft.prompts import test_prompt as five_shot_prompt
+from msft.loss import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "msft").rglob("*.py"), *(ROOT / "paper_figures").rglob("*.py")])
@@ -70,7 +72,7 @@ def dangers(source):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_source_cannot_execute_data(path):
     found = dangers(path.read_text(encoding="utf-8"))
-    if path.name == "tiny_data.py":  # fills the templates that stand in it, and reads nothing
+    if path.parts[-2:] == ("tiny", "data.py"):  # fills the templates that stand in it, and reads nothing
         found = [(line, what) for line, what in found if what != TEMPLATE]
     assert found == []
 
@@ -176,11 +178,11 @@ def test_pickles_beside_a_model_are_never_opened(base, tmp_path, runs_dir, monke
 
 def test_pickle_in_the_token_cache_is_never_opened(tokenizer, tmp_path):
     examples = helpers.mixture_rows("adding", "train")
-    good = batching.cached_tokens(tokenizer, examples, tmp_path / "cache")
+    good = tokens.cached_tokens(tokenizer, examples, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
     file.write_bytes(trap(tmp_path / "opened", "torch"))
-    assert batching.cached_tokens(tokenizer, examples, tmp_path / "cache") == good
+    assert tokens.cached_tokens(tokenizer, examples, tmp_path / "cache") == good
     assert file.read_bytes() == whole
     assert not (tmp_path / "opened").exists()
 
@@ -324,12 +326,12 @@ def test_texts_come_through_unchanged(nasty_file, tokenizer):
         prefix += f"Q: {row['question']}\nA: {before}#### {answer}\n"
     for row, example in zip(nasty_rows("test", len(NASTY)), sub.test, strict=False):
         assert five_shot_prompt(sub, example) == f"{prefix}Q: {row['question']}\nA: "
-    for row, example, tokens in zip(
-        nasty_rows("train", 34), sub.train, batching.tokenize(tokenizer, sub.train), strict=False
+    for row, example, encoded in zip(
+        nasty_rows("train", 34), sub.train, tokens.tokenize(tokenizer, sub.train), strict=False
     ):
         before = f"{row['rationale']} " if row["rationale"] else ""
         assert msft.training_text(example) == (f"Q: {row['question']}\nA: ", f"{before}#### {row['answer']}")
-        assert tokenizer.decode(tokens.ids[:-1]) == "".join(msft.training_text(example))
+        assert tokenizer.decode(encoded.ids[:-1]) == "".join(msft.training_text(example))
     assert sub.test[-1].question == f"test {LONG}"
 
 
@@ -393,7 +395,7 @@ def test_state_that_is_a_pickle_is_never_opened(base, tmp_path, runs_dir, monkey
     """A run that stopped, of which every saved tensor file was replaced: it begins anew."""
     from msft import training
 
-    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "finish", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from recorder import owners_of, recorded, same_weights, train
 
-from msft import checkpoints
 from msft.methods.msft import earliest_overfit
+from msft.store import checkpoints
 from msft.training import Trainer
 from paper_figures import shift, study
 

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 import msft
-from msft import slurm
 from msft.__main__ import main
 from msft.errors import ConfigError, DataError, RunError
-from msft.records import Run, matching
+from msft.launch import slurm
+from msft.results.run import Run, matching
 
 submitit = pytest.importorskip("submitit")
 

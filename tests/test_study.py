@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from msft import launch
 from msft.errors import ConfigError, DataError
+from msft.launch import local
 from paper_figures import study
 
 
@@ -67,7 +67,7 @@ def test_runs_come_back_under_their_keys_and_are_remembered(tmp_path, small_run,
     page = page_of(tmp_path)
     asked = []
     monkeypatch.setattr(
-        launch, "run_all", lambda configs, runs_dir, **more: asked.extend(configs) or [small_run] * len(configs)
+        local, "run_all", lambda configs, runs_dir, **more: asked.extend(configs) or [small_run] * len(configs)
     )
     needs = {"a": page.config("sft"), "b": page.config("sft")}
     assert page.train(needs) == {"a": small_run, "b": small_run}
@@ -91,7 +91,7 @@ def test_the_paper_s_runs_without_their_data_are_named_with_the_reason(tmp_path,
     def refuse(configs, runs_dir, **more):
         raise DataError("the hub cannot be reached")
 
-    monkeypatch.setattr(launch, "run_all", refuse)
+    monkeypatch.setattr(local, "run_all", refuse)
     page = page_of(tmp_path, "paper", allow_cpu=True)
     with pytest.raises(study.MissingRuns, match="the hub cannot be reached"):
         page.train({"sft": page.config("sft")})
@@ -100,7 +100,7 @@ def test_the_paper_s_runs_without_their_data_are_named_with_the_reason(tmp_path,
 
 
 def test_the_paper_s_finished_runs_are_read_without_data_or_model(small_run, small_settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "run_all", lambda *args: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(local, "run_all", lambda *args: pytest.fail("nothing is missing"))
     page = study.Study("03_main_results", "paper", str(small_run.directory.parent), str(tmp_path))
     config = small_run.config
     assert page.train({"sft": config})["sft"].directory == small_run.directory

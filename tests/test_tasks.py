@@ -14,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import msft
-from msft import evaluation, harness, paper_mixtures
+from msft import evaluation
+from msft.benchmarks import harness, paper_mixtures
+from msft.benchmarks import lm_eval_data as hub
+from msft.data import scoring
+from msft.data.example import test_prompt as five_shot_prompt
+from msft.data.example import training_text
 from msft.errors import ConfigError, DataError
-from msft.prompts import test_prompt as five_shot_prompt
-from msft.prompts import training_text
-from msft.tasks import hub, scoring
+from msft.names import load_tokenizer
 
-TASKS = Path(hub.__file__).parent
+TASKS = Path(msft.__file__).parent / "lm_eval_tasks"
 TEN = [benchmark.name for benchmark in paper_mixtures.mixture_benchmarks("paper-10")]
 SIZE, LONGEST, ANSWER = 4, 600, 24
 
@@ -113,7 +116,7 @@ def pupil(shared, tmp_path_factory):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     # read back, as a run and the command do: transformers gives some model types a pre-tokenizer of its own
-    tokenizer = msft.catalog.load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder))
     data = str(shared / "benchmarks")
     mixture = msft.load_mixture(
         "paper-10", tokenizer=tokenizer, data_dir=data, test_size=SIZE, max_prompt_tokens=LONGEST

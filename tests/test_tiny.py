@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from msft import prompts, tiny, tiny_data
+from msft.data import example as strings
 from msft.errors import DataError, ModelError
+from msft.tiny import data
+from msft.tiny import models as tiny
 
 PARTS = ("train", "test", "validation", "shots")
 
@@ -44,7 +46,7 @@ def test_parts_are_disjoint_and_as_large_as_declared(name):
         questions = [example.question for part in PARTS for example in getattr(sub, part)]
         assert len(questions) == len(set(questions)), sub.name
         sizes = [len(getattr(sub, part)) for part in PARTS]
-        assert sizes == [row.train, row.test, row.test, prompts.SHOTS]
+        assert sizes == [row.train, row.test, row.test, strings.SHOTS]
 
 
 def test_groups_styles_and_sizes_of_the_mixtures():
@@ -61,7 +63,7 @@ def test_groups_styles_and_sizes_of_the_mixtures():
 
 @pytest.mark.parametrize("name", tiny.MIXTURES)
 def test_wrong_labels_are_in_train_only_and_as_many_as_declared(name):
-    pairs = zip(tiny.make_mixture(name), tiny_data.make_mixture(name, clean=True), tiny.rows_of(name), strict=True)
+    pairs = zip(tiny.make_mixture(name), data.make_mixture(name, clean=True), tiny.rows_of(name), strict=True)
     for noisy, clean, row in pairs:
         assert (noisy.test, noisy.validation, noisy.shots) == (clean.test, clean.validation, clean.shots)
         assert [e.question for e in noisy.train] == [e.question for e in clean.train]
@@ -70,7 +72,7 @@ def test_wrong_labels_are_in_train_only_and_as_many_as_declared(name):
 
 
 def test_answers_are_true_by_a_second_way_of_working_them_out():
-    mixture, facts = tiny.make_mixture(), tiny_data.FACTS
+    mixture, facts = tiny.make_mixture(), data.FACTS
     for row in tiny.TABLE:
         for example in mixture[row.name].test:
             question = example.question
@@ -98,10 +100,10 @@ def test_answers_are_true_by_a_second_way_of_working_them_out():
 def test_prompt_and_completion_tokenise_as_the_whole_text(name, tokenizer):
     for sub in tiny.make_mixture(name):
         for example in sub.test[:8]:
-            prompt, completion = prompts.training_text(example)
+            prompt, completion = strings.training_text(example)
             apart = tokenizer(prompt)["input_ids"] + tokenizer(completion)["input_ids"]
             assert apart == tokenizer(prompt + completion)["input_ids"]
-        assert len(tokenizer(prompts.shots_text(sub.shots))["input_ids"]) <= 260, sub.name  # the paper's are 60 to 260
+        assert len(tokenizer(strings.shots_text(sub.shots))["input_ids"]) <= 260, sub.name  # the paper's are 60 to 260
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_base_model_is_built_once_and_leaves_the_random_state_alone():
     text = "Q: which?\nA: #### C"
     assert tokenizer(text)["input_ids"] == tiny.build_tokenizer()(text)["input_ids"]
     # it knows something: plain facts in the related format, far above one in six
-    facts = tiny_data.FACTS["herbs"]
+    facts = data.FACTS["herbs"]
     right = 0
     for entity, value in facts.items():
         ids = tokenizer(f"here 3 {entity} ann, cure -> ", return_tensors="pt")["input_ids"]

@@ -8,9 +8,9 @@ import pytest
 from recorder import train
 
 import msft
-from msft import history, summary, track
 from msft.errors import ConfigError, RunError
-from msft.progress import RunProgress
+from msft.results import history, summary, trackers
+from msft.results.progress import RunProgress
 from msft.training import Trainer
 
 
@@ -91,7 +91,7 @@ def test_what_a_watcher_raises_stops_the_run(small_settings, runs_dir):
 
 
 def test_nothing_is_made_for_nobody(monkeypatch):
-    monkeypatch.setattr("msft.progress.history_rows", lambda entries: pytest.fail("made for nobody"))
+    monkeypatch.setattr("msft.results.progress.history_rows", lambda entries: pytest.fail("made for nobody"))
     RunProgress("quiet", shown=False).tell([], {"points": []}, None)
 
 
@@ -125,7 +125,7 @@ def test_the_setting_and_its_errors():
 
 
 def test_a_missing_library_is_said_before_anything_is_loaded(small_settings, runs_dir, monkeypatch):
-    monkeypatch.setattr(track.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("msft.runs.prepare", lambda config: pytest.fail("too late"))
     with pytest.raises(ConfigError, match=r"pip install tensorboard wandb"):
         run_of({**small_settings, "track": "tensorboard,wandb"}, runs_dir)

@@ -5,11 +5,11 @@ import torch
 from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
 
 import msft
-from msft import losses
-from msft.batching import Tokens
-from msft.checkpoints import snapshot
 from msft.errors import RunError
+from msft.loss import losses
+from msft.loss.tokens import Tokens
 from msft.schedules import Passes
+from msft.store.checkpoints import snapshot
 
 
 def same(a, b):
@@ -324,7 +324,7 @@ def test_validation_decides_in_a_whole_run(small_settings, runs_dir):
 
 
 def test_a_validation_set_counts_by_its_own_sizes():
-    from msft.state import best_of
+    from msft.store.state import best_of
 
     point = {"selection": {"a": 1.0, "b": 0.0}, "selected_from": {"a": 3, "b": 1}}
     point |= {"accuracy": {"a": 0.5, "b": 0.0}, "n": {"a": 2, "b": 2}, "epoch": 0.25}

@@ -7,13 +7,14 @@ import torch
 from helpers import make_trainer
 
 import msft
-from msft import directory, files
-from msft.checkpoints import snapshot
+from msft import run_directory
 from msft.errors import RunError
-from msft.journal import Journal
-from msft.state import Progress
+from msft.store import files
+from msft.store.checkpoints import snapshot
+from msft.store.journal import Journal
+from msft.store.state import Progress
+from msft.store.writer import Writer
 from msft.training import Trainer
-from msft.writer import Writer
 
 
 def failing(error):
@@ -71,8 +72,8 @@ def test_the_end_waits_whatever_it_was():
 @pytest.fixture
 def held(monkeypatch):
     """Commits wait for this event."""
-    gate, commit = threading.Event(), directory.RunDirectory.commit
-    monkeypatch.setattr(directory.RunDirectory, "commit", lambda self, state: gate.wait(60) and commit(self, state))
+    gate, commit = threading.Event(), run_directory.RunDirectory.commit
+    monkeypatch.setattr(run_directory.RunDirectory, "commit", lambda self, state: gate.wait(60) and commit(self, state))
     yield gate
     gate.set()
 
@@ -110,7 +111,7 @@ def test_what_was_there_at_the_save_is_written_while_training_goes_on(tmp_path, 
 
 def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, runs_dir, monkeypatch):
     """A commit that would only end after two more steps: it would never end if training waited for it."""
-    steps, gate, gradients, commit = [], threading.Event(), Trainer._gradients, directory.RunDirectory.commit
+    steps, gate, gradients, commit = [], threading.Event(), Trainer._gradients, run_directory.RunDirectory.commit
 
     def counting(self, rows):
         steps.append(1)
@@ -123,7 +124,7 @@ def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, ru
         commit(self, state)
 
     monkeypatch.setattr(Trainer, "_gradients", counting)
-    monkeypatch.setattr(directory.RunDirectory, "commit", committing)
+    monkeypatch.setattr(run_directory.RunDirectory, "commit", committing)
     monkeypatch.setattr(Trainer, "_must_save", lambda self, keep: len(steps) == 6)
     run = msft.run(msft.RunConfig(**small_settings), runs_dir, progress=False)
     assert run.history.equals(small_run.history)
@@ -142,8 +143,8 @@ def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, 
         write(path, data)
 
     monkeypatch.setattr(Trainer, "_gradients", counting)
-    monkeypatch.setattr("msft.checkpoints.write_atomic", full)
-    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    monkeypatch.setattr("msft.store.checkpoints.write_atomic", full)
+    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     settings = {**small_settings, "save_share": 1.0}
     with pytest.raises(RunError, match=r"cannot write .*No space left.*make\s+room"):
         msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
@@ -156,7 +157,7 @@ def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, 
 
 
 def test_time_of_saving_is_counted_once(small_settings, runs_dir, monkeypatch):
-    monkeypatch.setattr("msft.saving.LEAST_COST", 0.0)
+    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     run = msft.run(msft.RunConfig(**{**small_settings, "save_share": 1.0}), runs_dir, progress=False)
     seconds = run.result["seconds"]
     assert seconds["save"] > 0

@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 import pytest
 
 import msft
-from msft.card import dropped_at
 from msft.errors import DataError
+from msft.names import load_tokenizer
+from msft.results.card import dropped_at
 from paper_figures import data, study, your_mixture
 
 
@@ -55,7 +56,7 @@ def test_the_runs_are_of_the_user_s_mixture_and_model(tmp_path):
     config = configs["msft"]
     assert config.mixture == str(tmp_path / "my_mixture" / "mixture.yaml")
     assert (config.learning_rate, config.batch_size, config.precision) == (0.001, 16, "fp32")
-    sub = msft.catalog.load_mixture(config.mixture, msft.catalog.load_tokenizer(config.model))["chats"]
+    sub = msft.load_mixture(config.mixture, load_tokenizer(config.model))["chats"]
     assert msft.training_text(sub.train[0])[0].startswith("system: You say who has it.\nuser: ")
     assert sub.train[0].target.endswith("<eos>")
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from msft.errors import RunError
-from msft.order import generator
 from msft.schedules import Schedule
+from msft.seeds import generator
 from msft.settings import setting
 
 

@@ -1,0 +1,85 @@
+"""Test items and shots of the paper's ten benchmarks, for the lm-eval task files beside this one.
+
+    lm_eval --model hf --model_args pretrained=<run>/best --include_path msft/tasks --tasks msft_10
+
+They are those of the mixture paper-10 with its default sizes, for the tokenizer of the model that the command names:
+prompts that are too long for the protocol under that tokenizer are passed over, as they are in a run. A model object
+names no tokenizer; give it with --metadata '{"tokenizer": "<folder or hub id>"}', else no item is passed over.
+
+MSFT_DATA_DIR            a folder in hub format that stands in for the hub (data_dir of a run)
+MSFT_TEST_SIZE           items a benchmark (test_size of a run; 200)
+MSFT_MAX_PROMPT_TOKENS   tokens a prompt at most (max_prompt_tokens of a run; 700)
+
+Answers may have 512 tokens. A model whose positions do not reach that far beyond the prompt takes fewer:
+--gen_kwargs max_gen_toks=64.
+"""
+
+import functools
+import os
+
+from msft import names
+from msft.benchmarks import paper_mixtures
+from msft.data.mixture import Mixture
+from msft.errors import ConfigError
+from msft.evaluation import task_config, task_rows
+
+
+def dataset(
+    benchmark: str,
+    pretrained: str | None = None,
+    tokenizer: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    **_,
+) -> dict:
+    """lm-eval's hook: {'test': items, 'shots': the five shots} of a benchmark.
+
+    pretrained, tokenizer, revision, trust_remote_code: lm-eval hands on what --model_args and --metadata say.
+    Raises DataError where the records cannot be had, ConfigError for a bad environment variable, ModelError for a
+    tokenizer that cannot be loaded.
+    """
+    from datasets import Dataset
+
+    source = tokenizer or pretrained
+    mixture = _mixture(
+        source if isinstance(source, str) else None,
+        revision or None,
+        bool(trust_remote_code),
+        os.environ.get("MSFT_DATA_DIR") or None,
+        _number("MSFT_TEST_SIZE"),
+        _number("MSFT_MAX_PROMPT_TOKENS"),
+    )
+    sub = mixture[benchmark]
+    # the same rows as in-process evaluation has; the length of an answer is the task file's own
+    shots = task_config(sub, max_new_tokens=1)["fewshot_config"]["samples"]
+    return {"test": Dataset.from_list(task_rows(sub.test)), "shots": Dataset.from_list(shots)}
+
+
+@functools.lru_cache(maxsize=1)
+def _mixture(
+    source: str | None, revision: str | None, trust: bool, data_dir: str | None, size: int | None, longest: int | None
+) -> Mixture:
+    """The mixture, drawn once for the ten tasks."""
+    return paper_mixtures.load(
+        "paper-10",
+        # no draw moves another, so what only training needs can be left out
+        train_size=1,
+        validation_size=0,
+        test_size=size,
+        data_dir=data_dir,
+        tokenizer=names.load_tokenizer(source, revision, trust) if source else None,
+        **({"max_prompt_tokens": longest} if longest else {}),
+    )
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"the environment variable {variable} must be a whole number of at least 1; found {text!r}")
+    return number

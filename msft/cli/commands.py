@@ -1,0 +1,227 @@
+"""What each command does, once its flags are read (options.py). Each returns the exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+from msft import methods
+from msft.cli import options
+from msft.config import RunConfig, read_yaml
+from msft.errors import ConfigError, RunError
+from msft.launch.slurm import Options as Slurm
+from msft.settings import describe
+
+
+def settings(flags: dict, given: dict, problems: list[str]) -> RunConfig:
+    """The config of `run` and `plan`: the file's settings, the flags over them; every problem at once."""
+    values, found = {}, []
+    if flags.get("config"):
+        try:
+            values = read_yaml(flags["config"])
+        except ConfigError as error:
+            found = error.problems
+    values, more = options.merged(values, given, flags.get("config"))
+    try:
+        config = RunConfig.from_mapping(values)
+        problems = [*problems, *found, *more]
+    except ConfigError as error:
+        problems = [*problems, *found, *more, *error.problems]
+    if problems:
+        raise ConfigError("the run cannot start with these settings:", problems)
+    return config
+
+
+def run(told: dict, given: dict, problems: list[str]) -> int:
+    """Trains a run, goes on with it, or reads it."""
+    flags = given[options.Run]
+    config = settings(flags, given[RunConfig], problems)
+    from msft import distributed, runs
+
+    done = runs.run(config, flags["runs_dir"], progress=not flags["quiet"], wait=not flags["no_wait"])
+    if distributed.is_main():
+        best = done.best
+        print(
+            f"{done.directory}: accuracy {best.accuracy:.4f} at epoch {best.path_epoch:.2f}; checkpoint in {best.path}"
+        )
+    return 0
+
+
+def _must_be_right(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError("the command cannot be carried out:", problems)
+
+
+def plan(told: dict, given: dict, problems: list[str]) -> int:
+    """Says what a run or a grid costs."""
+    flags = given[options.Plan]
+    if flags.get("grid"):
+        given_too = [
+            f"--{name.replace('_', '-')} is for one run; a grid has its settings in its file"
+            for name in given[RunConfig]
+        ]
+        _must_be_right([*problems, *given_too])
+        from msft.launch.grid import read_grid
+
+        configs = read_grid(flags["grid"]).runs
+    else:
+        configs = (settings(flags, given[RunConfig], problems),)
+    from msft.cost import describe, plan
+    from msft.results.run import load_runs
+
+    rates = plan.rates_of(load_runs(flags["runs_dir"]), flags["utilisation"], flags["peak"])
+    estimates = plan.plan(configs, flags["runs_dir"], rates, flags["card"])
+    if flags["json"]:
+        print(json.dumps([describe.as_dict(estimate) for estimate in estimates], indent=1))
+    else:
+        print(describe.report(estimates, flags["runs_dir"], rates, flags["slots"], flags["card"]))
+        _beside_table7(configs)
+    return 0
+
+
+def _beside_table7(configs) -> None:
+    from msft.cost import describe
+
+    if not any(config.mixture == "paper-10" for config in configs):
+        return
+    from paper_figures import cost
+
+    compared = cost.against_table7(configs)
+    if len(compared):
+        print(describe.against_table7(compared.to_dict("records")))
+
+
+def grid(told: dict, given: dict, problems: list[str]) -> int:
+    """Shows a grid and, with --submit, trains what is not finished."""
+    flags, asked = given[options.Grid], given[Slurm]
+    _must_be_right(problems)
+    from msft.cost import describe, plan
+    from msft.launch import slurm
+    from msft.launch.grid import read_grid
+    from msft.results.run import load_runs
+
+    over = {name: flags[name] for name in ("data_dir", "device")}
+    found = read_grid(told["grid"], over)
+    jobs = slurm.read_options({**found.slurm, **asked})
+    runs_dir = flags["runs_dir"]
+    rates = plan.rates_of(load_runs(runs_dir))
+    estimates = plan.plan(found.runs, runs_dir, rates)
+    # what another launcher is at is waited for here, and left to it on a cluster
+    done = ("finished", "running") if flags["submit"] == "slurm" else ("finished",)
+    todo = [e for e in estimates if e.state not in done]
+    print(describe.report(estimates, runs_dir, rates, flags["slots"] or 1))
+    if not flags["submit"]:
+        print("\nNothing was started. --submit local trains the runs here, --submit slurm on a cluster.")
+        return 0
+    sys.stdout.flush()
+    if not todo:
+        return 0
+    needed, free = plan.disk_needed(todo, flags["slots"] or 1), plan.disk_free(runs_dir)
+    if needed > free and not flags["any_disk"]:
+        raise RunError(
+            f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}: "
+            "free space, give another --runs-dir, or --any-disk to start all the same"
+        )
+    longest = sorted(todo, key=lambda e: -(e.expected.flops["total"] if e.expected else float("inf")))
+    configs = [e.config for e in longest]
+    if flags["submit"] == "slurm":
+        for config, job in zip(configs, slurm.submit(configs, runs_dir, jobs), strict=True):
+            print(f"job {job.job_id}: {config.method} {config.model} {config.mixture} seed {config.seed}")
+        return 0
+    return _local(configs, runs_dir, flags["slots"])
+
+
+def _local(configs, runs_dir, slots) -> int:
+    from msft.errors import together
+    from msft.launch import local
+
+    slots = slots or min(map(local.slots_of, configs))
+    problems = local.in_processes(configs, local.run_names(configs), runs_dir, slots)
+    if problems:
+        raise RunError(together(f"{len(problems)} of {len(configs)} runs failed:", problems))
+    print(f"{len(configs)} runs are finished in {runs_dir}")
+    return 0
+
+
+def status(told: dict, given: dict, problems: list[str]) -> int:
+    """Lists the runs of a folder; 1 where one is damaged."""
+    flags = given[options.Status]
+    _must_be_right(problems)
+    if not Path(flags["runs_dir"]).is_dir():
+        raise ConfigError(f"runs_dir {flags['runs_dir']!r} is no folder; give a folder of runs")
+    from msft.launch.status import as_json, line_of, rows_of, runs_of
+
+    rows = rows_of(runs_of(flags["runs_dir"]))
+    damaged = [row for row in rows if row["state"] == "damaged"]
+    if flags["json"]:
+        print(as_json(rows))
+    for row in [] if flags["json"] else rows:
+        print(line_of(row))
+    for row in damaged:
+        print(row["why"], file=sys.stderr)
+    return 1 if damaged else 0
+
+
+def evaluate(told: dict, given: dict, problems: list[str]) -> int:
+    """Measures a model without training."""
+    flags = given[options.Eval]
+    _must_be_right(problems)
+    import pandas as pd
+
+    from msft import runs
+
+    of_model = {"method": "sft", "model": told["model"], "data_dir": flags["data_dir"]}
+    harness = flags["protocol"] == "harness"
+    prepared = runs.prepare(RunConfig(**of_model, mixture="tiny" if harness else flags["mixture"]))
+    model, config = prepared.load_model(), prepared.config
+    if harness:
+        from msft.benchmarks.harness import evaluate
+
+        table = evaluate(model, prepared.tokenizer, limit=flags["limit"], batch_size=config.eval_batch_size)
+    else:
+        from msft.evaluation import Evaluator
+
+        _, mixture = prepared.tokens()
+        sizes = (config.max_new_tokens, config.eval_batch_size)
+        scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
+        table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
+    print(table.to_string(index=False))
+    print(f"mean accuracy {table.accuracy.mean():.4f}")
+    return 0
+
+
+def report(told: dict, given: dict, problems: list[str]) -> int:
+    """Writes the page of tables and figures."""
+    flags = given[options.Report]
+    _must_be_right(problems)
+    from paper_figures import report
+
+    print(report.write(flags["out"] or report.OUT / flags["profile"], flags["to"]))
+    return 0
+
+
+def export(told: dict, given: dict, problems: list[str]) -> int:
+    """Writes a finished run's best checkpoint for others to load."""
+    flags = given[options.Export]
+    _must_be_right(problems)
+    from msft.results.export import export
+
+    print(
+        export(told["run"], told["target"], push=flags["push"], dtype=flags["dtype"] or "", private=not flags["public"])
+    )
+    return 0
+
+
+def list_methods(told: dict, given: dict, problems: list[str]) -> int:
+    """Lists the methods and their parameters."""
+    folder = given[options.Methods]["methods_dir"] if not problems else None
+    _must_be_right(problems)
+    for name in methods.available(folder):
+        module = methods.load(name, folder)
+        print(f"{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
+        for line in describe(module.Params):
+            print(f"    {line}")
+    return 0
+
+
+BODIES = {"run": run, "plan": plan, "grid": grid, "status": status, "eval": evaluate}
+BODIES |= {"report": report, "export": export, "methods": list_methods}

@@ -1,0 +1,1 @@
+"""What runs will cost, known before they start."""

@@ -1,0 +1,233 @@
+"""What runs will cost, before anything is trained: stages, tokens, FLOPs, hours, disk and memory.
+
+    python -m msft plan --grid paper
+
+The methods' own code runs over a trainer that counts (rehearsal.py), and appendix F counts what it would do. Needs no
+network and no GPU for the models and mixtures in sizes.yaml.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from msft.config import RunConfig
+from msft.cost.rehearsal import Rehearsal, rehearse
+from msft.cost.sizes import Sizes, sizes_of, table
+from msft.errors import MsftError
+from msft.names import model_settings
+from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN, run_flops
+from msft.results.run import Run, matching
+
+PEAK = 989.0  # TFLOP/s of an H100's dense bf16 arithmetic
+UTILISATION = 0.4  # assumed share of it
+CARD = 80.0  # GB of its memory
+AFTER_SFT = ("sro_sft", "soft_sro_sft")  # read their search from the finished SFT run of the same settings
+_BYTES = {"bf16": 2, "fp32": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One way a run can go. tokens: trained.  generations: answers.  seconds: on the device that was assumed.
+
+    flops: as Table 7 counts them (keys train, evaluate, look_ahead, total); `seconds` are for what is really computed.
+    """
+
+    stages: int
+    tokens: float
+    generations: int
+    flops: dict
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to cost, at least and at most; bytes of disk and memory.
+
+    expected: peaks evenly over ten epochs.  state: of the run in its folder.  problem: why there are no numbers.
+    device: weights, gradients, Adam, activations.  host: snapshots of weights.  disk_after: the finished run.
+    """
+
+    config: RunConfig
+    state: str
+    run: Run | None = None
+    least: Case | None = None
+    expected: Case | None = None
+    most: Case | None = None
+    device: dict = dataclasses.field(default_factory=dict)
+    fitting_budget: int = 0
+    host: float = 0.0
+    disk_mean: float = 0.0
+    disk_peak: float = 0.0
+    disk_after: float = 0.0
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """FLOP/s of training and of evaluation by model where finished runs tell them, else those of the card."""
+
+    assumed: float
+    measured: dict
+
+    def of(self, model: str) -> tuple[float, float]:
+        """(training, evaluation) in FLOP/s."""
+        return self.measured.get(model, (self.assumed, self.assumed))
+
+
+def rates_of(runs: Iterable[Run], utilisation: float = UTILISATION, peak: float = PEAK) -> Rates:
+    """Rates from finished runs, by model; peak in TFLOP/s."""
+    return rates_from([found for run in runs if (found := speed_of(run))], utilisation, peak)
+
+
+def rates_from(speeds: Iterable[tuple], utilisation: float = UTILISATION, peak: float = PEAK) -> Rates:
+    """Rates from what `speed_of` gives."""
+    sums: dict = {}
+    for model, *values in speeds:
+        sums[model] = [a + b for a, b in zip(sums.get(model, [0.0] * 4), values, strict=True)]
+    measured = {model: (s[0] / s[1], s[2] / s[3]) for model, s in sums.items() if all(s)}
+    return Rates(utilisation * peak * 1e12, measured)
+
+
+def speed_of(run: Run) -> tuple | None:
+    """(model, FLOPs of training, their seconds, FLOPs of evaluation, their seconds) of a finished run; None where that is
+    not known: a run that was resumed has the seconds of its last session only, one that read its search none for it."""
+    try:
+        result, about = run.result, run.about
+        if about["config"]["method"] in AFTER_SFT or not trained_in_one_go(run):
+            return None
+        tokens, size, seconds = _tokens(run), result["parameters"], result["seconds"]
+        training, evaluation = size * tokens["train"], size * tokens["evaluate"]
+        return about["config"]["model"], training, seconds["train"], evaluation, seconds["evaluate"]
+    except (MsftError, KeyError, TypeError):  # a damaged run is no measure
+        return None
+
+
+def trained_in_one_go(run: Run) -> bool:
+    """Whether the seconds of a finished run cover all of it: the ledger's span is not much longer."""
+    times = run.disk["time"]
+    return len(times) < 2 or times.iloc[-1] - times.iloc[0] < 1.2 * run.result["seconds"]["total"] + 5
+
+
+def _tokens(run: Run) -> dict:
+    """FLOPs a parameter that a run has really computed, by kind."""
+    found = {"train": 0.0, "evaluate": 0.0}
+    for entry in run.journal:
+        if entry["kind"] == "roll_out":
+            result = entry["result"]
+            found["train"] += TRAIN * result["trained_tokens"] + FORWARD * result["forward_tokens"]
+            found["train"] += LOOK_AHEAD * result["look_ahead_tokens"]
+            fresh = [point for point in result["points"] if not point["reused"]]
+            found["evaluate"] += FORWARD * sum(sum(point["tokens"].values()) for point in fresh)
+    return found
+
+
+def plan(
+    configs: Sequence[RunConfig], runs_dir: str | Path = "runs", rates: Rates | None = None, card: float = CARD
+) -> list[Estimate]:
+    """An estimate for each config, in their order. A run whose size cannot be known has `problem` in place of numbers.
+
+    rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
+    """
+    runs = matching(configs, runs_dir)
+    if rates is None:
+        rates = rates_of(run for run in runs if run and run.status == "finished")
+    filled = [config.with_defaults(model_settings(config.model)) for config in configs]
+    searches = [search_of(config) for config in filled]
+    done = matching([search or config for search, config in zip(searches, filled, strict=True)], runs_dir)
+    estimates = []
+    for config, run, search, there in zip(filled, runs, searches, done, strict=True):
+        state = run.state if run else "missing"
+        has_search = bool(search) and (search in filled or bool(there and there.status == "finished"))
+        try:
+            estimates.append(dataclasses.replace(estimate(config, rates, has_search, card), state=state, run=run))
+        except MsftError as error:
+            estimates.append(Estimate(config, state, run, problem=str(error)))
+    return estimates
+
+
+def search_of(config: RunConfig) -> RunConfig | None:
+    """The SFT run that a run of SRO or Soft SRO reads its search from; None for other methods."""
+    if config.method not in AFTER_SFT:
+        return None
+    return dataclasses.replace(config, method="sft", params={"epochs": config.params["epochs"]}, methods_dir=None)
+
+
+def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
+    """What one run costs; its config with every default filled in. Raises DataError or ModelError for unknown sizes."""
+    sizes = sizes_of(config)
+    try:
+        ways = rehearse(config, sizes.sets, has_search)
+    except Exception as error:  # a method of the user's own may want more of its trainer than verbs
+        return Estimate(
+            config, "missing", problem=f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}"
+        )
+    cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
+    by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
+    width = _BYTES[config.precision]
+    copy = width * sizes.parameters
+    peaks = ways["expected"].held
+    found = Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1])
+    disk = _disk(config, copy, peaks, ways["expected"].saves_within)
+    return dataclasses.replace(found, **_memory(config, sizes, copy, peaks, card), **disk)
+
+
+def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case:
+    flops = run_flops(way.entries, sizes.parameters, config.method)
+    fast, answering = rates.of(config.model)
+    spent = way.spent
+    training = TRAIN * spent["train"] + FORWARD * spent["forward"] + LOOK_AHEAD * spent["look_ahead"]
+    seconds = sizes.parameters * (training / fast + FORWARD * spent["evaluate"] / answering)
+    return Case(way.stage, spent["train"], way.generations, flops, seconds)
+
+
+def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:
+    """Bytes of checkpoints: three states at a commit (the new, the last, a spare), each with the weights and the best;
+    with Adam's two moments where a stage saves within; and the held peaks of Algorithm 4 where they are on disk."""
+    share = 1.0 if config.keep_peaks == "disk" else table()["file_share"][config.precision]
+    in_memory = config.keep_peaks == "memory"
+    adam = 2 if saves_within or not in_memory else 0
+    held = 0 if in_memory else peaks
+    peak = max(3 * (2 * share + adam) + held * share, 1 + 2 * share)
+    # measured: on average a spare and the last state are there, and an eighth of the peaks that may be
+    mean = 3 * share + 2 * adam + held * share / 8
+    return {"disk_peak": peak * copy, "disk_mean": mean * copy, "disk_after": 1.05 * copy}
+
+
+def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:
+    """Bytes on the device (weights, gradients, two Adam moments, activations of a full batch) and snapshots on the host."""
+    held = peaks if config.keep_peaks == "memory" and peaks > 1 else 0
+    parts = {"weights": copy, "gradients": copy, "adam": 2 * copy}
+    budget = 0
+    if sizes.shape:
+        mean = sum(s.train * s.tokens for s in sizes.sets) / sum(s.train for s in sizes.sets)
+        tokens = min(
+            config.token_budget, 1.3 * mean * config.batch_size
+        )  # 1.3: padding, and longer batches than the mean
+        each = activation_bytes(sizes.shape, config.precision)
+        parts["activations"] = tokens * each
+        budget = max(int((card * 1e9 - 4 * copy) / each), 0)
+    return {"device": parts, "fitting_budget": budget, "host": (held + 2) * copy}
+
+
+def activation_bytes(shape: dict, precision: str) -> float:
+    """Bytes a token that a training pass keeps: inputs of every product, the norms in fp32, the gated MLP's three halves,
+    no attention matrix; and the logits of a third of the tokens with their fp32 copy and gradient."""
+    layer = 24 * shape["hidden"] + 4 * shape["kv_heads"] * shape["head"] + 8 * shape["inner"]
+    width = _BYTES[precision]
+    return shape["layers"] * layer * width / 2 + shape["vocab"] * (width + 8) / 3
+
+
+def disk_needed(estimates: Sequence[Estimate], slots: int = 1) -> float:
+    """Bytes that runs not yet finished still need: what each leaves, and the peaks of as many as train at a time."""
+    open_runs = [e for e in estimates if e.state != "finished"]
+    peaks = sorted((e.disk_peak - e.disk_after for e in open_runs), reverse=True)
+    return sum(e.disk_after for e in open_runs) + sum(max(peak, 0) for peak in peaks[:slots])
+
+
+def disk_free(runs_dir: str | Path) -> int:
+    """Bytes free where the runs go, whether or not that folder is there yet."""
+    place = Path(runs_dir).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

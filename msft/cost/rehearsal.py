@@ -1,0 +1,222 @@
+"""A trainer that counts: a method's own code runs over it, and what it would train and measure is written down.
+
+Nothing is trained, and accuracies are made up (SCENARIOS), so a method that is new, or a user's own, needs no estimate
+of its own. The entries have the form of a journal's, and `msft.flops` counts both in the same way.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+
+from msft import methods
+from msft.cost.sizes import SetSize
+from msft.curve import Curve
+
+_EPOCHS = 10.0  # over which the peaks of the sub-datasets are taken to lie: SFT's in the paper
+_ROUNDS = 2  # roll-outs a sub-dataset after which a scenario in which nobody over-fits comes to an end
+
+# name -> a function from (trainer, active sub-datasets, length of the roll-out in epochs) to the accuracy 0..1 of
+# (sub-dataset, epoch within the roll-out)
+SCENARIOS: dict[str, Callable] = {
+    "spread": lambda trainer, active, length: trainer.around_its_peak(active, length),
+    "at once": lambda trainer, active, length: lambda task, epoch: 1 / (1 + epoch),
+    "never": lambda trainer, active, length: trainer.rising(),
+    "heaviest first": lambda trainer, active, length: trainer.first_of(active, max),
+    "lightest first": lambda trainer, active, length: trainer.first_of(active, min),
+}
+
+
+class Rehearsal:
+    """Stands for the Trainer: the same verbs.
+
+    entries: what would be in the journal.  spent: tokens really trained and evaluated, by kind; `flops` counts less
+    of the evaluation (appendix F).  generations: answers to test and validation items.
+    held: peaks that wait at a time at most, the start point and the best among them.  has_search: whether the finished SFT run is read for the search.
+    """
+
+    def __init__(self, config, sets: Sequence[SetSize], scenario: str, has_search: bool):
+        self.config, self.sets = config, {size.name: size for size in sets}
+        self.tasks = list(self.sets)
+        self.scenario, self.has_search = scenario, has_search
+        self.stage, self.order_stage, self.offset = 0, 0, 0.0
+        self.entries, self.spent, self.generations, self.held = (
+            [],
+            {"train": 0.0, "forward": 0.0, "evaluate": 0.0},
+            0,
+            0,
+        )
+        self.spent["look_ahead"] = 0.0
+        self.saves_within = False  # whether a stage keeps no peaks, and so saves on its way
+        self.is_plain = True  # whether no accuracy and no loss was looked at that could have changed the work
+        self._measured = False
+
+    @functools.cached_property
+    def owners(self) -> list[str]:
+        """Name of the sub-dataset of each example."""
+        return [name for name, size in self.sets.items() for _ in range(size.train)]
+
+    @functools.cached_property
+    def rows(self) -> list:
+        """An example each, of its sub-dataset's mean length."""
+        kinds = {name: SimpleNamespace(ids=range(round(size.tokens))) for name, size in self.sets.items()}
+        return [kinds[name] for name in self.owners]
+
+    @functools.cached_property
+    def _lengths(self) -> np.ndarray:
+        return np.concatenate([np.full(size.train, size.tokens) for size in self.sets.values()])
+
+    # accuracies --------------------------------------------------------------------------------------------
+
+    def around_its_peak(self, active: Sequence[str], length: float) -> Callable:
+        """Highest at the sub-dataset's own epoch; these lie evenly over the length of SFT.
+
+        But one over-fits in every roll-out, at its middle at the latest, short as it may be: accuracies are noisy, and
+        the earliest of many highest points comes soon (so it is in Table 7 at C=1, and in the runs of the tiny profile).
+        """
+        step = self.config.params.get("epochs", _EPOCHS) / len(self.tasks)
+        peaks = {name: step * (i + 1) - self.offset for i, name in enumerate(self.tasks)}
+        late = max(min((peaks[name] for name in active), default=0.0) - length / 2, 0.0)
+        return lambda task, epoch: 1 / (1 + abs(epoch - peaks[task] + late))
+
+    def rising(self) -> Callable:
+        """Best at the end of every roll-out, until no method would wait longer."""
+        rise, offset = (1 if self.stage < _ROUNDS * len(self.tasks) else -1), self.offset
+        return lambda task, epoch: 0.5 + rise * math.atan(offset + epoch) / 4
+
+    def first_of(self, active: Sequence[str], pick: Callable) -> Callable:
+        """In every roll-out one sub-dataset over-fits at its start, and the others never."""
+        first = pick(active, key=lambda name: self.sets[name].train * self.sets[name].tokens, default=None)
+        rising = self.rising()
+        return lambda task, epoch: 1 / (1 + epoch) if task == first else rising(task, epoch)
+
+    # verbs -------------------------------------------------------------------------------------------------
+
+    def roll_out(self, active, epochs, *, keep=(), schedule=None, keep_start=False, **_) -> Curve:
+        """Counts a roll-out."""
+        active = [task for task in self.tasks if task in set(active)]
+        self.saves_within |= not keep and not keep_start
+        self.held = max(self.held, min(len(keep) + keep_start + 1, round(epochs * self.config.evaluations_per_epoch)))
+        result = self._count("roll_out", active, epochs, schedule, True)
+        return self._rolled_out(result)
+
+    def search(self, epochs: float) -> Curve:
+        """Counts the search; where the SFT run is there, it costs no time."""
+        self.is_plain = False
+        return self._rolled_out(self._count("search", self.tasks, epochs, None, not self.has_search))
+
+    def restart(self, search: Curve) -> None:
+        """The base model again."""
+        self.offset, self.order_stage = 0.0, 0
+
+    def roll_back(self, curve: Curve, epoch: float, **_) -> None:
+        """Goes back to an evaluated point."""
+        self.is_plain = False
+        self.entries.append({"kind": "roll_back", "arguments": {"stage": curve.stage, "epoch": epoch}})
+        self.offset = curve.offset + epoch
+
+    def report(self, path_epoch: float) -> None:
+        """Nothing is kept."""
+
+    def note(self, what: str, **values) -> None:
+        """Nothing is kept."""
+
+    def look_ahead(self, indices) -> tuple[list[float], list[float]]:
+        """Losses that do not move."""
+        return [1.0] * len(indices), [1.0] * len(indices)
+
+    def example_losses(self, indices) -> list[float]:
+        """Losses of examples that sit out."""
+        return [1.0] * len(indices)
+
+    def _rolled_out(self, result: dict) -> Curve:
+        self.stage, self.order_stage = result["stage"] + 1, self.order_stage + 1
+        curve = Curve(result["stage"], result["offset"], result["points"])
+        self.offset = result["offset"] + max(curve)
+        return curve
+
+    def _count(self, kind: str, active, epochs: float, schedule, is_spent: bool) -> dict:
+        count = round(epochs * self.config.evaluations_per_epoch)
+        told = SimpleNamespace(epoch=0, step=0, forward_tokens=0, look_ahead_tokens=0)
+        if schedule is None:
+            trained = epochs * sum(self.sets[task].train * self.sets[task].tokens for task in active)
+        else:
+            trained = self._scheduled(schedule, active, epochs, told)
+        tokens = {name: size.items * size.item_tokens for name, size in self.sets.items()}
+        accuracy = SCENARIOS[self.scenario](self, active, epochs)
+        points = []
+        for number in range(count + 1):
+            epoch = number / self.config.evaluations_per_epoch
+            scores = {task: accuracy(task, epoch) for task in self.tasks}
+            points.append(
+                {"epoch": epoch, "selection": scores, "tokens": tokens, "reused": number == 0 and self._measured}
+            )
+        self._measured = True
+        result = {"stage": self.stage, "offset": self.offset, "points": points, "trained_tokens": trained}
+        result |= {"forward_tokens": told.forward_tokens, "look_ahead_tokens": told.look_ahead_tokens}
+        self.entries.append({"kind": kind, "arguments": {"active": list(active)}, "result": result})
+        if is_spent:
+            fresh = sum(not point["reused"] for point in points)
+            asked = sum(size.items + size.selection_items for size in self.sets.values())
+            both = sum((size.items + size.selection_items) * size.item_tokens for size in self.sets.values())
+            self.generations += fresh * asked
+            self.spent["train"] += trained
+            self.spent["forward"] += told.forward_tokens
+            self.spent["look_ahead"] += told.look_ahead_tokens
+            self.spent["evaluate"] += fresh * both
+        return result
+
+    def _scheduled(self, schedule, active, epochs: float, told) -> float:
+        """Tokens that a schedule trains: it picks the examples, hears losses and looks ahead as in a real run."""
+        schedule.start(self, active)
+        self.is_plain = self.is_plain and not schedule.hears
+        trained = 0.0
+        for epoch in range(math.ceil(epochs)):
+            picked = schedule.examples(epoch)
+            share = min(1.0, epochs - epoch)
+            trained += share * float(self._lengths[picked].sum())
+            told.epoch = epoch
+            for step in range(math.ceil(share * len(picked) / self.config.batch_size)):
+                told.step = step
+                schedule.before_step(told)
+            # losses that stay, so that everybody may sit out, or that never settle
+            schedule.hear(picked, np.full(len(picked), 1.0 if self.scenario == "at once" else 1e9 * (epoch % 2)))
+            schedule.end_epoch(told)
+        return trained
+
+
+@functools.cache
+def _rehearsed(method, params, methods_dir, evaluations, batch_size, sets, scenario, has_search) -> Rehearsal:
+    own = json.loads(params)
+    config = SimpleNamespace(params=own, evaluations_per_epoch=evaluations, batch_size=batch_size, seed=0)
+    module = methods.load(method, methods_dir)
+    trainer = Rehearsal(config, sets, scenario, has_search)
+    module.run(trainer, module.Params(**own))
+    return trainer
+
+
+def rehearse(config, sets: tuple[SetSize, ...], has_search: bool = False) -> dict[str, Rehearsal]:
+    """{scenario: what the method would do in it}, with the sub-datasets as they are and, as 'expected', with lengths evened
+    out, so that it does not matter which of them is dropped when.
+
+    has_search: whether the SFT run of the same settings is there to read the search of SRO and Soft SRO from.
+    """
+    key = (config.method, json.dumps(config.params, sort_keys=True), config.methods_dir, config.evaluations_per_epoch)
+    key += (config.batch_size,)
+    found = {"expected": _rehearsed(*key, _evened(sets), "spread", has_search)}
+    for scenario in SCENARIOS:
+        if found["expected"].is_plain:  # the same in every scenario
+            break
+        found[scenario] = _rehearsed(*key, sets, scenario, has_search)
+    return found
+
+
+def _evened(sets: tuple[SetSize, ...]) -> tuple[SetSize, ...]:
+    tokens = sum(size.train * size.tokens for size in sets) / sum(size.train for size in sets)
+    items = sum((s.items + s.selection_items) * s.item_tokens for s in sets) / sum(
+        s.items + s.selection_items for s in sets
+    )
+    return tuple(SetSize(s.name, s.train, s.items, s.selection_items, tokens, items) for s in sets)

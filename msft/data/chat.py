@@ -1,0 +1,127 @@
+"""Chat rows: {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]} as examples.
+
+The tokenizer's chat template makes the texts: the prompt is the template of all messages but the last with its
+generation prompt, the completion what the template of all messages adds to that. The loss is on the last assistant
+message and the token that ends its turn; test items are answered zero-shot from the same prompt.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from msft.data.example import Example
+from msft.data.metrics import check_example
+from msft.data.scoring import extract
+from msft.errors import DataError, ModelError, nearest, together
+
+ROLES = ("system", "user", "assistant")
+
+
+def to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
+    """A row of messages as an Example; its prompt is made by `rendered`, once the tokenizer is known.
+
+    place: file and line, for errors that the template brings up. Raises DataError with all that is wrong with the row.
+    """
+    messages, problems = row["messages"], []
+    others = [key for key in row if key != "messages"]
+    if {"question", "answer"} & set(others):
+        problems.append("it has messages and a question or an answer; give one of the two")
+    if not isinstance(messages, list) or not messages:
+        raise DataError("messages must be a non-empty list of {'role': ..., 'content': ...}")
+    for number, message in enumerate(messages, 1):
+        problems += _check_message(number, message)
+    if problems:
+        raise DataError("; ".join(problems))
+    turns = [message["role"] for message in messages]
+    turns = turns[1:] if turns[0] == "system" else turns
+    if turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns or turns[-1] != "assistant":
+        found = ", ".join(message["role"] for message in messages)
+        raise DataError(
+            f"the roles are {found}; give user and assistant in turn, the assistant last, and a system message at most "
+            "before them"
+        )
+    pairs = tuple((message["role"], message["content"]) for message in messages)
+    asked, answer = "\n".join(f"{role}: {content}" for role, content in pairs[:-1]), pairs[-1][1]
+    example = Example(asked, answer, extract(answer), messages=pairs, place=place)
+    check_example(example, metric)
+    return example
+
+
+def _check_message(number: int, message: object) -> list[str]:
+    if not isinstance(message, dict):
+        return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
+    problems = []
+    for key in ("role", "content"):
+        if key not in message:
+            problems.append(f"message {number} has no {key}.{nearest(key, message)}")
+        elif not isinstance(message[key], str):
+            problems.append(f"message {number}: {key} is a {type(message[key]).__name__}; give a string")
+        elif key == "content" and not message[key].strip():
+            problems.append(f"message {number}: content is empty")
+        elif key == "role" and message[key] not in ROLES:
+            problems.append(f"message {number}: role {message[key]!r}; allowed: {', '.join(ROLES)}")
+    return problems
+
+
+def rendered(mixture, tokenizer):
+    """The mixture with the prompts and completions of its chat rows as the tokenizer's template writes them.
+
+    Raises ModelError for a tokenizer without a template, DataError with every row that the template does not take.
+    """
+    chats = [sub.name for sub in mixture if sub.is_chat]
+    if not chats:
+        return mixture
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{', '.join(chats)}: these sub-datasets have chat rows, and the tokenizer has no chat template. Take a model "
+            "whose tokenizer has one, or save one with it: tokenizer.chat_template = ..., tokenizer.save_pretrained(folder)"
+        )
+    subs, problems = [], []
+    for sub in mixture:
+        parts, stops = {}, {}
+        for part in ("train", "test", "validation") if sub.is_chat else ():
+            parts[part] = []
+            for example in getattr(sub, part):
+                try:
+                    whole, stop = _render(tokenizer, example)
+                except DataError as error:
+                    problems.append(f"{sub.name}: {example.place or part}: {error}")
+                    continue
+                parts[part].append(whole)
+                stops[stop] = None
+        subs.append(replace(sub, **parts, stop=next(iter(stops), "")))
+    if problems:
+        more = [f"{len(problems) - 20} more rows like these"] if problems[20:] else []
+        raise DataError(together("the chat template does not take these rows:", problems[:20] + more))
+    return replace(mixture, sub_datasets=subs)
+
+
+def _render(tokenizer, example: Example) -> tuple[Example, str]:
+    """(the example with the template's texts, the text of the token that ends a turn)."""
+    messages = [{"role": role, "content": content} for role, content in example.messages]
+    try:
+        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as error:  # a template raises what it likes: jinja's errors, its own raise_exception
+        raise DataError(f"the template refuses it: {str(error).strip() or type(error).__name__}") from None
+    bare = {"add_special_tokens": False}
+    asked, ids = tokenizer(prompt, **bare)["input_ids"], tokenizer(text, **bare)["input_ids"]
+    if not asked or ids[: len(asked)] != asked or not text.startswith(prompt):
+        raise DataError(
+            "the template of all messages does not begin with the tokens of the generation prompt, so that prompt and "
+            "answer cannot be told apart: white space that belongs to both, or a template that rewrites earlier turns"
+        )
+    if tokenizer(prompt, add_special_tokens=not _has_bos(tokenizer, prompt))["input_ids"] != asked:
+        raise DataError("the tokenizer adds special tokens to a text that its chat template does not write")
+    completion, special = text[len(prompt) :].rstrip(), set(tokenizer.all_special_ids)
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    answer = tokenizer(completion, **bare)["input_ids"]
+    if answer[-1:] and answer[-1] in special:
+        stop = tokenizer.decode(answer[-1:])
+    else:
+        stop = tokenizer.eos_token
+        completion += stop
+    return replace(example, prompt=prompt, target=completion), stop
+
+
+def _has_bos(tokenizer, text: str) -> bool:
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

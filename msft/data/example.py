@@ -1,0 +1,87 @@
+"""The exact strings of the five-shot protocol: training text, test prompt, score (paper section 4.1).
+
+Everything here works on text alone; batching.py turns it into tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from msft.data.scoring import decided, extract, score
+from msft.errors import DataError
+
+__all__ = ["SHOTS", "Example", "check_scorable", "check_text", "decided", "extract", "score", "shot_text", "shots_text"]
+__all__ += ["target_text", "test_prompt", "training_text"]
+
+SHOTS = 5
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with what the model is trained to say and what is scored.
+
+    question: the rendered question, options included, without 'Q: '.
+    target: the text to learn, '#### answer' or 'rationale #### answer'.
+    answer: the gold answer that the metric compares with.
+    messages: of a chat row, (role, content) pairs; place: its file and line.
+    prompt: of a chat row, the chat template's text; the target is then what the template adds to it (chat.rendered).
+    """
+
+    question: str
+    target: str
+    answer: str
+    messages: tuple[tuple[str, str], ...] = ()
+    prompt: str = ""
+    place: str = field(default="", compare=False, repr=False)
+
+
+def target_text(answer: str, rationale: str | None = None) -> str:
+    """'#### answer', behind the rationale where there is one."""
+    return f"#### {answer}" if not rationale else f"{rationale} #### {answer}"
+
+
+def training_text(example: Example) -> tuple[str, str]:
+    """(prompt, completion) of one training example; the loss is on the completion and EOS only.
+
+    The completion of a chat row holds the token that ends the turn, and no EOS comes behind it.
+    """
+    if example.prompt:
+        return example.prompt, example.target
+    return f"Q: {example.question}\nA: ", example.target
+
+
+def shot_text(example: Example) -> str:
+    """A shot: the training text, with a dot after an answer that stands alone ('#### C.')."""
+    prompt, completion = training_text(example)
+    alone = completion.startswith("####")
+    return prompt + completion + ("." if alone and not completion.endswith(".") else "")
+
+
+def shots_text(shots: Sequence[Example]) -> str:
+    """The five shots, each closed by one newline: the prefix that all items of a sub-dataset share."""
+    return "".join(shot_text(shot) + "\n" for shot in shots)
+
+
+def test_prompt(sub_dataset, example: Example) -> str:
+    """The exact five-shot prompt of one test item, trailing space included."""
+    return shots_text(sub_dataset.shots) + training_text(example)[0]
+
+
+test_prompt.__test__ = False  # pytest would collect the name
+
+
+def check_text(example: Example) -> None:
+    """Raises DataError for what cannot be tokenised."""
+    try:
+        f"{example.question}{example.target}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
+
+
+def check_scorable(example: Example) -> None:
+    """Raises DataError for what cannot be tokenised, or never be answered: two lines, bare dots, '####' in a rationale."""
+    check_text(example)
+    if not score(example.target, example.answer) or not extract(example.target):
+        raise DataError(
+            f"its own target text would be scored as wrong: the answer {example.answer[:60]!r} is not what follows the "
+            "first '####' of the target; give an answer of one line, without '####' in the rationale"
+        )

@@ -1,0 +1,299 @@
+"""Many runs on one machine: finished ones are read, the others are trained, several at a time.
+
+A worker process trains one run after the other, with a GPU of its own, and writes what a run says to logs/<run>.log in
+the folder of runs. A worker whose launcher dies saves its run and stops; one that dies takes no other run along.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msft.config import RunConfig
+from msft.cost.plan import AFTER_SFT, search_of
+from msft.errors import MsftError, RunError, together
+from msft.names import model_settings
+from msft.results.progress import clock
+from msft.results.run import FAILED, Run, is_locked
+from msft.runs import prepare, run
+from msft.store.files import write_atomic
+
+KILLED = "its process ended without a word: killed, or its machine was"
+_WATCH = 1.0  # seconds between two looks of a worker at whether its launcher is there
+_LONGEST_FIRST = ("msft", "dynamix_sft", "sft")
+
+
+def slots_of(config: RunConfig) -> int:
+    """Runs that this machine takes at a time: one a GPU, or as many as its cores hold where `threads` is set."""
+    import torch
+
+    if config.device is None and torch.cuda.is_available():
+        return torch.cuda.device_count()
+    threads = config.with_defaults(model_settings(config.model)).threads
+    return max((os.cpu_count() or 1) // threads, 1) if threads else 1
+
+
+def run_all(
+    configs: Sequence[RunConfig],
+    runs_dir: str | Path = "runs",
+    *,
+    slots: int | None = None,
+    progress: bool = True,
+    on_evaluation: Callable | None = None,
+) -> list[Run]:
+    """The finished runs of these configs, in their order; what is missing is trained, the longest first.
+
+    slots: runs at a time; None takes what the machine holds.
+    on_evaluation: as in `run`; the runs are then trained one after the other in this process.
+    A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
+    """
+    names = run_names(configs)
+    directories = [Path(runs_dir) / name for name in names]
+    missing = {}
+    for config, name, directory in zip(configs, names, directories, strict=True):
+        if Run(directory).status != "finished":
+            missing.setdefault(name, config)
+    if missing:
+        slots = 1 if on_evaluation is not None else slots or min(map(slots_of, missing.values()))
+        _train(missing, runs_dir, min(slots, len(missing)), progress, on_evaluation)
+    return [Run(directory) for directory in directories]
+
+
+def run_names(configs: Sequence[RunConfig]) -> list[str]:
+    """The directory names of runs; data and tokenizer are loaded once for all runs that share them.
+
+    Raises ConfigError, DataError or ModelError for a run that could not start.
+    """
+    known, names = {}, []
+    for config in configs:
+        # the four that no data, tokenizer or base model depends on
+        shared = dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
+        key = json.dumps(shared.to_dict(), sort_keys=True)
+        known[key] = known.get(key) or prepare(shared)
+        own = config.with_defaults(model_settings(config.model))
+        names.append(dataclasses.replace(known[key], config=own).name)
+    return names
+
+
+def _rank(config: RunConfig) -> int:
+    return _LONGEST_FIRST.index(config.method) if config.method in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
+def _train(missing: dict[str, RunConfig], runs_dir, slots: int, progress: bool, on_evaluation=None) -> None:
+    names = sorted(missing, key=lambda name: (missing[name].method in AFTER_SFT, _rank(missing[name])))
+    configs = [missing[name] for name in names]
+    problems: list[str] = []
+    if slots == 1:
+        for config in configs:
+            try:
+                run(config, runs_dir, progress=progress, on_evaluation=on_evaluation)
+            except MsftError as error:
+                problems.append(f"{_title(config)}: {error}")
+    else:
+        problems = in_processes(configs, names, runs_dir, slots, progress)
+    if problems:
+        raise RunError(together(f"{len(problems)} of {len(missing)} runs failed:", problems))
+
+
+def _title(config: RunConfig) -> str:
+    params = "".join(f" {name}={value}" for name, value in config.params.items())
+    return f"{config.method} {Path(config.model).name} {Path(config.mixture).stem} seed {config.seed}{params}"
+
+
+@dataclasses.dataclass
+class _Job:
+    """A run that waits: its directory's name, and the name of the run it comes behind."""
+
+    config: RunConfig
+    name: str
+    after: str | None
+    is_elsewhere: bool = False  # whether another process was at it when its turn came
+
+
+class _Queue:
+    """Jobs in their order; one that comes behind another is given out once that one is over."""
+
+    def __init__(self, jobs: Sequence[_Job]):
+        self.waiting, self.open, self.changed = list(jobs), {job.name for job in jobs}, threading.Condition()
+
+    def take(self) -> _Job | None:
+        """The next job that may start; waits for one, and returns None once there is none left."""
+        with self.changed:
+            while self.waiting:
+                ready = next((job for job in self.waiting if job.after not in self.open), None)
+                if ready:
+                    self.waiting.remove(ready)
+                    return ready
+                self.changed.wait()
+            return None
+
+    def put_off(self, job: _Job) -> None:
+        """A job that another process is at goes behind all others."""
+        with self.changed:
+            self.waiting.append(dataclasses.replace(job, is_elsewhere=True))
+            self.changed.notify_all()
+
+    def over(self, job: _Job) -> None:
+        """A job is done or has failed."""
+        with self.changed:
+            self.open.discard(job.name)
+            self.changed.notify_all()
+
+    def clear(self) -> None:
+        """Nothing more is given out."""
+        with self.changed:
+            self.waiting.clear()
+            self.changed.notify_all()
+
+
+def in_processes(
+    configs: Sequence[RunConfig], names: Sequence[str], runs_dir: str | Path, slots: int, progress: bool = True
+) -> list[str]:
+    """Trains runs in the order given, in `slots` worker processes; returns what failed, a line each.
+
+    names: of the runs' directories.  A failure is noted in the run's directory, for `status` to tell.
+    """
+    searches = [search_of(config) for config in configs]
+    known = {_key(config): name for config, name in zip(configs, names, strict=True)}
+    after = [known.get(_key(search)) if search else None for search in searches]
+    jobs = _Queue([_Job(*job) for job in zip(configs, names, after, strict=True)])
+    problems: list[str] = []
+    started, done, told, runs_dir = time.monotonic(), [], threading.Lock(), Path(runs_dir)
+
+    def serve(place: int) -> None:
+        worker = None
+        while (job := jobs.take()) is not None:
+            directory = runs_dir / job.name
+            if not job.is_elsewhere and is_locked(directory):
+                jobs.put_off(job)
+                continue
+            worker = worker or _Worker(place, runs_dir)
+            # stands there beforehand, for the case that nobody is left to write it
+            note_failure(directory, KILLED, log_of(runs_dir, job.name))
+            problem, is_failure = worker.train(job)
+            if worker.process.poll() is not None:
+                worker = None  # it died with its run; the others get a new one
+            if is_failure:
+                note_failure(directory, problem, log_of(runs_dir, job.name))
+            else:
+                (directory / FAILED).unlink(missing_ok=True)
+            with told:
+                done.append(job)
+                problems.extend([f"{_title(job.config)}: {problem}"] if problem else [])
+                if progress:
+                    word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
+                    spent = clock(time.monotonic() - started)
+                    title = _title(job.config)
+                    print(f"{len(done)}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
+            jobs.over(job)
+        if worker is not None:
+            worker.close()
+
+    threads = [threading.Thread(target=serve, args=(place,)) for place in range(min(slots, len(configs)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        jobs.clear()  # the workers save and stop, and take nothing more
+        raise
+    return problems
+
+
+def _key(config: RunConfig) -> str:
+    return json.dumps(config.with_defaults(model_settings(config.model)).to_dict(), sort_keys=True)
+
+
+def log_of(runs_dir: str | Path, name: str) -> Path:
+    """Where what a run says is kept, by the name of its directory."""
+    return Path(runs_dir) / "logs" / f"{name}.log"
+
+
+def note_failure(directory: Path, why: str, log: Path | None = None) -> None:
+    """Notes in a run's directory why its last attempt failed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    write_atomic(directory / FAILED, json.dumps({"when": when, "why": why, "log": str(log) if log else None}, indent=1))
+
+
+class _Worker:
+    """A process that trains one run after the other; libraries are loaded once."""
+
+    def __init__(self, place: int, runs_dir: Path):
+        # idle OpenMP threads would spin on the cores that the other runs need
+        own = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": _gpu(place)}
+        self.runs_dir, log = runs_dir, log_of(runs_dir, f"worker{place}")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from msft.launch.local import work; work()"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=own, text=True,
+            )  # fmt: skip
+
+    def train(self, job: _Job) -> tuple[str, bool]:
+        """('' or why the run is not finished, whether that is a failure: one that was told to stop has not failed)."""
+        log = log_of(self.runs_dir, job.name)
+        try:
+            self.process.stdin.write(json.dumps([job.config.to_dict(), str(self.runs_dir), str(log)]) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+            if line:
+                return tuple(json.loads(line))
+        except BrokenPipeError:
+            pass
+        code = self.process.wait()
+        killed = (
+            f" ({signal.Signals(-code).name}; out of memory, or killed by somebody)" if code == -signal.SIGKILL else ""
+        )
+        return f"its process ended with code {code}{killed}; see {log}", True
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def _gpu(place: int) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = visible.split(",") if visible else [str(place)]
+    return ids[place % len(ids)]
+
+
+def work() -> None:
+    """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each as
+    `_Worker.train` does. What a run prints goes to its log."""
+    from msft.store.state import Interrupted
+
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    threading.Thread(target=_stop_as_orphan, args=(os.getppid(),), daemon=True).start()
+    for line in sys.stdin:
+        settings, runs_dir, log = json.loads(line)
+        with open(log, "a", encoding="utf-8") as file:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+        problem, is_failure = "", False
+        try:
+            run(RunConfig.from_mapping(settings), runs_dir)
+        except Interrupted as error:
+            problem = str(error)
+        except Exception as error:  # whatever one run meets, the next ones still have their turn
+            problem = str(error) if isinstance(error, MsftError) else "".join(traceback.format_exception(error))
+            is_failure = True
+            print(problem, file=sys.stderr, flush=True)
+        print(json.dumps([problem, is_failure]), file=answers, flush=True)
+
+
+def _stop_as_orphan(parent: int) -> None:
+    """Once the launcher is gone: the run is saved and stops, so that nobody trains unseen."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    print("the launcher is gone", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)

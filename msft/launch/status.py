@@ -1,0 +1,80 @@
+"""What became of the runs of a folder: how far, how good, why not; and the plan's estimate beside what it really took."""
+
+import json
+from pathlib import Path
+
+from msft.config import RunConfig
+from msft.cost import describe, plan
+from msft.errors import MsftError
+from msft.results.run import FAILED, Run
+
+
+def runs_of(runs_dir: str | Path) -> list[Run]:
+    """Every run of a folder that has begun, by name."""
+    places = {path.parent for name in ("run.json", FAILED) for path in Path(runs_dir).glob(f"*/{name}")}
+    return [Run(place) for place in sorted(places)]
+
+
+def rows_of(runs: list[Run]) -> list[dict]:
+    """One mapping a run, of plain values: name, state, why (a failure), accuracy and epoch of the best checkpoint, and
+    flops, seconds, disk_peak (bytes), each with the estimate for it; seconds are None where the run was resumed.
+
+    The estimate of the time takes the rates of the other finished runs of the same model, else 40 % of an H100.
+    """
+    speeds = {run.directory: plan.speed_of(run) for run in runs if run.status == "finished"}
+    return [_row(run, [speed for place, speed in speeds.items() if speed and place != run.directory]) for run in runs]
+
+
+def _row(run: Run, speeds: list[tuple]) -> dict:
+    row: dict = {"name": run.directory.name, "state": run.state, "why": None, "log": None}
+    if row["state"] == "failed":
+        row |= {"why": run.failure["why"], "log": run.failure["log"]}
+    if row["state"] != "finished":
+        return row
+    try:
+        about, best = run.about, run.best
+        row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
+        row |= {"seconds": run.result["seconds"]["total"] if plan.trained_in_one_go(run) else None}
+        row |= {"disk_peak": int(run.disk["bytes"].max())}
+        # the key order of an older run's settings, and settings that it does not know, do not matter
+        config = RunConfig.from_mapping(about["config"])
+    except (MsftError, KeyError, TypeError, ValueError) as error:
+        return {**row, "state": "damaged", "why": str(error)}
+    return row | _estimated(config, speeds)
+
+
+def _estimated(config: RunConfig, speeds: list[tuple]) -> dict:
+    try:
+        found = plan.estimate(config, plan.rates_from(speeds), has_search=True)
+    except MsftError:
+        return {}
+    if found.expected is None:
+        return {}
+    return {
+        "flops_estimate": found.expected.flops["total"],
+        "seconds_estimate": found.expected.seconds,
+        "disk_peak_estimate": int(found.disk_peak),
+    }
+
+
+def line_of(row: dict) -> str:
+    """One line of text for a row."""
+    from msft.results.progress import clock
+
+    text = f"{row['name']}: {row['state']}"
+    if row.get("accuracy") is not None and row["state"] == "finished":
+        text += f", accuracy {row['accuracy']:.4f} at epoch {row['path_epoch']:.2f}"
+        parts = [("flops", describe.flops_text), ("seconds", clock), ("disk_peak", describe.bytes_text)]
+        for name, shown in parts:
+            value, guess = row.get(name), row.get(f"{name}_estimate")
+            what = {"disk_peak": "disk at most "}.get(name, "")
+            estimate = f" (estimated {shown(guess)})" if guess is not None else ""
+            text += f"; {what}{shown(value) if value is not None else 'time not known: resumed'}{estimate}"
+    if row["why"] and row["state"] == "failed":
+        text += f": {row['why'].strip().splitlines()[-1]}" + (f" (log: {row['log']})" if row["log"] else "")
+    return text
+
+
+def as_json(rows: list[dict]) -> str:
+    """The rows as a JSON list."""
+    return json.dumps(rows, indent=1)

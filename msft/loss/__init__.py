@@ -1,0 +1,1 @@
+"""The loss of a training step and its gradients: tokens, weights, passes."""

@@ -1,0 +1,74 @@
+"""The loss of a mixture and its gradients: no logits for prompt tokens, exact weights whatever the batches' shapes."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from msft import distributed
+from msft.loss.passes import TargetPass, can_train_packed, make_passes, target_losses
+from msft.loss.tokens import Batch, Tokens, make_batches
+from msft.packing.forward import selected_logits
+
+
+class TokenLosses:
+    """Cross entropy of a model's target tokens, in nats; every process computes its share of the rows.
+
+    loss_group: examples a micro-batch of the paper's loss.  token_budget: tokens a forward pass, padding included.
+    pad: the padding token.  plain_head: whether logits are needed at target tokens alone.
+    packed: whether rows are packed without padding (passes.py), where the model and its weights allow it.
+    """
+
+    def __init__(self, model, plain_head: bool, loss_group: int, token_budget: int, pad: int):
+        self.model, self.device, self.pad = model, model.device, pad
+        self.loss_group, self.token_budget, self.plain_head = loss_group, token_budget, plain_head
+        self._dtype = torch.promote_types(model.dtype, torch.float32)
+        self.packed = plain_head and not distributed.is_sharded(model) and can_train_packed(model)
+        self._logits = model.selected_logits if distributed.is_sharded(model) else partial(selected_logits, model)
+
+    def gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds the gradients of one step's loss; returns (loss, summed token losses [n] of the examples), on the device.
+
+        The loss is the mean over micro-batches of `loss_group` examples of each one's token mean (paper, Table 5).
+        """
+        # what all processes add to goes through one sum
+        found = torch.zeros(1 + len(rows), device=self.device, dtype=self._dtype)
+        total, sums = found[0], found[1:]
+        for batch in self._batches(rows):
+            loss, token_losses = self._of_tokens(batch)
+            distributed.backward(loss, self.model)
+            total += loss.detach()
+            sums.index_add_(0, batch.examples, token_losses.detach())
+        distributed.add_up_gradients(self.model)
+        distributed.add_up(found)
+        return total, sums
+
+    @torch.no_grad()
+    def of_examples(self, rows: Sequence[Tokens]) -> list[float]:
+        """Mean target-token loss of each example by a forward pass alone."""
+        sums = torch.zeros(len(rows), device=self.device, dtype=self._dtype)
+        for batch in self._batches(rows):
+            sums.index_add_(0, batch.examples, self._of_tokens(batch)[1])
+        return means(distributed.add_up(sums), rows)
+
+    def _batches(self, rows: Sequence[Tokens]):
+        share = (distributed.rank(), distributed.size())
+        if self.packed:
+            yield from make_passes(rows, self.loss_group, self.token_budget, self.model, *share)
+            return
+        for batch in make_batches(rows, self.loss_group, self.token_budget, self.pad, *share):
+            yield batch.to(self.device)
+
+    def _of_tokens(self, batch: Batch | TargetPass) -> tuple[torch.Tensor, torch.Tensor]:
+        """The share of a pass in the step's loss, and the losses of its target tokens."""
+        if self.packed:
+            return target_losses(self.model, batch)
+        logits = self._logits(batch.input_ids, batch.rows, batch.columns, self.plain_head, use_cache=False)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+        return (losses * batch.weights.to(losses.dtype)).sum(), losses
+
+
+def means(sums: torch.Tensor, rows: Sequence[Tokens]) -> list[float]:
+    """Mean target-token loss of each example from its sum."""
+    return (sums.cpu() / torch.tensor([row.targets for row in rows])).tolist()

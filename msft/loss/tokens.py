@@ -1,0 +1,234 @@
+"""From examples to tensors: tokens and masks, the order of a run, batches under a token budget.
+
+The order is a pure function of (seed, stage, epoch, active sub-datasets), so a position in a run is one integer.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from msft.data.example import Example, training_text
+from msft.errors import DataError, ModelError
+from msft.store.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised example: ids of prompt, completion and EOS; the loss starts at `start`."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def targets(self) -> int:
+        """Number of tokens in the loss."""
+        return len(self.ids) - self.start
+
+
+def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
+    """Tokens of the training texts, EOS added (protocol section 3).
+
+    Prompt and completion are tokenised as one text. A token that straddles the two, as where a tokenizer
+    merges the boundary space with '####', belongs to the completion: every token that carries a character of
+    the completion is in the loss, and none of the prompt alone. The texts of chat rows hold all special tokens, the
+    one that ends the turn too; for them nothing is added.
+    """
+    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+        raise ModelError("the tokenizer must be a fast one with an EOS token; this one is not")
+    if not examples:
+        return []
+    pairs = [training_text(example) for example in examples]
+    is_chat = bool(examples[0].prompt)
+    texts = [prompt + completion for prompt, completion in pairs]
+    encoded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=not is_chat)
+    eos, rows = tokenizer.eos_token_id, []
+    for (prompt, _), ids, spans in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        if is_chat:
+            start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
+            rows.append(Tokens(tuple(ids), start))
+            continue
+        if ids and ids[-1] == eos and spans[-1][0] == spans[-1][1]:
+            ids, spans = ids[:-1], spans[:-1]  # a tokenizer that adds EOS on its own
+        start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
+        # position 0 has nothing before it to be predicted from
+        rows.append(Tokens((*ids, eos), max(start, 1)))
+    return rows
+
+
+def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
+    """Weight of every target token of each example of a step, in the step's order.
+
+    A step's loss is the mean over groups of `group` examples of the mean over the group's target tokens
+    (protocol section 2), so a token weighs 1 / (target tokens of its group x groups of the step). The
+    weighted sum over tokens is that loss, whatever the shape the tensors are batched in.
+    """
+    groups = math.ceil(len(rows) / group)
+    weights = []
+    for first in range(0, len(rows), group):
+        members = rows[first : first + group]
+        total = sum(row.targets for row in members)
+        weights += [1.0 / (total * groups)] * len(members)
+    return weights
+
+
+def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions grouped by length into batches of at most `budget` padded tokens, the longest first.
+
+    Raises nothing: a single example longer than the budget is a batch of its own.
+    """
+    ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for position in ranked:
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and longest * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+def deal_out(lengths: Sequence[int], budget: int, process: int, processes: int) -> list[list[int]]:
+    """The batches (`split_by_budget`) of one process: of the rows in order of length it has every processes-th.
+
+    All processes have as many batches, some of them empty: sharded weights are gathered in every pass by all.
+    """
+    ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    shares = [ranked[first::processes] for first in range(processes)]
+    dealt = [[[own[i] for i in part] for part in split_by_budget([lengths[i] for i in own], budget)] for own in shares]
+    return dealt[process] + [[]] * (max(map(len, dealt)) - len(dealt[process]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one forward pass.
+
+    input_ids: [b, t], right-padded; rows, columns: [k] places whose logits predict a target;
+    targets: [k] token ids; weights: [k] loss weights; examples: [k] position in the step of each target.
+    """
+
+    input_ids: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    examples: torch.Tensor
+
+    def to(self, device) -> "Batch":
+        """The same batch on a device, without waiting for the copy."""
+        return Batch(*(getattr(self, f).to(device, non_blocking=True) for f in self.__dataclass_fields__))
+
+
+def make_batches(
+    rows: Sequence[Tokens], group: int, budget: int, pad: int, process: int = 0, processes: int = 1
+) -> list[Batch]:
+    """The forward passes of one step: padded tensors and exact loss weights.
+
+    process, processes: whose share of the rows. A pass without a row has one padding token and no target.
+    """
+    weights = loss_weights(rows, group)
+    batches = []
+    for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):
+        width = len(rows[positions[0]].ids) if positions else 1
+        ids = np.full((max(len(positions), 1), width), pad, dtype=np.int64)
+        places, targets, scale, owner = [], [], [], []
+        for r, position in enumerate(positions):
+            row = rows[position]
+            ids[r, : len(row.ids)] = row.ids
+            places += [(r, column - 1) for column in range(row.start, len(row.ids))]
+            targets += row.ids[row.start :]
+            scale += [weights[position]] * row.targets
+            owner += [position] * row.targets
+        where = np.array(places, dtype=np.int64).reshape(-1, 2)
+        tensors = (ids, where[:, 0], where[:, 1], np.array(targets, dtype=np.int64))
+        batches.append(
+            Batch(
+                *(torch.from_numpy(np.ascontiguousarray(t)) for t in tensors),
+                torch.tensor(scale, dtype=torch.float64),
+                torch.tensor(owner, dtype=torch.int64),
+            )
+        )
+    return batches
+
+
+def cached_tokens(tokenizer, examples: Sequence[Example], folder: Path | None) -> list[Tokens]:
+    """`tokenize`, remembered in a folder under the hash of the tokenizer and the texts; no folder, no memory."""
+    if folder is None or not examples or not tokenizer.is_fast:
+        return tokenize(tokenizer, examples)
+    texts = json.dumps([training_text(example) for example in examples])
+    told = f"{tokenizer.backend_tokenizer.to_str()}\x00{tokenizer.eos_token_id}\x00{texts}"
+    told += "\x00chat" if examples[0].prompt else ""
+    path = folder / f"{hashlib.sha256(told.encode()).hexdigest()}.safetensors"
+    try:
+        saved = load_file(path)
+        ids, lengths, starts = (saved[key].tolist() for key in ("ids", "lengths", "starts"))
+    except (OSError, KeyError, SafetensorError):  # absent, or damaged: made again
+        rows = tokenize(tokenizer, examples)
+        columns = ([i for row in rows for i in row.ids], [len(row.ids) for row in rows], [row.start for row in rows])
+        folder.mkdir(parents=True, exist_ok=True)
+        data = save(dict(zip(("ids", "lengths", "starts"), map(torch.tensor, columns), strict=True)))
+        write_atomic(path, data)
+        return rows
+    ends = np.cumsum(lengths).tolist()
+    return [Tokens(tuple(ids[e - n : e]), s) for e, n, s in zip(ends, lengths, starts, strict=True)]
+
+
+def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int, cache: Path | None = None):
+    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, longest prompt in tokens).
+
+    cache: a folder that remembers tokenised examples by content.
+
+    A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
+    left out and counted. Raises DataError where nothing of a part remains.
+    """
+    from dataclasses import replace
+
+    from msft.data.example import test_prompt
+    from msft.data.mixture import without_long
+
+    examples, subs, longest = {}, [], 0
+    for sub in mixture:
+        rows = cached_tokens(tokenizer, sub.train, cache)
+        keep = [len(row.ids) <= max_tokens for row in rows]
+        examples[sub.name] = [row for row, k in zip(rows, keep, strict=True) if k]
+        if not any(keep):
+            raise DataError(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
+        sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
+        for part in ("test", "validation"):
+            prompts = [test_prompt(sub, example) for example in getattr(sub, part)]
+            lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]] if prompts else []
+            keep = [length <= max_prompt_tokens for length in lengths]
+            if keep and not any(keep):
+                raise DataError(
+                    f"{sub.name}: every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
+                )
+            sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
+            longest = max([longest, *(length for length, k in zip(lengths, keep, strict=True) if k)])
+        subs.append(sub)
+    return examples, replace(mixture, sub_datasets=subs), longest
+
+
+def check_context(model, examples: Mapping[str, Sequence[Tokens]], longest_prompt: int, max_new_tokens: int) -> None:
+    """Raises ModelError where the model has no position, or no embedding, for what a run would give it."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(len(row.ids) for rows in examples.values() for row in rows)
+    if positions and longest_prompt + max_new_tokens > positions:
+        raise ModelError(
+            f"the longest prompt has {longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more than "
+            f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
+        )
+    if positions and longest > positions:
+        raise ModelError(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
+    largest = max(max(row.ids) for rows in examples.values() for row in rows)
+    embeddings = model.get_input_embeddings().num_embeddings
+    if largest >= embeddings:
+        raise ModelError(
+            f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together"
+        )

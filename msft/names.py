@@ -1,0 +1,148 @@
+"""Names to things: the mixture and the model that a config's names stand for."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from unittest import mock
+
+from msft import benchmarks, tiny
+from msft.benchmarks import paper_mixtures
+from msft.data import chat, mixture
+from msft.errors import DataError, ModelError, unknown
+
+
+def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
+    """A mixture by name or from a YAML file.
+
+    name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
+    tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
+    of a YAML's mixture have the texts of its chat template.
+    sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
+    Raises DataError for an unknown name and for data that cannot be used.
+    """
+    name = str(name_or_path)
+    if name in tiny.MIXTURES:
+        return tiny.make_mixture(name)
+    if name in paper_mixtures.NAMES:
+        known = inspect.signature(paper_mixtures.load).parameters
+        given = {key: value for key, value in sizes.items() if key in known}
+        return paper_mixtures.load(name, tokenizer=tokenizer, **given)
+    if Path(name).is_dir():
+        raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
+    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        found = mixture.read_mixture(name, benchmarks.to_example)
+        return chat.rendered(found, tokenizer) if tokenizer else found
+    names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
+    raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
+
+
+def model_settings(name: str) -> dict:
+    """A model's own default settings: those of the tiny models; {} stands for the paper's."""
+    return dict(tiny.SETTINGS) if name in tiny.MODELS else {}
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists()
+
+
+def model_source(name: str) -> str:
+    """A folder or a hub id for a model name; tiny models are built when they are not in the cache.
+
+    Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
+    """
+    if name in tiny.MODELS:
+        return str(tiny.base_model(name))
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return str(folder)
+    if folder.is_dir():
+        raise ModelError(f"the folder {name!r} has no config.json; give a folder in Hugging Face format")
+    if _looks_local(name):
+        raise ModelError(unknown("model", name, list(tiny.MODELS)) + " Or a hub id (owner/name), or a local folder.")
+    return name
+
+
+def model_identity(source: str, revision: str | None) -> str:
+    """What stands for a model's weights in a run's hash: contents for a folder, name and revision for the hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return f"{source}@{revision}"
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with open(path, "rb") as file:
+            # both ends of a large file tell two trainings apart without reading gigabytes
+            digest.update(file.read(1 << 20))
+            file.seek(max(size - (1 << 20), 0))
+            digest.update(file.read(1 << 20))
+    return digest.hexdigest()
+
+
+def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False):
+    """The tokenizer of a model. Raises ModelError with the way out."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        if not tokenizer("Q: 1\nA: ")["input_ids"]:  # made up where a folder has none of its files
+            raise ValueError("It has no vocabulary.")
+    except Exception as error:  # the library raises its own, tokenizers' and built-in errors
+        raise ModelError(_cannot_load("tokenizer", source, error)) from error
+    return tokenizer
+
+
+def load_model(source: str, precision: str, revision: str | None = None, trust_remote_code: bool = False):
+    """The causal language model with its weights, in 'bf16' or 'fp32', on the CPU. Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a run draws its own
+
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    try:
+        # an index or a config may name a pickle as weights whatever use_safetensors says
+        with mock.patch.object(torch, "load", _refuse_pickle):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # the library raises its own, safetensors' and built-in errors
+        raise ModelError(_cannot_load("model", source, error)) from error
+    kind, missing = type(model).__name__, sorted(report["missing_keys"])
+    causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
+    if causal and not any(causal):
+        raise ModelError(
+            f"{source!r} holds a {kind} that sees later tokens, as an encoder does; give a causal language model"
+        )
+    if missing:
+        raise ModelError(
+            f"{source!r} lacks {len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random; "
+            "give a folder with all weights of a causal language model"
+        )
+    return model
+
+
+def _refuse_pickle(*_, **__):
+    raise ValueError("It names a pickle file as its weights.")
+
+
+def _cannot_load(what: str, source: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    way = (
+        "Give a local folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, or a hub id "
+        "where the hub can be reached."
+    )
+    folder = Path(source)
+    if "custom code" in first:
+        way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
+    elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
+        way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."
+    elif "Unrecognized configuration class" in first:
+        way = "Give a causal language model, one that continues text."
+    return f"the {what} of {source!r} cannot be loaded: {first.rstrip(' .')}. {way}"

@@ -1,0 +1,178 @@
+"""Attention over packed rows, with a shared prefix that is read in place.
+
+A token attends to its own row up to itself, and to all of its row's prefix. The two are attentions of their own,
+merged by the logarithm of their sums of exponentials, so the keys and values of a prefix are never copied to the
+rows that share it. transformers calls it in every layer of a model, through its AttentionInterface.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from msft.errors import ModelError
+from msft.packing.last_layer import KINDS, last_layer
+from msft.packing.rows import Packed, Row, pack
+
+NAME = "msft_packed"
+
+Layers = dict[int, tuple[Tensor, Tensor]]  # keys and values [1, heads, t, d] of every layer
+
+
+@dataclass
+class Pass:
+    """What the attention of every layer needs in one pass; kept: keys and values of the pass's own tokens."""
+
+    packed: Packed
+    prefixes: Sequence[Layers]
+    kind: str = ""
+    kept: Layers = field(default_factory=dict)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
+        """[1, q, heads, d] for query [1, heads, q, d], key and value [1, heads, t, d].
+
+        tail: the queries are the wanted tokens, not all of them.
+        """
+        self.kept[layer] = (key, value)
+        reads = self.packed.tail if tail else self.packed.body
+        outs, sums = [], []
+        q, k, v = (tokens_first(x) for x in (query, key, value))
+        for block in reads.blocks:
+            out, lse = partial(q[block.queries], k[block.keys], v[block.keys], block.mask, block.mask is None, scale)
+            outs.append(out.flatten(0, 1))
+            sums.append(lse.flatten(0, 1))
+        out, lse = torch.cat(outs)[reads.home], torch.cat(sums)[reads.home]
+        return self.with_prefix(layer, q, out, lse, reads.segments, scale).unsqueeze(0)
+
+    def with_prefix(self, layer: int, query: Tensor, out: Tensor, lse: Tensor, segments, scale: float) -> Tensor:
+        """Adds what query tokens [t, heads, d] read from their prefixes to what they read from their own rows."""
+        for first, last, prefix in segments:
+            keys, values = (tokens_first(x) for x in self.prefixes[prefix][layer])
+            far, far_lse = partial(query[None, first:last], keys[None], values[None], None, False, scale)
+            share = torch.sigmoid(far_lse[0] - lse[first:last]).unsqueeze(-1).to(out.dtype)
+            out[first:last] = torch.lerp(out[first:last], far[0], share)
+        return out
+
+
+def tokens_first(states: Tensor) -> Tensor:
+    """[t, heads, d] from [1, heads, t, d]."""
+    return states[0].transpose(0, 1)
+
+
+def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float):
+    """Attention and the logarithm of its sum of exponentials: [b, m, heads, d] and [b, m, heads].
+
+    query: [b, m, heads, d]; key, value: [b, n, heads or a divisor of them, d]; mask: [b, 1, m, n], added.
+    """
+    repeats = query.shape[2] // key.shape[2]
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    kernel = _on_processor if query.device.type == "cpu" else _anywhere
+    out, lse = kernel(query, key, value, mask, causal, scale)
+    return out.transpose(1, 2), lse.transpose(1, 2)
+
+
+def _on_processor(query, key, value, mask, causal: bool, scale: float):
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
+
+
+def _anywhere(query, key, value, mask, causal: bool, scale: float):
+    scores = torch.matmul(query * scale, key.transpose(2, 3)).float()
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
+    elif mask is not None:
+        scores = scores + mask
+    lse = torch.logsumexp(scores, -1)
+    return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
+
+
+def _attention(module, query, key, value, attention_mask, *, scaling: float, current: Pass, **kwargs):
+    """The attention function that transformers calls in every layer."""
+    for twist in ("softcap", "s_aux", "position_bias", "sliding_window"):
+        if kwargs.get(twist) is not None:
+            raise ModelError(f"{type(module).__name__} attends with {twist}")
+    return current.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, _attention)
+
+
+class packed_attention:
+    """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone."""
+
+    def __init__(self, model):
+        self.config = model.config
+        self.own = model.config._attn_implementation
+        self.last = model.base_model.layers[-1] if model.config.model_type in KINDS else None
+
+    def __enter__(self):
+        self.config._attn_implementation = NAME
+        if self.last is not None:
+            self.last.forward = self._forward
+
+    def __exit__(self, *error):
+        self.config._attn_implementation = self.own
+        if self.last is not None:
+            del self.last.forward
+
+    def _forward(self, hidden_states, *, position_embeddings, current: Pass, **kwargs):
+        return last_layer(self.last, hidden_states, position_embeddings, current)
+
+
+def wanted_states(model, current: Pass) -> Tensor:
+    """Last hidden states [w, hidden size] of the wanted tokens; the pass's keys and values are kept in it."""
+    packed = current.packed
+    current.kind = model.config.model_type
+    hidden = model.base_model(
+        input_ids=packed.ids, position_ids=packed.positions, use_cache=False, current=current
+    ).last_hidden_state[0]
+    return hidden if current.kind in KINDS else hidden[packed.wanted]
+
+
+def wanted_logits(model, current: Pass, plain: bool) -> Tensor:
+    """Logits [w, vocabulary] of the wanted tokens; plain: whether the head is the output embedding alone."""
+    if plain:
+        return model.get_output_embeddings()(wanted_states(model, current))
+    packed, current.kind = current.packed, model.config.model_type
+    logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, current=current).logits[0]
+    return logits if current.kind in KINDS else logits[packed.wanted]
+
+
+def can_pack(model) -> bool:
+    """Whether the model gives the same hidden states for packed rows behind a shared prefix as for whole texts.
+
+    Checked by computing both on a few tokens, so that an attention with a twist is not silently left out.
+    """
+    if not model._supports_attention_backend:
+        return False
+    training, tokens = model.training, list(range(1, 8))
+    model.eval()
+    try:
+        with torch.inference_mode():
+            whole = model.base_model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+            with packed_attention(model):
+                prefixes = prefix_layers(model, [tokens[:4]])
+                rows = [Row(tokens[4:], 4, 0, [1, 2]), Row(tokens[4:6], 4, 0, [0])]
+                found = wanted_states(model, Pass(pack(rows, model.device, model.dtype), prefixes))
+    except ModelError:
+        return False
+    finally:
+        model.train(training)
+    wanted = whole.last_hidden_state[0, [5, 6, 4]]
+    loose = 1e-3 if model.dtype == torch.float32 else 0.1  # of the largest; half precision rounds at every layer
+    return bool((found - wanted).abs().max() <= loose * wanted.abs().max())
+
+
+def prefix_layers(model, prefixes: Sequence[Sequence[int]]) -> list[Layers]:
+    """Keys and values of every prefix, from one pass."""
+    packed = pack([Row(tokens) for tokens in prefixes], model.device, model.dtype)
+    current = Pass(packed, [])
+    wanted_states(model, current)
+    return [
+        {layer: (k[:, :, first : first + n], v[:, :, first : first + n]) for layer, (k, v) in current.kept.items()}
+        for first, n in zip(packed.starts, packed.lengths, strict=True)
+    ]

@@ -1,0 +1,134 @@
+"""A finished run as a folder, or a repository on the hub, that stock transformers and vLLM load.
+
+    msft.export("runs/msft-...", "my-model")                   # a folder
+    msft.export("runs/msft-...", "owner/my-model", push=True)  # a repository of the hub
+
+It holds the weights in safetensors, the configuration, the tokenizer with its chat template, and a model card.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from msft.errors import ConfigError, RunError, unknown
+from msft.results import card
+from msft.results.run import Run
+from msft.store.files import cannot_write
+
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+
+
+def export(
+    source: Run | str | Path, target: str | Path, *, push: bool = False, dtype: str = "", private: bool = True
+) -> str:
+    """Writes the best checkpoint of a finished run with a model card; returns the folder, or the address on the hub.
+
+    source: a run or its directory.  target: a new or empty folder; with push the hub's owner/name.
+    dtype: "bf16" or "fp32" converts the weights; "" leaves them as they were trained.
+    private: whether a repository that push makes is private. The login is that of `hf auth login`.
+    Raises RunError for a run that is not finished, a target that is taken or cannot be written, and a failed upload,
+    ConfigError for another dtype or name. A folder that stands is whole.
+    """
+    run = source if isinstance(source, Run) else Run(source)
+    if dtype and dtype not in DTYPES:
+        raise ConfigError(unknown("dtype", dtype, list(DTYPES)))
+    if push and not _REPOSITORY.fullmatch(str(target)):
+        raise ConfigError(f"the hub's repository {str(target)!r}: give owner/name")
+    if run.status == "missing":
+        raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
+    if run.status != "finished":
+        raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
+    if not (run.best.path / "config.json").is_file():
+        raise RunError(f"{run.best.path} has no config.json: the checkpoint was taken away. Train the run again")
+    if push:
+        with tempfile.TemporaryDirectory() as folder:
+            _fill(run, Path(folder), dtype, str(target))
+            return _upload(Path(folder), str(target), private)
+    place = Path(target).expanduser()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    except OSError as error:
+        raise RunError(f"cannot write {place}: {error}; give another folder") from None
+    try:
+        _fill(run, partial, dtype, place.name)
+        partial.chmod(0o755)
+        if place.is_dir():
+            place.rmdir()
+        os.rename(partial, place)
+    except OSError as error:
+        size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
+        raise cannot_write(place, size, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return str(place)
+
+
+def _fill(run: Run, folder: Path, dtype: str, name: str) -> None:
+    for path in run.best.path.iterdir():
+        if path.is_file() and not (dtype and path.suffix == ".safetensors"):
+            shutil.copyfile(path, folder / path.name)
+    if dtype:
+        _convert(run.best.path, folder, dtype)
+    _generation_config(run, folder)
+    picture = card.picture(run, folder / "curves.png")
+    (folder / "README.md").write_text(card.text(run, name, picture), encoding="utf-8")
+
+
+def _convert(source: Path, folder: Path, dtype: str) -> None:
+    """Writes the weights in another type, file by file, and says so in the configuration."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    kind, size = getattr(torch, DTYPES[dtype]), 0
+    for path in sorted(source.glob("*.safetensors")):
+        tensors = {k: t.to(kind) if t.is_floating_point() else t for k, t in load_file(path).items()}
+        save_file(tensors, folder / path.name, metadata={"format": "pt"})
+        size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = DTYPES[dtype]
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for path in folder.glob("*.safetensors.index.json"):
+        index = json.loads(path.read_text(encoding="utf-8"))
+        index.setdefault("metadata", {})["total_size"] = size
+        path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _generation_config(run: Run, folder: Path) -> None:
+    """Makes generation stop where a chat's turn ends too; writes the file where there is none."""
+    path, config = folder / "generation_config.json", json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "eos_token_id" not in own and config.get("eos_token_id") is not None:
+        own["eos_token_id"] = config["eos_token_id"]
+    stops = {facts["stop"] for facts in run.about["mixture"].get("sub_datasets", {}).values() if facts.get("stop")}
+    if stops:
+        from msft.names import load_tokenizer
+
+        tokenizer, ends = load_tokenizer(str(folder)), own.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        new = [i for i in tokenizer.convert_tokens_to_ids(sorted(stops)) if i is not None and i not in ends]
+        ends = [*ends, *new]
+        own["eos_token_id"] = ends[0] if len(ends) == 1 else ends
+    path.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+
+
+def _upload(folder: Path, repository: str, private: bool) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(folder_path=str(folder), repo_id=repository, commit_message="Checkpoint and model card")
+    except Exception as error:  # the library lets out its own, its client's and the system's errors
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"the upload to {repository} failed: {why}. Log in with `hf auth login`, or export to a folder without push"
+        ) from error
+    return f"https://huggingface.co/{repository}"

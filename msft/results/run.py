@@ -1,0 +1,182 @@
+"""Runs on disk, read: history, best checkpoint, FLOPs, disk use, generated answers."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+import pandas as pd
+
+from msft.config import RunConfig
+from msft.errors import RunError
+from msft.names import model_settings
+from msft.results.flops import run_flops
+from msft.results.history import history_rows
+from msft.store.files import read_lines
+from msft.store.journal import Journal
+
+FAILED = "failed.json"  # a launcher's note in the directory of a run that failed
+
+
+@dataclasses.dataclass(frozen=True)
+class BestCheckpoint:
+    """The reported checkpoint: its folder, its test accuracy 0..1, and the paper's Ep. of it."""
+
+    path: Path
+    accuracy: float
+    path_epoch: float
+
+
+class Run:
+    """A run on disk. Everything is read from its directory when asked for."""
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+
+    def __repr__(self) -> str:
+        return f"<msft run {self.directory.name}: {self.status}>"
+
+    @property
+    def status(self) -> str:
+        """'finished', 'unfinished' (the same command goes on with it) or 'missing'."""
+        if (self.directory / "result.json").is_file():
+            return "finished"
+        return "unfinished" if (self.directory / "run.json").is_file() else "missing"
+
+    @property
+    def state(self) -> str:
+        """`status`, but 'running' where a process is at the run, and 'failed' where its last attempt left a note."""
+        if self.status == "finished":
+            return "finished"
+        if is_locked(self.directory):
+            return "running"
+        return "failed" if self.failure else self.status
+
+    @property
+    def failure(self) -> dict | None:
+        """What the launcher noted of a failed attempt: when, why, log; None where nothing failed or it is finished since."""
+        if self.status == "finished":  # by a worker that outlived its launcher, say
+            return None
+        try:
+            return json.loads((self.directory / FAILED).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _read(self, name: str, *needed: str) -> dict:
+        path = self.directory / name
+        if not path.is_file():
+            raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self._damaged(path, str(error)) from None
+        missing = [key for key in needed if not isinstance(found, dict) or key not in found]
+        if missing:
+            raise self._damaged(path, f"it has no {missing[0]!r}")
+        return found
+
+    def _damaged(self, path: Path, why: str) -> RunError:
+        return RunError(f"{path} is damaged ({why}); delete {self.directory} and run its command again")
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings, defaults filled in."""
+        return RunConfig.from_mapping(self.about["config"])
+
+    @property
+    def about(self) -> dict:
+        """What run.json holds: config, versions, git_commit, machine, model, mixture."""
+        return self._read("run.json", "config", "mixture")
+
+    @property
+    def journal(self) -> list[dict]:
+        """Verbs and notes in order: kind, arguments, result."""
+        journal = Journal(self.directory / "journal.jsonl")
+        if journal.torn and self.status == "finished":
+            raise self._damaged(journal.path, f"{journal.torn} of its lines cannot be read")
+        return journal.verbs()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
+        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on, and metric what
+        it is where the mixture names one."""
+        return pd.DataFrame(history_rows(self.journal, self.metrics))
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """{sub-dataset: what its accuracy is}, one of metrics.METRICS or '' for the paper's scorer."""
+        sets = self.about["mixture"].get("sub_datasets", {})
+        return {name: facts.get("metric", "") for name, facts in sets.items()}
+
+    @property
+    def result(self) -> dict:
+        """What result.json holds: best, parameters, seconds, threads."""
+        return self._read("result.json", "best", "parameters")
+
+    @property
+    def best(self) -> BestCheckpoint:
+        """The reported checkpoint."""
+        best = self.result["best"]
+        return BestCheckpoint(self.directory / "best", best["accuracy"], best["path_epoch"])
+
+    @property
+    def flops(self) -> dict[str, float]:
+        """FLOPs by appendix F: train, evaluate, look_ahead, total."""
+        return run_flops(self.journal, self.result["parameters"], self.about["config"]["method"])
+
+    @property
+    def disk(self) -> pd.DataFrame:
+        """The ledger of checkpoint bytes (state/ and best/): time (seconds since 1970), event, change and bytes alive,
+        weights alive in model copies, and in a stage its number and the bound of Algorithm 4 in copies."""
+        columns = ["time", "event", "change", "bytes", "copies", "stage", "bound"]
+        return pd.DataFrame(read_lines(self.directory / "disk.jsonl"), columns=columns)
+
+    @property
+    def outputs(self) -> pd.DataFrame:
+        """Every generated answer: stage, epoch, part, task, item, text, correct."""
+        files = sorted((self.directory / "outputs").glob("*.gz"))  # texts stay texts, whatever they look like
+        return pd.concat([pd.read_json(path, lines=True, dtype=False, convert_dates=False) for path in files])
+
+
+def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
+    """The finished runs of a folder, by name."""
+    runs = [Run(path.parent) for path in sorted(Path(runs_dir).glob("*/result.json"))]
+    return [run for run in runs if run.status == "finished"]
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process is at a run. A lock that may not be touched is taken for a free one."""
+    if not (directory / ".lock").is_file():
+        return False
+    try:
+        with filelock.FileLock(directory / ".lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def matching(configs: Sequence[RunConfig], runs_dir: str | Path) -> list[Run | None]:
+    """The run in a folder with the settings of each config, finished or not; neither its data nor its model is needed.
+
+    Where several stand for the same settings (other data, another model behind the same name), a finished one is taken.
+    """
+    fields = [field for field in dataclasses.fields(RunConfig) if field.metadata["result"]]
+    known: dict[str, Run] = {}
+
+    def key(values: dict) -> str:
+        plain = {f.name: values.get(f.name, {} if f.name == "params" else f.default) for f in fields}
+        return json.dumps(plain, sort_keys=True)
+
+    for path in sorted(Path(runs_dir).glob("*/run.json")):
+        run = Run(path.parent)
+        try:
+            name = key(run.about["config"])
+        except (RunError, AttributeError, TypeError):  # a damaged run is none of those asked for
+            continue
+        if name not in known or run.status == "finished":
+            known[name] = run
+    return [known.get(key(config.with_defaults(model_settings(config.model)).to_dict())) for config in configs]

@@ -1,0 +1,60 @@
+"""What a finished run says of itself in a terminal: plain text, from what is in its directory."""
+
+from msft.results.progress import clock
+from msft.results.run import Run
+
+
+def summary(run: Run) -> str:
+    """The best checkpoint, every sub-dataset before training and there, who was dropped when, time, and how to go on."""
+    best, result, history = run.best, run.result, run.history
+    point = history[(history.stage == result["best"]["stage"]) & (history.epoch == result["best"]["epoch"])]
+    table = point.set_index("task")[["accuracy", "n"]]
+    table["base"] = history.iloc[: len(table)].set_index("task").accuracy  # the first point of every run is the base
+    method, seconds, config = run.config.method, result["seconds"], run.config
+    dropped = _dropped(run)
+    width = max(len("sub-dataset"), *map(len, table.index))
+    lines = [
+        f"{method} on {run.about['mixture']['name']}, {config.model}, seed {config.seed}: finished in "
+        f"{clock(seconds['total'])}{' since it went on' if result.get('resumed') else ''}",
+        f"best checkpoint: accuracy {best.accuracy:.1%} at epoch {best.path_epoch:g}, in {best.path}",
+        "",
+        f"  {'sub-dataset':{width}}  {'base':>6}  {'best':>6}  {'points':>6}" + ("  dropped at" if dropped else ""),
+    ]
+    for task, row in table.iterrows():
+        end = f"  {dropped.get(task, '')}" if dropped else ""
+        lines.append(_row(task, width, row.base, row.accuracy) + end)
+    mean = (table[["base", "accuracy"]].mul(table.n, axis=0)).sum() / table.n.sum()
+    lines.append(_row("all items", width, mean.base, mean.accuracy))
+    shares = {name: seconds[name] / seconds["total"] for name in ("train", "evaluate", "save")}
+    told = {"training": shares["train"], "evaluation": shares["evaluate"], "saving": shares["save"]}
+    told["the rest"] = 1 - sum(shares.values())
+    lines += ["", "  time: " + ", ".join(f"{what} {share:.0%}" for what, share in told.items())]
+    flops = run.flops
+    parts = {"training": flops["train"], "evaluation": flops["evaluate"], "look-ahead": flops["look_ahead"]}
+    spent = ", ".join(f"{what} {part / flops['total']:.0%}" for what, part in parts.items() if part)
+    lines += [f"  FLOPs (appendix F): {flops['total']:.2e}, of which {spent}", ""]
+    dtype = {"fp32": "float32", "bf16": "bfloat16"}[config.precision]
+    lines += [
+        "  go on: a folder to share, the stock command line's measure, the history in Python",
+        f"    python -m msft export {run.directory} NEW_FOLDER",
+        f"    lm_eval --model hf --model_args pretrained={best.path},dtype={dtype} \\",
+        f"      --include_path {run.directory / 'tasks'} --tasks msft_run",
+        f"    msft.Run({str(run.directory)!r}).history",
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(name: str, width: int, base: float, best: float) -> str:
+    return f"  {name:{width}}  {100 * base:6.1f}  {100 * best:6.1f}  {100 * (best - base):+6.1f}"
+
+
+def _dropped(run: Run) -> dict[str, str]:
+    """{sub-dataset: the path epoch after which it was no longer trained, and the stage}, where a method drops some."""
+    found, offset = {}, 0.0
+    for entry in run.journal:
+        if entry["kind"] == "roll_out":
+            offset = entry["result"]["offset"]
+        elif entry["kind"] == "roll_back" and "dropped" in entry["arguments"]:
+            epoch, stage = offset + entry["arguments"]["epoch"], entry["arguments"]["stage"]
+            found[entry["arguments"]["dropped"]] = f"epoch {epoch:g} (stage {stage + 1})"
+    return found

@@ -1,0 +1,126 @@
+"""Trackers: a run's evaluations in TensorBoard and Weights & Biases, chosen by the setting `track`.
+
+Each is a watcher (progress.py). Nothing of them is in a run's result: `pip install tensorboard wandb` when wanted.
+"""
+
+import contextlib
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+from msft.errors import ConfigError, RunError, unknown
+from msft.results.history import drops
+
+
+def _names(track: str | None) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in (track or "").split(",")))
+
+
+def problems(track: str | None) -> list[str]:
+    """What is wrong with the setting."""
+    if track is None:
+        return []
+    return [unknown("tracker", name, [*_TRACKERS, "none"]) for name in _names(track) if name not in _TRACKERS]
+
+
+def check(track: str | None) -> None:
+    """Raises ConfigError where a library is missing; loads none."""
+    # each tracker has the name of its library
+    missing = [name for name in _names(track) if name and importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"track={track!r}: {', '.join(missing)} is not installed. Run: pip install {' '.join(missing)}"
+        )
+
+
+@contextlib.contextmanager
+def trackers(track: str | None, directory: Path, config):
+    """The watchers of a run in `directory`, closed at the end; a run that goes on goes on in their logs.
+
+    Raises RunError where Weights & Biases does not start.
+    """
+    with contextlib.ExitStack() as opened:
+        names = _names(track) if track else []
+        yield [opened.enter_context(_TRACKERS[name](directory, config)) for name in names]
+
+
+def _measured(history, event) -> dict[str, float]:
+    """{name: value} of the evaluation that an event tells of."""
+    here = history[(history.stage == event.stage) & (history.epoch == event.epoch)]
+    values = {f"accuracy/{row.task}": row.accuracy for row in here.itertuples()}
+    values["accuracy/mean"] = here.accuracy.mean()
+    values |= {"best/accuracy": event.best_accuracy, "best/path_epoch": event.best_path_epoch}
+    values |= {"stage": event.stage, "path_epoch": event.path_epoch, "active": int(here.active.sum())}
+    loss = here.train_loss.iloc[0]
+    return values if math.isnan(loss) else {**values, "train_loss": loss}
+
+
+def _dropped(history) -> str:
+    return ", ".join(f"{task} at epoch {epoch:g}" for task, epoch in drops(history).items()) or "none"
+
+
+class TensorBoard(contextlib.AbstractContextManager):
+    """Event files in <run>/tensorboard, one run a stage: roll-outs from one checkpoint lie over each other.
+
+    The step is the path epoch in thousandths: 2750 is epoch 2.75.
+    """
+
+    def __init__(self, directory: Path, config):
+        self.folder, self.writers = directory / "tensorboard", {}
+
+    def __call__(self, history, event) -> None:
+        """Writes the evaluation of an event."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        step = round(1000 * event.path_epoch)
+        if event.stage not in self.writers:
+            # what a killed process wrote from here on comes again
+            folder = self.folder / f"stage{event.stage:02}"
+            self.writers[event.stage] = SummaryWriter(str(folder), purge_step=step)
+            self.writers[event.stage].add_text("dropped", _dropped(history), step)
+        writer = self.writers[event.stage]
+        if event.finished:
+            writer.add_text("best", f"{event.best_accuracy:.1%} at epoch {event.best_path_epoch:g}", step)
+        else:
+            for name, value in _measured(history, event).items():
+                writer.add_scalar(name, value, step)
+        writer.flush()
+
+    def __exit__(self, *error) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+
+class WandB(contextlib.AbstractContextManager):
+    """A run of Weights & Biases with the name of the run's directory; WANDB_PROJECT and WANDB_MODE are heeded.
+
+    The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against.
+    """
+
+    def __init__(self, directory: Path, config):
+        import wandb
+
+        settings = {"project": os.environ.get("WANDB_PROJECT", "msft"), "dir": str(directory), "resume": "allow"}
+        try:
+            self.run = wandb.init(id=directory.name[-64:], name=directory.name, config=config.to_dict(), **settings)
+        except Exception as error:  # its errors have no common base over its versions
+            raise RunError(
+                f"track='wandb': it does not start: {error}. Run `wandb login`, or set WANDB_MODE=offline"
+            ) from error
+
+    def __call__(self, history, event) -> None:
+        """Sends the evaluation of an event, unless it was sent before."""
+        if event.finished:
+            self.run.summary.update({"final/accuracy": event.best_accuracy, "final/path_epoch": event.best_path_epoch})
+            return
+        step = len(history[["stage", "epoch"]].drop_duplicates()) - 1
+        if step >= self.run.step:  # what a killed process told before stands
+            self.run.log(_measured(history, event), step=step)
+        self.run.summary["dropped"] = _dropped(history)
+
+    def __exit__(self, kind, *error) -> None:
+        self.run.finish(exit_code=0 if kind is None else 1)
+
+
+_TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}

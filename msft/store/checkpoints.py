@@ -1,0 +1,179 @@
+"""The tensors of a run on disk: by content, whole or as differences to the base, pruned, every byte in a ledger.
+
+A file's name carries the SHA-256 of the tensors in it, so equal weights are one file, and what comes back is checked
+bit for bit, whichever way it was stored. Only safetensors are written and read.
+"""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from msft import distributed
+from msft.errors import RunError
+from msft.store import deltas
+from msft.store.files import PARTIAL, append, read_lines, write_atomic
+
+Weights = dict[str, torch.Tensor]
+_WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
+
+
+def snapshot(model) -> Weights:
+    """A copy of a model's weights in host memory, on process 0 alone ({} on others); tied weights are there once."""
+    tensors = distributed.gathered(model.named_parameters())
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}
+
+
+@torch.no_grad()
+def restore(model, weights: Weights) -> None:
+    """Puts a snapshot's weights back, bit for bit; process 0 has it."""
+    tensors = dict(model.named_parameters())
+    for name, tensor in distributed.handed_out(weights, model.device):
+        tensors[name].copy_(distributed.like(tensors[name], tensor))
+
+
+def optimizer_tensors(optimizer) -> Weights:
+    """A copy of Adam's moments and step counts in host memory, under flat names."""
+    state = optimizer.state_dict()["state"]
+    named = ((f"{i}.{key}", torch.as_tensor(v)) for i, entry in state.items() for key, v in entry.items())
+    return {name: tensor.to("cpu", copy=True) for name, tensor in distributed.gathered(named)}
+
+
+def load_optimizer(optimizer, tensors: Weights) -> None:
+    """Puts `optimizer_tensors` back."""
+    state: dict[int, dict] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in distributed.handed_out(tensors, parameters[0].device):
+        index, key = name.split(".", 1)
+        own = tensor if key == "step" else distributed.like(parameters[int(index)], tensor)
+        state.setdefault(int(index), {})[key] = own
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+@contextlib.contextmanager
+def undone(optimizer) -> Iterator[None]:
+    """Within it the optimizer may step: weights and its state are put back at the end, bit for bit."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    weights = [p.detach().clone() for p in parameters]
+    state = {p: {k: v.clone() for k, v in optimizer.state[p].items()} for p in parameters}
+    yield
+    with torch.no_grad():
+        for parameter, weight in zip(parameters, weights, strict=True):
+            parameter.copy_(weight)
+            optimizer.state[parameter] = state[parameter]
+
+
+def digest(tensors: Weights) -> str:
+    """SHA-256 over names, types, shapes and bits."""
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} ".encode())
+        whole.update(deltas.raw(tensors[name]).numpy())
+    return whole.hexdigest()
+
+
+class Store:
+    """The tensor files of a run, by content, with a ledger line for every write and deletion.
+
+    model_bytes: size of one model copy, the unit of the ledger's `copies`.
+    reference: the base weights.  whole: store weights as they are, not as differences to the reference.
+    result: the folder of the finished checkpoint, whose bytes the ledger counts too.
+    facts: what every ledger line says besides: stage, bound, copies in host memory.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Path,
+        model_bytes: int,
+        reference: Weights | None = None,
+        whole: bool = False,
+        result: Path | None = None,
+    ):
+        self.folder, self.ledger, self.model_bytes = folder, ledger, model_bytes
+        self.reference, self.whole, self.result, self.facts = reference, whole, result, {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob(f"*{PARTIAL}"):
+            partial.unlink()
+        known, there = read_lines(ledger), self.bytes()
+        before = known[-1].get("bytes", 0) if known else 0
+        if before != there:  # a kill fell between a file and its line
+            self.note("found after a restart", there - before)
+
+    def put(self, tensors: Weights, kind: str) -> str:
+        """Stores tensors ('weights' or 'optimizer'); returns the file's name. Equal content is stored once."""
+        from safetensors.torch import save
+
+        stem = f"{kind}-{digest(tensors)}"
+        for end in (_WHOLE, _DELTA):
+            if (self.folder / (stem + end)).exists():
+                return stem + end
+        if kind == "weights" and not self.whole and deltas.fits(tensors, self.reference):
+            name, data = stem + _DELTA, save(deltas.encode(tensors, self.reference))
+        else:
+            name, data = stem + _WHOLE, save({key: tensor.contiguous() for key, tensor in tensors.items()})
+        write_atomic(self.folder / name, data)
+        self.note(f"write {kind}", len(data))
+        return name
+
+    def get(self, name: str) -> Weights:
+        """Tensors of a file. Raises RunError where they are not those that were stored."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.folder / name
+        try:
+            tensors = load(path.read_bytes())
+            if name.endswith(_DELTA):
+                tensors = deltas.decode(tensors, self.reference or {})
+            if digest(tensors) not in name:
+                raise ValueError("its checksum does not match")
+        except OSError as error:
+            raise RunError(f"saved file {name} cannot be read: {error}") from error
+        except (SafetensorError, ValueError, RuntimeError, OverflowError) as error:
+            self._discard(path)  # or `put` would take it for the whole file
+            raise RunError(f"saved file {name} is damaged: {error}") from error
+        return tensors
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, whole or not."""
+        return (self.folder / name).is_file()
+
+    def copies(self, names: Iterable[str]) -> float:
+        """Size of the weights in these files, in model copies."""
+        places = [self.folder / name for name in set(names) if not name.startswith("optimizer-")]
+        return sum(path.stat().st_size for path in places if path.is_file()) / self.model_bytes
+
+    def retain(self, names: Iterable[str]) -> None:
+        """Deletes every file but these (Algorithm 4: what nobody holds goes)."""
+        wanted = set(names)
+        for path in sorted(self.folder.glob(f"*{_WHOLE}")):
+            if path.name not in wanted:
+                self._discard(path)
+
+    def _discard(self, path: Path) -> None:
+        size = path.stat().st_size
+        path.unlink()
+        self.note(f"delete {path.name.split('-')[0]}", -size)
+
+    def _files(self) -> list[Path]:
+        places = [self.folder, *([self.result] if self.result else [])]
+        return [path for place in places for path in place.rglob("*") if path.is_file()]
+
+    def bytes(self) -> int:
+        """Bytes of all checkpoint files there are, the finished one too."""
+        return sum(path.stat().st_size for path in self._files())
+
+    def note(self, event: str, change: int) -> None:
+        """Writes a ledger line: time, event, change and sum in bytes, weights in model copies, and `facts`."""
+        sizes = {path: path.stat().st_size for path in self._files()}
+        weights = sum(s for p, s in sizes.items() if p.suffix == _WHOLE and not p.name.startswith("optimizer-"))
+        row = {"time": time.time(), "event": event, "change": change, "bytes": sum(sizes.values())}
+        row |= {"copies": round(weights / self.model_bytes, 4), **self.facts}
+        # not synced: the ledger tells of the files, and is set right by what is found at the next start
+        append(self.ledger, json.dumps(row) + "\n", sync=False)

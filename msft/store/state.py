@@ -1,0 +1,147 @@
+"""What the trainer must remember to go on, and whether it may: the place in a roll-out, the best, a sound loss."""
+
+import contextlib
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from msft.curve import overall
+from msft.errors import RunError
+from msft.seeds import generator
+
+
+class Interrupted(RunError):
+    """The run was told to stop; its state is saved."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a roll-out is; with the weights and the optimizer, all that going on needs."""
+
+    epoch: int = 0
+    step: int = 0
+    evaluations: int = 0
+    points: list[dict] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    holders: dict[str, list] = dataclasses.field(default_factory=dict)
+    trained_tokens: int = 0
+    forward_tokens: int = 0
+    look_ahead_tokens: int = 0
+    schedule: dict = dataclasses.field(default_factory=dict)
+
+    def made(self) -> dict:
+        """What a roll-out that has come to its end leaves behind."""
+        names = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass
+class Best:
+    """The best overall checkpoint so far (strictly higher wins) and where it was found."""
+
+    selection: float = -1.0
+    accuracy: float = 0.0
+    stage: int = 0
+    epoch: float = 0.0
+    path_epoch: float = 0.0
+
+
+MEASURED = ("selection", "selected_from", "accuracy", "n", "tokens")
+
+
+def measured(test: Mapping, selection: Mapping) -> dict[str, dict]:
+    """What an evaluated point holds of its scores, by sub-dataset: the keys of MEASURED.
+
+    test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
+    """
+    return {
+        "selection": {task: score.accuracy for task, score in selection.items()},
+        "selected_from": {task: score.n for task, score in selection.items()},
+        "accuracy": {task: score.accuracy for task, score in test.items()},
+        "n": {task: score.n for task, score in test.items()},
+        "tokens": {task: score.tokens for task, score in test.items()},
+    }
+
+
+def best_of(point: dict, stage: int, path_epoch: float) -> Best:
+    """An evaluated point as a candidate for the best checkpoint."""
+    # a validation set may have other sizes than the test set
+    selection = overall(point["selection"], point["selected_from"])
+    return Best(selection, overall(point["accuracy"], point["n"]), stage, point["epoch"], path_epoch)
+
+
+def check_finite(losses: Sequence[torch.Tensor], heard: Sequence[tuple], owners: Sequence[str], stage: int) -> None:
+    """Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
+
+    losses: one scalar a step.  heard: (step, example indices, their summed losses [n]) a step.
+    Looked at in one go before anything is saved, so that no step waits for the device.
+    """
+    if not losses or bool(torch.isfinite(torch.stack(list(losses))).all()):
+        return
+    for step, indices, sums in heard:
+        wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
+        if wrong or not math.isfinite(float(sums.sum())):
+            names = list(dict.fromkeys(owners[i] for i in wrong or indices))
+            raise RunError(
+                f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
+                "state is kept. Try a lower learning_rate, or precision fp32"
+            )
+
+
+_ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
+
+
+def split_arrays(state: Mapping) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(plain values, tensors by name) of a schedule's state."""
+    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+    return plain, {_ARRAY + name: torch.from_numpy(state[name]) for name in state if name not in plain}
+
+
+def join_arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Takes a schedule's arrays out of saved tensors."""
+    names = [name for name in tensors if name.startswith(_ARRAY)]
+    return {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in names}
+
+
+def random_state(device: torch.device) -> torch.Tensor:
+    """torch's random state of the CPU and, where it is used, the GPU: [n] uint8."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+def pack_progress(progress: Progress, device: torch.device) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(plain values, tensors) of a roll-out that goes on from here: its progress and the random state."""
+    values, tensors = split_arrays(copy.deepcopy(progress.schedule))  # it is written while training goes on
+    plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
+    return plain, {**tensors, "random": random_state(device)}
+
+
+def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> tuple[Progress, torch.Tensor | None]:
+    """(progress, random state) of `pack_progress`; takes its tensors out of those given."""
+    # a copy: going on must not change the state that the journal holds
+    progress, random = Progress(**copy.deepcopy(plain)), tensors.pop("random", None)
+    progress.schedule |= join_arrays(tensors)
+    return progress, random
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device, seed: int, stage: int, resumed: torch.Tensor | None):
+    """Random numbers of a roll-out (dropout) that depend on seed and stage alone; the caller's come back after it.
+
+    resumed: the `random_state` that a saved roll-out goes on with.
+    """
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        torch.manual_seed(int(generator(seed, "torch", stage).integers(2**62)))
+        if resumed is not None:
+            size = torch.get_rng_state().numel()
+            torch.set_rng_state(resumed[:size])
+            if is_cuda:
+                torch.cuda.set_rng_state(resumed[size:], device)
+        yield
