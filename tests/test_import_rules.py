@@ -19,7 +19,9 @@ PLANTED = {
 
 def lint(folder: Path) -> subprocess.CompletedProcess:
     # as `make lint` does, on the copy; `-c` would leave the copy out of the path
-    code = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command; lint_imports_command()"
+    code = (
+        "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command; lint_imports_command()"
+    )
     command = [sys.executable, "-c", code, "--no-cache"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
