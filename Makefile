@@ -27,7 +27,7 @@ notebooks: $(STAMP)
 	$(BIN)/python -m paper_figures.execute --profile $(PROFILE) --out $(OUT) --runs $(RUNS)
 
 report: $(STAMP)
-	$(BIN)/python -m msft report --out $(OUT)
+	$(BIN)/python -m paper_figures.report --out $(OUT)
 
 # half an hour: kills, broken writes and full disks (the last where one may mount)
 faults: $(STAMP)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import yaml
 
 from msft import methods
 from msft.errors import ConfigError, unknown
-from msft.results import trackers
 from msft.settings import check_values, parse_yaml, setting
 
 _CANNOT_START = "the run cannot start with these settings:"
+TRACKERS = ("tensorboard", "wandb")
 # Table 5 and section 2 of the protocol; a model's own defaults (the tiny ones) may stand before these
 PAPER_SETTINGS = {
     "learning_rate": 1e-5,
@@ -88,7 +89,11 @@ class RunConfig:
             )
             object.__setattr__(self, "params", params)
             problems += found
-        problems += trackers.problems(clean.get("track"))
+        wanted = [name.strip() for name in clean["track"].split(",")] if clean.get("track") else []
+        problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in wanted if name not in TRACKERS]
+        for name in ("model", "mixture", "data_dir", "methods_dir"):
+            if clean.get(name):
+                object.__setattr__(self, name, settled(name, clean[name]))
         for name in ("model", "mixture"):
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")
@@ -108,10 +113,8 @@ class RunConfig:
             raise ConfigError(_CANNOT_START, problems)
         return config
 
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> "RunConfig":
-        """A config from a YAML file with the fields' names as keys."""
-        return cls.from_mapping(read_yaml(path))
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
 
     def with_defaults(self, own: Mapping) -> "RunConfig":
         """Every None that has a default filled in: the model's own first, then the paper's."""
@@ -127,8 +130,20 @@ class RunConfig:
     def fingerprint(self, *contents: str) -> str:
         """Hash of the settings that change the result, and of the contents (data, model) given."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["result"]}
+        # of folders and files the contents count, not where they lie
+        fields |= {name: Path(fields[name]).name for name in ("model", "mixture") if Path(fields[name]).is_absolute()}
         text = json.dumps([fields, contents], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settled(name: str, value: str) -> str:
+    """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
+    path = Path(value).expanduser() if value.startswith("~") else Path(value)
+    is_path = {
+        "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
+        "mixture": path.suffix in (".yaml", ".yml") and path.is_file(),
+    }.get(name, path.is_dir())
+    return os.path.abspath(path) if is_path else value
 
 
 def read_yaml(path: str | Path) -> dict:

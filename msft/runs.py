@@ -72,15 +72,20 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         model = prepared.load_model()
         examples, mixture = prepared.tokens(model)
         if progress:
-            for sub in mixture:
-                for reason, count in sub.left_out.items():
-                    print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
+            say_left_out(mixture)
         evaluators = _evaluators(prepared, model, mixture)
     with contextlib.ExitStack() as held, _threads(prepared.config.threads):
         distributed.on_main(lambda: held.enter_context(locked(lock, directory, progress)))
         if not distributed.on_main(_is_finished, directory):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
     return Run(directory)
+
+
+def say_left_out(mixture) -> None:
+    """Says what of a mixture is not used, and why."""
+    for sub in mixture:
+        for reason, count in sub.left_out.items():
+            print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
 
 
 def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:

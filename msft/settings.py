@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 import yaml
 
 from msft.errors import unknown
+
+_AMBIGUOUS = re.compile(r"[-+]?(0\d+|\d[\d_]*_[\d_]*|\d+(:[0-5]?\d)+)(\.\d*)?")
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -24,6 +27,18 @@ class _OnceLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(f"the key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
         return node
+
+    def construct_object(self, node, deep=False):
+        # YAML 1.1 reads 020 as 16, 1_000 as 1000 and 1:30 as 90; the command line reads other numbers or none
+        is_number = isinstance(node, yaml.ScalarNode) and node.tag in (
+            "tag:yaml.org,2002:int",
+            "tag:yaml.org,2002:float",
+        )
+        if is_number and _AMBIGUOUS.fullmatch(node.value):
+            raise yaml.MarkedYAMLError(
+                f"the number {node.value} can be read in two ways; write it plainly", node.start_mark
+            )
+        return super().construct_object(node, deep)
 
 
 def parse_yaml(text: str) -> object:
@@ -61,6 +76,8 @@ def _coerce(value, options: tuple[type, ...]):
     if isinstance(value, str) and str not in options:
         if bool in options and value.lower() in ("true", "false"):
             return value.lower() == "true"
+        if _AMBIGUOUS.fullmatch(value):
+            raise ValueError
         for kind in (int, float):
             if kind in options:
                 try:

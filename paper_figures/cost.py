@@ -1,7 +1,6 @@
 """What the paper's runs cost, estimated before anything is trained, and the commands that train them."""
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 
 from msft import RunConfig
 from msft.cost import plan
+from msft.cost.describe import table_text
 from msft.cost.plan import PEAK, UTILISATION
 from msft.cost.rehearsal import rehearse
 from msft.cost.sizes import parameters_of, sizes_of
@@ -125,7 +125,7 @@ def command(config: RunConfig, runs_dir: str | Path) -> str:
 
 def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | Path, why: str) -> str:
     """One message: how many runs are missing, the commands that train them, and what they are estimated to cost."""
-    configs = list({json.dumps(config.to_dict(), sort_keys=True): config for config in configs}.values())
+    configs = list(dict.fromkeys(configs))
     known = [found for found in map(estimate, configs) if found]
     total = sum(found.expected.flops["total"] for found in known)
     hours = sum(found.expected.seconds for found in known) / 3600
@@ -154,3 +154,29 @@ __all__ = [
     "flops",
     "what_is_missing",
 ]
+
+
+def table7_text(rows: pd.DataFrame) -> str:
+    """`against_table7` as text, with what is left of each difference."""
+    head = ("model", "method", "ours", "paper", "ours/paper", "at its tokens (least to most)", "ratio", "what is left")
+    lines = [head]
+    for row in rows.to_dict("records"):
+        span = f"{row['at its tokens']:.0f} ({row['from']:.0f} to {row['to']:.0f})"
+        same = f"{row['at its tokens'] / row['paper']:.2f}"
+        cells = (f"{row['ours']:.0f}", f"{row['paper']:.0f}", f"{row['ratio']:.2f}", span, same)
+        lines.append((row["model"], row["method"], *cells, row["why"]))
+    explained = (~rows.why.isin(["above", "below"])).sum()
+    return "\n".join(
+        [
+            "PFLOP beside Table 7: ours with the tokens of the benchmarks, and with the tokens that Table 7 itself implies for "
+            "an example and for an evaluated item (answers of the paper's models are longer).",
+            table_text(lines),
+            f"{explained} of {len(rows)} numbers of Table 7 lie within 6 % of what the method can take at those tokens.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    from msft.launch.grid import read_grid
+
+    print(table7_text(against_table7(read_grid("paper").runs)))

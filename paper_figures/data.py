@@ -11,10 +11,12 @@ def groups_of(run) -> dict[str, list[str]]:
 
 def at_best(run) -> pd.Series:
     """Test accuracy 0..1 of every sub-dataset at the run's best checkpoint, in mixture order."""
-    best = run.result["best"]
-    history = run.history
-    rows = history[(history.stage == best["stage"]) & (history.epoch == best["epoch"])]
-    return rows.set_index("task").accuracy
+    return run.at_best.set_index("task").accuracy
+
+
+def drops(run) -> dict[str, float]:
+    """{sub-dataset: path epoch at which the method dropped it}, in that order; those that it never dropped left out."""
+    return {task: epoch for task, epoch in run.dropped.items() if epoch is not None}
 
 
 def at_base(run) -> pd.Series:
@@ -31,8 +33,7 @@ def by_group(accuracy: pd.Series, groups: dict[str, list[str]]) -> dict[str, flo
 
 def standard_error(run) -> float:
     """Standard error, in points, of the mean accuracy at the best checkpoint: that of drawing the test items."""
-    best = run.result["best"]
-    rows = run.history[(run.history.stage == best["stage"]) & (run.history.epoch == best["epoch"])]
+    rows = run.at_best
     return 100 * float(np.sqrt((rows.accuracy * (1 - rows.accuracy) / rows.n).sum())) / len(rows)
 
 

@@ -84,7 +84,7 @@ def accuracy_curves(sft, msft, axes=None):
     if axes is None:
         axes = panels(len(tasks), "epoch (mSFT: along the kept path)", "test accuracy (%)", 1.55)
     peaks = data.peaks(sft).set_index("task")
-    path, dropped = data.path(msft), _dropped(msft)
+    path, dropped = data.path(msft), data.drops(msft)
     lines = {}
     for axis, task in zip(axes, tasks, strict=True):
         curve = 100 * sft.history[sft.history.task == task].set_index("path_epoch").accuracy.sort_index()
@@ -116,14 +116,9 @@ def accuracy_curves(sft, msft, axes=None):
     return axes
 
 
-def _dropped(msft) -> dict[str, float]:
-    """{sub-dataset: path epoch at which mSFT dropped it}, in the order of the stages."""
-    return data.stages(msft).dropna(subset="dropped").set_index("dropped").kept_until.to_dict()
-
-
 def _by_drop(msft) -> list[str]:
     """Sub-datasets in the order in which mSFT dropped them; those never dropped last."""
-    dropped = _dropped(msft)
+    dropped = data.drops(msft)
     return [*dropped, *(task for task in msft.history.task.unique() if task not in dropped)]
 
 
@@ -133,7 +128,7 @@ def stage_timeline(msft, axes=None):
     axes: a pair of axes that share x, made where absent. Returns them.
     """
     stages, ordered = data.stages(msft), _by_drop(msft)
-    until = dict.fromkeys(ordered, stages.kept_until.iloc[-1]) | _dropped(msft)
+    until = dict.fromkeys(ordered, stages.kept_until.iloc[-1]) | data.drops(msft)
     if axes is None:
         heights = [len(ordered), max(len(stages), 4)]
         _, axes = plt.subplots(

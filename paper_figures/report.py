@@ -1,8 +1,9 @@
 """One HTML page of all tables and figures of a folder of outputs, with nothing beside it to load.
 
-python -m msft report --profile tiny
+python -m paper_figures.report --out paper_figures/out/tiny
 """
 
+import argparse
 import base64
 import csv
 import html
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import struct
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -268,3 +270,21 @@ def _environment(made: dict) -> str:
         rows += [["notebooks", _text(", ".join(stems))]]
         lines.append(_table(["", ""], rows))
     return "\n".join([*lines, "</section>"])
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command line; exit code 2 where there is nothing to report."""
+    parser = argparse.ArgumentParser(prog="python -m paper_figures.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default=str(OUT / "tiny"), help="the folder that the notebooks wrote to")
+    parser.add_argument("--to", help="the page; report.html in that folder where it is left out")
+    flags = parser.parse_args(words)
+    try:
+        print(write(flags.out, flags.to))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

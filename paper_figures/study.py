@@ -103,7 +103,7 @@ class Study:
 
     def _missing(self, missing: Mapping, needs: Mapping, why: str) -> MissingRuns:
         # several keys of a notebook may stand for one run
-        needed = len({json.dumps(config.to_dict(), sort_keys=True) for config in needs.values()})
+        needed = len(set(needs.values()))
         return MissingRuns(cost.what_is_missing(missing.values(), needed, self.runs_dir, why))
 
     def _finished(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:

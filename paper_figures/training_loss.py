@@ -96,7 +96,7 @@ def panels_of(runs, models, axes=None):
 
 def exclusions(msft) -> list[float]:
     """Path epochs at which mSFT dropped a sub-dataset, in order."""
-    return list(data.stages(msft).dropna(subset="dropped").kept_until)
+    return list(data.drops(msft).values())
 
 
 def compare(runs) -> pd.DataFrame:

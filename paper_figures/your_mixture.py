@@ -14,7 +14,6 @@ import msft
 from msft import tiny
 from msft.data.metrics import LABELS, LOSS
 from msft.errors import DataError
-from msft.results import card
 from msft.results.export import export
 from paper_figures import data
 from paper_figures.style import colour, label, panels, pretty
@@ -144,7 +143,7 @@ def curves(run, axes=None):
     A dotted line stands where mSFT dropped the sub-dataset, from there on its curve is pale; the star is the run's
     best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
     """
-    dropped, own = card.dropped_at(run), colour(run.config.method)
+    dropped, own = data.drops(run), colour(run.config.method)
     history, path, metrics = run.history, data.path(run), run.metrics
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
@@ -186,7 +185,7 @@ def curves(run, axes=None):
 
 def comparison(sft, ours) -> pd.DataFrame:
     """A row a sub-dataset: its metric, the score (%) before training and at the best checkpoints, when mSFT dropped it."""
-    dropped, metrics = card.dropped_at(ours), ours.metrics
+    dropped, metrics = data.drops(ours), ours.metrics
     table = pd.DataFrame(
         {
             "metric": {task: LABELS.get(metric, metric) for task, metric in metrics.items()},
@@ -203,7 +202,7 @@ def comparison(sft, ours) -> pd.DataFrame:
 
 def verdict(sft, ours) -> str:
     """Who over-fitted in which order, and what it brought, whoever won."""
-    dropped = card.dropped_at(ours)
+    dropped = data.drops(ours)
     order = ", ".join(f"{pretty(task)} at epoch {epoch:g}" for task, epoch in dropped.items()) or "nobody"
     gain = 100 * (ours.best.accuracy - sft.best.accuracy)
     word = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"

@@ -23,8 +23,8 @@ ERRORS = [
         ],
     ),
     (
-        "eval tiny-smoke --protocol harnes --limit ten",
-        ["protocol: unknown value 'harnes'. Did you mean 'harness'?", "limit = 'ten'"],
+        "eval tiny-smoke --precision bf61 --max-new-tokens ten",
+        ["precision: unknown value 'bf61'. Did you mean 'bf16'?", "max_new_tokens = 'ten'"],
     ),
     ("eval --mixtur tiny x", ["'--mixtur'. Did you mean '--mixture'?"]),
     ("export", ["RUN is missing", "TARGET is missing"]),
@@ -43,7 +43,9 @@ ERRORS = [
     ("plan --grid tiny --seed 3 --model x", ["--seed is for one run", "--model is for one run"]),
     ("status --josn", ["'--josn'. Did you mean '--json'?"]),
     ("methods x", ["unknown argument 'x'"]),
-    ("report --profile tny", ["Did you mean 'tiny'?"]),
+    ("run --seed 1 --method sft --seed 2", ["--seed is given 2 times: '1', '2'; give it once"]),
+    ("run --params budget=1 --params budget=2", ["--params names 'budget' twice"]),
+    ("run --seed 020", ["setting seed = '020'"]),
 ]
 
 
@@ -62,7 +64,7 @@ def test_without_a_command_the_commands_are_listed(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
     assert all(f"\n  {name} " in told for name in options.COMMANDS)
-    assert set(options.COMMANDS) == {"run", "plan", "grid", "status", "eval", "report", "export", "methods"}
+    assert set(options.COMMANDS) == {"run", "plan", "grid", "status", "eval", "export", "methods"}
 
 
 @pytest.mark.parametrize("command", options.COMMANDS)

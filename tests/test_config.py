@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import msft
-from msft.config import PAPER_SETTINGS, RunConfig
+from msft.config import PAPER_SETTINGS, RunConfig, read_yaml
 from msft.errors import ConfigError
 from msft.settings import describe
 
@@ -92,14 +92,14 @@ def test_yaml_round_trip(tmp_path):
     config = RunConfig(method="sft", seed=30, learning_rate=1e-5, params={"epochs": 2})
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.to_dict()))
-    assert RunConfig.from_yaml(path) == config
+    assert RunConfig.from_mapping(read_yaml(path)) == config
     assert RunConfig.from_mapping(config.to_dict()) == config
 
 
 def test_yaml_with_a_bare_exponent(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("learning_rate: 1e-5\nseed: 30\n")  # YAML 1.1 reads 1e-5 as a text
-    assert RunConfig.from_yaml(path).learning_rate == 1e-5
+    assert RunConfig.from_mapping(read_yaml(path)).learning_rate == 1e-5
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "", "a: [1", "\x00"])
@@ -107,12 +107,12 @@ def test_yaml_that_is_no_mapping(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
-        RunConfig.from_yaml(path)
+        RunConfig.from_mapping(read_yaml(path))
 
 
 def test_yaml_that_is_absent(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml"):
-        RunConfig.from_yaml(tmp_path / "none.yaml")
+        read_yaml(tmp_path / "none.yaml")
 
 
 def test_defaults_of_parameters_are_filled_in():

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import msft
 from msft.errors import ConfigError, RunError
-from msft.results import card, export
+from msft.results import card, export, picture
 from msft.results.run import Run
 
 
@@ -59,9 +59,9 @@ def test_the_card_tells_method_mixture_settings_results_and_what_is_left_to_fill
     )
     assert "msft" in facts["tags"]
     assert "base_model" not in facts  # a folder of this machine is no name on the hub
-    dropped = card.dropped_at(run)
+    dropped = run.dropped
     for task, sub in run.about["mixture"]["sub_datasets"].items():
-        epoch = f"{dropped[task]:g}" if task in dropped else "–"
+        epoch = "–" if dropped[task] is None else f"{dropped[task]:g}"
         assert f"| {task} | {sub['train']} | {sub['test']} | accuracy | {epoch} |" in text
         assert f"data of {task}: source fill in before you publish" in text
     assert f"{100 * run.best.accuracy:.1f} % on average" in text
@@ -76,7 +76,16 @@ def test_dropped_at_is_the_path_epoch_of_the_roll_back(small_msft_run):
     from paper_figures import data
 
     stages = data.stages(small_msft_run).dropna(subset="dropped")
-    assert card.dropped_at(small_msft_run) == dict(zip(stages.dropped, stages.kept_until, strict=True))
+    dropped = {task: epoch for task, epoch in small_msft_run.dropped.items() if epoch is not None}
+    assert dropped == dict(zip(stages.dropped, stages.kept_until, strict=True))
+    assert set(small_msft_run.dropped) == set(small_msft_run.metrics)
+
+
+def test_at_best_are_the_rows_of_the_reported_checkpoint(small_msft_run):
+    rows, best = small_msft_run.at_best, small_msft_run.result["best"]
+    assert list(rows.task) == list(small_msft_run.metrics)
+    assert (rows.accuracy * rows.n).sum() / rows.n.sum() == pytest.approx(small_msft_run.best.accuracy)
+    assert set(rows.stage) == {best["stage"]}
 
 
 def test_the_command_gives_the_run_s_settings_again(small_msft_run):
@@ -150,7 +159,7 @@ def test_a_failure_leaves_nothing_behind(small_run, tmp_path, monkeypatch, place
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(card, place, full)
+    monkeypatch.setattr(*{"text": (card, "text"), "picture": (picture, "draw")}[place], full)
     with pytest.raises(RunError, match="No space left"):
         export.export(small_run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -190,22 +199,21 @@ def test_a_failed_upload_is_an_error_with_the_way_out(small_run, monkeypatch):
         export.export(small_run, "owner/mine", push=True)
 
 
-def test_generation_of_an_exported_chat_model_stops_at_the_end_of_a_turn(tmp_path, small_run):
-    """The base model's end of text stays, the end of the mixture's turns joins it."""
-    folder = tmp_path / "chat"
-    export.export(small_run, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
-    tokenizer.save_pretrained(folder)
+def test_what_is_exported_decodes_greedily_whatever_the_base_model_asked_for(small_settings, tmp_path):
+    """Its penalties and sampling are gone, its end of text stays; the end that was trained comes first."""
+    import shutil
 
-    class Chats:
-        about = {"mixture": {"sub_datasets": {"a": {"stop": "<|im_end|>"}, "b": {"stop": "<eos>"}, "c": {}}}}
-
-    for own in ({"eos_token_id": 1}, {}):  # the second falls back on config.json
-        (folder / "generation_config.json").write_text(json.dumps(own))
-        export._generation_config(Chats, folder)
-        found = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
-        assert found == [1, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    base = tmp_path / "base"
+    shutil.copytree(small_settings["model"], base)
+    own = {"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.3, "eos_token_id": [7], "min_new_tokens": 3}
+    (base / "generation_config.json").write_text(json.dumps(own))
+    config = msft.RunConfig(**{**small_settings, "model": str(base), "method": "sft", "params": {"epochs": 0.25}})
+    run = msft.run(config, tmp_path / "runs", progress=False)
+    folder = export.export(run, tmp_path / "out")
+    for place in (run.best.path, folder):
+        saved = GenerationConfig.from_pretrained(place)
+        assert saved.eos_token_id == [AutoTokenizer.from_pretrained(place).eos_token_id, 7]
+        assert (saved.do_sample, saved.repetition_penalty, saved.min_new_tokens) == (False, None, None)
 
 
 def test_no_figure_package_is_needed_to_import(small_run):

@@ -276,8 +276,6 @@ def test_the_paper_s_grid_is_planned_without_network_gpu_or_torch(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"66 runs in {tmp_path / 'runs'}: 0 finished, 66 missing")
     assert "no estimate" not in done.stdout
-    assert "Beside Table 7 (PFLOP)" in done.stdout
-    assert "44 of 46 numbers of Table 7 lie within 6 %" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

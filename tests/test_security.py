@@ -12,7 +12,7 @@ import yaml
 
 import msft
 from msft import evaluation, runs
-from msft.config import RunConfig
+from msft.config import RunConfig, read_yaml
 from msft.data import mixture
 from msft.data.example import test_prompt as five_shot_prompt
 from msft.errors import ConfigError, DataError, ModelError
@@ -260,7 +260,7 @@ def test_yaml_tags_make_nothing(tmp_path, monkeypatch, tag):
         with pytest.raises(DataError, match="not readable as YAML"):
             msft.load_mixture("file.yaml")
         with pytest.raises(ConfigError, match="not readable as YAML"):
-            RunConfig.from_yaml("file.yaml")
+            RunConfig.from_mapping(read_yaml("file.yaml"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.yaml", "own.py"]
 
 

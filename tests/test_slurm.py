@@ -155,7 +155,7 @@ def test_a_failed_job_says_why(small_settings, tmp_path):
     with pytest.raises(ValueError, match="a number is missing"):
         slurm.Job(config, str(tmp_path / "runs"))()
     (run,) = matching([config], tmp_path / "runs")
-    assert run.state == "failed"
+    assert run.status == "failed"
     assert "a number is missing" in run.failure["why"]
 
 
@@ -172,7 +172,7 @@ def test_a_preempted_job_saves_is_queued_again_and_goes_on(small_settings, tmp_p
     task = psutil.Process(job._process.pid).children()[-1]  # the controller passes SIGTERM on alone
     os.kill(task.pid, signal.SIGUSR2)
     assert job.result() == str(run.directory)
-    assert run.state == "finished"
+    assert run.status == "finished"
     assert job.stderr().count("preempted") >= 1
     assert "stopping: the state is saved" in job.stderr()
     # one roll-out, gone on with and not begun anew: no step was trained twice

@@ -259,7 +259,7 @@ def test_summary_says_what_the_run_found(settings, tmp_path):
         (line,) = (line for line in lines if line.split()[:1] == [row.task])
         cells = line.split()
         assert cells[1:3] == [f"{100 * base[row.task]:.1f}", f"{100 * row.accuracy:.1f}"]
-        assert ("(stage" in line) == any(drop["dropped"] == row.task for drop in drops)
+        assert ("epoch" in line) == any(drop["dropped"] == row.task for drop in drops)
     assert f"{run.best.accuracy:.1%} at epoch {run.best.path_epoch:g}" in text
     assert f"pretrained={run.best.path}" in text and "--tasks msft_run" in text
     assert f"msft export {run.directory}" in text

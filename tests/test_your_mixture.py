@@ -12,7 +12,6 @@ import pytest
 import msft
 from msft.errors import DataError
 from msft.names import load_tokenizer
-from msft.results.card import dropped_at
 from paper_figures import data, study, your_mixture
 
 
@@ -62,7 +61,7 @@ def test_the_runs_are_of_the_user_s_mixture_and_model(tmp_path):
 
 
 def test_the_picture_shows_every_sub_dataset_in_the_order_of_its_exclusion(small_msft_run):
-    run, dropped = small_msft_run, dropped_at(small_msft_run)
+    run, dropped = small_msft_run, data.drops(small_msft_run)
     axes = your_mixture.curves(run)
     names = [axis.get_title().split("\n")[0] for axis in axes]
     assert names[: len(dropped)] == list(dropped)

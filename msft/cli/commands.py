@@ -1,5 +1,6 @@
 """What each command does, once its flags are read (options.py). Each returns the exit code."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -74,20 +75,7 @@ def plan(told: dict, given: dict, problems: list[str]) -> int:
         print(json.dumps([describe.as_dict(estimate) for estimate in estimates], indent=1))
     else:
         print(describe.report(estimates, flags["runs_dir"], rates, flags["slots"], flags["card"]))
-        _beside_table7(configs)
     return 0
-
-
-def _beside_table7(configs) -> None:
-    from msft.cost import describe
-
-    if not any(config.mixture == "paper-10" for config in configs):
-        return
-    from paper_figures import cost
-
-    compared = cost.against_table7(configs)
-    if len(compared):
-        print(describe.against_table7(compared.to_dict("records")))
 
 
 def grid(told: dict, given: dict, problems: list[str]) -> int:
@@ -162,41 +150,36 @@ def status(told: dict, given: dict, problems: list[str]) -> int:
 
 
 def evaluate(told: dict, given: dict, problems: list[str]) -> int:
-    """Measures a model without training."""
-    flags = given[options.Eval]
+    """Measures a model without training, as the run that it lies in measured it where there is one."""
+    flags = {name: value for name, value in given[options.Eval].items() if value is not None}
     _must_be_right(problems)
     import pandas as pd
 
     from msft import runs
+    from msft.evaluation import Evaluator
+    from msft.results.run import Run
 
-    of_model = {"method": "sft", "model": told["model"], "data_dir": flags["data_dir"]}
-    harness = flags["protocol"] == "harness"
-    prepared = runs.prepare(RunConfig(**of_model, mixture="tiny" if harness else flags["mixture"]))
+    run = Run(Path(told["model"]).expanduser().parent)
+    own = run.about["config"] if run.status != "missing" else {"mixture": "tiny"}
+    values = {field.name: own.get(field.name) for field in dataclasses.fields(RunConfig) if field.name in _MEASURED}
+    values = {name: value for name, value in values.items() if value is not None} | flags
+    prepared = runs.prepare(RunConfig(**{**values, "method": "sft", "model": told["model"]}))
     model, config = prepared.load_model(), prepared.config
-    if harness:
-        from msft.benchmarks.harness import evaluate
-
-        table = evaluate(model, prepared.tokenizer, limit=flags["limit"], batch_size=config.eval_batch_size)
-    else:
-        from msft.evaluation import Evaluator
-
-        _, mixture = prepared.tokens(model)
-        sizes = (config.max_new_tokens, config.eval_batch_size)
-        scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
-        table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
+    _, mixture = prepared.tokens(model)
+    runs.say_left_out(mixture)
+    lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
+    print(f"mixture {config.mixture}, {config.precision}, {lengths}", file=sys.stderr)
+    sizes = (config.max_new_tokens, config.eval_batch_size)
+    scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
+    table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
     print(table.to_string(index=False))
     print(f"mean accuracy {table.accuracy.mean():.4f}")
     return 0
 
 
-def report(told: dict, given: dict, problems: list[str]) -> int:
-    """Writes the page of tables and figures."""
-    flags = given[options.Report]
-    _must_be_right(problems)
-    from paper_figures import report
-
-    print(report.write(flags["out"] or report.OUT / flags["profile"], flags["to"]))
-    return 0
+# what of a run's settings a measurement depends on
+_MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new_tokens", "eval_batch_size", "data_dir"}
+_MEASURED |= {"train_size", "test_size", "validation_size", "revision", "trust_remote_code", "device", "threads"}
 
 
 def export(told: dict, given: dict, problems: list[str]) -> int:
@@ -224,4 +207,4 @@ def list_methods(told: dict, given: dict, problems: list[str]) -> int:
 
 
 BODIES = {"run": run, "plan": plan, "grid": grid, "status": status, "eval": evaluate}
-BODIES |= {"report": report, "export": export, "methods": list_methods}
+BODIES |= {"export": export, "methods": list_methods}

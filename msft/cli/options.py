@@ -66,14 +66,19 @@ class Status:
 class Eval:
     """measure a model, five-shot, without training"""  # noqa: D403, D415
 
-    mixture: str = setting("tiny", "whose test sets, for the paper's protocol")
-    data_dir: str | None = _DATA_DIR
-    protocol: str = setting(
-        "generate",
-        "the paper's generated answers, or lm-eval's own tasks of the ten benchmarks",
-        choices=("generate", "harness"),
+    mixture: str | None = setting(
+        None, "whose test sets; none takes those of the run that the model lies in, else tiny"
     )
-    limit: int | None = setting(None, "items a benchmark at most (harness)", low=1, high=10**7)
+    data_dir: str | None = _DATA_DIR
+    precision: str | None = setting(
+        None, "of the weights; none takes the run's, else the model's own", choices=("bf16", "fp32")
+    )
+    max_prompt_tokens: int | None = setting(
+        None, "tokens a prompt at most; none takes the run's, else 700", low=8, high=131072
+    )
+    max_new_tokens: int | None = setting(None, "tokens generated an item at most; none likewise", low=1, high=131072)
+    eval_batch_size: int | None = setting(None, "items a forward pass; none likewise", low=1, high=65536)
+    device: str | None = setting(None, "cpu, cuda, ...; none takes what is there")
 
 
 @dataclasses.dataclass
@@ -81,15 +86,6 @@ class Methods:
     """list the methods and their parameters"""  # noqa: D403, D415
 
     methods_dir: str | None = setting(None, "a folder with methods of your own")
-
-
-@dataclasses.dataclass
-class Report:
-    """one HTML page of the notebooks' tables and figures"""  # noqa: D403, D415
-
-    profile: str = setting("tiny", "whose outputs", choices=("smoke", "tiny", "paper"))
-    out: str | None = setting(None, "the folder that the notebooks wrote to, in place of the profile's")
-    to: str | None = setting(None, "the page; none stands for report.html in that folder")
 
 
 @dataclasses.dataclass
@@ -108,7 +104,6 @@ COMMANDS: dict[str, tuple] = {
     "grid": (Grid, (Slurm,), {"grid": "paper, tiny or a YAML file"}),
     "status": (Status, (), {}),
     "eval": (Eval, (), {"model": "tiny name, hub id or local folder, such as <run>/best"}),
-    "report": (Report, (), {}),
     "export": (Export, (), {"run": "directory of a finished run", "target": "a new folder; with --push owner/name"}),
     "methods": (Methods, (), {}),
 }
@@ -151,7 +146,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 def _add(group, kind: type, field: dataclasses.Field) -> None:
     meta = field.metadata
     if field.name == "params":
-        group.add_argument("--params", nargs="*", metavar="NAME=VALUE", help=meta["doc"])
+        group.add_argument("--params", nargs="*", action="extend", metavar="NAME=VALUE", help=meta["doc"])
     elif field.type is bool and kind is not RunConfig:
         group.add_argument(_flag(field.name), action="store_true", default=None, help=meta["doc"])
     else:
@@ -160,7 +155,7 @@ def _add(group, kind: type, field: dataclasses.Field) -> None:
         default = none if field.default is None else field.default
         choices = f"; one of {', '.join(meta['choices'])}" if meta["choices"] else ""
         text = f"{meta['doc']}{choices} (default: {default})".replace("%", "%%")
-        group.add_argument(_flag(field.name), nargs="?", const=MISSING, metavar="VALUE", help=text)
+        group.add_argument(_flag(field.name), nargs="?", const=MISSING, action="append", metavar="VALUE", help=text)
 
 
 def read(command: str, words: list[str]) -> tuple[dict, dict[type, dict], list[str]]:
@@ -179,7 +174,15 @@ def read(command: str, words: list[str]) -> tuple[dict, dict[type, dict], list[s
     ]
     given: dict[type, dict] = {}
     for kind in (own, *more):
-        values = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)}
+        values = {}
+        for field in dataclasses.fields(kind):
+            value = getattr(parsed, field.name)
+            if isinstance(value, list) and field.name != "params":
+                if len(value) > 1:
+                    each = ", ".join("nothing" if text is MISSING else repr(text) for text in value)
+                    problems.append(f"{_flag(field.name)} is given {len(value)} times: {each}; give it once")
+                value = value[-1]
+            values[field.name] = value
         problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is MISSING]
         given[kind] = {name: value for name, value in values.items() if value is not None and value is not MISSING}
     if own is not RunConfig:
@@ -202,6 +205,10 @@ def params_of(texts: list[str] | None) -> tuple[dict, list[str]]:
     pairs = [text.partition("=") for text in texts or []]
     wrong = [name + sign + value for name, sign, value in pairs if not sign]
     problems = [f"--params takes NAME=VALUE; found {', '.join(wrong)}"] if wrong else []
+    names = [name for name, sign, _ in pairs if sign]
+    problems += [
+        f"--params names {name!r} twice; give it once" for name in dict.fromkeys(names) if names.count(name) > 1
+    ]
     return {name: value for name, sign, value in pairs if sign}, problems
 
 

@@ -1,7 +1,7 @@
 """A plan as text: a line a run, the sums of what is not finished, warnings, and what was assumed."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from msft.config import RunConfig
@@ -170,24 +170,3 @@ def as_dict(e: Estimate) -> dict:
         plain[name] = dataclasses.asdict(case) if case else None
     plain |= {"device_bytes": e.device, "host_bytes": e.host}
     return plain | {"disk_bytes": {"mean": e.disk_mean, "peak": e.disk_peak, "after": e.disk_after}}
-
-
-def against_table7(rows: Sequence[Mapping]) -> str:
-    """Our FLOPs beside Table 7."""
-    head = ("model", "method", "ours", "paper", "ours/paper", "at its tokens (least to most)", "ratio", "what is left")
-    lines = []
-    for row in rows:
-        span = f"{row['at its tokens']:.0f} ({row['from']:.0f} to {row['to']:.0f})"
-        same = f"{row['at its tokens'] / row['paper']:.2f}"
-        cells = (f"{row['ours']:.0f}", f"{row['paper']:.0f}", f"{row['ratio']:.2f}", span, same)
-        lines.append((row["model"], row["method"], *cells, row["why"]))
-    explained = sum(row["why"] not in ("above", "below") for row in rows)
-    return "\n".join(
-        [
-            "",
-            "Beside Table 7 (PFLOP): ours with the tokens of sizes.yaml, and with the tokens that Table 7 itself implies for an "
-            "example and for an evaluated item (answers of the paper's models are longer).",
-            table_text([head, *lines]),
-            f"{explained} of {len(rows)} numbers of Table 7 lie within 6 % of what the method can take at those tokens.",
-        ]
-    )

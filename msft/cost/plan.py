@@ -137,7 +137,7 @@ def plan(
     done = matching([search or config for search, config in zip(searches, filled, strict=True)], runs_dir)
     estimates = []
     for config, run, search, there in zip(filled, runs, searches, done, strict=True):
-        state = run.state if run else "missing"
+        state = run.status if run else "missing"
         has_search = bool(search) and (search in filled or bool(there and there.status == "finished"))
         try:
             estimates.append(dataclasses.replace(estimate(config, rates, has_search, card), state=state, run=run))

@@ -11,7 +11,6 @@ slurm: {partition: gpu, time: "24:00:00"} # for --submit slurm
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     own = {"params": {}, **{key: value for key, value in told.items() if key not in ("blocks", "slurm")}}
     blocks = told.get("blocks", [{}])
     problems = _check(own, blocks, told.get("slurm", {}))
-    runs: dict[str, RunConfig] = {}
+    runs: dict[RunConfig, None] = {}  # each once, in the file's order
     for block in [] if problems else blocks:
         merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
         if settings:
@@ -59,13 +58,12 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
             merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
         for values in _product(merged, problems):
             try:
-                config = RunConfig.from_mapping(values)
-                runs.setdefault(json.dumps(config.to_dict(), sort_keys=True), config)
+                runs[RunConfig.from_mapping(values)] = None
             except ConfigError as error:
                 problems += error.problems
     if problems:
         raise ConfigError(together(f"{path}: the grid cannot be expanded:", list(dict.fromkeys(problems))))
-    return Grid(path.stem, tuple(runs.values()), dict(told.get("slurm", {})))
+    return Grid(path.stem, tuple(runs), dict(told.get("slurm", {})))
 
 
 def _check(own: Mapping, blocks: object, slurm: object) -> list[str]:

@@ -26,7 +26,7 @@ def rows_of(runs: list[Run]) -> list[dict]:
 
 
 def _row(run: Run, speeds: list[tuple]) -> dict:
-    row: dict = {"name": run.directory.name, "state": run.state, "why": None, "log": None}
+    row: dict = {"name": run.directory.name, "state": run.status, "why": None, "log": None}
     if row["state"] == "failed":
         row |= {"why": run.failure["why"], "log": run.failure["log"]}
     if row["state"] != "finished":

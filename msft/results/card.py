@@ -13,35 +13,18 @@ from msft.results.run import Run
 _TO_FILL = "fill in before you publish"
 
 
-def picture(run: Run, path: Path) -> bool:
-    """Draws the curves of every sub-dataset into a PNG; False where matplotlib or the drawing package is not there."""
-    try:
-        import matplotlib.pyplot as plt
-
-        from paper_figures import style, your_mixture
-    except ImportError:
-        return False
-    with plt.rc_context():
-        style.use_style()
-        figure = style.figure_of(your_mixture.curves(run))
-        figure.savefig(path, metadata={"Software": None})
-        plt.close(figure)
-    return True
-
-
-def text(run: Run, name: str, has_picture: bool) -> str:
+def text(run: Run, name: str) -> str:
     """The card in Markdown with its YAML front matter. name: of the exported model."""
     about, config, best = run.about, run.config, run.best
     sets = about["mixture"]["sub_datasets"]
     base = _public(config.model)
     history, flops = run.history, run.flops
     start = history[(history.stage == 0) & (history.epoch == 0)].set_index("task").accuracy
-    at_best = run.result["best"]
-    end = history[(history.stage == at_best["stage"]) & (history.epoch == at_best["epoch"])].set_index("task").accuracy
-    dropped = dropped_at(run)
+    end = run.at_best.set_index("task").accuracy
+    dropped = run.dropped
     rows = [
         [task, facts["train"], facts["test"], LABELS.get(facts.get("metric", ""), "accuracy")]
-        + [f"{dropped[task]:g}" if task in dropped else "–", f"{100 * start[task]:.1f}", f"{100 * end[task]:.1f}"]
+        + ["–" if dropped[task] is None else f"{dropped[task]:g}", f"{100 * start[task]:.1f}", f"{100 * end[task]:.1f}"]
         for task, facts in sets.items()
     ]
     head = ["sub-dataset", "train", "test", "metric", "dropped at epoch", "before (%)", "after (%)"]
@@ -70,9 +53,9 @@ def text(run: Run, name: str, has_picture: bool) -> str:
             f"{', '.join(losses)}: no checkable answer; the figure is exp(-held-out loss), the geometric mean of the "
             "probabilities that the model gives the target tokens. It is no accuracy, and the average above mixes the two."
         )
-    if has_picture:
-        lines += ["## Who over-fitted when", "![Curves of every sub-dataset](curves.png)"]
     lines += [
+        "## Who over-fitted when",
+        "![Curves of every sub-dataset](curves.png)",
         "## How the checkpoint was chosen",
         f"Peaks and the best checkpoint were chosen on {selected}. {optimistic}",
         "## How it was made",
@@ -97,13 +80,6 @@ _METHODS = {
     "msft": "mSFT: it trains all sub-datasets, goes back to where the first one over-fitted, drops that one, and goes on",
     "sft": "plain supervised fine-tuning on all sub-datasets",
 }
-
-
-def dropped_at(run: Run) -> dict[str, float]:
-    """{sub-dataset: epoch along the kept path at which it left the training}, in order."""
-    offsets = {e["result"]["stage"]: e["result"]["offset"] for e in run.journal if e["kind"] == "roll_out"}
-    backs = [e["arguments"] for e in run.journal if e["kind"] == "roll_back" and e["arguments"].get("dropped")]
-    return {back["dropped"]: offsets[back["stage"]] + back["epoch"] for back in backs}
 
 
 def command(config: RunConfig) -> str:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from msft.errors import ConfigError, RunError, unknown
-from msft.results import card
+from msft.results import card, picture
 from msft.results.run import Run
 from msft.store.files import cannot_write
 
@@ -76,9 +76,8 @@ def _fill(run: Run, folder: Path, dtype: str, name: str) -> None:
             shutil.copyfile(path, folder / path.name)
     if dtype:
         _convert(run.best.path, folder, dtype)
-    _generation_config(run, folder)
-    picture = card.picture(run, folder / "curves.png")
-    (folder / "README.md").write_text(card.text(run, name, picture), encoding="utf-8")
+    picture.draw(run, folder / "curves.png")
+    (folder / "README.md").write_text(card.text(run, name), encoding="utf-8")
 
 
 def _convert(source: Path, folder: Path, dtype: str) -> None:
@@ -99,24 +98,6 @@ def _convert(source: Path, folder: Path, dtype: str) -> None:
         index = json.loads(path.read_text(encoding="utf-8"))
         index.setdefault("metadata", {})["total_size"] = size
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _generation_config(run: Run, folder: Path) -> None:
-    """Makes generation stop where a chat's turn ends too; writes the file where there is none."""
-    path, config = folder / "generation_config.json", json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "eos_token_id" not in own and config.get("eos_token_id") is not None:
-        own["eos_token_id"] = config["eos_token_id"]
-    stops = {facts["stop"] for facts in run.about["mixture"].get("sub_datasets", {}).values() if facts.get("stop")}
-    if stops:
-        from msft.names import load_tokenizer
-
-        tokenizer, ends = load_tokenizer(str(folder)), own.get("eos_token_id")
-        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        new = [i for i in tokenizer.convert_tokens_to_ids(sorted(stops)) if i is not None and i not in ends]
-        ends = [*ends, *new]
-        own["eos_token_id"] = ends[0] if len(ends) == 1 else ends
-    path.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
 
 
 def _upload(folder: Path, repository: str, private: bool) -> str:

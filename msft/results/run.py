@@ -39,24 +39,20 @@ class Run:
 
     @property
     def status(self) -> str:
-        """'finished', 'unfinished' (the same command goes on with it) or 'missing'."""
+        """'finished'; 'running' where a process is at the run; 'failed' where its last attempt left a note; 'unfinished'
+        (the same command goes on with it); 'missing'."""
         if (self.directory / "result.json").is_file():
-            return "finished"
-        return "unfinished" if (self.directory / "run.json").is_file() else "missing"
-
-    @property
-    def state(self) -> str:
-        """`status`, but 'running' where a process is at the run, and 'failed' where its last attempt left a note."""
-        if self.status == "finished":
             return "finished"
         if is_locked(self.directory):
             return "running"
-        return "failed" if self.failure else self.status
+        if self.failure:
+            return "failed"
+        return "unfinished" if (self.directory / "run.json").is_file() else "missing"
 
     @property
     def failure(self) -> dict | None:
         """What the launcher noted of a failed attempt: when, why, log; None where nothing failed or it is finished since."""
-        if self.status == "finished":  # by a worker that outlived its launcher, say
+        if (self.directory / "result.json").is_file():  # by a worker that outlived its launcher, say
             return None
         try:
             return json.loads((self.directory / FAILED).read_text(encoding="utf-8"))
@@ -132,6 +128,25 @@ class Run:
         weights alive in model copies, and in a stage its number and the bound of Algorithm 4 in copies."""
         columns = ["time", "event", "change", "bytes", "copies", "stage", "bound"]
         return pd.DataFrame(read_lines(self.directory / "disk.jsonl"), columns=columns)
+
+    @property
+    def dropped(self) -> dict[str, float | None]:
+        """{sub-dataset: path epoch from which on it was no longer trained}, those that a method dropped in their order;
+        None where it trained to the end of the run's path."""
+        offsets, dropped = {}, {}
+        for entry in self.journal:
+            if entry["kind"] == "roll_out":
+                offsets[entry["result"]["stage"]] = entry["result"]["offset"]
+            elif entry["kind"] == "roll_back" and entry["arguments"].get("dropped"):
+                back = entry["arguments"]
+                dropped[back["dropped"]] = offsets[back["stage"]] + back["epoch"]
+        return {**dropped, **{task: None for task in self.metrics if task not in dropped}}
+
+    @property
+    def at_best(self) -> pd.DataFrame:
+        """The rows of `history` at the reported checkpoint, one a sub-dataset."""
+        history, best = self.history, self.result["best"]
+        return history[(history.stage == best["stage"]) & (history.epoch == best["epoch"])]
 
     @property
     def outputs(self) -> pd.DataFrame:

@@ -7,11 +7,10 @@ from msft.results.run import Run
 def summary(run: Run) -> str:
     """The best checkpoint, every sub-dataset before training and there, who was dropped when, time, and how to go on."""
     best, result, history = run.best, run.result, run.history
-    point = history[(history.stage == result["best"]["stage"]) & (history.epoch == result["best"]["epoch"])]
-    table = point.set_index("task")[["accuracy", "n"]]
+    table = run.at_best.set_index("task")[["accuracy", "n"]]
     table["base"] = history.iloc[: len(table)].set_index("task").accuracy  # the first point of every run is the base
     method, seconds, config = run.config.method, result["seconds"], run.config
-    dropped = _dropped(run)
+    dropped = {task: f"epoch {epoch:g}" for task, epoch in run.dropped.items() if epoch is not None}
     width = max(len("sub-dataset"), *map(len, table.index))
     lines = [
         f"{method} on {run.about['mixture']['name']}, {config.model}, seed {config.seed}: finished in "
@@ -46,15 +45,3 @@ def summary(run: Run) -> str:
 
 def _row(name: str, width: int, base: float, best: float) -> str:
     return f"  {name:{width}}  {100 * base:6.1f}  {100 * best:6.1f}  {100 * (best - base):+6.1f}"
-
-
-def _dropped(run: Run) -> dict[str, str]:
-    """{sub-dataset: the path epoch after which it was no longer trained, and the stage}, where a method drops some."""
-    found, offset = {}, 0.0
-    for entry in run.journal:
-        if entry["kind"] == "roll_out":
-            offset = entry["result"]["offset"]
-        elif entry["kind"] == "roll_back" and "dropped" in entry["arguments"]:
-            epoch, stage = offset + entry["arguments"]["epoch"], entry["arguments"]["stage"]
-            found[entry["arguments"]["dropped"]] = f"epoch {epoch:g} (stage {stage + 1})"
-    return found

@@ -9,19 +9,12 @@ import math
 import os
 from pathlib import Path
 
-from msft.errors import ConfigError, RunError, unknown
+from msft.errors import ConfigError, RunError
 from msft.results.history import drops
 
 
 def _names(track: str | None) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in (track or "").split(",")))
-
-
-def problems(track: str | None) -> list[str]:
-    """What is wrong with the setting."""
-    if track is None:
-        return []
-    return [unknown("tracker", name, [*_TRACKERS, "none"]) for name in _names(track) if name not in _TRACKERS]
 
 
 def check(track: str | None) -> None:
