@@ -20,7 +20,7 @@ import yaml
 
 from msft import distributed
 from msft.data import scoring
-from msft.data.example import Example, decided, shot_text, training_text
+from msft.data.example import Example, decided, documents, shot_text, training_text
 from msft.data.metrics import LOSS, probability
 from msft.data.mixture import Mixture, SubDataset
 from msft.errors import Stopped
@@ -86,8 +86,7 @@ def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
 
 def task_rows(examples: Sequence[Example], metric: str = "") -> list[dict]:
     """The documents of a task."""
-    named = {"metric": metric} if metric else {}
-    return [{"prompt": training_text(e)[0], "target": e.target, "answer": e.answer, **named} for e in examples]
+    return documents(examples, metric)
 
 
 def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:

@@ -7,11 +7,12 @@ from unittest import mock
 
 from msft import benchmarks, tiny
 from msft.benchmarks import paper_mixtures
-from msft.data import chat, mixture
+from msft.data import chat, given_back, reading
+from msft.data.mixture import Mixture
 from msft.errors import DataError, ModelError, unknown
 
 
-def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
+def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     """A mixture by name or from a YAML file.
 
     name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
@@ -30,7 +31,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
     if Path(name).is_dir():
         raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        found = mixture.read_mixture(name, benchmarks.to_example)
+        found = reading.read_mixture(name, benchmarks.to_example)
         return chat.rendered(found, tokenizer) if tokenizer else found
     names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
     raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")

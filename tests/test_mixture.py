@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msft.data.example import SHOTS, Example
-from msft.data.mixture import Mixture, draw_shots, read_mixture
+from msft.data.mixture import Mixture, draw_shots
+from msft.data.reading import read_mixture
 from msft.errors import DataError, MsftError
 
 
@@ -186,7 +187,7 @@ BAD_FILES = [
     ("train", '{"qestion": "q", "answer": "a"}\n', "{file}:1: the key 'question' is missing"),
     ("train", '{"qestion": "q", "answer": "a"}\n', "Did you mean 'qestion'"),
     ("train", GOOD + line(answer=12), "{file}:13: 'answer' is a int; give a string"),
-    ("train", GOOD + line(question=None), "{file}:13: 'question' is a NoneType"),
+    ("train", GOOD + line(question=None), "{file}:13: the key 'question' is missing"),
     ("test", line(rationale=["a"]), "{file}:1: 'rationale' is a list"),
     ("test", line(question="  "), "{file}:1: 'question' is empty"),
     ("test", line(answer=""), "{file}:1: 'answer' is empty"),

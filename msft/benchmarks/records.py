@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from msft.data.example import Example, check_scorable, target_text
+from msft.data.example import Example, target_text
+from msft.data.metrics import check_example
 from msft.errors import DataError, unknown
 
 SCIENCE = "Science and Knowledge"
@@ -63,7 +64,7 @@ def to_example(name: str, record: dict) -> Example:
         raise DataError(f"{name}: a record is a dict of columns; found {_shown(record)}")
     try:
         example = _RENDER[name](record)
-        check_scorable(example)
+        check_example(example)
     except UnlabelledError as error:
         split = BENCHMARKS[name].test_split
         raise UnlabelledError(f"{name}: {error}; labels are in the splits train and {split}") from None
