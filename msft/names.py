@@ -2,8 +2,9 @@
 
 import hashlib
 import inspect
+import json
+import os
 from pathlib import Path
-from unittest import mock
 
 from msft import benchmarks, tiny
 from msft.benchmarks import paper_mixtures
@@ -21,20 +22,31 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used.
     """
-    name = str(name_or_path)
-    if name in tiny.MIXTURES:
-        return tiny.make_mixture(name)
+    name = os.path.expanduser(name_or_path)
     if name in paper_mixtures.NAMES:
         known = inspect.signature(paper_mixtures.load).parameters
-        given = {key: value for key, value in sizes.items() if key in known}
-        return paper_mixtures.load(name, tokenizer=tokenizer, **given)
-    if Path(name).is_dir():
+        sizes = {key: value for key, value in sizes.items() if key in known}
+        return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
+    if name in tiny.MIXTURES:
+        mixture = tiny.make_mixture(name)
+    elif Path(name).is_dir():
         raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        found = reading.read_mixture(name, benchmarks.to_example)
-        return chat.rendered(found, tokenizer) if tokenizer else found
-    names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
-    raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
+    elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        mixture = reading.read_mixture(name, benchmarks.to_example)
+    else:
+        names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
+        raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
+    return given_back.checked(chat.rendered(mixture, tokenizer), tokenizer) if tokenizer else mixture
+
+
+def spelled(name: str) -> str:
+    """What stands for a model or mixture in a run's name and hash, however its path is spelled.
+
+    A name or hub id stays as it is; of a file or folder that is there it is the last part of its real path: what is in
+    it counts by its contents (model_identity, Mixture.fingerprint).
+    """
+    path = Path(os.path.expanduser(name))
+    return path.resolve().name if name not in (*tiny.MODELS, *tiny.MIXTURES) and path.exists() else name
 
 
 def model_settings(name: str) -> dict:
@@ -53,7 +65,13 @@ def model_source(name: str) -> str:
     """
     if name in tiny.MODELS:
         return str(tiny.base_model(name))
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
+            "model first, with peft's AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+            ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"
+        )
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
@@ -102,17 +120,12 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     logging.disable_progress_bar()  # a run draws its own
 
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        # an index or a config may name a pickle as weights whatever use_safetensors says
-        with mock.patch.object(torch, "load", _refuse_pickle):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+        _refuse_pickles(source, revision)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, **hub, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
     except Exception as error:  # the library raises its own, safetensors' and built-in errors
         raise ModelError(_cannot_load("model", source, error)) from error
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
@@ -129,8 +142,21 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     return model
 
 
-def _refuse_pickle(*_, **__):
-    raise ValueError("It names a pickle file as its weights.")
+def _refuse_pickles(source: str, revision: str | None) -> None:
+    """Raises ValueError where the config or an index names other weights than safetensors, whatever use_safetensors says."""
+    from transformers.utils import cached_file
+
+    def read(name: str) -> dict:
+        try:
+            file = cached_file(source, name, revision=revision)
+        except OSError:  # a model in one file has no index
+            return {}
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+
+    index = read("config.json").get("transformers_weights") or "model.safetensors.index.json"
+    files = read(index).get("weight_map", {}).values() if index.endswith(".index.json") else [index]
+    if not all(str(file).endswith(".safetensors") for file in files):
+        raise ValueError("It names a pickle file as its weights.")
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> str:

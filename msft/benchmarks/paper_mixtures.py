@@ -10,15 +10,16 @@ and what is drawn is one code path (paper section 4.1, appendix A).
 import hashlib
 import random
 import re
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msft.benchmarks import sources
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
-from msft.data.example import SHOTS, Example, shots_text, training_text
+from msft.data.example import SHOTS, Example, question_key, shots_text, training_text
+from msft.data.given_back import given_back
 from msft.data.mixture import Mixture, SubDataset, draw_shots
 from msft.errors import ConfigError, DataError, together, unknown
 
@@ -106,9 +107,10 @@ def load(
     defaults = (900, 200, 100) if name == "medmcqa-21" else (1800, 200, 200)
     sizes = _sizes(defaults, train_size, test_size, validation_size)
     draw = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens)
-    read = _local(data_dir, mixture_benchmarks(name)) if data_dir is not None else _hub(revision)
+    wanted = mixture_benchmarks(name)
+    read = sources.local(data_dir, wanted) if data_dir is not None else sources.hub(revision)
     subs, problems = [], []
-    for benchmark in mixture_benchmarks(name):
+    for benchmark in wanted:
         train, test, source = read(benchmark)
         by_name = _by_subject(train, test) if name == "medmcqa-21" else {benchmark.name: (train, test)}
         for sub_name, (sub_train, sub_test) in by_name.items():
@@ -144,119 +146,6 @@ def _sizes(defaults: Sequence[int], *asked: int | None) -> list[int]:
     return sizes
 
 
-# ---- records: from a local folder or from the hub
-
-_COMMIT = re.compile("[0-9a-f]{40}")
-_WAYS_OUT = (
-    "Either allow https access to huggingface.co and its file hosts (*.hf.co), or make a folder with "
-    "<benchmark>/train.jsonl and <benchmark>/test.jsonl, one JSON object a line in the hub's columns, "
-    "and pass it as data_dir. Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
-)
-
-
-def _read_json_lines(file: Path) -> list[dict]:
-    """The records of a local file, by the reader behind `load_dataset("json")`.
-
-    Not through load_dataset itself: it tells the hub of every call, which waits where there is no
-    network. The cache is a passing one, so that a changed file can never be read as it was.
-    """
-    import datasets
-
-    try:
-        with tempfile.TemporaryDirectory() as cache:
-            return datasets.Dataset.from_json(str(file), cache_dir=cache, keep_in_memory=True).to_list()
-    except Exception as error:  # the library raises its own, pyarrow's and built-in errors
-        cause = error.__cause__ or error
-        raise DataError(f"{file} is not JSON lines: {type(cause).__name__}: {str(cause)[:300]}") from error
-
-
-def _load_dataset(hub_id: str, config: str | None, split: str, revision: str | None):
-    """`datasets.load_dataset`, its many kinds of failure as one DataError."""
-    import datasets
-
-    try:
-        return datasets.load_dataset(hub_id, config, split=split, revision=revision)
-    except Exception as error:  # the library raises its own, pyarrow's, httpx's and built-in errors
-        what = f"{type(error).__name__}: {str(error)[:300]}"
-        raise DataError(f"{hub_id} ({split}) cannot be read: {what}. {_WAYS_OUT}") from error
-
-
-def _local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Callable:
-    """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
-    folder = Path(data_dir)
-    files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
-    missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
-    if missing:
-        raise DataError(
-            together(
-                "data_dir must hold <benchmark>/train.jsonl and test.jsonl, one hub record a line; missing:",
-                missing,
-            )
-        )
-
-    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
-        source, records = {**_source(benchmark), "revision": "local"}, {}
-        for part, file in files[benchmark.name].items():
-            records[part] = _read_json_lines(file)
-            source[f"{part}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        return records["train"], records["test"], source
-
-    return read
-
-
-def _hub(revision: str | dict[str, str] | None) -> Callable:
-    """A reader of the hub; each repository is pinned to the commit that its revision names now."""
-    asked = revision if isinstance(revision, dict) else dict.fromkeys(BENCHMARKS, revision)
-    for name in asked:
-        if name not in BENCHMARKS:
-            raise DataError("revision: " + unknown("benchmark", name, list(BENCHMARKS)))
-
-    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
-        wanted = asked.get(benchmark.name) or benchmark.revision
-        commit = _commit(benchmark, wanted)
-        splits = (benchmark.train_split, benchmark.test_split)
-        parts = [_load_dataset(benchmark.hub_id, benchmark.config, split, commit) for split in splits]
-        if commit is None:
-            commit = _cached_commit(parts[0])
-            if _COMMIT.fullmatch(wanted or "") and commit != wanted:
-                raise DataError(f"{benchmark.hub_id}: the cache holds commit {commit}, not {wanted}")
-        return parts[0].to_list(), parts[1].to_list(), {**_source(benchmark), "revision": commit}
-
-    return read
-
-
-def _source(benchmark: Benchmark) -> dict[str, str]:
-    return {
-        "hub_id": benchmark.hub_id,
-        "config": benchmark.config or "default",
-        "train_split": benchmark.train_split,
-        "test_split": benchmark.test_split,
-        "licence": benchmark.licence,
-    }
-
-
-def _commit(benchmark: Benchmark, revision: str | None) -> str | None:
-    """The commit that a revision names, or None in offline mode, where the cache has what it has.
-
-    One request without retries: `load_dataset` would try for minutes where there is no network.
-    """
-    import huggingface_hub
-
-    if huggingface_hub.is_offline_mode():
-        return None
-    try:
-        return huggingface_hub.HfApi().dataset_info(benchmark.hub_id, revision=revision, timeout=10).sha
-    except Exception as error:  # no network, proxy, unknown revision: httpx's and the hub's own errors
-        what = f"{type(error).__name__}: {str(error)[:200]}"
-        raise DataError(f"{benchmark.hub_id} cannot be reached ({what}). {_WAYS_OUT}") from error
-
-
-def _cached_commit(dataset) -> str:
-    """The commit of a dataset that came out of the cache: the library names its folder after it."""
-    names = [Path(file["filename"]).parent.name for file in dataset.cache_files]
-    return next((name for name in names if _COMMIT.fullmatch(name)), "not recorded")
-
-
 def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[list[dict], list[dict]]]:
     """MedMCQA's records by subject, as sub-datasets named like 'medmcqa_forensic_medicine'."""
     parts = {subject: ([], []) for subject in SUBJECTS}
@@ -288,15 +177,15 @@ def _sub_dataset(
     """Converts, removes what must not be drawn, takes the shots, then draws; counts all it leaves out."""
     left_out, refusals = Counter(), []
     tests = _distinct(_examples(benchmark, test, "test", left_out, refusals), set(), "test", left_out)
-    asked_in_test = {_question_key(example) for example in tests}
+    asked_in_test = {question_key(example) for example in tests}
     pool = _examples(benchmark, train, "train", left_out, refusals)
-    kept = [example for example in pool if _question_key(example) not in asked_in_test]
+    kept = [example for example in pool if question_key(example) not in asked_in_test]
     left_out["train: question also in test"] += len(pool) - len(kept)
     pool = _distinct(kept, set(), "train", left_out)
 
     shots = draw_shots(pool, draw.number(name, "shots"))
-    chosen = {_question_key(shot) for shot in shots}
-    pool = [example for example in pool if _question_key(example) not in chosen]
+    chosen = {question_key(shot) for shot in shots}
+    pool = [example for example in pool if question_key(example) not in chosen]
     left_out["train: became a shot"] += len(shots)
     draw.rng(name, "train").shuffle(pool)
     draw.rng(name, "test").shuffle(tests)
@@ -315,6 +204,7 @@ def _sub_dataset(
     reason = f"prompt longer than {draw.max_prompt_tokens} tokens"
     validated, _ = _take(pool, quota, fits, "validation: " + reason, left_out)
     tested, _ = _take(tests, draw.test, fits, "test: " + reason, left_out)
+    validated, tested = (_given_back(draw.tokenizer, part, left_out) for part in (validated, tested))
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not tested:
         raise DataError(
@@ -340,16 +230,22 @@ def _examples(
     return examples
 
 
-def _question_key(example: Example) -> str:
-    """What makes two questions the same: the rendered text but for case and white space."""
-    return " ".join(example.question.lower().split())
+def _given_back(tokenizer, examples: list[Example], left_out: Counter) -> list[Example]:
+    """The examples with their answers as the tokenizer gives them back, without those that it cannot give back."""
+    kept = []
+    for example in examples if tokenizer is not None else ():
+        try:
+            kept.append(given_back(tokenizer, example, metric=""))
+        except DataError:
+            left_out["answer that the tokenizer cannot give back"] += 1
+    return examples if tokenizer is None else kept
 
 
 def _distinct(examples: Iterable[Example], seen: set[str], part: str, left_out: Counter) -> list[Example]:
     """The first of every question."""
     kept = []
     for example in examples:
-        key = _question_key(example)
+        key = question_key(example)
         if key in seen:
             left_out[f"{part}: duplicate question"] += 1
         else:

@@ -35,7 +35,13 @@ RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside t
 PARTS = ("train", "test", "validation", "shots")
 _MIXTURE_KEYS = ("name", "sub_datasets", "seed", "allow_overlap")
 _SUB_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
-_DISJOINT = [("train", "test"), ("train", "validation"), ("shots", "test"), ("shots", "validation"), ("validation", "test")]
+_DISJOINT = [
+    ("train", "test"),
+    ("train", "validation"),
+    ("shots", "test"),
+    ("shots", "validation"),
+    ("validation", "test"),
+]
 _log = logging.getLogger(__name__)
 
 
@@ -79,7 +85,9 @@ class _Entry:
         if "benchmark" in self.entry and self.to_example is None:
             self._wrong("`benchmark:` needs a converter; load through msft.load_mixture")
             return None
-        parts = {part: self._read(self.folder / os.path.expanduser(self.entry[part])) for part in PARTS if part in self.entry}
+        parts = {
+            part: self._read(self.folder / os.path.expanduser(self.entry[part])) for part in PARTS if part in self.entry
+        }
         self._check_kind(parts)
         for problem in shortened(metrics.merged((e for part in parts.values() for e in part), self.metric)):
             self._wrong(problem)
@@ -137,7 +145,9 @@ class _Entry:
             for example in part:
                 places.setdefault(bool(example.messages), example.place)
         if len(places) == 2:
-            self._wrong(f"chat rows ({places[True]}) and question rows ({places[False]}) in one sub-dataset; make it two")
+            self._wrong(
+                f"chat rows ({places[True]}) and question rows ({places[False]}) in one sub-dataset; make it two"
+            )
         if "shots" in parts and is_zero_shot(True in places, self.metric):
             self._wrong("it is measured zero-shot, as chats and held-out loss are; take `shots` away")
 
@@ -174,9 +184,7 @@ class _Entry:
     def _drawn_shots(self, train: list[Example], seed: int) -> tuple[list[Example], list[Example], dict[str, int]]:
         """(five shots, the train examples that ask other questions, how many left train beyond the five)."""
         first = {question_key(example): example for example in reversed(train)}
-        doubtful = {
-            question_key(e) for e in train if not metrics.same_answer(e, first[question_key(e)], self.metric)
-        }
+        doubtful = {question_key(e) for e in train if not metrics.same_answer(e, first[question_key(e)], self.metric)}
         # rows that stand several times are one question; what has several answers shows no answer
         pool = [example for example in distinct(train) if question_key(example) not in doubtful]
         shots = draw_shots(pool, seed)
@@ -227,7 +235,9 @@ def _check_entry(number: int, entry: object) -> list[str]:
     label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
     problems = [f"{label}: " + unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
     problems += [f"{label}: the key {key!r} is missing" for key in ("name", "train", "test") if key not in entry]
-    problems += [f"{label}: {k} must be a string" for k, v in entry.items() if k in _SUB_KEYS and not isinstance(v, str)]
+    problems += [
+        f"{label}: {k} must be a string" for k, v in entry.items() if k in _SUB_KEYS and not isinstance(v, str)
+    ]
     if isinstance(entry.get("metric", ""), str):
         problems += [f"{label}: {problem}" for problem in metrics.check_metric(entry.get("metric", ""))]
     name = entry.get("name")
