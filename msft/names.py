@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
 from pathlib import Path
 
 from msft import benchmarks, tiny
@@ -11,6 +10,7 @@ from msft.benchmarks import paper_mixtures
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import DataError, ModelError, unknown
+from msft.paths import expanded
 
 
 def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
@@ -22,7 +22,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used.
     """
-    name = os.path.expanduser(name_or_path)
+    name = expanded(name_or_path)
     if name in paper_mixtures.NAMES:
         known = inspect.signature(paper_mixtures.load).parameters
         sizes = {key: value for key, value in sizes.items() if key in known}
@@ -37,16 +37,6 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
         names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
         raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
     return given_back.checked(chat.rendered(mixture, tokenizer), tokenizer) if tokenizer else mixture
-
-
-def spelled(name: str) -> str:
-    """What stands for a model or mixture in a run's name and hash, however its path is spelled.
-
-    A name or hub id stays as it is; of a file or folder that is there it is the last part of its real path: what is in
-    it counts by its contents (model_identity, Mixture.fingerprint).
-    """
-    path = Path(os.path.expanduser(name))
-    return path.resolve().name if name not in (*tiny.MODELS, *tiny.MIXTURES) and path.exists() else name
 
 
 def model_settings(name: str) -> dict:
@@ -64,8 +54,14 @@ def model_source(name: str) -> str:
     Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
     """
     if name in tiny.MODELS:
-        return str(tiny.base_model(name))
-    folder = Path(os.path.expanduser(name))
+        try:
+            return str(tiny.base_model(name))
+        except (OSError, RuntimeError) as error:  # no home folder, or one that cannot be written
+            raise ModelError(
+                f"{name} is built once and kept, and there is no place for it ({error}): set the environment variable "
+                "MSFT_CACHE to a folder that can be written"
+            ) from error
+    folder = Path(expanded(name))
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "

@@ -144,7 +144,7 @@ class Prepared:
         """
         from msft.loss.tokens import check_context, fit_mixture
 
-        config, cache = self.config, tiny.cache_folder() / "tokens"
+        config, cache = self.config, tiny.token_folder()
         limits = (config.max_tokens, config.max_prompt_tokens)
         examples, mixture, longest = fit_mixture(self.tokenizer, self.mixture, *limits, cache)
         if model is not None:

@@ -1,7 +1,6 @@
 """Records of the benchmarks: from a local folder, or from the Hugging Face hub."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from msft.benchmarks.records import BENCHMARKS, Benchmark
 from msft.data.rows import read_rows
 from msft.errors import DataError, together, unknown
+from msft.paths import expanded
 
 # of one benchmark: (train records, test records, where they come from)
 Reader = Callable[[Benchmark], tuple[list[dict], list[dict], dict[str, str]]]
@@ -33,7 +33,7 @@ def _load_dataset(hub_id: str, config: str | None, split: str, revision: str | N
 
 def local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Reader:
     """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
-    folder = Path(os.path.expanduser(data_dir))
+    folder = Path(expanded(data_dir))
     files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
     missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
     if missing:

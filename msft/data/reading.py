@@ -14,7 +14,6 @@ Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero
 """
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +27,7 @@ from msft.data.example import SHOTS, Example, question_key
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, is_zero_shot
 from msft.data.rows import read_lines, row_to_example, unread_keys
 from msft.errors import DataError, shortened, together, unknown
+from msft.paths import expanded
 from msft.settings import parse_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
@@ -52,7 +52,7 @@ def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | 
     to_example: (benchmark name, hub record) -> Example, for entries with `benchmark:`.
     Raises DataError that lists everything wrong at once, with file and line.
     """
-    path = Path(os.path.expanduser(path))
+    path = Path(expanded(path))
     if not path.is_file():
         raise DataError(f"mixture file {str(path)!r} does not exist")
     try:
@@ -85,9 +85,7 @@ class _Entry:
         if "benchmark" in self.entry and self.to_example is None:
             self._wrong("`benchmark:` needs a converter; load through msft.load_mixture")
             return None
-        parts = {
-            part: self._read(self.folder / os.path.expanduser(self.entry[part])) for part in PARTS if part in self.entry
-        }
+        parts = {part: self._read(self.folder / expanded(self.entry[part])) for part in PARTS if part in self.entry}
         self._check_kind(parts)
         for problem in shortened(metrics.merged((e for part in parts.values() for e in part), self.metric)):
             self._wrong(problem)
