@@ -165,9 +165,10 @@ class _Entry:
         shots, answers = parts["shots"], {}
         if len(shots) < SHOTS:
             self._wrong(f"{len(shots)} shots in {self.entry['shots']}; give five")
-        elif len(distinct(shots)) < len(shots):
-            repeated = [shot for shot in shots if shot not in distinct(shots)] or shots
-            self._wrong(f"{repeated[0].place}: this shot's question stands twice; give five different questions")
+        places = {shot.place for shot in distinct(shots)}
+        for shot in shots:
+            if shot.place not in places:
+                self._wrong(f"{shot.place}: this shot's question stands twice; give five different questions")
         for example in parts.get("train", []):
             answers.setdefault(question_key(example), example)
         for shot in shots:
