@@ -20,14 +20,12 @@ from msft.benchmarks import sources
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
 from msft.data.example import SHOTS, Example, question_key, shots_text, training_text
 from msft.data.given_back import given_back
-from msft.data.mixture import Mixture, SubDataset, draw_shots
+from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots
 from msft.errors import ConfigError, DataError, together, unknown
 
-_FIVE = ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa")
-_TEN = tuple(BENCHMARKS)[:10]
 _BENCHMARKS_OF = {
-    "paper-5": _FIVE,
-    "paper-10": _TEN,
+    "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
+    "paper-10": tuple(BENCHMARKS)[:10],
     "paper-15": tuple(BENCHMARKS),
     "medmcqa-21": ("medmcqa",),
 }
@@ -53,26 +51,17 @@ class _Draw:
     max_tokens: int
     max_prompt_tokens: int
 
-    def rng(self, name: str, part: str) -> random.Random:
-        """A generator of its own for every sub-dataset and part, so that no draw moves another."""
-        return random.Random(self.number(name, part))
-
     def number(self, name: str, part: str) -> int:
-        """A seed as a pure function of the mixture's seed, the sub-dataset and the part."""
+        """A seed of its own for every sub-dataset and part, so that no draw moves another."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}/{part}".encode()).digest()[:8], "big")
 
-    def trainable(self, example: Example) -> bool:
-        """Whether the training text and its EOS fit."""
-        if self.tokenizer is None:
-            return True
-        return len(self.tokenizer("".join(training_text(example)), verbose=False)["input_ids"]) + 1 <= self.max_tokens
+    def shuffle(self, examples: list[Example], name: str, part: str) -> None:
+        """Puts the examples of a part in their order of drawing."""
+        random.Random(self.number(name, part)).shuffle(examples)
 
-    def promptable(self, prefix: str, example: Example) -> bool:
-        """Whether the test prompt fits; prefix: the five shots."""
-        if self.tokenizer is None:
-            return True
-        prompt = prefix + training_text(example)[0]
-        return len(self.tokenizer(prompt, verbose=False)["input_ids"]) <= self.max_prompt_tokens
+    def fits(self, text: str, most: int) -> bool:
+        """Whether a text has at most so many tokens."""
+        return self.tokenizer is None or len(self.tokenizer(text, verbose=False)["input_ids"]) <= most
 
 
 def load(
@@ -166,45 +155,44 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
 
 
 def _sub_dataset(
-    name: str,
-    benchmark: Benchmark,
-    train: list[dict],
-    test: list[dict],
-    draw: _Draw,
-    source: dict,
-    group: str,
+    name: str, benchmark: Benchmark, train: list[dict], test: list[dict], draw: _Draw, source: dict, group: str
 ) -> SubDataset:
     """Converts, removes what must not be drawn, takes the shots, then draws; counts all it leaves out."""
     left_out, refusals = Counter(), []
-    tests = _distinct(_examples(benchmark, test, "test", left_out, refusals), set(), "test", left_out)
+    converted = _examples(benchmark, test, "test", left_out, refusals)
+    tests = distinct(converted)
+    left_out["test: duplicate question"] += len(converted) - len(tests)
     asked_in_test = {question_key(example) for example in tests}
-    pool = _examples(benchmark, train, "train", left_out, refusals)
-    kept = [example for example in pool if question_key(example) not in asked_in_test]
-    left_out["train: question also in test"] += len(pool) - len(kept)
-    pool = _distinct(kept, set(), "train", left_out)
+    converted = _examples(benchmark, train, "train", left_out, refusals)
+    kept = [example for example in converted if question_key(example) not in asked_in_test]
+    left_out["train: question also in test"] += len(converted) - len(kept)
+    pool = distinct(kept)
+    left_out["train: duplicate question"] += len(kept) - len(pool)
 
     shots = draw_shots(pool, draw.number(name, "shots"))
     chosen = {question_key(shot) for shot in shots}
     pool = [example for example in pool if question_key(example) not in chosen]
     left_out["train: became a shot"] += len(shots)
-    draw.rng(name, "train").shuffle(pool)
-    draw.rng(name, "test").shuffle(tests)
+    draw.shuffle(pool, name, "train")
+    draw.shuffle(tests, name, "test")
 
     # a pool too small for both is shared in the proportion that was asked for
     both = draw.train + draw.validation
     quota = draw.validation if len(pool) >= both else len(pool) * draw.validation // both
-    reason = f"train: longer than {draw.max_tokens} tokens"
-    trained, pool = _take(pool, min(draw.train, len(pool) - quota), draw.trainable, reason, left_out)
-
     prefix = shots_text(shots)
 
-    def fits(example: Example) -> bool:
-        return draw.promptable(prefix, example)
+    def is_trainable(example: Example) -> bool:
+        return draw.fits("".join(training_text(example)), draw.max_tokens - 1)  # EOS is the last
 
-    reason = f"prompt longer than {draw.max_prompt_tokens} tokens"
-    validated, _ = _take(pool, quota, fits, "validation: " + reason, left_out)
-    tested, _ = _take(tests, draw.test, fits, "test: " + reason, left_out)
-    validated, tested = (_given_back(draw.tokenizer, part, left_out) for part in (validated, tested))
+    def has_room(example: Example) -> bool:
+        return draw.fits(prefix + training_text(example)[0], draw.max_prompt_tokens)
+
+    reason, long_prompt = f"train: longer than {draw.max_tokens} tokens", f"longer than {draw.max_prompt_tokens} tokens"
+    trained, pool = _take(pool, min(draw.train, len(pool) - quota), is_trainable, reason, left_out)
+    validated, _ = _take(pool, quota, has_room, f"validation: prompt {long_prompt}", left_out)
+    tested, _ = _take(tests, draw.test, has_room, f"test: prompt {long_prompt}", left_out)
+    if draw.tokenizer is not None:
+        validated, tested = (_given_back(draw.tokenizer, part, left_out) for part in (validated, tested))
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not tested:
         raise DataError(
@@ -230,27 +218,14 @@ def _examples(
     return examples
 
 
-def _given_back(tokenizer, examples: list[Example], left_out: Counter) -> list[Example]:
+def _given_back(tokenizer, examples: Iterable[Example], left_out: Counter) -> list[Example]:
     """The examples with their answers as the tokenizer gives them back, without those that it cannot give back."""
     kept = []
-    for example in examples if tokenizer is not None else ():
+    for example in examples:
         try:
             kept.append(given_back(tokenizer, example, metric=""))
         except DataError:
             left_out["answer that the tokenizer cannot give back"] += 1
-    return examples if tokenizer is None else kept
-
-
-def _distinct(examples: Iterable[Example], seen: set[str], part: str, left_out: Counter) -> list[Example]:
-    """The first of every question."""
-    kept = []
-    for example in examples:
-        key = question_key(example)
-        if key in seen:
-            left_out[f"{part}: duplicate question"] += 1
-        else:
-            seen.add(key)
-            kept.append(example)
     return kept
 
 

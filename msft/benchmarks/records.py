@@ -1,13 +1,14 @@
 """The real benchmarks: a hub record in, an Example out (paper section 4.1 and appendix A).
 
-One short function a benchmark, named as its row of the table at the end; a new benchmark is one
-function and one row there. Record text is only ever joined to other text, never executed or used
+One short function a benchmark, named as its row of the table at the end (those in AI2's form share one); a new
+benchmark is one function and one row there. Record text is only ever joined to other text, never executed or used
 as a format string. Every Example scores as right under its own target text.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msft.data.example import Example, target_text
 from msft.data.metrics import check_example
@@ -147,18 +148,6 @@ def _labelled_choices(record: dict, stem: str) -> Example:
     return _multiple_choice(_text(record, stem), options, _label(record, "answerKey", labels))
 
 
-def _commonsense_qa(record: dict) -> Example:
-    return _labelled_choices(record, "question")
-
-
-def _openbookqa(record: dict) -> Example:
-    return _labelled_choices(record, "question_stem")
-
-
-def _arc_easy(record: dict) -> Example:
-    return _labelled_choices(record, "question")
-
-
 def _aqua_rat(record: dict) -> Example:
     """Its options carry 'A)' themselves: that goes, since the rendering letters them."""
     options = []
@@ -258,10 +247,9 @@ def _piqa(record: dict) -> Example:
     return _multiple_choice(_text(record, "goal"), options, _label(record, "label", "01"))
 
 
-# these three have a loading script on their main branch; the hub's own conversion of it needs none
+# social_i_qa, logiqa and piqa have a loading script on their main branch; the hub's own conversion of it needs none
 _CONVERTED = "refs/convert/parquet"
 _ANLI_TRAIN, _ANLI_TEST = ("+".join(f"{part}_r{n}" for n in (1, 2, 3)) for part in ("train", "test"))
-
 _NO_LICENCE = "not stated on its card"
 
 _TABLE = [
@@ -275,16 +263,7 @@ _TABLE = [
     Benchmark("winogrande", "allenai/winogrande", "winogrande_debiased", "train", "validation", COMMONSENSE, "CC BY"),
     Benchmark("boolq", "google/boolq", None, "train", "validation", COMMONSENSE, "CC BY-SA 3.0"),
     Benchmark("medmcqa", "openlifescienceai/medmcqa", None, "train", "validation", SCIENCE, "Apache-2.0"),
-    Benchmark(
-        "social_i_qa",
-        "allenai/social_i_qa",
-        None,
-        "train",
-        "validation",
-        OTHER,
-        _NO_LICENCE,
-        revision=_CONVERTED,
-    ),
+    Benchmark("social_i_qa", "allenai/social_i_qa", None, "train", "validation", OTHER, _NO_LICENCE, False, _CONVERTED),
     Benchmark("anli", "facebook/anli", None, _ANLI_TRAIN, _ANLI_TEST, OTHER, "CC BY-NC 4.0"),
     # one split of 10,000 in all: its last tenth is the test side
     Benchmark("halueval", "pminervini/HaluEval", "qa_samples", "data[:90%]", "data[90%:]", OTHER, "Apache-2.0"),
@@ -292,4 +271,6 @@ _TABLE = [
     Benchmark("piqa", "ybisk/piqa", None, "train", "validation", OTHER, _NO_LICENCE, revision=_CONVERTED),
 ]
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _TABLE}
-_RENDER = {name: globals()[f"_{name}"] for name in BENCHMARKS}
+_STEMS = {"commonsense_qa": "question", "openbookqa": "question_stem", "arc_easy": "question"}
+_RENDER = {name: partial(_labelled_choices, stem=stem) for name, stem in _STEMS.items()}
+_RENDER |= {name: globals()[f"_{name}"] for name in BENCHMARKS if name not in _STEMS}
