@@ -173,12 +173,12 @@ def test_a_solution_in_the_answer_is_refused_with_both_ways_out(answer, metric):
     ("answer", "words"),
     [
         ("many", "has none"),
-        ("10:30", "cannot tell the number"),
-        ("3-4", "cannot tell the number"),
-        ("√2", "cannot tell the number"),
-        ("2024-05-01", "cannot tell the number"),
-        ("3 and 4", "has 2; leave one"),
-        ("5' 3\"", "has 2; leave one"),
+        ("10:30", "has one that it cannot read"),
+        ("3-4", "has one that it cannot read"),
+        ("√2", "has one that it cannot read"),
+        ("2024-05-01", "has one that it cannot read"),
+        ("3 and 4", "has 2: give one"),
+        ("5' 3\"", "has 2: give one"),
     ],
 )
 def test_a_gold_that_is_no_one_number_is_refused_with_its_line(tmp_path, answer, words):

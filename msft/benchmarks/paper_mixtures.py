@@ -100,7 +100,13 @@ def load(
     read = sources.local(data_dir, wanted) if data_dir is not None else sources.hub(revision)
     subs, problems = [], []
     for benchmark in wanted:
-        train, test, source = read(benchmark)
+        try:
+            train, test, source = read(benchmark)
+        except DataError as error:
+            if data_dir is None:  # a hub that cannot be reached is no better for the next one
+                raise
+            problems.append(str(error))
+            continue
         by_name = _by_subject(train, test) if name == "medmcqa-21" else {benchmark.name: (train, test)}
         for sub_name, (sub_train, sub_test) in by_name.items():
             group = "" if name == "medmcqa-21" else benchmark.group

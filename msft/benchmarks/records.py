@@ -12,7 +12,7 @@ from functools import partial
 
 from msft.data.example import Example, target_text
 from msft.data.metrics import check_example
-from msft.errors import DataError, unknown
+from msft.errors import DataError, nearest, unknown
 
 SCIENCE = "Science and Knowledge"
 COMMONSENSE = "Commonsense and Language"
@@ -85,7 +85,7 @@ def _shown(value: object) -> str:
 
 def _value(record: dict, key: str) -> object:
     if key not in record:
-        raise DataError(f"the key {key!r} is missing; the record has {sorted(map(str, record))}")
+        raise DataError(f"the key {key!r} is missing; the record has {sorted(map(str, record))}.{nearest(key, record)}")
     return record[key]
 
 
@@ -102,14 +102,14 @@ def _text(record: dict, key: str) -> str:
 def _label(record: dict, key: str, allowed: Iterable[str]) -> int:
     """The position of a label among the allowed ones; '' and -1 are how the hub says 'unlabelled'."""
     value, allowed = _value(record, key), list(allowed)
-    found = value.strip() if isinstance(value, str) else None
+    label = value.strip() if isinstance(value, str) else None
     if isinstance(value, int) and not isinstance(value, bool) and -1 <= value < 10:
-        found = str(value)
-    if found in ("", "-1"):
+        label = str(value)
+    if label in ("", "-1"):
         raise UnlabelledError(f"{key!r} is {value!r}: the record is unlabelled")
-    if found not in allowed:
+    if label not in allowed:
         raise DataError(f"{key!r} must be one of {', '.join(allowed)}; found {_shown(value)}")
-    return allowed.index(found)
+    return allowed.index(label)
 
 
 def _texts(values: object, key: str, count: int | None = None) -> list[str]:
@@ -152,10 +152,10 @@ def _aqua_rat(record: dict) -> Example:
     """Its options carry 'A)' themselves: that goes, since the rendering letters them."""
     options = []
     for letter, option in zip("ABCDE", _texts(_value(record, "options"), "options", 5), strict=True):
-        own = re.match(r"([A-E])\s*\)\s*", option)
-        if own and own.group(1) != letter:
+        mark = re.match(r"([A-E])\s*\)\s*", option)
+        if mark and mark.group(1) != letter:
             raise DataError(f"'options' are out of order: {_shown(option)} in the place of {letter}")
-        options.append(option[own.end() :] if own else option)
+        options.append(option[mark.end() :] if mark else option)
         if not options[-1]:
             raise DataError(f"'options' has no text behind {letter}): {_shown(record['options'])}")
     stem, rationale = _text(record, "question"), _text(record, "rationale")

@@ -37,12 +37,8 @@ def local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Reader:
     files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
     missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
     if missing:
-        raise DataError(
-            together(
-                "data_dir must hold <benchmark>/train.jsonl and test.jsonl, one hub record a line; missing:",
-                missing,
-            )
-        )
+        title = "data_dir must hold <benchmark>/train.jsonl and test.jsonl, one hub record a line; missing:"
+        raise DataError(together(title, missing))
 
     def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
         source, records = {**_source(benchmark), "revision": "local"}, {}

@@ -34,21 +34,13 @@ def check_example(example: Example, metric: str = "") -> None:
         raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
     if metric == LOSS:
         return
-    shown = repr(example.answer[:60])
-    if metric == "number_match":
-        values = numbers(example.answer)
-        if not values:
-            raise DataError(f"metric number_match needs a number, and the answer {shown} has none")
-        if values[-1] is None:
-            raise DataError(
-                f"metric number_match cannot tell the number in the answer {shown}: it reads 1250, 1,250.5, 1 1/2 and "
-                "1.6e-19, no ranges, times, dates, powers or roots; take exact_match"
-            )
-        if len(values) > 1 and not example.messages:
-            raise DataError(
-                f"metric number_match compares one number, and the answer {shown} has {len(values)}; leave one, the "
-                "others under rationale, or take exact_match"
-            )
+    shown, values = repr(example.answer[:60]), numbers(example.answer)
+    if metric == "number_match" and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
+        how_many = "none" if not values else "one that it cannot read" if None in values[-1:] else len(values)
+        raise DataError(
+            f"metric number_match needs a number, and the answer {shown} has {how_many}: give one such as 1250, 1,250.5, "
+            "1 1/2 or 1.6e-19, no range, time, date, power or root, or take exact_match"
+        )
     if not SCORERS.get(metric, score)(example.target, example.answer) or not extract(example.target):
         raise DataError(
             f"its own target text would be scored as wrong: the answer {shown} is not what follows the first '####' of "

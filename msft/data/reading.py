@@ -33,15 +33,9 @@ from msft.settings import parse_yaml
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
 RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside them
 PARTS = ("train", "test", "validation", "shots")
-_MIXTURE_KEYS = ("name", "sub_datasets", "seed", "allow_overlap")
+_DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
 _SUB_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
-_DISJOINT = [
-    ("train", "test"),
-    ("train", "validation"),
-    ("shots", "test"),
-    ("shots", "validation"),
-    ("validation", "test"),
-]
+_DISJOINT = [p.split() for p in ("train test", "train validation", "shots test", "shots validation", "validation test")]
 _log = logging.getLogger(__name__)
 
 
@@ -60,13 +54,20 @@ def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | 
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML lets errors of its converters out, as for `!!int ''`
         raise DataError(f"{path}: not readable as YAML: {error}") from None
-    if problems := _check_spec(spec):
-        raise DataError(together(f"{path} is not a mixture:", problems))
-    subs = []
-    for entry in spec["sub_datasets"]:
-        entry_reader = _Entry(path.parent, entry, to_example)
-        subs.append(entry_reader.sub_dataset(spec.get("seed", 20), entry["name"] in spec.get("allow_overlap", [])))
-        problems += entry_reader.problems
+    if not isinstance(spec, dict):
+        raise DataError(
+            f"{path}: its top level is a {type(spec).__name__}; it must have the keys name and sub_datasets"
+        )
+    entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
+    problems, subs = _check_spec(spec), []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+        if wrong := _check_entry(number, entry):
+            problems += wrong
+            continue
+        reader = _Entry(path.parent, entry, to_example)
+        is_allowed = isinstance(allowed, list) and entry["name"] in allowed
+        subs.append(reader.sub_dataset(seed if isinstance(seed, int) else 20, is_allowed))
+        problems += reader.problems
     if problems:
         raise DataError(together(f"{path}: the mixture has problems:", problems))
     return Mixture(spec.get("name", path.stem), subs)
@@ -86,13 +87,13 @@ class _Entry:
             self._wrong("`benchmark:` needs a converter; load through msft.load_mixture")
             return None
         parts = {part: self._read(self.folder / expanded(self.entry[part])) for part in PARTS if part in self.entry}
-        self._check_kind(parts)
+        is_zero = self._is_zero_shot(parts)
         for problem in shortened(metrics.merged((e for part in parts.values() for e in part), self.metric)):
             self._wrong(problem)
         if not overlap_allowed:
             self._check_overlap(parts)
         left_out = {}
-        if is_zero_shot(self._has_chats(parts), self.metric):
+        if is_zero:
             parts["shots"] = []
         elif parts.get("shots"):
             parts["shots"] = self._given_shots(parts)
@@ -133,21 +134,16 @@ class _Entry:
         metrics.check_example(example, self.metric)
         return example
 
-    @staticmethod
-    def _has_chats(parts: dict[str, list[Example]]) -> bool:
-        return any(example.messages for part in parts.values() for example in part)
-
-    def _check_kind(self, parts: dict[str, list[Example]]) -> None:
-        places = {}
-        for part in parts.values():
-            for example in part:
-                places.setdefault(bool(example.messages), example.place)
+    def _is_zero_shot(self, parts: dict[str, list[Example]]) -> bool:
+        """Whether no shots stand before the items; chats and questions do not mix."""
+        places = {bool(e.messages): e.place for part in parts.values() for e in reversed(part)}
         if len(places) == 2:
-            self._wrong(
-                f"chat rows ({places[True]}) and question rows ({places[False]}) in one sub-dataset; make it two"
-            )
-        if "shots" in parts and is_zero_shot(True in places, self.metric):
+            both = f"chat rows ({places[True]}) and question rows ({places[False]})"
+            self._wrong(f"{both} in one sub-dataset; make it two")
+        is_zero = is_zero_shot(True in places, self.metric)
+        if is_zero and "shots" in parts:
             self._wrong("it is measured zero-shot, as chats and held-out loss are; take `shots` away")
+        return is_zero
 
     def _check_overlap(self, parts: dict[str, list[Example]]) -> None:
         for first, second in _DISJOINT:
@@ -203,29 +199,22 @@ def _line(example: Example) -> str:
     return example.place.rpartition(":")[2]
 
 
-def _check_spec(spec: object) -> list[str]:
-    if not isinstance(spec, dict):
-        return [f"its top level is a {type(spec).__name__}; it must have the keys name and sub_datasets"]
-    problems = [unknown("key", key, _MIXTURE_KEYS) for key in spec if key not in _MIXTURE_KEYS]
+def _check_spec(spec: dict) -> list[str]:
+    """Problems of all but the entries themselves, whose names must be unique."""
+    problems = [unknown("key", key, ("name", *_DEFAULTS)) for key in spec if key not in ("name", *_DEFAULTS)]
+    entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
     if not isinstance(spec.get("name", ""), str):
         problems.append("name must be a string")
-    if not isinstance(spec.get("seed", 0), int) or isinstance(spec.get("seed", 0), bool):
+    if type(seed) is not int:
         problems.append("seed must be an integer")
-    entries = spec.get("sub_datasets")
     if not isinstance(entries, list) or not entries:
         return [*problems, "sub_datasets must be a non-empty list of entries with name, train, test"]
-    for number, entry in enumerate(entries, 1):
-        problems += _check_entry(number, entry)
     names = [e["name"] for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
-    problems += [
-        f"the sub-dataset name {name!r} is used twice; names must be unique"
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
-    overlap = spec.get("allow_overlap", [])
-    if not isinstance(overlap, list):
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [f"the sub-dataset name {name!r} is used twice; names must be unique" for name in repeated]
+    if not isinstance(allowed, list):
         return [*problems, "allow_overlap must be a list of sub-dataset names"]
-    return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in overlap if name not in names]
+    return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
 
 
 def _check_entry(number: int, entry: object) -> list[str]:
