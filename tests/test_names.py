@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msft
-from msft import names, paths, tiny
+from msft import evaluation, names, paths, tiny
 from msft.errors import DataError, ModelError
 
 
@@ -119,3 +119,16 @@ def test_an_ascii_locale_reads_utf8(tmp_path):
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.stdout == "['s\\xfcms', 'na\\xefve']\n", done.stderr
+
+
+@pytest.mark.parametrize("part", ["[v2]", "a?b", "all*", "{x}", "$HOME", "a b"])
+def test_task_files_find_their_data_in_any_folder(tmp_path, part):
+    """lm-eval reads them where they are, whatever the folder's name means to `datasets`; moved ones too."""
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    mixture, folder = msft.load_mixture(write_mixture(tmp_path / "data")), tmp_path / part / "tasks"
+    evaluation.write_tasks(tmp_path / "elsewhere" / "tasks", mixture, 8)
+    (tmp_path / "elsewhere").rename(tmp_path / part)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    (task,) = get_task_dict(["msft_task_sums"], manager).values()
+    assert [doc["answer"] for doc in task.test_docs()] == ["21", "22", "23"]

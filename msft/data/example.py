@@ -80,11 +80,10 @@ def documents(examples: Sequence[Example], metric: str = "") -> list[dict]:
 
     Beside them the metric, where it is not the paper's, and what a template writes around answers (scoring.unwrapped).
     """
-    rows = []
+    has_wrap, rows = any(any(example.around) for example in examples), []
     for example in examples:
         row = {"prompt": training_text(example)[0], "target": example.target, "answer": example.answer}
         row |= {"metric": metric} if metric else {}
-        if any(any(other.around) for other in examples):
-            row["before"], row["after"] = example.around
+        row |= dict(zip(("before", "after"), example.around, strict=True)) if has_wrap else {}
         rows.append(row)
     return rows

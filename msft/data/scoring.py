@@ -1,8 +1,10 @@
 """Reads and scores a generated answer. Stands alone: lm-eval loads a copy of it beside its task files."""
 
+import json
 import re
 import unicodedata
 from fractions import Fraction
+from pathlib import Path
 
 _ANSWER = re.compile(r"####\s*(.*)")
 # once a line ends after some text behind the first ####, no later token can change the score
@@ -153,3 +155,14 @@ def is_right(text: str, doc: dict) -> bool:
 def process_results(doc: dict, results: list[str]) -> dict:
     """lm-eval's hook: the metrics of one item."""
     return {"acc": float(is_right(results[0], doc))}
+
+
+def dataset(file: str, **_) -> dict:
+    """lm-eval's hook: the test documents of a task in a JSONL file beside this one.
+
+    Read here, since `datasets` takes a path for a pattern in which '[', '*' and '$HOME' mean something.
+    """
+    from datasets import Dataset
+
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    return {"test": Dataset.from_list([json.loads(line) for line in text.split("\n") if line])}
