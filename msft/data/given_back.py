@@ -77,6 +77,6 @@ def checked(mixture: Mixture, tokenizer) -> Mixture:
     """The mixture with its scored golds as the tokenizer gives them back. Raises DataError with every row that never could
     be right."""
     pairs = [(sub, []) if sub.metric == LOSS else _of_sub(tokenizer, sub) for sub in mixture]
-    if problems := [problem for _, found in pairs for problem in shortened(found)]:
+    if problems := [problem for _, wrong in pairs for problem in shortened(wrong)]:
         raise DataError(together("a right answer to these rows could never score:", problems))
     return replace(mixture, sub_datasets=[sub for sub, _ in pairs])

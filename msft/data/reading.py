@@ -15,7 +15,7 @@ Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -96,7 +96,7 @@ class _Entry:
         if is_zero:
             parts["shots"] = []
         elif parts.get("shots"):
-            parts["shots"] = self._given_shots(parts)
+            parts["shots"] = self._given_shots(parts["shots"], parts["train"])
         elif not self.problems:
             parts["shots"], parts["train"], left_out = self._drawn_shots(parts["train"], seed)
         if self.unread:
@@ -157,31 +157,32 @@ class _Entry:
             for problem in shortened(shared, 5):
                 self._wrong(problem)
 
-    def _given_shots(self, parts: dict[str, list[Example]]) -> list[Example]:
-        shots, answers = parts["shots"], {}
+    def _several_answers(self, examples: Iterable[Example]) -> dict[str, Example]:
+        """{question: the first example that answers it in another way than the first one}."""
+        first, others = {}, {}
+        for example in examples:
+            key = question_key(example)
+            if not metrics.same_answer(first.setdefault(key, example), example, self.metric):
+                others.setdefault(key, example)
+        return others
+
+    def _given_shots(self, shots: list[Example], train: list[Example]) -> list[Example]:
         if len(shots) < SHOTS:
             self._wrong(f"{len(shots)} shots in {self.entry['shots']}; give five")
-        places = {shot.place for shot in distinct(shots)}
+        others, places = self._several_answers([*shots, *train]), {shot.place for shot in distinct(shots)}
         for shot in shots:
             if shot.place not in places:
                 self._wrong(f"{shot.place}: this shot's question stands twice; give five different questions")
-        for example in parts.get("train", []):
-            answers.setdefault(question_key(example), example)
-        for shot in shots:
-            other = answers.get(question_key(shot))
-            if other and not metrics.same_answer(shot, other, self.metric):
-                self._wrong(
-                    f"{shot.place}: this shot answers {shot.answer[:60]!r} where {other.place} answers "
-                    f"{other.answer[:60]!r}; one question has one answer"
-                )
+            elif other := others.get(question_key(shot)):
+                answers = f"{shot.answer[:60]!r} where {other.place} answers {other.answer[:60]!r}"
+                self._wrong(f"{shot.place}: this shot answers {answers}; one question has one answer")
         return shots[:SHOTS]
 
     def _drawn_shots(self, train: list[Example], seed: int) -> tuple[list[Example], list[Example], dict[str, int]]:
         """(five shots, the train examples that ask other questions, how many left train beyond the five)."""
-        first = {question_key(example): example for example in reversed(train)}
-        doubtful = {question_key(e) for e in train if not metrics.same_answer(e, first[question_key(e)], self.metric)}
         # rows that stand several times are one question; what has several answers shows no answer
-        pool = [example for example in distinct(train) if question_key(example) not in doubtful]
+        others = self._several_answers(train)
+        pool = [example for example in distinct(train) if question_key(example) not in others]
         shots = draw_shots(pool, seed)
         asked = {question_key(shot) for shot in shots}
         rest = [example for example in train if question_key(example) not in asked]
