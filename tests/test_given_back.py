@@ -104,6 +104,14 @@ def test_a_gold_that_loses_characters_is_refused(tokenizer):
     back(tokenizer, "abc", rationale="☃ ")  # what is not scored may be lost
 
 
+def test_a_number_that_comes_back_in_pieces_is_refused():
+    tokenizer = byte_tokenizer(normalizers.Replace(".", ". "))
+    assert back(tokenizer, "Mt.St").answer == "Mt. St"
+    with pytest.raises(DataError, match="gives the answer '3.5' back as '3. 5'"):
+        back(tokenizer, "3.5", "number_match")
+    assert back(tokenizer, "35", "number_match").answer == "35"
+
+
 # in a mixture -----------------------------------------------------------------------------------------------------
 
 

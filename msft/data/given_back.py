@@ -41,7 +41,9 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
     form = extract(unwrapped(text, document))
     example = replace(example, answer=form)
     (document,) = documents([example], metric)
-    if not form or _letters(form) != _letters(gold) or not is_right(text, document):
+    # another form of a number is another number
+    lossless = form and metric != "number_match" and _letters(form) == _letters(gold)
+    if not lossless or not is_right(text, document):
         raise DataError(
             f"the tokenizer gives the answer {gold[:60]!r} back as {form[:60]!r}, so that it could never be right: it lacks "
             "characters of it, or the chat template changes it. Take another tokenizer, or write the answer in characters "
