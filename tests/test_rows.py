@@ -87,7 +87,7 @@ def test_a_null_column_is_an_absent_one(tmp_path, made):
 )
 def test_a_key_that_changes_a_row_s_meaning_is_refused(key, words):
     with pytest.raises(DataError) as caught:
-        row_to_example({**sums(1, 1)[0], key: "text"})
+        row_to_example({**sums(1, 1)[0], key: "a text"})
     assert words in str(caught.value)
     for nothing in (None, "", [], {}):
         assert row_to_example({**sums(1, 1)[0], key: nothing}) == row_to_example(sums(1, 1)[0])
@@ -100,6 +100,13 @@ def test_every_other_key_is_named_once_with_its_count(tmp_path, caplog):
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("sums: keys of rows that are not read, and in how many rows: ")
     assert set(line.rpartition(": ")[2].split(", ")) == {"'source' (12)", "'id' (12)", "'question_id' (4)"}
+
+
+@pytest.mark.parametrize("key", ["context", "prompt", "instruction"])
+def test_what_stands_in_the_question_already_is_not_lost(key):
+    row = {"question": "The book is red.\nWhat is red?", "answer": "book", key: " The book is red. "}
+    assert row_to_example(row).answer == "book"
+    assert row_to_example({**chats(1, 1)[0], key: "1 + 1?"}).answer == "2"
 
 
 def chat(last=(), first=(), **more):

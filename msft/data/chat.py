@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from msft.data.example import Example
-from msft.data.keys import QUESTION_KEYS, check_keys, unread
+from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys, unread
 from msft.data.metrics import check_example
 from msft.data.scoring import extract
 from msft.errors import DataError, ModelError, nearest, shortened, together
 
 ROLES = ("system", "user", "assistant")
-ROW_KEYS, MESSAGE_KEYS = ("messages",), ("role", "content")
 
 
 def to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
@@ -26,7 +25,8 @@ def to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     messages, problems = row["messages"], []
     if {"question", "answer"} & set(row):
         problems.append("it has messages and a question or an answer; give one of the two")
-    problems += check_keys({key: value for key, value in row.items() if key not in QUESTION_KEYS}, ROW_KEYS)
+    others = {key: value for key, value in row.items() if key not in QUESTION_KEYS}
+    problems += check_keys(others, ROW_KEYS, "the messages")
     if not isinstance(messages, list) or not messages:
         raise DataError("; ".join([*problems, "messages must be a non-empty list of {'role': ..., 'content': ...}"]))
     for number, message in enumerate(messages, 1):
@@ -56,7 +56,7 @@ def _read_of(message: Mapping, is_last: bool) -> Mapping:
 def _check_message(number: int, message: object, is_last: bool) -> list[str]:
     if not isinstance(message, dict):
         return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
-    problems = [f"message {number}: {p}" for p in check_keys(_read_of(message, is_last), MESSAGE_KEYS)]
+    problems = [f"message {number}: {p}" for p in check_keys(_read_of(message, is_last), MESSAGE_KEYS, "its content")]
     for key in MESSAGE_KEYS:
         value = message.get(key)
         if value is None:
@@ -73,7 +73,7 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
 def unread_keys(row: Mapping) -> list[str]:
     """The keys of a row and of its messages that are neither read nor refused."""
     keys = unread(row, ROW_KEYS)
-    return keys + [key for message in row["messages"] for key in unread(message, MESSAGE_KEYS)]
+    return keys + [key for message in row["messages"] for key in unread(message, (*MESSAGE_KEYS, "weight"))]
 
 
 def rendered(mixture, tokenizer):

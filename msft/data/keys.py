@@ -4,47 +4,43 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 QUESTION_KEYS = ("question", "answer", "rationale")
+ROW_KEYS, MESSAGE_KEYS = ("messages",), ("role", "content")
 # what would have to reach the prompt, the template or the loss
-CHANGES_MEANING = {
-    *(
-        "context",
-        "contexts",
-        "passage",
-        "passages",
-        "paragraph",
-        "document",
-        "documents",
-        "article",
-        "table",
-        "evidence",
-    ),
-    *("options", "choices", "input", "inputs", "instruction", "instructions", "prompt", "history", "hint", "answers"),
-    *(
-        "system",
-        "system_prompt",
-        "developer",
-        "conversations",
-        "output",
-        "response",
-        "completion",
-        "chosen",
-        "rejected",
-    ),
-    *(
-        "tools",
-        "tool_calls",
-        "tool_call",
-        "tool_call_id",
-        "tool_choice",
-        "tool_responses",
-        "functions",
-        "function_call",
-    ),
-    *("parallel_tool_calls", "chat_template_kwargs", "images", "image", "audio", "video", "videos", "name"),
-    *("weight", "loss_weight", "sample_weight", "loss_mask", "mask", "train", "prefix", "continue_final_message"),
-    *("reasoning", "reasoning_content", "thinking", "thought", "chain_of_thought", "cot"),
-}
-NOTHING = ("", [], {}, ())
+CHANGES_MEANING = frozenset(
+    """context contexts passage passages paragraph document documents article table evidence options choices input inputs
+    instruction instructions prompt history hint answers system system_prompt developer conversations output response
+    completion chosen rejected tools tool_calls tool_call tool_call_id tool_choice tool_responses functions function_call
+    parallel_tool_calls chat_template_kwargs images image audio video videos weight loss_weight sample_weight loss_mask
+    reasoning reasoning_content thinking thought chain_of_thought cot continue_final_message""".split()
+)
+OF_A_MESSAGE = CHANGES_MEANING | {"name", "prefix", "train", "mask"}
+
+
+def check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
+    """Problems of keys that are near a known one, or would change what the row or message means.
+
+    into: where what such a key says could stand. An empty value, and a text that stands there already, change nothing.
+    """
+    problems = []
+    for key, value in row.items():
+        if key in known or value is None or value in ("", [], {}):
+            continue
+        if right := _misspelt(key, known):
+            problems.append(f"unknown key {key!r}. Did you mean {right!r}?")
+        elif key.lower() in _meaningful(known) and not _is_said(value, row, known):
+            problems.append(
+                f"the key {key!r} is not read, and what it says would be lost: write it into {into}, or take it out"
+            )
+    return problems
+
+
+def unread(row: Mapping, known: Iterable[str]) -> list[str]:
+    """The keys of a row, which has no problems, that are not read and have a value."""
+    return [key for key, value in row.items() if key not in known and value is not None and value not in ("", [], {})]
+
+
+def _meaningful(known: Iterable[str]) -> frozenset[str]:
+    return OF_A_MESSAGE if known == MESSAGE_KEYS else CHANGES_MEANING
 
 
 def _misspelt(key: str, known: Iterable[str]) -> str:
@@ -52,24 +48,9 @@ def _misspelt(key: str, known: Iterable[str]) -> str:
     return close[0] if close and abs(len(close[0]) - len(key)) <= 2 else ""
 
 
-def _others(row: Mapping, known: Iterable[str]) -> list[str]:
-    return [key for key, value in row.items() if key not in known and value is not None and value not in NOTHING]
-
-
-def check_keys(row: Mapping, known: Iterable[str]) -> list[str]:
-    """Problems of keys that are near a known one, or would change what the row means. An empty value changes nothing."""
-    problems = []
-    for key in _others(row, known):
-        if right := _misspelt(key, known):
-            problems.append(f"unknown key {key!r}. Did you mean {right!r}?")
-        elif key.lower() in CHANGES_MEANING:
-            problems.append(
-                f"the key {key!r} is not read, and what it says would be lost: write it into {' or '.join(known)}, or "
-                "take it out"
-            )
-    return problems
-
-
-def unread(row: Mapping, known: Iterable[str]) -> list[str]:
-    """The keys of a row that are neither read nor refused."""
-    return [key for key in _others(row, known) if not _misspelt(key, known) and key.lower() not in CHANGES_MEANING]
+def _is_said(value: object, row: Mapping, known: Iterable[str]) -> bool:
+    """Whether a text stands in what is read of the row, as a question has its context."""
+    parts = [row.get(key) for key in known]
+    messages = row.get("messages")
+    parts += [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+    return isinstance(value, str) and any(value.strip() in part for part in parts if isinstance(part, str))

@@ -65,7 +65,7 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
             problems.append(f"{key!r} is a {type(row[key]).__name__}; give a string (numbers in quotes)")
         elif key != "rationale" and not row[key].strip():
             problems.append(f"{key!r} is empty")
-    problems += check_keys(row, QUESTION_KEYS)
+    problems += check_keys(row, QUESTION_KEYS, "question, answer or rationale")
     if problems:
         raise DataError("; ".join(problems))
     question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
