@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import copy
 import datetime
-import functools
 import os
 import sys
 import time
@@ -267,9 +266,7 @@ def for_training(model):
     if size() == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("1", "true"):
         return model
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-    from msft.packing.forward import selected_logits
+    from torch.distributed.fsdp import fully_shard
 
     model = copy.deepcopy(model)
     mesh = init_device_mesh(model.device.type, (size(),))
@@ -278,8 +275,6 @@ def for_training(model):
         fully_shard(layer, mesh=mesh)
     # a root that stays gathered after a forward pass without a backward one would keep old weights
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    model.selected_logits = functools.partial(selected_logits, model)
-    register_fsdp_forward_method(model, "selected_logits")  # it goes to the inner model, past the root's own forward
     return model
 
 

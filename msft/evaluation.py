@@ -24,11 +24,11 @@ from msft.data.example import Example, decided, documents, shot_text, training_t
 from msft.data.metrics import LOSS, probability
 from msft.data.mixture import Mixture, SubDataset
 from msft.errors import Stopped
-from msft.generation.lm import PrefixCachedLM
-from msft.generation.stock import evaluating
+from msft.generation import PrefixCachedLM
+from msft.generation.options import greedy
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import tokenize
-from msft.packing.forward import has_plain_head
+from msft.packing.attention import evaluating
 
 GROUP = "msft_run"
 _LOSS_TOKENS = 16384  # padded tokens a forward pass of held-out losses; an item's own loss does not depend on it
@@ -143,8 +143,10 @@ class Evaluator:
         self.tasks = {sub.name: build_task(sub, getattr(sub, part), max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
         self.held_out = {sub.name: tokenize(tokenizer, getattr(sub, part)) for sub in mixture if sub.metric == LOSS}
+        # a run's answers are greedy decoding with named stops, whatever the checkpoint's own configuration asks for
+        model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in generated if sub.stop}))
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
-        self.should_stop, self._planned, self._token_losses = None, None, None
+        self.should_stop, self._prepared, self._token_losses = None, None, None
         prefixes = {sub.name: self.tasks[sub.name].instances[0] for sub in generated}
         self._question_tokens = {}
         for sub in generated:
@@ -156,12 +158,12 @@ class Evaluator:
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         self.lm.should_stop = self.should_stop
-        if self._planned is None:  # here, not before: only now is the model where it stays
+        if self._prepared is None:  # here, not before: only now is the model where it stays
             instances = [i for task in self.tasks.values() for i in task.instances]
-            self._planned = self.lm.plan(distributed.mine(instances))
+            self._prepared = self.lm.prepare(distributed.mine(instances))
         self.lm.generated_tokens.clear()
         with distributed.agreed():
-            texts = self.lm.run(self._planned)
+            texts = self.lm.answer(self._prepared)
         shares = distributed.gather((texts, dict(self.lm.generated_tokens)))
         texts = iter(distributed.woven([texts for texts, _ in shares]))
         results = {}
@@ -183,9 +185,7 @@ class Evaluator:
         """Scores of the sub-datasets whose metric is the held-out loss."""
         results, model = {}, self.lm.model
         if self.held_out and self._token_losses is None:  # its checks are forward passes
-            tokenizer = self.lm.tokenizer
-            pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-            self._token_losses = TokenLosses(model, has_plain_head(model), 1, _LOSS_TOKENS, pad)
+            self._token_losses = TokenLosses(model, 1, _LOSS_TOKENS)
         for name, rows in self.held_out.items():
             with distributed.agreed():
                 if self.should_stop and self.should_stop():

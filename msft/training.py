@@ -15,7 +15,6 @@ from msft.curve import Curve
 from msft.errors import RunError, Stopped
 from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
-from msft.packing.forward import has_plain_head
 from msft.schedules import Passes
 from msft.seeds import intervals, quarter_ends
 from msft.store import checkpoints
@@ -60,8 +59,7 @@ class Trainer:
         self.stage, self.order_stage, self.offset, self.best = 0, 0, 0.0, Best()
         self._clock = {"train": 0.0, "evaluate": 0.0}
         self.stop_requested, self._stopping = False, False  # of this process; by all
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.losses = TokenLosses(self.model, has_plain_head(model), config.loss_group, config.token_budget, pad)
+        self.losses = TokenLosses(self.model, config.loss_group, config.token_budget)
         self._optimizer = None
         self._saving = Saving(run, config.save_share)
         self.writer, self._journal = self._saving.writer, self._saving.journal

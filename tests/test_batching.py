@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from msft.data.example import Example, target_text, training_text
 from msft.errors import ModelError
 from msft.loss.losses import TokenLosses
-from msft.loss.passes import can_train_packed, split_evenly
+from msft.loss.passes import split_evenly
 from msft.loss.tokens import Tokens, loss_weights, make_batches, split_by_budget, tokenize
+from msft.packing.probe import why_not_trained_packed
 from msft.seeds import order, quarter_ends
 
 
@@ -65,8 +66,8 @@ def test_weighted_sum_has_the_literal_loss_and_gradient(tmp_path, count, group, 
         loss_group=group,
         token_budget=budget,
     )
-    assert trainer.losses.packed
-    trainer.losses.packed = packed
+    assert trainer.losses.path == "packed"
+    trainer.losses.path = "packed" if packed else "padded: as asked"
     literal = literal_loss(model, rows, group)
     literal.backward()
     literal = literal.detach()
@@ -98,7 +99,7 @@ def test_loss_is_not_token_weighted():
 
 def test_batches_hold_every_target_once_padded_on_the_right():
     rows, pad = random_rows(13), 0
-    batches = make_batches(rows, 4, 60, pad)
+    batches = make_batches(rows, 4, 60)
     assert len(batches) > 2
     seen = {}
     for batch in batches:
@@ -322,9 +323,9 @@ def test_packed_rows_have_the_gradient_of_padded_ones(kind):
     model = make_model(kind, vocabulary=50).double()
     rows, found = random_rows(9), {}
     for packed in (True, False):
-        losses = TokenLosses(model, True, 4, 60, 0)
-        assert losses.packed
-        losses.packed = packed
+        losses = TokenLosses(model, 4, 60)
+        assert losses.path == "packed"
+        losses.path = "packed" if packed else "padded: as asked"
         loss, sums = losses.gradients(rows)
         found[packed] = (float(loss), sums.tolist(), gradients(model))
     assert found[True][0] == pytest.approx(found[False][0], rel=1e-12)
@@ -335,9 +336,9 @@ def test_packed_rows_have_the_gradient_of_padded_ones(kind):
 
 def test_a_model_with_dropout_is_not_packed():
     model = make_model(vocabulary=50)
-    assert can_train_packed(model)
+    assert why_not_trained_packed(model) == ""
     model.config.attention_dropout = 0.1
-    assert not can_train_packed(model)
+    assert "dropout" in why_not_trained_packed(model)
 
 
 @given(st.lists(st.integers(2, 300), max_size=80), st.integers(16, 2000), st.integers(1, 3))
@@ -378,7 +379,7 @@ def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
     from msft.loss import passes
 
     model = make_model(kind, vocabulary=50).double()
-    losses, rows = TokenLosses(model, True, 4, 60, 0), random_rows(9)
+    losses, rows = TokenLosses(model, 4, 60), random_rows(9)
     wanted = losses.gradients(rows)
     expected = gradients(model)
     monkeypatch.setattr(passes, "_varies", lambda model: True)

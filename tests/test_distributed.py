@@ -205,9 +205,9 @@ def test_every_row_is_dealt_out_once_and_all_have_as_many_passes():
 
 def test_shares_of_a_step_add_up_to_its_loss():
     rows = [tokens.Tokens(tuple(range(2, 6 + n)), 1 + n % 3) for n in range(7)]
-    whole = tokens.make_batches(rows, 4, 64, 0)
+    whole = tokens.make_batches(rows, 4, 64)
     for processes in (2, 3, 9):
-        shares = [batch for p in range(processes) for batch in tokens.make_batches(rows, 4, 64, 0, p, processes)]
+        shares = [batch for p in range(processes) for batch in tokens.make_batches(rows, 4, 64, p, processes)]
         for part in ("weights", "examples", "targets"):
             ours, theirs = (torch.cat([getattr(b, part) for b in batches]) for batches in (shares, whole))
             assert ours.dtype == theirs.dtype

@@ -1,6 +1,7 @@
 """PrefixCachedLM gives lm-eval's own HFLM's texts and log-likelihoods, at a fraction of its work."""
 
 import copy
+import dataclasses
 import random
 import warnings
 
@@ -261,23 +262,23 @@ def test_texts_equal_stock_with_several_prefixes_in_a_batch(kind, tokenizer, mon
         monkeypatch.setattr(decoding, "PASS_TOKENS", {"cpu": tokens})
         for size in (2, 32):
             lm = PrefixCachedLM(model, tokenizer, size)
-            assert len(lm.plan(requests(texts)).plan.prefixes) == 4
+            assert len(lm.prepare(requests(texts)).batches.prefixes) == 4
             assert lm.generate_until(requests(texts, docs=docs)) == wanted
 
 
-def test_a_plan_serves_other_weights_and_repeats_bit_by_bit(tokenizer):
+def test_prepared_requests_serve_other_weights_and_repeats_bit_by_bit(tokenizer):
     model, other = make_model(seed=7), make_model(seed=8)
     lm = PrefixCachedLM(model, tokenizer)
-    planned = lm.plan(requests(prompts(), docs=["#### 7"] * 9))
-    first = lm.run(planned)
+    prepared = lm.prepare(requests(prompts(), docs=["#### 7"] * 9))
+    first = lm.answer(prepared)
     model.load_state_dict(other.state_dict())
-    changed = lm.run(planned)
+    changed = lm.answer(prepared)
     assert changed == stock(other, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
     assert changed != first
     scores = lm.loglikelihood(pair_requests(PAIRS))
     lm.generate_until(requests(prompts(4)))
     assert lm.loglikelihood(pair_requests(PAIRS)) == scores
-    assert lm.run(planned) == changed
+    assert lm.answer(prepared) == changed
 
 
 def test_the_models_own_attention_comes_back(tiny_model):
@@ -337,7 +338,7 @@ def test_plain_attention_is_the_processors(how, heads):
 def test_half_precision(tokenizer):
     model = make_model("llama", seed=10).bfloat16()
     lm = PrefixCachedLM(model, tokenizer)
-    assert lm._fallback is None
+    assert lm.path == "packed"
     wanted = stock(model, tokenizer).loglikelihood(pair_requests(PAIRS), disable_tqdm=True)
     assert [v for v, _ in lm.loglikelihood(pair_requests(PAIRS))] == pytest.approx([v for v, _ in wanted], rel=0.1)
     assert len(lm.generate_until(requests(prompts(), docs=["#### 7"] * 9))) == 9
@@ -346,7 +347,7 @@ def test_half_precision(tokenizer):
 def test_a_model_whose_attention_has_a_twist_falls_back(tokenizer):
     shape = {"head_dim": 8, "layer_types": ["full_attention"] * 2, "attn_logit_softcapping": 1.0}
     model = make_model("gemma2", seed=11, **shape)
-    with pytest.warns(UserWarning, match="cannot be shared"):
+    with pytest.warns(UserWarning, match="softcap"):
         lm = PrefixCachedLM(model, tokenizer)
     wanted = stock(model, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
     assert lm.generate_until(requests(prompts())) == wanted
@@ -417,7 +418,7 @@ def test_making_one_for_a_model_in_training_mode(tokenizer):
     before = random_states()
     lm = PrefixCachedLM(model, tokenizer)
     assert random_states() == before
-    assert lm._plain
+    assert lm.path == "packed"
     assert model.training
 
 
@@ -463,7 +464,7 @@ def sliding_lm(kind, tokenizer, **shape):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         lm = PrefixCachedLM(model, tokenizer, 3)
-    return model, lm, [str(w.message) for w in caught if "cannot be shared" in str(w.message)]
+    return model, lm, [str(w.message) for w in caught if "HFLM" in str(w.message)]
 
 
 @pytest.mark.parametrize(
@@ -509,24 +510,133 @@ def test_rolling_has_dropout_off(tokenizer):
     assert lm.loglikelihood_rolling(text) == wanted
 
 
-# what is refused --------------------------------------------------------------------------------------------
+# options ----------------------------------------------------------------------------------------------------
+
+
+def with_options(**options):
+    every = {"until": [], "max_gen_toks": 6, **options}
+    return [Instance("generate_until", {}, (prompt, dict(every)), 0, ("t", i, 1)) for i, prompt in enumerate(prompts())]
 
 
 @pytest.mark.parametrize(
-    "options", [{"do_sample": True}, {"do_sample": True, "temperature": 0.7}, {"temperature": 0.5}]
-)
-@pytest.mark.parametrize(
-    "shares",
+    "options",
     [
-        pytest.param(True, id="shares its cache"),
-        pytest.param(False, id="falls back"),
+        {"do_sample": True, "temperature": 0.7},
+        {"repetition_penalty": 3.0},
+        {"num_beams": 3},
+        {"no_repeat_ngram_size": 1},
+        {"suppress_tokens": list(range(5, 200))},
+        {"min_new_tokens": 6},
+        {"begin_suppress_tokens": list(range(3, 300))},
     ],
+    ids=lambda options: "-".join(options),
 )
-def test_sampling_is_refused(options, shares, tokenizer):
-    lm = PrefixCachedLM(make_model(), tokenizer) if shares else sliding_lm("gemma2", tokenizer)[1]
-    asked = [Instance("generate_until", {}, ("Q: x", {"until": [], "max_gen_toks": 4, **options}), 0, ("t", 0, 1))]
-    with pytest.raises(ModelError, match="greedily"):
-        lm.generate_until(asked)
+@pytest.mark.parametrize("where", ["request", "checkpoint"])
+def test_options_beyond_greedy_decoding_are_obeyed_as_stock_obeys_them(options, where, tokenizer):
+    model = make_model(seed=3)
+    greedy = PrefixCachedLM(model, tokenizer).generate_until(with_options(do_sample=False))
+    asked = with_options(**options) if where == "request" else with_options()
+    if where == "checkpoint":
+        model.generation_config.update(**options)
+    torch.manual_seed(0)
+    wanted = stock(model, tokenizer, 4).generate_until(asked, disable_tqdm=True)
+    torch.manual_seed(0)
+    assert PrefixCachedLM(model, tokenizer, 4).generate_until(asked) == wanted
+    is_ignored = where == "checkpoint" and "do_sample" in options  # stock decodes greedily where a request says nothing
+    assert is_ignored or "min_new_tokens" in options or wanted != greedy
+
+
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
+    lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
+    with pytest.raises(ModelError, match="'repetition_penlty'. Did you mean 'repetition_penalty'"):
+        lm.generate_until(with_options(repetition_penlty=1.2))
+
+
+# requests as tasks really make them -------------------------------------------------------------------------
+
+
+def pair(context, continuation):
+    return Instance("loglikelihood", {}, (context, continuation), 0, ("t", 0, 1))
+
+
+def test_many_continuations_of_an_empty_context_are_rows_of_their_own(tokenizer):
+    model = make_model(seed=4)
+    asked = [pair("", text[:60]) for text in prompts(9)] * 4
+    lm = PrefixCachedLM(model, tokenizer)
+    shapes, handle = forwards(model)
+    try:
+        scores = lm.loglikelihood(asked)
+    finally:
+        handle.remove()
+    wanted = stock(model, tokenizer, 1).loglikelihood(asked, disable_tqdm=True)
+    assert [v for v, _ in scores] == pytest.approx([v for v, _ in wanted], abs=1e-3)
+    assert max(n for _, n in shapes) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("context", "continuation"),
+    [([], [5, 6]), ([3, 4], []), ([3], [5] * 2000)],
+    ids=["context", "continuation", "long"],
+)
+def test_a_request_without_tokens_is_named_whatever_stands_beside_it(context, continuation, tokenizer):
+    lm = PrefixCachedLM(make_model(), tokenizer)
+    beside = (("a", "b"), [3, 4], [5])
+    with pytest.raises(ModelError, match="'mine'"):
+        lm._loglikelihood_tokens([beside, (("mine", "b"), context, continuation), beside])
+
+
+def test_documents_that_are_no_mappings_have_no_draft(tokenizer):
+    model = make_model()
+    wanted = stock(model, tokenizer).generate_until(requests(prompts(2)), disable_tqdm=True)
+    asked = [dataclasses.replace(r, doc=doc) for r, doc in zip(requests(prompts(2)), ("a text", 7), strict=True)]
+    assert PrefixCachedLM(model, tokenizer).generate_until(asked) == wanted
+
+
+def test_a_stop_that_is_a_special_token_ends_each_row_at_any_batch_size(tokenizer):
+    """Also where HFLM decodes: it looks for stops in texts, and special tokens are not in them."""
+    model = make_model(seed=6)
+    greedy = PrefixCachedLM(model, tokenizer).generate_until(requests(prompts(), limit=12))
+    word = tokenizer.encode(greedy[0], add_special_tokens=False)[2]
+    own = copy.deepcopy(tokenizer)
+    own.add_special_tokens({"additional_special_tokens": [tokenizer.convert_ids_to_tokens(word)]})
+    stop = own.convert_ids_to_tokens(word)
+    texts = {}
+    for size in (1, 5):
+        lm = PrefixCachedLM(model, own, size)
+        texts["packed", size] = lm.generate_until(requests(prompts(), [stop], limit=12))
+        lm.path = "HFLM: as asked"
+        texts["stock", size] = lm.generate_until(requests(prompts(), [stop], limit=12))
+    assert len({tuple(found) for found in texts.values()}) == 1
+    assert 9 <= lm.generated_tokens["t"] < 2 * 9 * 12  # some ended at the stop, in two calls
+
+
+def test_answers_go_to_the_cache_as_they_come(tokenizer):
+    lm, kept = PrefixCachedLM(make_model(), tokenizer), []
+    lm.cache_hook.add_partial = lambda *row: kept.append(row)
+    asked = requests(prompts(3))
+    texts = lm.generate_until(asked)
+    lm.loglikelihood([pair("a", "b")])
+    assert [row[:1] + row[2:] for row in kept[:3]] == [("generate_until", text) for text in texts]
+    assert kept[3][:2] == ("loglikelihood", ("a", "b"))
+
+
+def test_the_callers_tokenizer_gets_no_padding_token(tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    PrefixCachedLM(make_model(), bare)
+    assert bare.pad_token is None
+
+
+@pytest.mark.parametrize("size", ["auto", 3])
+def test_batch_size_and_chat_template_as_hflm_has_them(size, tokenizer):
+    chats = copy.deepcopy(tokenizer)
+    chats.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    model = make_model()
+    lm = PrefixCachedLM(model, chats, size)
+    assert lm.apply_chat_template([{"role": "user", "content": "hi"}]) == "user: hi\n"
+    wanted = stock(model, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
+    assert lm.generate_until(requests(prompts())) == wanted
 
 
 # through simple_evaluate ------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Batches:
     """All that a decoding needs and that does not depend on the weights.
 
     prefixes: tokens of each shared prefix; batches: (item numbers, their passes' tensors).
@@ -43,7 +43,7 @@ class Plan:
     batches: list[tuple[list[int], Packed]]
 
 
-def make_plan(items: Sequence[Item], batch_size: int, model) -> Plan:
+def make_batches(items: Sequence[Item], batch_size: int, model) -> Batches:
     """Prefixes and passes of items to decode."""
     shared, prefix_of, prefixes = [0] * len(items), [None] * len(items), []
     order: list[int] = []
@@ -63,7 +63,7 @@ def make_plan(items: Sequence[Item], batch_size: int, model) -> Plan:
         (order[first:last], pack(rows[first:last], model.device, model.dtype))
         for first, last in chunks([len(row.tokens) for row in rows], batch_size, model.device)
     ]
-    return Plan(items, shared, prefix_of, prefixes, batches)
+    return Batches(items, shared, prefix_of, prefixes, batches)
 
 
 def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[tuple[int, int]]:
@@ -78,32 +78,32 @@ def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[
     return list(zip(cuts, [*cuts[1:], len(sizes)], strict=True)) if sizes else []
 
 
-def decode(model, plan: Plan, batch_size: int, plain: bool, pause: Callable[[], None]) -> list[list[int]]:
+def decode(model, planned: Batches, batch_size: int, pause: Callable[[], None]) -> list[list[int]]:
     """The tokens that greedy decoding gives each item.
 
-    plain: whether logits are the output embedding of the hidden states.  pause: called before every pass.
+    pause: called before every pass.
     """
-    outs: list[list[int]] = [[] for _ in plan.items]
-    prefixes = all_prefixes(model, plan.prefixes, pause)
+    outs: list[list[int]] = [[] for _ in planned.items]
+    prefixes = all_prefixes(model, planned.prefixes, pause)
     waiting, count = [], 0
-    for members, packed in plan.batches:
+    for members, packed in planned.batches:
         pause()
         current = Pass(packed, prefixes)
-        choices = wanted_logits(model, current, plain).argmax(-1).tolist()
+        choices = wanted_logits(model, current).argmax(-1).tolist()
         live, used = [], 0
         for row, i in enumerate(members):
-            draft = plan.items[i].draft
+            draft = planned.items[i].draft
             given = choices[used : used + max(len(draft), 1)]
             used += len(given)
-            if not _accept(plan.items[i], outs[i], given, draft):
+            if not _accept(planned.items[i], outs[i], given, draft):
                 live.append(row)
         if live:
-            waiting.append(_taken_out(current, members, live, outs, plan))
+            waiting.append(_taken_out(current, members, live, outs, planned))
             count += len(live)
         if count >= batch_size:
-            _step_by_step(model, plan, outs, waiting, prefixes, plain, pause)
+            _step_by_step(model, planned, outs, waiting, prefixes, pause)
             waiting, count = [], 0
-    _step_by_step(model, plan, outs, waiting, prefixes, plain, pause)
+    _step_by_step(model, planned, outs, waiting, prefixes, pause)
     return outs
 
 
@@ -160,12 +160,12 @@ class _Group:
         return _Group(self.members, self.filled, layers)
 
 
-def _taken_out(current: Pass, members: list[int], rows: list[int], outs, plan: Plan) -> _Group:
+def _taken_out(current: Pass, members: list[int], rows: list[int], outs, planned: Batches) -> _Group:
     """Items of a pass that are not finished, with copies of their keys and values."""
     packed = current.packed
     items = [members[row] for row in rows]
     # what lies behind an item's accepted tokens belongs to refused drafts
-    filled = [len(plan.items[i].prompt) - plan.shared[i] + len(outs[i]) - 1 for i in items]
+    filled = [len(planned.items[i].prompt) - planned.shared[i] + len(outs[i]) - 1 for i in items]
     starts = torch.tensor([packed.starts[row] for row in rows], device=packed.ids.device)
     lengths = torch.tensor(filled, device=packed.ids.device)
     # most items need one token more or two: an answer's last one and the end
@@ -220,17 +220,17 @@ class _Step(Pass):
         return self.with_prefix(layer, query, torch.cat(outs), torch.cat(sums), self.segments, scale).unsqueeze(0)
 
 
-def _step_by_step(model, plan: Plan, outs, groups: Sequence[_Group], prefixes, plain: bool, pause) -> None:
+def _step_by_step(model, planned: Batches, outs, groups: Sequence[_Group], prefixes, pause) -> None:
     """Greedy decoding, a token a pass, of all items that wait."""
-    device, items = model.device, plan.items
+    device, items = model.device, planned.items
     while groups:
         pause()
         members = [i for group in groups for i in group.members]
         ids = torch.tensor([outs[i][-1] for i in members], device=device)
-        behind = torch.tensor([plan.shared[i] for i in members], device=device)
-        segments = runs([plan.prefix_of[i] for i in members], [1] * len(members))
+        behind = torch.tensor([planned.shared[i] for i in members], device=device)
+        segments = runs([planned.prefix_of[i] for i in members], [1] * len(members))
         step = _Step(prefixes, groups, ids, behind, segments, model.dtype)
-        choices = iter(wanted_logits(model, step, plain).argmax(-1).tolist())
+        choices = iter(wanted_logits(model, step).argmax(-1).tolist())
         left = []
         for group in groups:
             taken = [next(choices) for _ in group.members]

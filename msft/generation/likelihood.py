@@ -12,12 +12,10 @@ from msft.packing.rows import Row, pack
 Pair = tuple[list[int], list[int]]  # tokens of a context and of a continuation
 
 
-def score(model, pairs: Sequence[Pair], batch_size: int, plain: bool, pause: Callable[[], None]):
+def score(model, pairs: Sequence[Pair], batch_size: int, pause: Callable[[], None]):
     """(log-likelihood, is greedy) of each pair's continuation. batch_size: pairs a pass, at least one context."""
-    contexts: dict[tuple[int, ...], list[int]] = {}
-    for i, (context, _) in enumerate(pairs):
-        contexts.setdefault(tuple(context), []).append(i)
-    items = list(contexts)
+    shares = _shares(pairs)
+    items = [context for context, _ in shares]
     groups = shared_prefixes(items, [len(context) - 1 for context in items])
     prefixes = [list(items[members[0]][:length]) for length, members in groups]
     layers = all_prefixes(model, [tokens for tokens in prefixes if tokens], pause)
@@ -25,19 +23,36 @@ def score(model, pairs: Sequence[Pair], batch_size: int, plain: bool, pause: Cal
     number = 0
     for length, members in groups:
         ranked = sorted(members, key=lambda c: (-len(items[c]), items[c]))
-        trees = [_tree(items[c][length:], [(i, pairs[i][1]) for i in contexts[items[c]]]) for c in ranked]
+        trees = [_tree(items[c][length:], [(i, pairs[i][1]) for i in shares[c][1]]) for c in ranked]
         prefix = number if length else None
         rows = [Row(tokens, length, prefix, wanted, branches) for tokens, wanted, branches, _ in trees]
         number += bool(length)
         sizes = [len(row.tokens) for row in rows]
-        most = max(1, batch_size // max(len(contexts[items[c]]) for c in ranked))
+        most = max(1, batch_size // max(len(shares[c][1]) for c in ranked))
         for first, last in chunks(sizes, most, model.device):
             pause()
             current = Pass(pack(rows[first:last], model.device, model.dtype), layers)
-            logits = wanted_logits(model, current, plain)
+            logits = wanted_logits(model, current)
             for i, found in _read(logits, trees[first:last]):
                 scores[i] = found
     return scores
+
+
+def _shares(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:
+    """(context, pairs) of each row: the continuations of a context together, while they are no longer than it.
+
+    A row sees itself whole: many continuations of a short context, as an empty one, would cost the square of their sum.
+    """
+    shares: dict[tuple[int, ...], list[list[int]]] = {}
+    tokens: dict[tuple[int, ...], int] = {}
+    for i, (context, continuation) in enumerate(pairs):
+        key = tuple(context)
+        if key not in shares or tokens[key] + len(continuation) > len(key):
+            shares.setdefault(key, []).append([])
+            tokens[key] = 0
+        shares[key][-1].append(i)
+        tokens[key] += len(continuation)
+    return [(context, row) for context, rows in shares.items() for row in rows]
 
 
 def _tree(trunk: Sequence[int], continuations: Sequence[tuple[int, list[int]]]):

@@ -1,30 +1,30 @@
 """The loss of a mixture and its gradients: no logits for prompt tokens, exact weights whatever the batches' shapes."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
 from msft import distributed
-from msft.loss.passes import TargetPass, can_train_packed, make_passes, target_losses
+from msft.loss.passes import TargetPass, make_passes, target_losses
 from msft.loss.tokens import Batch, Tokens, make_batches
-from msft.packing.forward import selected_logits
+from msft.packing.attention import keeps_logits
+from msft.packing.probe import why_not_trained_packed
 
 
 class TokenLosses:
     """Cross entropy of a model's target tokens, in nats; every process computes its share of the rows.
 
     loss_group: examples a micro-batch of the paper's loss.  token_budget: tokens a forward pass, padding included.
-    pad: the padding token.  plain_head: whether logits are needed at target tokens alone.
-    packed: whether rows are packed without padding (passes.py), where the model and its weights allow it.
+    path: 'packed' where rows are packed without padding (passes.py), else 'padded: ' and why.
     """
 
-    def __init__(self, model, plain_head: bool, loss_group: int, token_budget: int, pad: int):
-        self.model, self.device, self.pad = model, model.device, pad
-        self.loss_group, self.token_budget, self.plain_head = loss_group, token_budget, plain_head
+    def __init__(self, model, loss_group: int, token_budget: int):
+        self.model, self.device = model, model.device
+        self.loss_group, self.token_budget = loss_group, token_budget
         self._dtype = torch.promote_types(model.dtype, torch.float32)
-        self.packed = plain_head and not distributed.is_sharded(model) and can_train_packed(model)
-        self._logits = model.selected_logits if distributed.is_sharded(model) else partial(selected_logits, model)
+        sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
+        reason = sharded or why_not_trained_packed(model)
+        self.path = f"padded: {reason}" if reason else "packed"
 
     def gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds the gradients of one step's loss; returns (loss, summed token losses [n] of the examples), on the device.
@@ -53,20 +53,30 @@ class TokenLosses:
 
     def _batches(self, rows: Sequence[Tokens]):
         share = (distributed.rank(), distributed.size())
-        if self.packed:
+        if self.path == "packed":
             yield from make_passes(rows, self.loss_group, self.token_budget, self.model, *share)
             return
-        for batch in make_batches(rows, self.loss_group, self.token_budget, self.pad, *share):
+        for batch in make_batches(rows, self.loss_group, self.token_budget, *share):
             yield batch.to(self.device)
 
     def _of_tokens(self, batch: Batch | TargetPass) -> tuple[torch.Tensor, torch.Tensor]:
         """The share of a pass in the step's loss, and the losses of its target tokens."""
-        if self.packed:
+        if self.path == "packed":
             return target_losses(self.model, batch)
-        logits = self._logits(batch.input_ids, batch.rows, batch.columns, self.plain_head, use_cache=False)
+        logits = self._padded_logits(batch)  # [k, vocabulary]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
         return (losses * batch.weights.to(losses.dtype)).sum(), losses
+
+    def _padded_logits(self, batch: Batch) -> torch.Tensor:
+        """Logits [k, vocabulary] of the places in a padded batch that predict a target."""
+        if not keeps_logits(type(self.model)):
+            return self.model(input_ids=batch.input_ids, use_cache=False).logits[batch.rows, batch.columns]
+        asked, columns = batch.columns.unique(return_inverse=True)  # [c], [k]
+        logits = self.model(
+            input_ids=batch.input_ids, use_cache=False, logits_to_keep=asked
+        ).logits  # [b, c, vocabulary]
+        return logits[batch.rows, columns]
 
 
 def means(sums: torch.Tensor, rows: Sequence[Tokens]) -> list[float]:

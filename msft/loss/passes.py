@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from msft.loss.tokens import Tokens, loss_weights
-from msft.packing.attention import Pass, can_pack, packed_attention, partial, tokens_first, wanted_states
-from msft.packing.last_layer import KINDS
+from msft.packing.attention import Pass, packed_attention, partial, tokens_first, wanted_states
 from msft.packing.rows import Packed, Row, pack
 
 _FULLEST = 1.1  # the longest row of an attention block against its shortest: backward pays for its padding too
@@ -42,11 +41,6 @@ class TargetPass:
     examples: Tensor
     body: Ends | None
     tail: Ends | None
-
-
-def can_train_packed(model) -> bool:
-    """Whether training on packed rows gives the gradients of training on padded ones."""
-    return model.config.model_type in KINDS and not model.config.attention_dropout and can_pack(model)
 
 
 def split_evenly(rows: Sequence[Tokens], positions: Sequence[int], budget: int) -> list[list[int]]:

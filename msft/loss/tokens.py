@@ -126,9 +126,7 @@ class Batch:
         return Batch(*(getattr(self, f).to(device, non_blocking=True) for f in self.__dataclass_fields__))
 
 
-def make_batches(
-    rows: Sequence[Tokens], group: int, budget: int, pad: int, process: int = 0, processes: int = 1
-) -> list[Batch]:
+def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int = 0, processes: int = 1) -> list[Batch]:
     """The forward passes of one step: padded tensors and exact loss weights.
 
     process, processes: whose share of the rows. A pass without a row has one padding token and no target.
@@ -137,7 +135,8 @@ def make_batches(
     batches = []
     for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):
         width = len(rows[positions[0]].ids) if positions else 1
-        ids = np.full((max(len(positions), 1), width), pad, dtype=np.int64)
+        # padding stands behind a row, where no earlier token sees it: any id that every model has will do
+        ids = np.zeros((max(len(positions), 1), width), dtype=np.int64)
         places, targets, scale, owner = [], [], [], []
         for r, position in enumerate(positions):
             row = rows[position]

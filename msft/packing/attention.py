@@ -5,7 +5,10 @@ merged by the logarithm of their sums of exponentials, so the keys and values of
 rows that share it. transformers calls it in every layer of a model, through its AttentionInterface.
 """
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -90,15 +93,31 @@ def _anywhere(query, key, value, mask, causal: bool, scale: float):
     return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
 
 
+def refuse_twists(module, options: Mapping) -> None:
+    """Raises ModelError for an attention that is more than softmax over all earlier tokens."""
+    for twist in ("softcap", "s_aux", "position_bias", "sliding_window"):
+        if options.get(twist) is not None:
+            raise ModelError(f"{type(module).__name__} attends with {twist}")
+
+
 def _attention(module, query, key, value, attention_mask, *, scaling: float, current: Pass, **kwargs):
     """The attention function that transformers calls in every layer."""
-    for twist in ("softcap", "s_aux", "position_bias", "sliding_window"):
-        if kwargs.get(twist) is not None:
-            raise ModelError(f"{type(module).__name__} attends with {twist}")
+    refuse_twists(module, kwargs)
     return current.attend(module.layer_idx, query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, _attention)
+
+
+@contextlib.contextmanager
+def evaluating(model):
+    """Evaluation mode; the model's training mode comes back at the end."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 class packed_attention:
@@ -120,6 +139,7 @@ class packed_attention:
             del self.last.forward
 
     def _forward(self, hidden_states, *, position_embeddings, current: Pass, **kwargs):
+        refuse_twists(self.last.self_attn, vars(self.last.self_attn))
         return last_layer(self.last, hidden_states, position_embeddings, current)
 
 
@@ -133,38 +153,21 @@ def wanted_states(model, current: Pass) -> Tensor:
     return hidden if current.kind in KINDS else hidden[packed.wanted]
 
 
-def wanted_logits(model, current: Pass, plain: bool) -> Tensor:
-    """Logits [w, vocabulary] of the wanted tokens; plain: whether the head is the output embedding alone."""
-    if plain:
-        return model.get_output_embeddings()(wanted_states(model, current))
+def wanted_logits(model, current: Pass) -> Tensor:
+    """Logits [w, vocabulary] of the wanted tokens; those of all other tokens are not computed where the model can."""
     packed, current.kind = current.packed, model.config.model_type
-    logits = model(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, current=current).logits[0]
-    return logits if current.kind in KINDS else logits[packed.wanted]
+    options = {"position_ids": packed.positions, "use_cache": False, "current": current}
+    if current.kind in KINDS:  # the last layer has run for the wanted tokens alone
+        return model(input_ids=packed.ids, **options).logits[0]
+    if keeps_logits(type(model)):
+        return model(input_ids=packed.ids, logits_to_keep=packed.wanted, **options).logits[0]
+    return model(input_ids=packed.ids, **options).logits[0, packed.wanted]
 
 
-def can_pack(model) -> bool:
-    """Whether the model gives the same hidden states for packed rows behind a shared prefix as for whole texts.
-
-    Checked by computing both on a few tokens, so that an attention with a twist is not silently left out.
-    """
-    if not model._supports_attention_backend:
-        return False
-    training, tokens = model.training, list(range(1, 8))
-    model.eval()
-    try:
-        with torch.inference_mode():
-            whole = model.base_model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
-            with packed_attention(model):
-                prefixes = prefix_layers(model, [tokens[:4]])
-                rows = [Row(tokens[4:], 4, 0, [1, 2]), Row(tokens[4:6], 4, 0, [0])]
-                found = wanted_states(model, Pass(pack(rows, model.device, model.dtype), prefixes))
-    except ModelError:
-        return False
-    finally:
-        model.train(training)
-    wanted = whole.last_hidden_state[0, [5, 6, 4]]
-    loose = 1e-3 if model.dtype == torch.float32 else 0.1  # of the largest; half precision rounds at every layer
-    return bool((found - wanted).abs().max() <= loose * wanted.abs().max())
+@functools.cache
+def keeps_logits(kind: type) -> bool:
+    """Whether a class of models computes logits for asked places alone (`logits_to_keep`)."""
+    return "logits_to_keep" in inspect.signature(kind.forward).parameters
 
 
 def prefix_layers(model, prefixes: Sequence[Sequence[int]]) -> list[Layers]:

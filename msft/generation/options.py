@@ -1,0 +1,72 @@
+"""Generation options: which of them change what greedy decoding gives, and a configuration that says nothing else."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msft.errors import ModelError, unknown
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+_LM_EVAL = {"until", "max_gen_toks", "do_sample", "temperature"}  # what HFLM reads itself
+# of sampling alone, of length, and of how the same tokens are computed
+_HARMLESS = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("max_length", "max_new_tokens", "use_cache", "cache_implementation", "cache_config", "disable_compile"),
+    *("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
+    *(
+        "transformers_version",
+        "_from_model_config",
+        "return_dict_in_generate",
+        "num_return_sequences",
+        "assistant_confidence_threshold",
+    ),
+}
+
+
+def check_names(options: Mapping) -> None:
+    """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do."""
+    from transformers import GenerationConfig
+
+    known = {*_LM_EVAL, *vars(GenerationConfig())}
+    for name in options:
+        if name not in known:
+            raise ModelError(unknown("generation option", name, sorted(n for n in known if not n.startswith("_"))))
+
+
+def changes_greedy(model, options: Mapping) -> str:
+    """What, of a request's options and the checkpoint's own, makes decoding more than greedy; '' where nothing does."""
+    if options.get("do_sample") or options.get("temperature"):
+        return "it asks for sampling"
+    asked = sorted(set(options) - _LM_EVAL)
+    if asked:
+        return f"it asks for {', '.join(asked)}"
+    own = model.generation_config.to_diff_dict() if model.can_generate() and model.generation_config else {}
+    kept = sorted(name for name, value in own.items() if name not in _HARMLESS and value not in (None, False))
+    return f"its generation_config has {', '.join(kept)}" if kept else ""
+
+
+def greedy(model, tokenizer, stops: Sequence[str] = ()) -> "GenerationConfig":
+    """Greedy decoding and nothing else, ended by EOS, the checkpoint's own ends, and stops that are one special token.
+
+    What a run measures and what its checkpoints carry, so that stock tools answer as the run did: no penalty, no
+    sampling, no beam of the base model is left.
+    """
+    from transformers import GenerationConfig
+
+    own = getattr(model.generation_config, "eos_token_id", None)
+    ends = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+    for stop in stops:
+        ids = tokenizer.encode(stop, add_special_tokens=False)
+        if len(ids) == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "":
+            ends += ids
+    size = model.get_input_embeddings().num_embeddings
+    ends = [i for i in dict.fromkeys(ends) if i is not None and i < size]
+    pad = tokenizer.pad_token_id if (tokenizer.pad_token_id or 0) < size else None
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends,
+        pad_token_id=ends[0] if pad is None else pad,
+    )
