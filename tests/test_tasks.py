@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import msft
 from msft import evaluation
 from msft.benchmarks import harness, paper_mixtures
-from msft.benchmarks import lm_eval_data as hub
+from msft.cli import lm_eval_data as hub
 from msft.data import scoring
 from msft.data.example import test_prompt as five_shot_prompt
 from msft.data.example import training_text

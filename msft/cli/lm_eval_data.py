@@ -1,4 +1,4 @@
-"""Test items and shots of the paper's ten benchmarks, for the lm-eval task files beside this one.
+"""Test items and shots of the paper's ten benchmarks, for the task files in msft/lm_eval_tasks.
 
     lm_eval --model hf --model_args pretrained=<run>/best --include_path msft/lm_eval_tasks --tasks msft_10
 
