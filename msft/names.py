@@ -3,14 +3,17 @@
 import hashlib
 import inspect
 import json
+import logging
 from pathlib import Path
 
 from msft import benchmarks, tiny
 from msft.benchmarks import paper_mixtures
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
-from msft.errors import DataError, ModelError, unknown
+from msft.errors import ConfigError, DataError, ModelError, unknown
 from msft.paths import expanded
+
+_log = logging.getLogger(__name__)
 
 
 def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
@@ -20,13 +23,16 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
     of a YAML's mixture have the texts of its chat template.
     sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
-    Raises DataError for an unknown name and for data that cannot be used.
+    Raises DataError for an unknown name and for data that cannot be used, ConfigError for an unknown setting.
     """
-    name = expanded(name_or_path)
+    name, known = expanded(name_or_path), list(inspect.signature(paper_mixtures.load).parameters)[1:]
+    if wrong := [unknown("setting of a mixture", key, known) for key in sizes if key not in known]:
+        raise ConfigError("this mixture cannot be loaded:", wrong)
     if name in paper_mixtures.NAMES:
-        known = inspect.signature(paper_mixtures.load).parameters
-        sizes = {key: value for key, value in sizes.items() if key in known}
         return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
+    lengths = ("max_tokens", "max_prompt_tokens")  # these count for every mixture, later
+    if unused := [key for key, value in sizes.items() if value is not None and key not in lengths]:
+        _log.warning("%s: not used, since only the paper's mixtures are drawn by them: %s", name, ", ".join(unused))
     if name in tiny.MIXTURES:
         mixture = tiny.make_mixture(name)
     elif Path(name).is_dir():

@@ -1,6 +1,7 @@
 """Names of models and mixtures: every spelling of a path is one thing, and what cannot be used says what to do."""
 
 import json
+import logging
 import os
 import string
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import msft
 from msft import evaluation, names, paths, tiny
-from msft.errors import DataError, ModelError
+from msft.errors import ConfigError, DataError, ModelError
 
 
 def rows(start, count):
@@ -79,6 +80,17 @@ def test_the_home_folder_is_meant_by_a_tilde_everywhere(home, tmp_path):
     (home / "hub").mkdir()
     with pytest.raises(DataError, match=f"{home}/hub/hellaswag/train.jsonl"):
         msft.load_mixture("paper-5", data_dir="~/hub")
+
+
+def test_settings_that_a_mixture_does_not_use_are_named(home, caplog):
+    with pytest.raises(ConfigError, match="unknown setting of a mixture 'trian_size'. Did you mean 'train_size'"):
+        msft.load_mixture("~/data/mine.yaml", trian_size=3)
+    with caplog.at_level(logging.WARNING, logger="msft"):
+        msft.load_mixture("~/data/mine.yaml", train_size=3, test_size=None, max_tokens=64)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "mine.yaml: not used, since only the paper's mixtures are drawn by them: train_size"
+    )
 
 
 def test_an_adapter_is_refused_with_what_to_do(home):

@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,9 +44,11 @@ def score(text: str, answer: str) -> bool:
     """Whether a generated text gives the gold answer: equal as numbers if both are, else lower-cased."""
     said, gold = extract(text), answer.strip().rstrip(".").strip()
     try:
-        return float(said) == float(gold)
+        one, other = float(said), float(gold)
     except ValueError:
         return said.lower() == gold.lower()
+    # where floats no longer tell whole numbers apart, the written numbers do
+    return one == other and (abs(one) < 2**53 or Decimal(said) == Decimal(gold))
 
 
 def _compatible(text: str) -> str:
