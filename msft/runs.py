@@ -20,7 +20,7 @@ from pathlib import Path
 import filelock
 import pandas as pd
 
-from msft import distributed, methods, names, tiny
+from msft import distributed, methods, names
 from msft.config import RunConfig
 from msft.errors import DataError, ModelError, RunError
 from msft.results import provenance, trackers
@@ -144,11 +144,11 @@ class Prepared:
         """
         from msft.loss.tokens import check_context, fit_mixture
 
-        config, cache = self.config, tiny.token_folder()
+        config = self.config
         limits = (config.max_tokens, config.max_prompt_tokens)
-        examples, mixture, longest = fit_mixture(self.tokenizer, self.mixture, *limits, cache)
+        examples, mixture, prompts = fit_mixture(self.tokenizer, self.mixture, *limits)
         if model is not None:
-            check_context(model, examples, longest, config.max_new_tokens)
+            check_context(model, examples, prompts, config.max_new_tokens)
         return examples, mixture
 
 

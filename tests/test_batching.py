@@ -298,23 +298,6 @@ def test_tokenizer_that_trims_its_offsets(tokenizer):
     assert tokenize(trimming, TEXTS) == tokenize(tokenizer, TEXTS)
 
 
-def test_tokens_are_remembered_by_content(tmp_path, tokenizer, monkeypatch):
-    from msft.loss import tokens
-
-    examples = [Example(f"question {i}?", f"#### {i}", str(i)) for i in range(7)]
-    first = tokens.cached_tokens(tokenizer, examples, tmp_path)
-    assert first == tokens.tokenize(tokenizer, examples)
-    (file,) = tmp_path.glob("*.safetensors")
-    monkeypatch.setattr(tokens, "tokenize", lambda *_: pytest.fail("tokenised again"))
-    assert tokens.cached_tokens(tokenizer, examples, tmp_path) == first
-    monkeypatch.undo()
-    # other content is another file, a damaged file is made again
-    tokens.cached_tokens(tokenizer, examples[:3], tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-    file.write_bytes(b"torn")
-    assert tokens.cached_tokens(tokenizer, examples, tmp_path) == first
-
-
 # packed passes ------------------------------------------------------------------------------------------------
 
 

@@ -131,12 +131,10 @@ def test_the_template_is_part_of_the_fingerprint(chats):
     assert plain != names.load_mixture(str(chats), with_template("x" + PLAIN)).fingerprint()
 
 
-def test_cached_tokens_of_a_chat_are_no_others(chats, tmp_path):
+def test_tokens_of_a_chat_end_with_one_eos(chats):
     tokenizer = with_template(PLAIN)
-    rows = names.load_mixture(str(chats), tokenizer)["chats"].train
-    first = tokens.cached_tokens(tokenizer, rows, tmp_path / "cache")
-    assert first == tokens.cached_tokens(tokenizer, rows, tmp_path / "cache") == tokens.tokenize(tokenizer, rows)
-    assert all(row.ids.count(tokenizer.eos_token_id) == 1 for row in first)
+    rows = tokens.tokenize(tokenizer, names.load_mixture(str(chats), tokenizer)["chats"].train)
+    assert all(row.ids.count(tokenizer.eos_token_id) == 1 for row in rows)
 
 
 # what can be wrong --------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import pickle
 import shutil
 from pathlib import Path
 
-import helpers
 import pytest
 import yaml
 
@@ -174,17 +173,6 @@ def test_pickles_beside_a_model_are_never_opened(base, tmp_path, runs_dir, monke
         msft.run(RunConfig(**base), tmp_path / "others", progress=False)
     assert not marker.exists()
     assert not (tmp_path / "others").exists()
-
-
-def test_pickle_in_the_token_cache_is_never_opened(tokenizer, tmp_path):
-    examples = helpers.mixture_rows("adding", "train")
-    good = tokens.cached_tokens(tokenizer, examples, tmp_path / "cache")
-    (file,) = (tmp_path / "cache").iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(trap(tmp_path / "opened", "torch"))
-    assert tokens.cached_tokens(tokenizer, examples, tmp_path / "cache") == good
-    assert file.read_bytes() == whole
-    assert not (tmp_path / "opened").exists()
 
 
 def foreign(folder, marker, kind):

@@ -180,7 +180,7 @@ def evaluate(told: dict, given: dict, problems: list[str]) -> int:
     else:
         from msft.evaluation import Evaluator
 
-        _, mixture = prepared.tokens()
+        _, mixture = prepared.tokens(model)
         sizes = (config.max_new_tokens, config.eval_batch_size)
         scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
         table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])

@@ -123,7 +123,7 @@ def _read(model, mixture, train, test, validation, data_dir, validates, max_toke
     limits = {"max_tokens": max_tokens, "max_prompt_tokens": max_prompt}
     given = {name: value for name, value in asked.items() if value is not None}
     loaded = names.load_mixture(mixture, tokenizer=tokenizer, **given, **limits)
-    examples, fitting, _ = fit_mixture(tokenizer, loaded, max_tokens, max_prompt, tiny.token_folder())
+    examples, fitting, _ = fit_mixture(tokenizer, loaded, max_tokens, max_prompt)
     sets = []
     for sub in fitting:
         rows, items = examples[sub.name], tokenize(tokenizer, sub.test)

@@ -82,8 +82,13 @@ class PrefixCachedLM(HFLM):
         max_gen_toks: int = 256,
         **options,
     ):
-        if tokenizer.pad_token_id is None:  # HFLM gives it one, which is not the caller's to save
-            tokenizer = copy.deepcopy(tokenizer)
+        if (
+            not 0
+            <= (-1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+            < model.get_input_embeddings().num_embeddings
+        ):
+            tokenizer = copy.deepcopy(tokenizer)  # the caller's own is saved with the model
+            tokenizer.pad_token_id = tokenizer.eos_token_id
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of, self._max_gen_toks = stop_when, draft_of or _gold_text, max_gen_toks

@@ -3,21 +3,16 @@
 The order is a pure function of (seed, stage, epoch, active sub-datasets), so a position in a run is one integer.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from msft.data.example import Example, training_text
+from msft.data.example import Example, test_prompt, training_text
+from msft.data.mixture import Mixture, without_long
 from msft.errors import DataError, ModelError
-from msft.store.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -157,77 +152,59 @@ def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int =
     return batches
 
 
-def cached_tokens(tokenizer, examples: Sequence[Example], folder: Path | None) -> list[Tokens]:
-    """`tokenize`, remembered in a folder under the hash of the tokenizer and the texts; no folder, no memory."""
-    if folder is None or not examples or not tokenizer.is_fast:
-        return tokenize(tokenizer, examples)
-    texts = json.dumps([training_text(example) for example in examples])
-    told = f"{tokenizer.backend_tokenizer.to_str()}\x00{tokenizer.eos_token_id}\x00{texts}"
-    told += "\x00chat" if examples[0].prompt else ""
-    path = folder / f"{hashlib.sha256(told.encode()).hexdigest()}.safetensors"
-    try:
-        saved = load_file(path)
-        ids, lengths, starts = (saved[key].tolist() for key in ("ids", "lengths", "starts"))
-    except (OSError, KeyError, SafetensorError):  # absent, or damaged: made again
-        rows = tokenize(tokenizer, examples)
-        columns = ([i for row in rows for i in row.ids], [len(row.ids) for row in rows], [row.start for row in rows])
-        folder.mkdir(parents=True, exist_ok=True)
-        data = save(dict(zip(("ids", "lengths", "starts"), map(torch.tensor, columns), strict=True)))
-        write_atomic(path, data)
-        return rows
-    ends = np.cumsum(lengths).tolist()
-    return [Tokens(tuple(ids[e - n : e]), s) for e, n, s in zip(ends, lengths, starts, strict=True)]
+@dataclass(frozen=True)
+class Prompts:
+    """What a model must take to be evaluated: tokens of the longest prompt, and the largest token id of all."""
+
+    longest: int = 0
+    largest_id: int = 0
 
 
-def fit_mixture(tokenizer, mixture, max_tokens: int, max_prompt_tokens: int, cache: Path | None = None):
-    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, longest prompt in tokens).
-
-    cache: a folder that remembers tokenised examples by content.
+def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens: int):
+    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, Prompts).
 
     A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
     left out and counted. Raises DataError where nothing of a part remains.
     """
-    from dataclasses import replace
-
-    from msft.data.example import test_prompt
-    from msft.data.mixture import without_long
-
-    examples, subs, longest = {}, [], 0
+    examples, subs, lengths, largest = {}, [], [0], 0
     for sub in mixture:
-        rows = cached_tokens(tokenizer, sub.train, cache)
+        rows = tokenize(tokenizer, sub.train)
         keep = [len(row.ids) <= max_tokens for row in rows]
-        examples[sub.name] = [row for row, k in zip(rows, keep, strict=True) if k]
+        examples[sub.name] = [row for row, fits in zip(rows, keep, strict=True) if fits]
         if not any(keep):
             raise DataError(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
         for part in ("test", "validation"):
             prompts = [test_prompt(sub, example) for example in getattr(sub, part)]
-            lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]] if prompts else []
-            keep = [length <= max_prompt_tokens for length in lengths]
+            ids = tokenizer(prompts)["input_ids"] if prompts else []
+            keep = [len(prompt) <= max_prompt_tokens for prompt in ids]
             if keep and not any(keep):
                 raise DataError(
                     f"{sub.name}: every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
                 )
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
-            longest = max([longest, *(length for length, k in zip(lengths, keep, strict=True) if k)])
+            lengths += [len(prompt) for prompt in ids if len(prompt) <= max_prompt_tokens]
+            largest = max([largest, *(max(prompt) for prompt in ids if prompt)])
         subs.append(sub)
-    return examples, replace(mixture, sub_datasets=subs), longest
+    return examples, replace(mixture, sub_datasets=subs), Prompts(max(lengths), largest)
 
 
-def check_context(model, examples: Mapping[str, Sequence[Tokens]], longest_prompt: int, max_new_tokens: int) -> None:
+def check_context(model, examples: Mapping[str, Sequence[Tokens]], prompts: Prompts, max_new_tokens: int) -> None:
     """Raises ModelError where the model has no position, or no embedding, for what a run would give it."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(len(row.ids) for rows in examples.values() for row in rows)
-    if positions and longest_prompt + max_new_tokens > positions:
+    rows = [row for task in examples.values() for row in task]
+    longest = max(len(row.ids) for row in rows)
+    if positions and prompts.longest + max_new_tokens > positions:
         raise ModelError(
-            f"the longest prompt has {longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more than "
+            f"the longest prompt has {prompts.longest} tokens; with max_new_tokens = {max_new_tokens} that is more than "
             f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
         )
     if positions and longest > positions:
         raise ModelError(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
-    largest = max(max(row.ids) for rows in examples.values() for row in rows)
+    largest = max(prompts.largest_id, *(max(row.ids) for row in rows))
     embeddings = model.get_input_embeddings().num_embeddings
     if largest >= embeddings:
         raise ModelError(
-            f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together"
+            f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together. "
+            "Take the tokenizer that the model was saved with, or resize the embeddings and save the model again"
         )
