@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from msft.data.example import Example
-from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys, unread
+from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys
 from msft.data.metrics import check_example
 from msft.data.scoring import extract
 from msft.errors import DataError, ModelError, nearest, shortened, together
@@ -68,12 +68,6 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
         elif key == "role" and value not in ROLES:
             problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
     return problems
-
-
-def unread_keys(row: Mapping) -> list[str]:
-    """The keys of a row and of its messages that are neither read nor refused."""
-    keys = unread(row, ROW_KEYS)
-    return keys + [key for message in row["messages"] for key in unread(message, (*MESSAGE_KEYS, "weight"))]
 
 
 def rendered(mixture, tokenizer):

@@ -30,11 +30,10 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
     Raises DataError where the tokenizer loses characters of it, so that no answer could be right.
     """
     text, gold = _through(tokenizer, example.target), example.answer.strip().rstrip(".").strip()
-    if example.messages:
-        said = _through(tokenizer, example.messages[-1][1]).strip()
-        if before_after := text.rpartition(said)[::2] if said and said in text else ():
-            around = (before_after[0].lstrip(), before_after[1].rstrip(". \n\t"))
-            example = replace(example, around=around)
+    said = _through(tokenizer, example.messages[-1][1]).strip() if example.messages else ""
+    if said and said in text:
+        before, _, after = text.rpartition(said)
+        example = replace(example, around=(before.lstrip(), after.rstrip(". \n\t")))
     (document,) = documents([example], metric)
     if is_right(text, document):
         return example

@@ -23,7 +23,7 @@ def check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
     """
     problems = []
     for key, value in row.items():
-        if key in known or value is None or value in ("", [], {}):
+        if key in known or not _has_value(value):
             continue
         if right := _misspelt(key, known):
             problems.append(f"unknown key {key!r}. Did you mean {right!r}?")
@@ -34,9 +34,15 @@ def check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
     return problems
 
 
-def unread(row: Mapping, known: Iterable[str]) -> list[str]:
-    """The keys of a row, which has no problems, that are not read and have a value."""
-    return [key for key, value in row.items() if key not in known and value is not None and value not in ("", [], {})]
+def unread(row: Mapping) -> set[str]:
+    """The keys of a row, and of its messages, that have a value and are not read; the row has no problems."""
+    parts = [(row, ROW_KEYS), *((message, (*MESSAGE_KEYS, "weight")) for message in row.get("messages", ()))]
+    parts = parts if "messages" in row else [(row, QUESTION_KEYS)]
+    return {key for part, known in parts for key, value in part.items() if key not in known and _has_value(value)}
+
+
+def _has_value(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
 
 
 def _meaningful(known: Iterable[str]) -> frozenset[str]:

@@ -24,8 +24,9 @@ import yaml
 
 from msft.data import metrics
 from msft.data.example import SHOTS, Example, question_key
+from msft.data.keys import unread
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, is_zero_shot
-from msft.data.rows import read_lines, row_to_example, unread_keys
+from msft.data.rows import read_lines, row_to_example
 from msft.errors import DataError, shortened, together, unknown
 from msft.paths import expanded
 from msft.settings import parse_yaml
@@ -88,8 +89,7 @@ class _Entry:
             return None
         parts = {part: self._read(self.folder / expanded(self.entry[part])) for part in PARTS if part in self.entry}
         is_zero = self._is_zero_shot(parts)
-        for problem in shortened(metrics.merged((e for part in parts.values() for e in part), self.metric)):
-            self._wrong(problem)
+        self._wrong(*shortened(metrics.merged((e for part in parts.values() for e in part), self.metric)))
         if not overlap_allowed:
             self._check_overlap(parts)
         left_out = {}
@@ -108,8 +108,8 @@ class _Entry:
         more = {"group": self.entry.get("group", ""), "metric": self.metric, "source": source, "left_out": left_out}
         return SubDataset(name=self.name, **more, **parts)
 
-    def _wrong(self, problem: str) -> None:
-        self.problems.append(f"{self.name}: {problem}")
+    def _wrong(self, *problems: str) -> None:
+        self.problems += [f"{self.name}: {problem}" for problem in problems]
 
     def _read(self, file: Path) -> list[Example]:
         """The examples of one file."""
@@ -121,14 +121,13 @@ class _Entry:
                 examples.append(self._convert(row, place))
             except DataError as error:
                 problems.append(f"{place}: {error}")
-        for problem in shortened(problems):
-            self._wrong(problem)
+        self._wrong(*shortened(problems))
         return examples
 
     def _convert(self, row: dict, place: str) -> Example:
         if "benchmark" not in self.entry:
             example = row_to_example(row, self.metric, place)
-            self.unread.update(set(unread_keys(row)))
+            self.unread.update(unread(row))
             return example
         example = replace(self.to_example(self.entry["benchmark"], row), place=place)
         metrics.check_example(example, self.metric)
@@ -154,8 +153,7 @@ class _Entry:
                 for e in distinct(parts.get(second, []))
                 if question_key(e) in asked
             ]
-            for problem in shortened(shared, 5):
-                self._wrong(problem)
+            self._wrong(*shortened(shared, 5))
 
     def _several_answers(self, examples: Iterable[Example]) -> dict[str, Example]:
         """{question: the first example that answers it in another way than the first one}."""

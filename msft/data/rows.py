@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msft.data import chat
 from msft.data.example import Example, target_text
-from msft.data.keys import QUESTION_KEYS, check_keys, unread
+from msft.data.keys import QUESTION_KEYS, check_keys
 from msft.data.metrics import LOSS, check_example
 from msft.errors import DataError, nearest, shortened, together
 
@@ -80,8 +80,3 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     example = Example(question, target_text(answer, rationale), answer, place=place)
     check_example(example, metric)
     return example
-
-
-def unread_keys(row: Mapping) -> list[str]:
-    """The keys of a row that are neither read nor refused."""
-    return chat.unread_keys(row) if "messages" in row else unread(row, QUESTION_KEYS)
