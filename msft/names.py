@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from msft import benchmarks, tiny
+from msft import benchmarks, distributed, tiny
 from msft.benchmarks import paper_mixtures
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
@@ -31,7 +31,8 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     if name in paper_mixtures.NAMES:
         return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
     lengths = ("max_tokens", "max_prompt_tokens")  # these count for every mixture, later
-    if unused := [key for key, value in sizes.items() if value is not None and key not in lengths]:
+    unused = [key for key, value in sizes.items() if value is not None and key not in lengths]
+    if unused and distributed.is_main():
         _log.warning("%s: not used, since only the paper's mixtures are drawn by them: %s", name, ", ".join(unused))
     if name in tiny.MIXTURES:
         mixture = tiny.make_mixture(name)

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import yaml
 
+from msft import distributed
 from msft.data import metrics
 from msft.data.example import SHOTS, Example, question_key
 from msft.data.keys import unread
@@ -99,7 +100,7 @@ class _Entry:
             parts["shots"] = self._given_shots(parts["shots"], parts["train"])
         elif not self.problems:
             parts["shots"], parts["train"], left_out = self._drawn_shots(parts["train"], seed)
-        if self.unread:
+        if self.unread and distributed.is_main():
             keys = ", ".join(f"{key!r} ({count})" for key, count in self.unread.most_common())
             _log.warning("%s: keys of rows that are not read, and in how many rows: %s", self.name, keys)
         if self.problems:
