@@ -11,6 +11,7 @@ import yaml
 
 from msft import methods
 from msft.errors import ConfigError, unknown
+from msft.paths import expanded
 from msft.settings import check_values, parse_yaml, setting
 
 _CANNOT_START = "the run cannot start with these settings:"
@@ -82,6 +83,8 @@ class RunConfig:
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         clean, problems = check_values(RunConfig, given, "setting")
         for name, value in clean.items():
+            if value and name in ("model", "mixture", "data_dir", "methods_dir"):
+                value = clean[name] = settled(name, value)
             object.__setattr__(self, name, value)
         if "method" in clean and "params" in clean:
             params, found = methods.check_params(
@@ -89,11 +92,8 @@ class RunConfig:
             )
             object.__setattr__(self, "params", params)
             problems += found
-        wanted = [name.strip() for name in clean["track"].split(",")] if clean.get("track") else []
+        wanted = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
         problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in wanted if name not in TRACKERS]
-        for name in ("model", "mixture", "data_dir", "methods_dir"):
-            if clean.get(name):
-                object.__setattr__(self, name, settled(name, clean[name]))
         for name in ("model", "mixture"):
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")
@@ -138,12 +138,12 @@ class RunConfig:
 
 def settled(name: str, value: str) -> str:
     """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
-    path = Path(value).expanduser() if value.startswith("~") else Path(value)
+    path = Path(expanded(value))
     is_path = {
         "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
         "mixture": path.suffix in (".yaml", ".yml") and path.is_file(),
     }.get(name, path.is_dir())
-    return os.path.abspath(path) if is_path else value
+    return os.path.realpath(path) if is_path else value
 
 
 def read_yaml(path: str | Path) -> dict:

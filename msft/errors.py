@@ -49,3 +49,8 @@ def unknown(what: str, word: object, allowed: Sequence[str]) -> str:
 def together(title: str, problems: Sequence[str]) -> str:
     """All problems of one thing in one message, a line each."""
     return "\n".join([title, *(f"  - {problem}" for problem in problems)])
+
+
+def shortened(problems: Sequence[str], most: int = 10) -> list[str]:
+    """The first problems, and how many more there are."""
+    return [*problems[:most], *([f"{len(problems) - most} more lines like these"] if problems[most:] else [])]

@@ -20,7 +20,7 @@ import yaml
 
 from msft import distributed
 from msft.data import scoring
-from msft.data.example import Example, decided, shot_text, training_text
+from msft.data.example import Example, decided, documents, shot_text, training_text
 from msft.data.metrics import LOSS, probability
 from msft.data.mixture import Mixture, SubDataset
 from msft.errors import Stopped
@@ -86,8 +86,7 @@ def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
 
 def task_rows(examples: Sequence[Example], metric: str = "") -> list[dict]:
     """The documents of a task."""
-    named = {"metric": metric} if metric else {}
-    return [{"prompt": training_text(e)[0], "target": e.target, "answer": e.answer, **named} for e in examples]
+    return documents(examples, metric)
 
 
 def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
@@ -102,10 +101,10 @@ def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
         data = folder / f"{task_name(sub.name)}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in task_rows(sub.test, sub.metric)), encoding="utf-8")
         config = task_config(sub, max_new_tokens)
-        config |= {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data.resolve())}}}
+        config |= {"dataset_kwargs": {"file": data.name}}
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        # the tag that makes lm-eval call the scorer cannot be written by a safe dump
-        text += "process_results: !function scoring.process_results\n"
+        # the tag that makes lm-eval call a function cannot be written by a safe dump
+        text += "custom_dataset: !function scoring.dataset\nprocess_results: !function scoring.process_results\n"
         (folder / f"{task_name(sub.name)}.yaml").write_text(text, encoding="utf-8")
     group = {
         "group": GROUP,

@@ -2,38 +2,48 @@
 
 import hashlib
 import inspect
+import json
+import logging
 from pathlib import Path
-from unittest import mock
 
-from msft import benchmarks, tiny
+from msft import benchmarks, distributed, tiny
 from msft.benchmarks import paper_mixtures
-from msft.data import chat, mixture
-from msft.errors import DataError, ModelError, unknown
+from msft.data import chat, given_back, reading
+from msft.data.mixture import Mixture
+from msft.errors import ConfigError, DataError, ModelError, unknown
+from msft.paths import expanded
+
+_log = logging.getLogger(__name__)
 
 
-def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> mixture.Mixture:
+def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     """A mixture by name or from a YAML file.
 
     name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
     tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
     of a YAML's mixture have the texts of its chat template.
     sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
-    Raises DataError for an unknown name and for data that cannot be used.
+    Raises DataError for an unknown name and for data that cannot be used, ConfigError for an unknown setting.
     """
-    name = str(name_or_path)
-    if name in tiny.MIXTURES:
-        return tiny.make_mixture(name)
+    name, known = expanded(name_or_path), list(inspect.signature(paper_mixtures.load).parameters)[1:]
+    if wrong := [unknown("setting of a mixture", key, known) for key in sizes if key not in known]:
+        raise ConfigError("this mixture cannot be loaded:", wrong)
     if name in paper_mixtures.NAMES:
-        known = inspect.signature(paper_mixtures.load).parameters
-        given = {key: value for key, value in sizes.items() if key in known}
-        return paper_mixtures.load(name, tokenizer=tokenizer, **given)
-    if Path(name).is_dir():
+        return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
+    lengths = ("max_tokens", "max_prompt_tokens")  # these count for every mixture, later
+    unused = [key for key, value in sizes.items() if value is not None and key not in lengths]
+    if unused and distributed.is_main():
+        _log.warning("%s: not used, since only the paper's mixtures are drawn by them: %s", name, ", ".join(unused))
+    if name in tiny.MIXTURES:
+        mixture = tiny.make_mixture(name)
+    elif Path(name).is_dir():
         raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        found = mixture.read_mixture(name, benchmarks.to_example)
-        return chat.rendered(found, tokenizer) if tokenizer else found
-    names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
-    raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
+    elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        mixture = reading.read_mixture(name, benchmarks.to_example)
+    else:
+        names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
+        raise DataError(unknown("mixture", name, names) + " Or give the path of a mixture YAML.")
+    return given_back.checked(chat.rendered(mixture, tokenizer), tokenizer) if tokenizer else mixture
 
 
 def model_settings(name: str) -> dict:
@@ -51,8 +61,20 @@ def model_source(name: str) -> str:
     Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
     """
     if name in tiny.MODELS:
-        return str(tiny.base_model(name))
-    folder = Path(name).expanduser()
+        try:
+            return str(tiny.base_model(name))
+        except (OSError, RuntimeError) as error:  # no home folder, or one that cannot be written
+            raise ModelError(
+                f"{name} is built once and kept, and there is no place for it ({error}): set the environment variable "
+                "MSFT_CACHE to a folder that can be written"
+            ) from error
+    folder = Path(expanded(name))
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
+            "model first, with peft's AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+            ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"
+        )
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
@@ -101,17 +123,12 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     logging.disable_progress_bar()  # a run draws its own
 
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        # an index or a config may name a pickle as weights whatever use_safetensors says
-        with mock.patch.object(torch, "load", _refuse_pickle):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+        _refuse_pickles(source, revision)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, **hub, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
     except Exception as error:  # the library raises its own, safetensors' and built-in errors
         raise ModelError(_cannot_load("model", source, error)) from error
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
@@ -128,8 +145,21 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     return model
 
 
-def _refuse_pickle(*_, **__):
-    raise ValueError("It names a pickle file as its weights.")
+def _refuse_pickles(source: str, revision: str | None) -> None:
+    """Raises ValueError where the config or an index names other weights than safetensors, whatever use_safetensors says."""
+    from transformers.utils import cached_file
+
+    def read(name: str) -> dict:
+        try:
+            file = cached_file(source, name, revision=revision)
+        except OSError:  # a model in one file has no index
+            return {}
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+
+    index = read("config.json").get("transformers_weights") or "model.safetensors.index.json"
+    files = read(index).get("weight_map", {}).values() if index.endswith(".index.json") else [index]
+    if not all(str(file).endswith(".safetensors") for file in files):
+        raise ValueError("It names a pickle file as its weights.")
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> str:

@@ -23,6 +23,7 @@ import pandas as pd
 from msft import distributed, methods, names
 from msft.config import RunConfig
 from msft.errors import DataError, ModelError, RunError
+from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, show_end
@@ -56,7 +57,7 @@ def run(
     distributed.start(config.device)
     watchers = [on_evaluation] if on_evaluation is not None and distributed.is_main() else []
     with distributed.reaching():
-        return _run(config, Path(runs_dir), progress and distributed.is_main(), wait, watchers)
+        return _run(config, Path(expanded(runs_dir)), progress and distributed.is_main(), wait, watchers)
 
 
 def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers: list[Callable]) -> Run:
@@ -127,7 +128,10 @@ class Prepared:
         """Name of the run's directory; it carries the hash of all that determines the result."""
         config, contents = self.config, self.contents
         if config.methods_dir:  # a method of the user's own is part of what determines the result
-            contents = (*contents, Path(methods.load(config.method, config.methods_dir).__file__).read_text())
+            contents = (
+                *contents,
+                Path(methods.load(config.method, config.methods_dir).__file__).read_text(encoding="utf-8"),
+            )
         model, mixture = Path(config.model).name, Path(config.mixture).stem
         return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
 

@@ -33,27 +33,13 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-models = ""  # comma-separated; "" stands for the profile's. The first one is the focus
-mixture = ""  # "" stands for the profile's mixture
-data_dir = ""  # a folder in hub format; "" stands for the hub
-settings = ""  # more settings of every run as one text; "" for none
-allow_cpu = False  # train the paper's profile without a GPU too
+settings = ""  # settings of every run in one text, as the README shows
 seed = 20
 
 # %%
 from paper_figures import live, quickstart, study
 
-page = study.Study(
-    "00_quickstart",
-    profile,
-    runs_dir,
-    out_dir,
-    models=models,
-    mixture=mixture,
-    data_dir=data_dir,
-    settings=settings,
-    allow_cpu=allow_cpu,
-)
+page = study.start("00_quickstart", globals(), "seed")
 runs = page.train(quickstart.needs(page, seed), on_evaluation=live.LiveFigure())
 sft, ours = runs["sft"], runs["msft"]
 

@@ -24,27 +24,13 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-models = ""  # comma-separated; "" stands for the profile's, the first is the focus
-mixture = ""  # in place of every mixture; "" stands for the profile's
-data_dir = ""  # a folder in hub format; "" stands for the hub
-settings = ""  # more settings of every run as one text; "" for none
-allow_cpu = False  # train the paper's profile without a GPU too
+settings = ""  # settings of every run in one text, as the README shows
 budgets = ""  # C of the sweep in epochs, such as "1, 3"; "" stands for the profile's
 
 # %%
 from paper_figures import reported_numbers, scale, study
 
-page = study.Study(
-    "06_scale_and_budget",
-    profile,
-    runs_dir,
-    out_dir,
-    models=models,
-    mixture=mixture,
-    data_dir=data_dir,
-    settings=settings,
-    allow_cpu=allow_cpu,
-)
+page = study.start("06_scale_and_budget", globals(), "budgets")
 runs = page.train(scale.needs(page, budgets))
 mixtures, sweep = scale.by_mixture(runs), scale.by_budget(runs)
 

@@ -26,11 +26,7 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-models = ""  # comma-separated; "" stands for the profile's, the first is the focus
-mixture = ""  # in place of every mixture; "" stands for the profile's
-data_dir = ""  # a folder in hub format; "" stands for the hub
-settings = ""  # more settings of every run as one text; "" for none
-allow_cpu = False  # train the paper's profile without a GPU too
+settings = ""  # settings of every run in one text, as the README shows
 # Assumptions on OLMo 2 that the paper's text does not give:
 sft_length = 700  # mean tokens of an SFT example, at most 4,096
 dpo_length = 650  # mean tokens of a DPO sequence, at most 2,048
@@ -42,17 +38,7 @@ from IPython.display import display
 
 from paper_figures import compute, olmo2, reported_numbers, study
 
-page = study.Study(
-    "11_flops",
-    profile,
-    runs_dir,
-    out_dir,
-    models=models,
-    mixture=mixture,
-    data_dir=data_dir,
-    settings=settings,
-    allow_cpu=allow_cpu,
-)
+page = study.start("11_flops", globals(), "sft_length", "dpo_length", "sft_examples_32b", "mid_tokens_32b")
 runs = page.train(compute.needs(page))
 flops, reported = compute.measured(runs), compute.reported()
 focus = reported_numbers.model_label(page.focus)

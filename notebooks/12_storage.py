@@ -25,26 +25,12 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-models = ""  # comma-separated; "" stands for the profile's, the first is the focus
-mixture = ""  # in place of every mixture; "" stands for the profile's
-data_dir = ""  # a folder in hub format; "" stands for the hub
-settings = ""  # more settings of every run as one text; "" for none
-allow_cpu = False  # train the paper's profile without a GPU too
+settings = ""  # settings of every run in one text, as the README shows
 
 # %%
 from paper_figures import storage, study
 
-page = study.Study(
-    "12_storage",
-    profile,
-    runs_dir,
-    out_dir,
-    models=models,
-    mixture=mixture,
-    data_dir=data_dir,
-    settings=settings,
-    allow_cpu=allow_cpu,
-)
+page = study.start("12_storage", globals())
 runs = page.train(storage.needs(page))
 groups = {what: {key: run for key, run in runs.items() if key[0] == what} for what in ("model", "mixture", "C")}
 

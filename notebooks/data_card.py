@@ -23,26 +23,12 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"  # not used: a card needs no run
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-models = ""  # comma-separated; "" stands for the profile's. The tokenizer of the first counts
-mixture = ""  # "" stands for the profile's mixture
-data_dir = ""  # a folder in hub format; "" stands for the hub
-settings = ""  # more settings of every run as one text; "" for none
-allow_cpu = False  # not used: nothing is trained
+settings = ""  # settings of every run in one text, as the README shows
 
 # %%
 from paper_figures import data_card, study
 
-page = study.Study(
-    "data_card",
-    profile,
-    runs_dir,
-    out_dir,
-    models=models,
-    mixture=mixture,
-    data_dir=data_dir,
-    settings=settings,
-    allow_cpu=allow_cpu,
-)
+page = study.start("data_card", globals())
 card = data_card.load(profile, mixture=page.mixture, model=page.focus, **page.settings)
 print(f"{card.mixture.name}: {len(card.mixture)} sub-datasets")
 if card.problem:

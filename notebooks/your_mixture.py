@@ -34,17 +34,13 @@
 profile = "tiny"  # "smoke", "tiny" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
-models = ""  # your model: a hub id or a local folder; "" stands for the profile's
-mixture = ""  # not used: mixture_dir says it
-data_dir = ""  # not used: the data are your files
-settings = ""  # more settings of every run as one text; "" for none
-allow_cpu = False  # train the paper's profile without a GPU too
+settings = ""  # settings of every run in one text, as the README shows
 mixture_dir = ""  # your folder; "" makes one up
 
 # %%
 from paper_figures import study, your_mixture
 
-page = study.Study("your_mixture", profile, runs_dir, out_dir, models=models, settings=settings, allow_cpu=allow_cpu)
+page = study.start("your_mixture", globals(), "mixture_dir")
 mixture_file, model = your_mixture.prepare(page, mixture_dir)
 print(mixture_file.read_text())
 

@@ -54,7 +54,9 @@ def declared_parameters(notebook: Path) -> dict:
 
 def check_parameters(notebook: Path, given: dict) -> None:
     """Raises ConfigError for parameters that the notebook does not declare, or that are no JSON scalar of its kind."""
-    declared = declared_parameters(notebook)
+    from paper_figures.study import OPTIONS
+
+    declared = {**declared_parameters(notebook), **OPTIONS}
     problems = []
     for name, value in given.items():
         kind = type(value).__name__

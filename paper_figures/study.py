@@ -1,6 +1,6 @@
 """A notebook's side of things: the runs it needs, trained or read, and the place of its tables and figures.
 
-page = study.Study("01_heterogeneous_overfitting", profile, runs_dir, out_dir)
+page = study.start("01_heterogeneous_overfitting", globals())
 runs = page.train(overfitting.needs(page))
 page.figure(overfitting.curves(runs), "curves", item="Fig. 2", caption="...")
 """
@@ -13,12 +13,31 @@ from pathlib import Path
 import pandas as pd
 
 from msft import RunConfig, methods
-from msft.errors import ConfigError, DataError, ModelError, RunError, together, unknown
+from msft.errors import ConfigError, DataError, ModelError, RunError, nearest, together, unknown
 from msft.launch import local
 from msft.names import model_settings
+from msft.paths import expanded
 from msft.results.run import Run, load_runs
 from msft.store.files import write_atomic
 from paper_figures import cost, output, profiles, style
+
+# what a notebook may be told beside the parameters that it declares, also as words of `settings`
+OPTIONS = {"models": "", "mixture": "", "data_dir": "", "allow_cpu": False}
+_DECLARED = ("profile", "runs_dir", "out_dir", "settings")
+
+
+def start(notebook: str, variables: Mapping, *own: str) -> "Study":
+    """The Study of a notebook from its variables, its parameters and what papermill gave it.
+
+    own: parameters that the notebook uses itself. A variable that nobody uses, such as a misspelt parameter, which
+    papermill lets through, is named with the nearest. Raises ConfigError for settings that cannot be read.
+    """
+    known = [*_DECLARED, *OPTIONS, *own]
+    for name, value in variables.items():
+        if not name.startswith("_") and isinstance(value, str | int | float) and name not in known:
+            print(f"The parameter {name!r} is not used by this notebook.{nearest(name, known)}")
+    names = [name for name in (*_DECLARED, *OPTIONS) if name in variables]
+    return Study(notebook, **{name: variables[name] for name in names})
 
 
 class MissingRuns(RunError):
@@ -49,8 +68,14 @@ class Study:
         allow_cpu: bool = False,
     ):
         chosen = profiles.profile(profile)
-        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(runs_dir)
-        self.out_dir = Path(out_dir or f"paper_figures/out/{profile}")
+        more, params = _read(settings)
+        models, mixture = models or more.pop("models", ""), mixture or more.pop("mixture", "")
+        data_dir = data_dir or more.pop("data_dir", "")
+        allow_cpu = allow_cpu or more.pop("allow_cpu", "").lower() == "true"
+        # papermill hands a folder named 2024 over as a number
+        runs_dir, out_dir, models, mixture, data_dir = map(str, (runs_dir, out_dir, models, mixture, data_dir))
+        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(expanded(runs_dir))
+        self.out_dir = Path(expanded(out_dir) or f"paper_figures/out/{profile}")
         self.models = [name.strip() for name in models.split(",") if name.strip()] or list(chosen["models"])
         self.focus = self.models[0] if models else chosen["focus"]
         self.mixture = mixture or chosen["mixture"]
@@ -58,7 +83,7 @@ class Study:
         self.granular = mixture or chosen["granular"]
         self.seeds, self.budgets, self.branch = list(chosen["seeds"]), list(chosen["budgets"]), chosen["branch"]
         self.allow_cpu = allow_cpu
-        self.settings, self.params = _read(settings)
+        self.settings, self.params = more, params
         if data_dir:
             self.settings["data_dir"] = data_dir
         self.used: list[Run] = []

@@ -98,7 +98,7 @@ def make_model(folder: Path, name: str) -> Path:
 
 def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
     """(mixture YAML, model) of the guide: the user's own, or those made up beside the runs."""
-    folder = Path(mixture_dir).expanduser() if mixture_dir else page.runs_dir / "my_mixture"
+    folder = Path(str(mixture_dir)).expanduser() if mixture_dir else page.runs_dir / "my_mixture"
     if not mixture_dir and not (folder / "mixture.yaml").is_file():
         make_folder(folder, *_SIZES[page.profile])
     path = write_yaml(folder, {} if mixture_dir else METRICS)

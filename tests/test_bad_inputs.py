@@ -244,11 +244,27 @@ FILES = [
         lines([{"question": "q", "answer": "1", "rationale": "so #### 2"}]),
         ["without '####' in the rationale"],
     ),
+    (
+        "solution in an answer",
+        "test",
+        lines([{"question": "q", "answer": "1+1=2 #### 2"}]),
+        ["{file}:1: ", "benchmark: gsm8k"],
+    ),
+    ("misspelt rationale", "test", lines([{"question": "q", "answer": "1", "rationle": "so"}]), ["mean 'rationale'?"]),
+    ("context", "test", lines([{"question": "q", "answer": "1", "context": "c"}]), ["{file}:1: the key 'context'"]),
+    (
+        "tools",
+        "test",
+        lines([{"messages": [], "tools": [1]}]),
+        ["{file}:1: the key 'tools' is not read", "non-empty list"],
+    ),
     ("half a surrogate", "test", '{"question": "\\ud800", "answer": "1"}\n', ["half of a surrogate pair"]),
     ("too few for shots", "train", lines(rows("train", 5)), ["5 train rows; five become shots", "a shots file"]),
     ("four shots", "shots", lines(rows("shot", 4)), ["4 shots in shots.jsonl; give five"]),
     ("in train and test", "test", lines(rows("train", 3)), ["'train 0?'", "train (line 1) and test (line 1)"]),
     ("allowing overlap", "test", lines(rows("train", 3)), ["remove one, or name sums under allow_overlap"]),
+    ("in other case", "test", lines([{"question": " TRAIN  0?", "answer": "0"}]), ["train (line 1) and test (line 1)"]),
+    ("one shot twice", "shots", lines(rows("shot", 4) + rows("shot", 2)), ["{file}:5: ", "{file}:6: ", "stands twice"]),
     ("shots in test", "shots", lines(rows("test", 4) + rows("shot", 5)), ["shots (line 1) and test (line 1)"]),
 ]
 
@@ -382,6 +398,10 @@ def small_vocabulary(folder):
     helpers.make_model(vocabulary=100).save_pretrained(folder)
 
 
+def adapter(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
 MODELS = [
     (no_config, ["has no config.json", "Hugging Face format"]),
     (lambda f: (f / "config.json").write_text('{"model_type": '), ["not a valid JSON file", "Hugging Face format"]),
@@ -399,13 +419,14 @@ MODELS = [
     (encoder, ["BertLMHeadModel that sees later tokens", "give a causal language model"]),
     (own_code, ["contains custom code", "trust_remote_code=True (--trust-remote-code true)"]),
     (short_context, ["the 64 positions of the model", "Lower max_new_tokens or max_prompt_tokens"]),
+    (adapter, ["holds an adapter (adapter_config.json)", "merge_and_unload"]),
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
 MODEL_IDS = "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone "
 MODEL_IDS += (
     "torn_weights lost_weights other_shape unknown_architecture encoder_decoder encoder own_code short_context "
 )
-MODEL_IDS += "small_vocabulary"
+MODEL_IDS += "adapter small_vocabulary"
 
 
 @pytest.mark.parametrize(("spoil", "fragments"), MODELS, ids=MODEL_IDS.split())

@@ -12,6 +12,7 @@ import msft
 from msft import evaluation, names
 from msft.data import chat, metrics
 from msft.data.example import decided
+from msft.data.mixture import Mixture, SubDataset
 from msft.errors import DataError, ModelError
 from msft.generation.lm import PrefixCachedLM
 from msft.loss import tokens
@@ -59,7 +60,10 @@ def with_template(template, special=()):
 
 
 def one(tokenizer, row):
-    return chat._render(tokenizer, chat.to_example(row))
+    """(the row's example with the template's texts, the text that ends a turn)."""
+    example = chat.to_example(row)
+    (sub,) = chat.rendered(Mixture("one", [SubDataset("chats", [example], [example], shots=[])]), tokenizer)
+    return sub.train[0], sub.stop
 
 
 def test_prompt_completion_and_loss_are_split_where_the_template_splits_them():

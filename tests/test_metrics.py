@@ -2,11 +2,15 @@
 
 import json
 import math
+from fractions import Fraction
 
 import helpers
 import pytest
 import torch
 import yaml
+from hypothesis import assume, given
+from hypothesis import settings as settings_of
+from hypothesis import strategies as st
 
 import msft
 from msft import evaluation
@@ -36,26 +40,65 @@ def test_exact_match(text, answer, right):
     assert scoring.exact_match(text, answer) is right
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("12", 12.0),
-        ("it costs $1,250.50 in all", 1250.5),
-        ("first 3, then 4 kg", 4.0),
-        ("-7 °C", -7.0),
-        ("−7", -7.0),
-        ("2020-05", 5.0),
-        ("x=+3e2", 300.0),
-        (".5", 0.5),
-        ("12,345,678", 12345678.0),
-        ("1,2345", 2345.0),
-        ("5.", 5.0),
-        ("none", None),
-        ("", None),
-    ],
-)
-def test_last_number(text, found):
-    assert scoring.last_number(text) == found
+NUMBERS = [
+    ("12", 12),
+    ("it costs $1,250.50 in all", Fraction("1250.5")),
+    ("first 3, then 4 kg", 4),
+    ("-7 °C", -7),
+    ("−7", -7),
+    ("-$7", -7),
+    ("x=+3e2", 300),
+    (".5", Fraction(1, 2)),
+    ("5.", 5),
+    ("12,345,678", 12345678),
+    ("12,34,567", 1234567),
+    ("1 234 567", 1234567),
+    ("1\u202f234,5", Fraction("1234.5")),
+    ("1.234.567", 1234567),
+    ("1.234,5", Fraction("1234.5")),
+    ("1'234", 1234),
+    ("1,2345", Fraction("1.2345")),
+    ("0,125", Fraction(1, 8)),
+    ("3/4", Fraction(3, 4)),
+    ("3 / 4", Fraction(3, 4)),
+    ("2 3/4 cups", Fraction(11, 4)),
+    ("2¾", Fraction(11, 4)),
+    ("-1 1/2", Fraction(-3, 2)),
+    (r"\frac{3}{4}", Fraction(3, 4)),
+    ("1.6e-19 C", Fraction(16, 10**20)),
+    ("1.6 × 10⁻¹⁹", Fraction(16, 10**20)),
+    ("10^-3", Fraction(1, 1000)),
+    ("2.5 million", 2500000),
+    ("٤٢", 42),
+    ("25 cm2", 25),
+    ("12th", 12),
+    # what hangs together and is no number
+    ("2020-05", None),
+    ("3-4", None),
+    ("3–4", None),
+    ("10:30", None),
+    ("1/2/2020", None),
+    ("10.0.0.1", None),
+    ("2^10", None),
+    ("√2", None),
+    ("5!", None),
+    (">5", None),
+    ("1/0", None),
+    ("0x1F", None),
+    ("5'3", None),
+    ("9" * 5000, None),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS)
+def test_the_last_number_of_a_text(text, value):
+    last = scoring.numbers(text)[-1]
+    assert (None if last is None else last[0]) == value
+
+
+@pytest.mark.parametrize("text", ["none", "", "H2O", "?!", "e10"])
+def test_a_text_without_a_number(text):
+    assert scoring.numbers(text) == []
 
 
 @pytest.mark.parametrize(
@@ -65,14 +108,74 @@ def test_last_number(text, found):
         ("#### 1,250", "1250.0 kg", True),
         ("so it is 3 and then 5", "5", True),
         ("#### 0.3333333333", "0.33333333333", True),
+        ("#### 0.3333333", "1/3", True),
+        ("#### 0.6666666", "2/3", True),  # cut, not rounded
         ("#### 0.3333", "0.33333333333", False),
-        ("#### 0.0000000000001", "0", True),
+        ("#### 0.30000000000000004", "0.3", True),
+        ("#### 0.0000000000001", "0", False),
+        ("#### 1000001", "1000002", False),
+        ("#### 1234567.88", "1234567.89", False),
+        ("#### 3 million", "3", False),
         ("#### none", "4", False),
         ("#### 4\n5", "4", True),
     ],
 )
 def test_number_match(text, answer, right):
     assert scoring.number_match(text, answer) is right
+
+
+@st.composite
+def written(draw):
+    """(a number as people write it, its value)."""
+    whole = draw(st.integers(0, 10**9))
+    decimals = draw(st.text("0123456789", max_size=4))
+    group, point = draw(st.sampled_from([("", "."), (",", "."), (" ", "."), ("'", "."), (" ", ","), (".", ",")]))
+    if group == "." and not decimals and whole < 10**6:
+        group = ""  # '1.234' is a decimal
+    assume(point == "." or len(decimals) != 3 or whole == 0 or whole >= 1000 and group)  # '1,000' is a thousand
+    text = f"{whole:,}".replace(",", group) + (point + decimals if decimals else "")
+    value = Fraction(f"{whole}.{decimals or 0}")
+    kind = draw(st.sampled_from(["plain", "power", "fraction"]))
+    if kind == "power":
+        power = draw(st.integers(-20, 20))
+        return f"{whole}e{power}", whole * Fraction(10) ** power
+    if kind == "fraction":
+        top, bottom = draw(st.integers(0, 99)), draw(st.integers(1, 99))
+        mixed = draw(st.booleans())
+        return (f"{whole} " if mixed else "") + f"{top}/{bottom}", Fraction(top, bottom) + (whole if mixed else 0)
+    sign = draw(st.sampled_from(["", "-", "−", "+"]))
+    return sign + text, -value if sign in ("-", "−") else value
+
+
+@settings_of(max_examples=300, deadline=None)
+@given(written(), written(), st.sampled_from(["", " kg", "%", "."]))
+def test_only_the_gold_number_is_right(one, other, unit):
+    (text, value), (gold, wanted) = one, other
+    assert scoring.numbers(text + unit)[-1][0] == value
+    right = scoring.number_match(f"#### {text}{unit}", gold)
+    near = abs(value - wanted) <= max(abs(value), abs(wanted)) / 10**6
+    assert right or value != wanted
+    assert near or not right
+
+
+GOLDS = ["}", "]", "} ]", ") )", "(0, 1]", "[0, 1)", "(0, 1)", "5!", "5", ".5", "-5", "5'", "10²", "102", "1½", "11/2"]
+GOLDS += ["n!", "n", "C#", "C", "C++", "?", "!", "''", "[a]", "a", "H₂", "H2", "{x}", "x", "<b>", "b", "5:", "a.b"]
+
+
+@pytest.mark.parametrize("gold", GOLDS)
+def test_exact_match_takes_no_other_gold_and_no_empty_answer(gold):
+    others = [other for other in GOLDS if scoring.exact_match(f"#### {other}", gold)]
+    assert others == [gold] or set(others) == {"5", "5:"}
+    assert not scoring.exact_match("", gold)
+    assert not scoring.exact_match("#### ", gold)
+
+
+@settings_of(max_examples=300, deadline=None)
+@given(st.text(max_size=12))
+def test_normalising_leaves_something_and_is_done_at_once(text):
+    plain = scoring.normalised(text)
+    assert bool(plain) == bool(text.strip())
+    assert scoring.normalised(plain) == plain
 
 
 def test_what_is_decided_stays_so_under_every_metric():

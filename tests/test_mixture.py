@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msft.data.example import SHOTS, Example
-from msft.data.mixture import Mixture, draw_shots, read_mixture
+from msft.data.mixture import Mixture, draw_shots
+from msft.data.reading import read_mixture
 from msft.errors import DataError, MsftError
 
 
@@ -66,8 +67,13 @@ def test_shots_are_the_shortest_of_train_and_leave_it(folder):
 
 
 def test_draw_shots_is_a_function_of_the_seed():
-    pool = [Example(f"{n:03d}", "#### x", "x") for n in range(300)]
+    pool = [Example(f"{n:04d}", "#### x", "x") for n in range(3000)]
     assert draw_shots(pool, 1) == draw_shots(pool, 1) != draw_shots(pool, 2)
+
+
+def test_shots_of_equal_length_come_as_they_stand():
+    pool = [Example(f"{n:03d}", "#### x", "x") for n in range(300)]
+    assert draw_shots(pool, 1) == draw_shots(pool, 2) == pool[:5]
 
 
 def test_given_shots_leave_train_alone(folder):
@@ -186,7 +192,7 @@ BAD_FILES = [
     ("train", '{"qestion": "q", "answer": "a"}\n', "{file}:1: the key 'question' is missing"),
     ("train", '{"qestion": "q", "answer": "a"}\n', "Did you mean 'qestion'"),
     ("train", GOOD + line(answer=12), "{file}:13: 'answer' is a int; give a string"),
-    ("train", GOOD + line(question=None), "{file}:13: 'question' is a NoneType"),
+    ("train", GOOD + line(question=None), "{file}:13: the key 'question' is missing"),
     ("test", line(rationale=["a"]), "{file}:1: 'rationale' is a list"),
     ("test", line(question="  "), "{file}:1: 'question' is empty"),
     ("test", line(answer=""), "{file}:1: 'answer' is empty"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msft.benchmarks import paper_mixtures
+from msft.benchmarks import sources
 from msft.benchmarks.paper_mixtures import NAMES, SUBJECTS, load, mixture_benchmarks
 from msft.benchmarks.records import BENCHMARKS
 from msft.data.example import SHOTS, shots_text, training_text
@@ -185,14 +185,20 @@ def test_an_unlabelled_test_split_is_named_in_the_error(folder):
         load("paper-5", data_dir=folder)
 
 
-def word_tokenizer(text, verbose=True):
-    return {"input_ids": text.split()}
+class Words:
+    """A tokenizer whose tokens are the words of a text."""
+
+    def __call__(self, text, **_):
+        return {"input_ids": text.split()}
+
+    def decode(self, ids, **_):
+        return " ".join(ids)
 
 
 def test_over_long_items_are_passed_over(folder):
     sizes = {"train_size": 20, "test_size": 8, "validation_size": 5}
     free = load("paper-5", data_dir=folder, **sizes)
-    mixture = load("paper-5", data_dir=folder, tokenizer=word_tokenizer, max_tokens=36, max_prompt_tokens=230, **sizes)
+    mixture = load("paper-5", data_dir=folder, tokenizer=Words(), max_tokens=36, max_prompt_tokens=230, **sizes)
     reasons = set()
     for sub in mixture:
         prefix = shots_text(sub.shots)
@@ -204,7 +210,7 @@ def test_over_long_items_are_passed_over(folder):
         reasons |= set(sub.left_out)
     assert "train: longer than 36 tokens" in reasons
     with pytest.raises(DataError, match="test: prompt longer than 5 tokens"):
-        load("paper-5", data_dir=folder, tokenizer=word_tokenizer, max_prompt_tokens=5)
+        load("paper-5", data_dir=folder, tokenizer=Words(), max_prompt_tokens=5)
 
 
 # ---- MedMCQA by subject
@@ -364,7 +370,7 @@ def test_script_repositories_are_read_from_their_conversion(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
     for name in ("hellaswag", "piqa"):
         with pytest.raises(DataError):
-            paper_mixtures._hub(None)(BENCHMARKS[name])
+            sources.hub(None)(BENCHMARKS[name])
     assert asked == {"Rowan/hellaswag": None, "ybisk/piqa": "refs/convert/parquet"}
 
 

@@ -69,14 +69,14 @@ def test_tokens_of_the_tiny_mixtures_are_counted(tokenizer):
 def test_tokens_of_the_benchmarks_are_measured(shared):
     from transformers import PreTrainedTokenizerFast
 
-    from msft.benchmarks.paper_mixtures import _read_json_lines
+    from msft.data.rows import read_rows
 
     files = {"qwen": "qwen2_tokenizer_converted.json", "olmo2": "olmo2_dolma2_tokenizer.json"}
     for family, file in files.items():
         path = shared / "tokenizers" / file
         own = PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token="<|endoftext|>")
         for name in ("gsm8k", "sciq", "boolq"):
-            records = _read_json_lines(shared / "benchmarks" / name / "train.jsonl")
+            records = read_rows(shared / "benchmarks" / name / "train.jsonl")
             rows = tokenize(own, [msft.benchmarks.to_example(name, record) for record in records])
             lengths = [len(row.ids) for row in rows if len(row.ids) <= 512]
             assert sizes.table()["tokens"][family][name][0] == pytest.approx(sum(lengths) / len(lengths), abs=0.06)

@@ -70,6 +70,10 @@ def test_shots_are_joined_by_one_newline_and_the_prompt_ends_in_a_space():
         ("#### 1000", "1,000", False),  # a comma is no Python float: compared as text
         ("#### 1,000", "1000", False),
         ("#### 72\nA: 3", "72", True),
+        ("#### 12345678901234567", "12345678901234568", False),  # one float, two numbers
+        ("#### 1e400", "1e500", False),
+        ("#### 1e17", "100000000000000000", True),
+        ("#### -inf", "-Infinity", True),
         ("#### TRUE", "True", True),
         ("#### true.", "True", True),
         ("#### Carbon Dioxide", "carbon dioxide", True),

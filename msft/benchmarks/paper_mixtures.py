@@ -10,23 +10,22 @@ and what is drawn is one code path (paper section 4.1, appendix A).
 import hashlib
 import random
 import re
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msft.benchmarks import sources
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
-from msft.data.example import SHOTS, Example, shots_text, training_text
-from msft.data.mixture import Mixture, SubDataset, draw_shots
+from msft.data.example import SHOTS, Example, question_key, shots_text, training_text
+from msft.data.given_back import given_back
+from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots
 from msft.errors import ConfigError, DataError, together, unknown
 
-_FIVE = ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa")
-_TEN = tuple(BENCHMARKS)[:10]
 _BENCHMARKS_OF = {
-    "paper-5": _FIVE,
-    "paper-10": _TEN,
+    "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
+    "paper-10": tuple(BENCHMARKS)[:10],
     "paper-15": tuple(BENCHMARKS),
     "medmcqa-21": ("medmcqa",),
 }
@@ -52,26 +51,17 @@ class _Draw:
     max_tokens: int
     max_prompt_tokens: int
 
-    def rng(self, name: str, part: str) -> random.Random:
-        """A generator of its own for every sub-dataset and part, so that no draw moves another."""
-        return random.Random(self.number(name, part))
-
     def number(self, name: str, part: str) -> int:
-        """A seed as a pure function of the mixture's seed, the sub-dataset and the part."""
+        """A seed of its own for every sub-dataset and part, so that no draw moves another."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}/{part}".encode()).digest()[:8], "big")
 
-    def trainable(self, example: Example) -> bool:
-        """Whether the training text and its EOS fit."""
-        if self.tokenizer is None:
-            return True
-        return len(self.tokenizer("".join(training_text(example)), verbose=False)["input_ids"]) + 1 <= self.max_tokens
+    def shuffle(self, examples: list[Example], name: str, part: str) -> None:
+        """Puts the examples of a part in their order of drawing."""
+        random.Random(self.number(name, part)).shuffle(examples)
 
-    def promptable(self, prefix: str, example: Example) -> bool:
-        """Whether the test prompt fits; prefix: the five shots."""
-        if self.tokenizer is None:
-            return True
-        prompt = prefix + training_text(example)[0]
-        return len(self.tokenizer(prompt, verbose=False)["input_ids"]) <= self.max_prompt_tokens
+    def fits(self, text: str, most: int) -> bool:
+        """Whether a text has at most so many tokens."""
+        return self.tokenizer is None or len(self.tokenizer(text, verbose=False)["input_ids"]) <= most
 
 
 def load(
@@ -106,10 +96,17 @@ def load(
     defaults = (900, 200, 100) if name == "medmcqa-21" else (1800, 200, 200)
     sizes = _sizes(defaults, train_size, test_size, validation_size)
     draw = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens)
-    read = _local(data_dir, mixture_benchmarks(name)) if data_dir is not None else _hub(revision)
+    wanted = mixture_benchmarks(name)
+    read = sources.local(data_dir, wanted) if data_dir is not None else sources.hub(revision)
     subs, problems = [], []
-    for benchmark in mixture_benchmarks(name):
-        train, test, source = read(benchmark)
+    for benchmark in wanted:
+        try:
+            train, test, source = read(benchmark)
+        except DataError as error:
+            if data_dir is None:  # a hub that cannot be reached is no better for the next one
+                raise
+            problems.append(str(error))
+            continue
         by_name = _by_subject(train, test) if name == "medmcqa-21" else {benchmark.name: (train, test)}
         for sub_name, (sub_train, sub_test) in by_name.items():
             group = "" if name == "medmcqa-21" else benchmark.group
@@ -144,119 +141,6 @@ def _sizes(defaults: Sequence[int], *asked: int | None) -> list[int]:
     return sizes
 
 
-# ---- records: from a local folder or from the hub
-
-_COMMIT = re.compile("[0-9a-f]{40}")
-_WAYS_OUT = (
-    "Either allow https access to huggingface.co and its file hosts (*.hf.co), or make a folder with "
-    "<benchmark>/train.jsonl and <benchmark>/test.jsonl, one JSON object a line in the hub's columns, "
-    "and pass it as data_dir. Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
-)
-
-
-def _read_json_lines(file: Path) -> list[dict]:
-    """The records of a local file, by the reader behind `load_dataset("json")`.
-
-    Not through load_dataset itself: it tells the hub of every call, which waits where there is no
-    network. The cache is a passing one, so that a changed file can never be read as it was.
-    """
-    import datasets
-
-    try:
-        with tempfile.TemporaryDirectory() as cache:
-            return datasets.Dataset.from_json(str(file), cache_dir=cache, keep_in_memory=True).to_list()
-    except Exception as error:  # the library raises its own, pyarrow's and built-in errors
-        cause = error.__cause__ or error
-        raise DataError(f"{file} is not JSON lines: {type(cause).__name__}: {str(cause)[:300]}") from error
-
-
-def _load_dataset(hub_id: str, config: str | None, split: str, revision: str | None):
-    """`datasets.load_dataset`, its many kinds of failure as one DataError."""
-    import datasets
-
-    try:
-        return datasets.load_dataset(hub_id, config, split=split, revision=revision)
-    except Exception as error:  # the library raises its own, pyarrow's, httpx's and built-in errors
-        what = f"{type(error).__name__}: {str(error)[:300]}"
-        raise DataError(f"{hub_id} ({split}) cannot be read: {what}. {_WAYS_OUT}") from error
-
-
-def _local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Callable:
-    """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
-    folder = Path(data_dir)
-    files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
-    missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
-    if missing:
-        raise DataError(
-            together(
-                "data_dir must hold <benchmark>/train.jsonl and test.jsonl, one hub record a line; missing:",
-                missing,
-            )
-        )
-
-    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
-        source, records = {**_source(benchmark), "revision": "local"}, {}
-        for part, file in files[benchmark.name].items():
-            records[part] = _read_json_lines(file)
-            source[f"{part}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        return records["train"], records["test"], source
-
-    return read
-
-
-def _hub(revision: str | dict[str, str] | None) -> Callable:
-    """A reader of the hub; each repository is pinned to the commit that its revision names now."""
-    asked = revision if isinstance(revision, dict) else dict.fromkeys(BENCHMARKS, revision)
-    for name in asked:
-        if name not in BENCHMARKS:
-            raise DataError("revision: " + unknown("benchmark", name, list(BENCHMARKS)))
-
-    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
-        wanted = asked.get(benchmark.name) or benchmark.revision
-        commit = _commit(benchmark, wanted)
-        splits = (benchmark.train_split, benchmark.test_split)
-        parts = [_load_dataset(benchmark.hub_id, benchmark.config, split, commit) for split in splits]
-        if commit is None:
-            commit = _cached_commit(parts[0])
-            if _COMMIT.fullmatch(wanted or "") and commit != wanted:
-                raise DataError(f"{benchmark.hub_id}: the cache holds commit {commit}, not {wanted}")
-        return parts[0].to_list(), parts[1].to_list(), {**_source(benchmark), "revision": commit}
-
-    return read
-
-
-def _source(benchmark: Benchmark) -> dict[str, str]:
-    return {
-        "hub_id": benchmark.hub_id,
-        "config": benchmark.config or "default",
-        "train_split": benchmark.train_split,
-        "test_split": benchmark.test_split,
-        "licence": benchmark.licence,
-    }
-
-
-def _commit(benchmark: Benchmark, revision: str | None) -> str | None:
-    """The commit that a revision names, or None in offline mode, where the cache has what it has.
-
-    One request without retries: `load_dataset` would try for minutes where there is no network.
-    """
-    import huggingface_hub
-
-    if huggingface_hub.is_offline_mode():
-        return None
-    try:
-        return huggingface_hub.HfApi().dataset_info(benchmark.hub_id, revision=revision, timeout=10).sha
-    except Exception as error:  # no network, proxy, unknown revision: httpx's and the hub's own errors
-        what = f"{type(error).__name__}: {str(error)[:200]}"
-        raise DataError(f"{benchmark.hub_id} cannot be reached ({what}). {_WAYS_OUT}") from error
-
-
-def _cached_commit(dataset) -> str:
-    """The commit of a dataset that came out of the cache: the library names its folder after it."""
-    names = [Path(file["filename"]).parent.name for file in dataset.cache_files]
-    return next((name for name in names if _COMMIT.fullmatch(name)), "not recorded")
-
-
 def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[list[dict], list[dict]]]:
     """MedMCQA's records by subject, as sub-datasets named like 'medmcqa_forensic_medicine'."""
     parts = {subject: ([], []) for subject in SUBJECTS}
@@ -277,44 +161,44 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
 
 
 def _sub_dataset(
-    name: str,
-    benchmark: Benchmark,
-    train: list[dict],
-    test: list[dict],
-    draw: _Draw,
-    source: dict,
-    group: str,
+    name: str, benchmark: Benchmark, train: list[dict], test: list[dict], draw: _Draw, source: dict, group: str
 ) -> SubDataset:
     """Converts, removes what must not be drawn, takes the shots, then draws; counts all it leaves out."""
     left_out, refusals = Counter(), []
-    tests = _distinct(_examples(benchmark, test, "test", left_out, refusals), set(), "test", left_out)
-    asked_in_test = {_question_key(example) for example in tests}
-    pool = _examples(benchmark, train, "train", left_out, refusals)
-    kept = [example for example in pool if _question_key(example) not in asked_in_test]
-    left_out["train: question also in test"] += len(pool) - len(kept)
-    pool = _distinct(kept, set(), "train", left_out)
+    converted = _examples(benchmark, test, "test", left_out, refusals)
+    tests = distinct(converted)
+    left_out["test: duplicate question"] += len(converted) - len(tests)
+    asked_in_test = {question_key(example) for example in tests}
+    converted = _examples(benchmark, train, "train", left_out, refusals)
+    kept = [example for example in converted if question_key(example) not in asked_in_test]
+    left_out["train: question also in test"] += len(converted) - len(kept)
+    pool = distinct(kept)
+    left_out["train: duplicate question"] += len(kept) - len(pool)
 
     shots = draw_shots(pool, draw.number(name, "shots"))
-    chosen = {_question_key(shot) for shot in shots}
-    pool = [example for example in pool if _question_key(example) not in chosen]
+    chosen = {question_key(shot) for shot in shots}
+    pool = [example for example in pool if question_key(example) not in chosen]
     left_out["train: became a shot"] += len(shots)
-    draw.rng(name, "train").shuffle(pool)
-    draw.rng(name, "test").shuffle(tests)
+    draw.shuffle(pool, name, "train")
+    draw.shuffle(tests, name, "test")
 
     # a pool too small for both is shared in the proportion that was asked for
     both = draw.train + draw.validation
     quota = draw.validation if len(pool) >= both else len(pool) * draw.validation // both
-    reason = f"train: longer than {draw.max_tokens} tokens"
-    trained, pool = _take(pool, min(draw.train, len(pool) - quota), draw.trainable, reason, left_out)
-
     prefix = shots_text(shots)
 
-    def fits(example: Example) -> bool:
-        return draw.promptable(prefix, example)
+    def is_trainable(example: Example) -> bool:
+        return draw.fits("".join(training_text(example)), draw.max_tokens - 1)  # EOS is the last
 
-    reason = f"prompt longer than {draw.max_prompt_tokens} tokens"
-    validated, _ = _take(pool, quota, fits, "validation: " + reason, left_out)
-    tested, _ = _take(tests, draw.test, fits, "test: " + reason, left_out)
+    def has_room(example: Example) -> bool:
+        return draw.fits(prefix + training_text(example)[0], draw.max_prompt_tokens)
+
+    reason, long_prompt = f"train: longer than {draw.max_tokens} tokens", f"longer than {draw.max_prompt_tokens} tokens"
+    trained, pool = _take(pool, min(draw.train, len(pool) - quota), is_trainable, reason, left_out)
+    validated, _ = _take(pool, quota, has_room, f"validation: prompt {long_prompt}", left_out)
+    tested, _ = _take(tests, draw.test, has_room, f"test: prompt {long_prompt}", left_out)
+    if draw.tokenizer is not None:
+        validated, tested = (_given_back(draw.tokenizer, part, left_out) for part in (validated, tested))
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not tested:
         raise DataError(
@@ -340,21 +224,14 @@ def _examples(
     return examples
 
 
-def _question_key(example: Example) -> str:
-    """What makes two questions the same: the rendered text but for case and white space."""
-    return " ".join(example.question.lower().split())
-
-
-def _distinct(examples: Iterable[Example], seen: set[str], part: str, left_out: Counter) -> list[Example]:
-    """The first of every question."""
+def _given_back(tokenizer, examples: Iterable[Example], left_out: Counter) -> list[Example]:
+    """The examples with their answers as the tokenizer gives them back, without those that it cannot give back."""
     kept = []
     for example in examples:
-        key = _question_key(example)
-        if key in seen:
-            left_out[f"{part}: duplicate question"] += 1
-        else:
-            seen.add(key)
-            kept.append(example)
+        try:
+            kept.append(given_back(tokenizer, example, metric=""))
+        except DataError:
+            left_out["answer that the tokenizer cannot give back"] += 1
     return kept
 
 

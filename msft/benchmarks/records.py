@@ -1,16 +1,18 @@
 """The real benchmarks: a hub record in, an Example out (paper section 4.1 and appendix A).
 
-One short function a benchmark, named as its row of the table at the end; a new benchmark is one
-function and one row there. Record text is only ever joined to other text, never executed or used
+One short function a benchmark, named as its row of the table at the end (those in AI2's form share one); a new
+benchmark is one function and one row there. Record text is only ever joined to other text, never executed or used
 as a format string. Every Example scores as right under its own target text.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from msft.data.example import Example, check_scorable, target_text
-from msft.errors import DataError, unknown
+from msft.data.example import Example, target_text
+from msft.data.metrics import check_example
+from msft.errors import DataError, nearest, unknown
 
 SCIENCE = "Science and Knowledge"
 COMMONSENSE = "Commonsense and Language"
@@ -63,7 +65,7 @@ def to_example(name: str, record: dict) -> Example:
         raise DataError(f"{name}: a record is a dict of columns; found {_shown(record)}")
     try:
         example = _RENDER[name](record)
-        check_scorable(example)
+        check_example(example)
     except UnlabelledError as error:
         split = BENCHMARKS[name].test_split
         raise UnlabelledError(f"{name}: {error}; labels are in the splits train and {split}") from None
@@ -83,7 +85,7 @@ def _shown(value: object) -> str:
 
 def _value(record: dict, key: str) -> object:
     if key not in record:
-        raise DataError(f"the key {key!r} is missing; the record has {sorted(map(str, record))}")
+        raise DataError(f"the key {key!r} is missing; the record has {sorted(map(str, record))}.{nearest(key, record)}")
     return record[key]
 
 
@@ -100,14 +102,14 @@ def _text(record: dict, key: str) -> str:
 def _label(record: dict, key: str, allowed: Iterable[str]) -> int:
     """The position of a label among the allowed ones; '' and -1 are how the hub says 'unlabelled'."""
     value, allowed = _value(record, key), list(allowed)
-    found = value.strip() if isinstance(value, str) else None
+    label = value.strip() if isinstance(value, str) else None
     if isinstance(value, int) and not isinstance(value, bool) and -1 <= value < 10:
-        found = str(value)
-    if found in ("", "-1"):
+        label = str(value)
+    if label in ("", "-1"):
         raise UnlabelledError(f"{key!r} is {value!r}: the record is unlabelled")
-    if found not in allowed:
+    if label not in allowed:
         raise DataError(f"{key!r} must be one of {', '.join(allowed)}; found {_shown(value)}")
-    return allowed.index(found)
+    return allowed.index(label)
 
 
 def _texts(values: object, key: str, count: int | None = None) -> list[str]:
@@ -146,26 +148,14 @@ def _labelled_choices(record: dict, stem: str) -> Example:
     return _multiple_choice(_text(record, stem), options, _label(record, "answerKey", labels))
 
 
-def _commonsense_qa(record: dict) -> Example:
-    return _labelled_choices(record, "question")
-
-
-def _openbookqa(record: dict) -> Example:
-    return _labelled_choices(record, "question_stem")
-
-
-def _arc_easy(record: dict) -> Example:
-    return _labelled_choices(record, "question")
-
-
 def _aqua_rat(record: dict) -> Example:
     """Its options carry 'A)' themselves: that goes, since the rendering letters them."""
     options = []
     for letter, option in zip("ABCDE", _texts(_value(record, "options"), "options", 5), strict=True):
-        own = re.match(r"([A-E])\s*\)\s*", option)
-        if own and own.group(1) != letter:
+        mark = re.match(r"([A-E])\s*\)\s*", option)
+        if mark and mark.group(1) != letter:
             raise DataError(f"'options' are out of order: {_shown(option)} in the place of {letter}")
-        options.append(option[own.end() :] if own else option)
+        options.append(option[mark.end() :] if mark else option)
         if not options[-1]:
             raise DataError(f"'options' has no text behind {letter}): {_shown(record['options'])}")
     stem, rationale = _text(record, "question"), _text(record, "rationale")
@@ -257,10 +247,9 @@ def _piqa(record: dict) -> Example:
     return _multiple_choice(_text(record, "goal"), options, _label(record, "label", "01"))
 
 
-# these three have a loading script on their main branch; the hub's own conversion of it needs none
+# social_i_qa, logiqa and piqa have a loading script on their main branch; the hub's own conversion of it needs none
 _CONVERTED = "refs/convert/parquet"
 _ANLI_TRAIN, _ANLI_TEST = ("+".join(f"{part}_r{n}" for n in (1, 2, 3)) for part in ("train", "test"))
-
 _NO_LICENCE = "not stated on its card"
 
 _TABLE = [
@@ -274,16 +263,7 @@ _TABLE = [
     Benchmark("winogrande", "allenai/winogrande", "winogrande_debiased", "train", "validation", COMMONSENSE, "CC BY"),
     Benchmark("boolq", "google/boolq", None, "train", "validation", COMMONSENSE, "CC BY-SA 3.0"),
     Benchmark("medmcqa", "openlifescienceai/medmcqa", None, "train", "validation", SCIENCE, "Apache-2.0"),
-    Benchmark(
-        "social_i_qa",
-        "allenai/social_i_qa",
-        None,
-        "train",
-        "validation",
-        OTHER,
-        _NO_LICENCE,
-        revision=_CONVERTED,
-    ),
+    Benchmark("social_i_qa", "allenai/social_i_qa", None, "train", "validation", OTHER, _NO_LICENCE, False, _CONVERTED),
     Benchmark("anli", "facebook/anli", None, _ANLI_TRAIN, _ANLI_TEST, OTHER, "CC BY-NC 4.0"),
     # one split of 10,000 in all: its last tenth is the test side
     Benchmark("halueval", "pminervini/HaluEval", "qa_samples", "data[:90%]", "data[90%:]", OTHER, "Apache-2.0"),
@@ -291,4 +271,6 @@ _TABLE = [
     Benchmark("piqa", "ybisk/piqa", None, "train", "validation", OTHER, _NO_LICENCE, revision=_CONVERTED),
 ]
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _TABLE}
-_RENDER = {name: globals()[f"_{name}"] for name in BENCHMARKS}
+_STEMS = {"commonsense_qa": "question", "openbookqa": "question_stem", "arc_easy": "question"}
+_RENDER = {name: partial(_labelled_choices, stem=stem) for name, stem in _STEMS.items()}
+_RENDER |= {name: globals()[f"_{name}"] for name in BENCHMARKS if name not in _STEMS}

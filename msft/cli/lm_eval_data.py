@@ -1,6 +1,6 @@
-"""Test items and shots of the paper's ten benchmarks, for the lm-eval task files beside this one.
+"""Test items and shots of the paper's ten benchmarks, for the task files in msft/lm_eval_tasks.
 
-    lm_eval --model hf --model_args pretrained=<run>/best --include_path msft/tasks --tasks msft_10
+    lm_eval --model hf --model_args pretrained=<run>/best --include_path msft/lm_eval_tasks --tasks msft_10
 
 They are those of the mixture paper-10 with its default sizes, for the tokenizer of the model that the command names:
 prompts that are too long for the protocol under that tokenizer are passed over, as they are in a run. A model object

@@ -9,6 +9,7 @@ from msft.cost.plan import CARD, PEAK, UTILISATION
 from msft.errors import nearest
 from msft.launch import grid
 from msft.launch.slurm import Options as Slurm
+from msft.paths import expanded
 from msft.settings import check_values, setting
 
 MISSING = object()  # stands for the value of a flag that was given without one
@@ -182,6 +183,8 @@ def read(command: str, words: list[str]) -> tuple[dict, dict[type, dict], list[s
                     each = ", ".join("nothing" if text is MISSING else repr(text) for text in value)
                     problems.append(f"{_flag(field.name)} is given {len(value)} times: {each}; give it once")
                 value = value[-1]
+            if isinstance(value, str) and value.startswith("~"):  # no shell expands it in --flag=~/x
+                value = expanded(value)
             values[field.name] = value
         problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is MISSING]
         given[kind] = {name: value for name, value in values.items() if value is not None and value is not MISSING}
@@ -189,7 +192,7 @@ def read(command: str, words: list[str]) -> tuple[dict, dict[type, dict], list[s
         clean, found = check_values(own, given[own], "flag")
         problems += found
         given[own] = vars(own(**clean)) if not found else clean
-    told = {name: getattr(parsed, name) for name in positional}
+    told = {name: getattr(parsed, name) and expanded(getattr(parsed, name)) for name in positional}
     if not unknown_only(problems):
         problems += [f"{name.upper()} is missing: {doc}" for name, doc in positional.items() if told[name] is None]
     return told, given, problems

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from msft.data.example import Example
+from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys
 from msft.data.metrics import check_example
 from msft.data.scoring import extract
-from msft.errors import DataError, ModelError, nearest, together
+from msft.errors import DataError, ModelError, nearest, shortened, together
 
 ROLES = ("system", "user", "assistant")
 
@@ -22,22 +23,22 @@ def to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     place: file and line, for errors that the template brings up. Raises DataError with all that is wrong with the row.
     """
     messages, problems = row["messages"], []
-    others = [key for key in row if key != "messages"]
-    if {"question", "answer"} & set(others):
+    if {"question", "answer"} & set(row):
         problems.append("it has messages and a question or an answer; give one of the two")
+    others = {key: value for key, value in row.items() if key not in QUESTION_KEYS}
+    problems += check_keys(others, ROW_KEYS, "the messages")
     if not isinstance(messages, list) or not messages:
-        raise DataError("messages must be a non-empty list of {'role': ..., 'content': ...}")
+        raise DataError("; ".join([*problems, "messages must be a non-empty list of {'role': ..., 'content': ...}"]))
     for number, message in enumerate(messages, 1):
-        problems += _check_message(number, message)
+        problems += _check_message(number, message, is_last=number == len(messages))
     if problems:
         raise DataError("; ".join(problems))
-    turns = [message["role"] for message in messages]
-    turns = turns[1:] if turns[0] == "system" else turns
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
     if turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns or turns[-1] != "assistant":
-        found = ", ".join(message["role"] for message in messages)
         raise DataError(
-            f"the roles are {found}; give user and assistant in turn, the assistant last, and a system message at most "
-            "before them"
+            f"the roles are {', '.join(roles)}; give user and assistant in turn, the assistant last, and a system message "
+            "at most before them"
         )
     pairs = tuple((message["role"], message["content"]) for message in messages)
     asked, answer = "\n".join(f"{role}: {content}" for role, content in pairs[:-1]), pairs[-1][1]
@@ -46,26 +47,34 @@ def to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     return example
 
 
-def _check_message(number: int, message: object) -> list[str]:
+def _read_of(message: Mapping, is_last: bool) -> Mapping:
+    """The message without a weight that asks for what is done anyway: loss on the last message, none before it."""
+    asked = {"weight"} if message.get("weight") == int(is_last) or message.get("role") != "assistant" else set()
+    return {key: value for key, value in message.items() if key not in asked}
+
+
+def _check_message(number: int, message: object, is_last: bool) -> list[str]:
     if not isinstance(message, dict):
         return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
-    problems = []
-    for key in ("role", "content"):
-        if key not in message:
+    problems = [f"message {number}: {p}" for p in check_keys(_read_of(message, is_last), MESSAGE_KEYS, "its content")]
+    for key in MESSAGE_KEYS:
+        value = message.get(key)
+        if value is None:
             problems.append(f"message {number} has no {key}.{nearest(key, message)}")
-        elif not isinstance(message[key], str):
-            problems.append(f"message {number}: {key} is a {type(message[key]).__name__}; give a string")
-        elif key == "content" and not message[key].strip():
+        elif not isinstance(value, str):
+            problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
+        elif key == "content" and not value.strip():
             problems.append(f"message {number}: content is empty")
-        elif key == "role" and message[key] not in ROLES:
-            problems.append(f"message {number}: role {message[key]!r}; allowed: {', '.join(ROLES)}")
+        elif key == "role" and value not in ROLES:
+            problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
     return problems
 
 
 def rendered(mixture, tokenizer):
     """The mixture with the prompts and completions of its chat rows as the tokenizer's template writes them.
 
-    Raises ModelError for a tokenizer without a template, DataError with every row that the template does not take.
+    Raises ModelError for a tokenizer without a template or one that adds tokens to it, DataError with every row that the
+    template does not take.
     """
     chats = [sub.name for sub in mixture if sub.is_chat]
     if not chats:
@@ -90,8 +99,7 @@ def rendered(mixture, tokenizer):
                 stops[stop] = None
         subs.append(replace(sub, **parts, stop=next(iter(stops), "")))
     if problems:
-        more = [f"{len(problems) - 20} more rows like these"] if problems[20:] else []
-        raise DataError(together("the chat template does not take these rows:", problems[:20] + more))
+        raise DataError(together("the chat template does not take these rows:", shortened(problems, 20)))
     return replace(mixture, sub_datasets=subs)
 
 
@@ -110,8 +118,7 @@ def _render(tokenizer, example: Example) -> tuple[Example, str]:
             "the template of all messages does not begin with the tokens of the generation prompt, so that prompt and "
             "answer cannot be told apart: white space that belongs to both, or a template that rewrites earlier turns"
         )
-    if tokenizer(prompt, add_special_tokens=not _has_bos(tokenizer, prompt))["input_ids"] != asked:
-        raise DataError("the tokenizer adds special tokens to a text that its chat template does not write")
+    _check_special_tokens(tokenizer, prompt, asked)
     completion, special = text[len(prompt) :].rstrip(), set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     answer = tokenizer(completion, **bare)["input_ids"]
@@ -123,5 +130,15 @@ def _render(tokenizer, example: Example) -> tuple[Example, str]:
     return replace(example, prompt=prompt, target=completion), stop
 
 
-def _has_bos(tokenizer, text: str) -> bool:
-    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:
+    """Raises ModelError where stock tools, which let the tokenizer add its special tokens, would see another prompt."""
+    has_bos = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    whole = tokenizer(prompt, add_special_tokens=not has_bos)["input_ids"]
+    if whole != asked:
+        added = ", ".join(tokenizer.convert_ids_to_tokens([i for i in dict.fromkeys(whole) if i not in asked]))
+        raise ModelError(
+            f"the tokenizer adds special tokens ({added}) to a text, and its chat template does not write them, so that "
+            "training and stock tools would see different prompts. Where it is the BOS, let the template write it: "
+            "tokenizer.chat_template = '{{ bos_token }}' + tokenizer.chat_template, or load the tokenizer with "
+            "add_bos_token=False; then tokenizer.save_pretrained(folder) and take that folder as the model"
+        )

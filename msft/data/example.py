@@ -1,15 +1,14 @@
 """The exact strings of the five-shot protocol: training text, test prompt, score (paper section 4.1).
 
-Everything here works on text alone; batching.py turns it into tokens.
+Everything here works on text alone; msft.loss.tokens turns it into tokens.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msft.data.scoring import decided, extract, score
-from msft.errors import DataError
 
-__all__ = ["SHOTS", "Example", "check_scorable", "check_text", "decided", "extract", "score", "shot_text", "shots_text"]
+__all__ = ["SHOTS", "Example", "decided", "documents", "extract", "question_key", "score", "shot_text", "shots_text"]
 __all__ += ["target_text", "test_prompt", "training_text"]
 
 SHOTS = 5
@@ -24,6 +23,7 @@ class Example:
     answer: the gold answer that the metric compares with.
     messages: of a chat row, (role, content) pairs; place: its file and line.
     prompt: of a chat row, the chat template's text; the target is then what the template adds to it (chat.rendered).
+    around: what the template writes before and behind an answer, as the tokenizer gives it back.
     """
 
     question: str
@@ -32,6 +32,12 @@ class Example:
     messages: tuple[tuple[str, str], ...] = ()
     prompt: str = ""
     place: str = field(default="", compare=False, repr=False)
+    around: tuple[str, str] = ("", "")
+
+
+def question_key(example: Example) -> str:
+    """What makes two questions the same: the rendered text but for case and white space."""
+    return " ".join(example.question.lower().split())
 
 
 def target_text(answer: str, rationale: str | None = None) -> str:
@@ -69,19 +75,15 @@ def test_prompt(sub_dataset, example: Example) -> str:
 test_prompt.__test__ = False  # pytest would collect the name
 
 
-def check_text(example: Example) -> None:
-    """Raises DataError for what cannot be tokenised."""
-    try:
-        f"{example.question}{example.target}".encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
+def documents(examples: Sequence[Example], metric: str = "") -> list[dict]:
+    """What lm-eval needs of each example, all rows with the same keys: prompt, target, answer.
 
-
-def check_scorable(example: Example) -> None:
-    """Raises DataError for what cannot be tokenised, or never be answered: two lines, bare dots, '####' in a rationale."""
-    check_text(example)
-    if not score(example.target, example.answer) or not extract(example.target):
-        raise DataError(
-            f"its own target text would be scored as wrong: the answer {example.answer[:60]!r} is not what follows the "
-            "first '####' of the target; give an answer of one line, without '####' in the rationale"
-        )
+    Beside them the metric, where it is not the paper's, and what a template writes around answers (scoring.unwrapped).
+    """
+    has_wrap, rows = any(any(example.around) for example in examples), []
+    for example in examples:
+        row = {"prompt": training_text(example)[0], "target": example.target, "answer": example.answer}
+        row |= {"metric": metric} if metric else {}
+        row |= dict(zip(("before", "after"), example.around, strict=True)) if has_wrap else {}
+        rows.append(row)
+    return rows

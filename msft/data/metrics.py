@@ -4,10 +4,11 @@ Each is a number 0..1 of which higher is better, so that every method's decision
 """
 
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 
-from msft.data.example import Example, check_scorable, check_text
-from msft.data.scoring import SCORERS, last_number
+from msft.data.example import Example
+from msft.data.scoring import SCORERS, extract, normalised, numbers, score
 from msft.errors import DataError, unknown
 
 LOSS = "loss"
@@ -25,18 +26,45 @@ def check_metric(name: str) -> list[str]:
     return [] if name in ("", *METRICS) else [unknown("metric", name, METRICS) + " Left out, it is the paper's scorer"]
 
 
-def check_example(example: Example, metric: str) -> None:
-    """Raises DataError for an example that its own target would not be right for."""
+def check_example(example: Example, metric: str = "") -> None:
+    """Raises DataError for what cannot be tokenised, and for an example that its own target would not be right for."""
+    try:
+        f"{example.question}{example.target}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
     if metric == LOSS:
-        check_text(example)
-    elif metric == "":
-        check_scorable(example)
-    else:
-        check_text(example)
-        if metric == "number_match" and last_number(example.answer) is None:
-            raise DataError(f"metric number_match needs a number, and the answer {example.answer[:60]!r} has none")
-        if not SCORERS[metric](example.target, example.answer):
-            raise DataError(f"{metric}: its own target text would be scored as wrong: {example.target[:60]!r}")
+        return
+    shown, values = repr(example.answer[:60]), numbers(example.answer)
+    if metric == "number_match" and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
+        how_many = "none" if not values else "one that it cannot read" if None in values[-1:] else len(values)
+        raise DataError(
+            f"metric number_match needs a number, and the answer {shown} has {how_many}: give one such as 1250, 1,250.5, "
+            "1 1/2 or 1.6e-19, no range, time, date, power or root, or take exact_match"
+        )
+    if not SCORERS.get(metric, score)(example.target, example.answer) or not extract(example.target):
+        raise DataError(
+            f"its own target text would be scored as wrong: the answer {shown} is not what follows the first '####' of "
+            "the target; give an answer of one line, without '####' in the rationale"
+        )
+
+
+def same_answer(one: Example, other: Example, metric: str) -> bool:
+    """Whether the metric takes the gold answers of two examples for the same."""
+    return one.answer == other.answer or SCORERS.get(metric, score)(one.answer, other.answer)
+
+
+def merged(examples: Iterable[Example], metric: str) -> list[str]:
+    """Problems of gold answers of one set that differ and that the metric takes for the same."""
+    first, problems = {}, []
+    for example in examples if metric == "exact_match" else ():
+        answer = unicodedata.normalize("NFC", example.answer.rstrip(". "))
+        known, place = first.setdefault(normalised(answer), (answer, example.place))
+        if known != answer:
+            problems.append(
+                f"{example.place}: metric exact_match takes the answer {answer[:60]!r} for {known[:60]!r} ({place}); "
+                "write both alike, or take another metric"
+            )
+    return problems
 
 
 def probability(losses: Sequence[float], sizes: Sequence[int]) -> float:

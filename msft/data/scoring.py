@@ -1,16 +1,37 @@
 """Reads and scores a generated answer. Stands alone: lm-eval loads a copy of it beside its task files."""
 
-import math
+import json
 import re
 import unicodedata
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 _ANSWER = re.compile(r"####\s*(.*)")
-_SIGN = r"(?:(?<![\w.)])[-+])?"  # '2020-05' holds no negative number
-_NUMBER = re.compile(_SIGN + r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
-_ENDS = " \t\n.,;:!?\"'`()[]{}\u2018\u2019\u201c\u201d"  # what stands around an answer without changing it
-_TOLERANCE = 1e-6  # relative: decimals that were rounded differ, one digit does not
 # once a line ends after some text behind the first ####, no later token can change the score
 _DECIDED = re.compile(r"\A(?:(?!####).)*####\s*\S[^\n]*\n", re.DOTALL)
+
+# what exact_match takes away around an answer: the end of a sentence behind a word, pairs of quotes, brackets around
+# one word. '5!', '(0, 1]' and '} ]' stay as they are
+_SENTENCE_END = re.compile(r"(?<=[\w)\]}%\"'’”])[.,;:]+$|(?<=[^\W\d_]{2})[.,;:!?]+$|(?<=[^\W\d_]['\"’”])[!?]+$")
+_AROUND = re.compile(r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\))")
+
+# a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
+# number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten
+_NUMBER = re.compile(
+    r"(?<!\w)(?:[<>≤≥±√|] ?)*(?:(?<![\w.)])[-+])?[$€£¥]?[√|]?(?<![\w])"
+    r"(?:0[xXbBoO][\da-fA-F]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
+    r"|\.?\d+(?:[.,:/'_^-]+\d+)*(?:[eE][-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)[!|^π√]*"
+    r"(?: ?(?:hundred|thousand|million|billion|trillion)\b)?",
+    re.IGNORECASE,
+)
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_FRACTION = re.compile(r"(?:(\d+) )?(\d+)/(\d+)")
+_POWER_OF_TEN = re.compile(r"(?:[eE]|(?:(?<=\d) ?[x*] ?|^)10\^)([-+]?\d{1,3})$")
+_PLAIN = re.compile(r"(\d*)(?:\.(\d+))?")
+_GROUPED = re.compile(r"([1-9]\d{0,2}(?:([,.'_ ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3})(?:([.,])(\d+))?")
+_DECIMAL_COMMA = re.compile(r"(\d+),(\d+)")
+_TOLERANCE = Fraction(1, 10**6)  # relative
 
 
 def extract(text: str) -> str:
@@ -21,33 +42,98 @@ def extract(text: str) -> str:
 
 def score(text: str, answer: str) -> bool:
     """Whether a generated text gives the gold answer: equal as numbers if both are, else lower-cased."""
-    found, gold = extract(text), answer.strip().rstrip(".").strip()
+    said, gold = extract(text), answer.strip().rstrip(".").strip()
     try:
-        return float(found) == float(gold)
+        one, other = float(said), float(gold)
     except ValueError:
-        return found.lower() == gold.lower()
+        return said.lower() == gold.lower()
+    # where floats no longer tell whole numbers apart, the written numbers do
+    return one == other and (abs(one) < 2**53 or Decimal(said) == Decimal(gold))
+
+
+def _compatible(text: str) -> str:
+    """NFKC, but for what it would merge: '10²' becomes '10^2', 'H₂' 'H_2' and '1½' '1 1/2'."""
+    parts, before = [], ""
+    for char in text:
+        kind, _, form = unicodedata.decomposition(char).rpartition("> ")
+        mark = {"<super": "^", "<sub": "_", "<fraction": " "}.get(kind, "")
+        parts.append(mark if mark != before or mark == " " else "")
+        parts.append(char)
+        before = mark
+    return unicodedata.normalize("NFKC", "".join(parts)).replace("\u2044", "/").replace("\u2212", "-")
 
 
 def normalised(text: str) -> str:
-    """Text as exact_match compares it: NFKC, case folded, white space as single blanks, no punctuation around it."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_ENDS)
+    """Text as exact_match compares it: never empty where the text is not.
+
+    NFKC without merging raised digits or fractions, case folded, white space as single blanks; the end of a sentence
+    behind a word, and quotes or brackets around a word, fall away.
+    """
+    text, before = " ".join(_compatible(text).casefold().split()), None
+    while text != before:
+        before = text
+        text = _SENTENCE_END.sub("", text)
+        if pair := _AROUND.fullmatch(text):
+            text = next(filter(None, pair.groups()[1:])).strip() or text
+    return text
 
 
-def last_number(text: str) -> float | None:
-    """The last number in a text, without its thousands' commas and units; None where there is none."""
-    found = _NUMBER.findall(text.replace("\u2212", "-"))
-    return float(found[-1].replace(",", "")) if found else None
+def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
+    """(value, decimals) of every number in a text, units left aside; None for what hangs together and is no number.
+
+    decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact.
+    """
+    text = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r" \1/\2", _compatible(text))
+    text = re.sub(r"(?<=\d) ?/ ?(?=\d)", "/", re.sub("[×·⋅]", "*", re.sub("[‐‑–]", "-", text)).replace("’", "'"))
+    text = "".join(str(unicodedata.decimal(char, char)) for char in text)
+    return [_value(match.group()) for match in _NUMBER.finditer(text)]
+
+
+def _value(piece: str) -> tuple[Fraction, int | None] | None:
+    if len(piece) > 1000:  # int() takes 4,300 digits at most
+        return None
+    sign, piece = (-1 if piece.startswith("-") else 1), re.sub("^[-+]?[$€£¥]?", "", piece).lower()
+    word = re.search(r" ?([a-z]{5,})$", piece)
+    scale, piece = (_SCALES[word.group(1)], piece[: word.start()]) if word else (0, piece)
+    if match := _FRACTION.fullmatch(piece):
+        whole, top, bottom = (int(part or 0) for part in match.groups())
+        return (sign * (whole + Fraction(top, bottom)) * 10**scale, None) if bottom else None
+    power = _POWER_OF_TEN.search(piece)
+    exponent, piece = (int(power.group(1)), piece[: power.start()] or "1") if power else (0, piece)
+    if match := _PLAIN.fullmatch(piece) or _DECIMAL_COMMA.fullmatch(piece):
+        whole, part = match.groups(default="")
+    if grouped := _GROUPED.fullmatch(piece):
+        digits, between, point, behind = grouped.groups(default="")
+        # '1.234' is a decimal; '1.234.567' and '1.234,5' are not
+        if point != (between or ",") and (between != "." or point or digits.count(".") > 1):
+            whole, part = re.sub(r"\D", "", digits), behind
+        elif not match:
+            return None
+    elif not match:
+        return None
+    decimals = len(part) - exponent - scale
+    return sign * int(whole + part) * Fraction(10) ** -decimals, decimals
 
 
 def exact_match(text: str, answer: str) -> bool:
     """Whether the answer in a generated text is the gold one, both `normalised`."""
-    return normalised(extract(text)) == normalised(answer)
+    return normalised(extract(text)) == normalised(answer.strip().rstrip(".").strip())
 
 
 def number_match(text: str, answer: str) -> bool:
-    """Whether the last number of the answer in a generated text equals that of the gold one."""
-    found, gold = last_number(extract(text)), last_number(answer)
-    return found is not None and gold is not None and math.isclose(found, gold, rel_tol=_TOLERANCE, abs_tol=1e-12)
+    """Whether the last number of the answer in a generated text equals that of the gold one.
+
+    Where one is written with fewer decimals, it may be the other one rounded or cut, if they differ by less than a
+    millionth.
+    """
+    said, gold = ((numbers(part) or [None])[-1] for part in (extract(text), answer))
+    if said is None or gold is None:
+        return False
+    (a, a_decimals), (b, b_decimals) = said, gold
+    fewer = min((d for d in (a_decimals, b_decimals) if d is not None), default=None)
+    if a == b or a_decimals == b_decimals:
+        return a == b
+    return abs(a - b) < Fraction(10) ** -fewer and abs(a - b) <= _TOLERANCE * max(abs(a), abs(b))
 
 
 SCORERS = {"exact_match": exact_match, "number_match": number_match}
@@ -58,6 +144,28 @@ def decided(text: str) -> bool:
     return _DECIDED.search(text) is not None
 
 
+def unwrapped(text: str, doc: dict) -> str:
+    """A generated text without what the chat template writes around an answer (`before` and `after` of a document)."""
+    before, after = doc.get("before") or "", doc.get("after") or ""
+    return extract(text).removeprefix(before).removesuffix(after) if before or after else text
+
+
+def is_right(text: str, doc: dict) -> bool:
+    """Whether a text gives the `answer` of a document, by the metric that it names, else by the paper's scorer."""
+    return SCORERS.get(doc.get("metric"), score)(unwrapped(text, doc), doc["answer"])
+
+
 def process_results(doc: dict, results: list[str]) -> dict:
-    """lm-eval's hook: the metrics of one item, by the metric that its document names, else the paper's scorer."""
-    return {"acc": float(SCORERS.get(doc.get("metric"), score)(results[0], doc["answer"]))}
+    """lm-eval's hook: the metrics of one item."""
+    return {"acc": float(is_right(results[0], doc))}
+
+
+def dataset(file: str, **_) -> dict:
+    """lm-eval's hook: the test documents of a task in a JSONL file beside this one.
+
+    Read here, since `datasets` takes a path for a pattern in which '[', '*' and '$HOME' mean something.
+    """
+    from datasets import Dataset
+
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    return {"test": Dataset.from_list([json.loads(line) for line in text.split("\n") if line])}

@@ -21,6 +21,7 @@ from msft.config import RunConfig
 from msft.cost.plan import AFTER_SFT, search_of
 from msft.errors import MsftError, RunError, together
 from msft.names import model_settings
+from msft.paths import expanded
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
 from msft.runs import prepare, run
@@ -56,7 +57,7 @@ def run_all(
     A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
     """
     names = run_names(configs)
-    directories = [Path(runs_dir) / name for name in names]
+    directories = [Path(expanded(runs_dir)) / name for name in names]
     missing = {}
     for config, name, directory in zip(configs, names, directories, strict=True):
         if Run(directory).status != "finished":
@@ -166,7 +167,7 @@ def in_processes(
     after = [known.get(_key(search)) if search else None for search in searches]
     jobs = _Queue([_Job(*job) for job in zip(configs, names, after, strict=True)])
     problems: list[str] = []
-    started, done, told, runs_dir = time.monotonic(), [], threading.Lock(), Path(runs_dir)
+    started, done, told, runs_dir = time.monotonic(), [], threading.Lock(), Path(expanded(runs_dir))
 
     def serve(place: int) -> None:
         worker = None
@@ -215,7 +216,7 @@ def _key(config: RunConfig) -> str:
 
 def log_of(runs_dir: str | Path, name: str) -> Path:
     """Where what a run says is kept, by the name of its directory."""
-    return Path(runs_dir) / "logs" / f"{name}.log"
+    return Path(expanded(runs_dir)) / "logs" / f"{name}.log"
 
 
 def note_failure(directory: Path, why: str, log: Path | None = None) -> None:

@@ -1,0 +1,83 @@
+"""Whether a right answer can score: the gold answers as the tokenizer gives them back, the chat template included.
+
+A tokenizer may compose letters, strip accents, collapse blanks or lose characters, and a template may write around an
+answer: what the model can say at best is decode(encode(target)), and that must be right.
+"""
+
+import unicodedata
+from dataclasses import replace
+
+from msft.data.example import Example, documents, extract
+from msft.data.metrics import LOSS
+from msft.data.mixture import Mixture, SubDataset
+from msft.data.scoring import is_right, unwrapped
+from msft.errors import DataError, shortened, together
+
+
+def _through(tokenizer, text: str) -> str:
+    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
+
+
+def _letters(text: str) -> str:
+    """A text without what a normaliser may change: accents, case, compatible forms, white space."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in plain if not unicodedata.combining(char) and not char.isspace())
+
+
+def given_back(tokenizer, example: Example, metric: str) -> Example:
+    """The example with what is written around its answer, and its answer in the form in which it comes back.
+
+    Raises DataError where the tokenizer loses characters of it, so that no answer could be right.
+    """
+    text, gold = _through(tokenizer, example.target), example.answer.strip().rstrip(".").strip()
+    said = _through(tokenizer, example.messages[-1][1]).strip() if example.messages else ""
+    if said and said in text:
+        before, _, after = text.rpartition(said)
+        example = replace(example, around=(before.lstrip(), after.rstrip(". \n\t")))
+    (document,) = documents([example], metric)
+    if is_right(text, document):
+        return example
+    form = extract(unwrapped(text, document))
+    example = replace(example, answer=form)
+    (document,) = documents([example], metric)
+    # another form of a number is another number
+    lossless = form and metric != "number_match" and _letters(form) == _letters(gold)
+    if not lossless or not is_right(text, document):
+        raise DataError(
+            f"the tokenizer gives the answer {gold[:60]!r} back as {form[:60]!r}, so that it could never be right: it lacks "
+            "characters of it, or the chat template changes it. Take another tokenizer, or write the answer in characters "
+            "that it has"
+        )
+    return example
+
+
+def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
+    """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
+    parts, problems, first = {}, [], {}
+    for part in ("test", "validation"):
+        parts[part] = []
+        for number, example in enumerate(getattr(sub, part), 1):
+            place = example.place or f"{part} {number}"
+            try:
+                back = given_back(tokenizer, example, sub.metric)
+            except DataError as error:
+                problems.append(f"{sub.name}: {place}: {error}")
+                continue
+            parts[part].append(back)
+            answer, other = unicodedata.normalize("NFC", example.answer).lower(), back.answer != example.answer
+            known, known_other, known_place = first.setdefault(back.answer.lower(), (answer, other, place))
+            if known != answer and (other or known_other):
+                problems.append(
+                    f"{sub.name}: {place}: the tokenizer gives the answers {answer[:60]!r} and {known[:60]!r} "
+                    f"({known_place}) back alike; take another tokenizer, or write one of them in another way"
+                )
+    return replace(sub, **parts), problems
+
+
+def checked(mixture: Mixture, tokenizer) -> Mixture:
+    """The mixture with its scored golds as the tokenizer gives them back. Raises DataError with every row that never could
+    be right."""
+    pairs = [(sub, []) if sub.metric == LOSS else _of_sub(tokenizer, sub) for sub in mixture]
+    if problems := [problem for _, wrong in pairs for problem in shortened(wrong)]:
+        raise DataError(together("a right answer to these rows could never score:", problems))
+    return replace(mixture, sub_datasets=[sub for sub, _ in pairs])

@@ -1,0 +1,249 @@
+"""A right answer can score: golds are compared in the form in which tokenizer and chat template give them back."""
+
+import json
+import unicodedata
+
+import helpers
+import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import msft
+from msft import evaluation, names
+from msft.data import scoring
+from msft.data.example import Example, documents
+from msft.data.given_back import given_back
+from msft.errors import DataError, ModelError
+from msft.names import load_mixture
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\nBEFORE{{ m.content }}AFTER<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_tokenizer(normalizer=None):
+    """Bytes, so that nothing but the normalizer changes a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({char: i for i, char in enumerate(["<pad>", "<eos>", *alphabet])}, []))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    if normalizer is not None:
+        inner.normalizer = normalizer
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
+
+
+def letter_tokenizer(unknown="<unk>"):
+    """Letters a to z and digits alone; what is missing becomes a token, or nothing."""
+    letters = ["<pad>", "<eos>", *"abcdefghijklmnopqrstuvwxyz0123456789# :", *([unknown] if unknown else [])]
+    inner = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token=unknown or "<eos>"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token=unknown)
+
+
+def back(tokenizer, answer, metric="", rationale=""):
+    example = Example("?", f"{rationale}#### {answer}", answer)
+    return given_back(tokenizer, example, metric)
+
+
+def best_text(tokenizer, example):
+    """What a model that learnt the target by heart says."""
+    ids = tokenizer(example.target, add_special_tokens=False)["input_ids"]
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
+
+NORMALIZERS = {
+    "none": None,
+    "NFC": normalizers.NFC(),
+    "NFKC": normalizers.NFKC(),
+    "NFD": normalizers.NFD(),
+    "accents": normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+    "lower": normalizers.Lowercase(),
+    "blanks": normalizers.Replace(" ", ""),
+    "bert": normalizers.BertNormalizer(),
+}
+
+
+@pytest.mark.parametrize("metric", ["", "exact_match"])
+@pytest.mark.parametrize("name", NORMALIZERS)
+@pytest.mark.parametrize("answer", ["café", "Ünder ﬁne", "Việt", "한국", "x  y"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_what_a_normalizer_changes_is_compared_as_it_comes_back(answer, form, name, metric):
+    tokenizer, answer = byte_tokenizer(NORMALIZERS[name]), unicodedata.normalize(form, answer)
+    example = back(tokenizer, answer, metric)
+    assert scoring.is_right(best_text(tokenizer, example), {"answer": example.answer, "metric": metric})
+    if name == "none":
+        assert example.answer == answer
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1),
+    st.sampled_from(sorted(NORMALIZERS)),
+)
+def test_any_gold_scores_as_it_comes_back_or_is_refused(answer, name):
+    tokenizer, answer = byte_tokenizer(NORMALIZERS[name]), answer.strip()
+    assume(answer.strip(".").strip() and "#" not in answer and answer.lower() != "nan")
+    try:
+        example = back(tokenizer, answer)
+    except DataError as error:
+        assert name != "none"
+        assert "could never be right" in str(error)
+        return
+    assert scoring.score(best_text(tokenizer, example), example.answer)
+
+
+@pytest.mark.parametrize("tokenizer", [letter_tokenizer(), letter_tokenizer(None)], ids=["unknown", "lost"])
+def test_a_gold_that_loses_characters_is_refused(tokenizer):
+    assert back(tokenizer, "abc 12").answer == "abc 12"
+    for answer in ("☃", "a☃", "A"):
+        with pytest.raises(DataError, match="could never be right"):
+            back(tokenizer, answer)
+    back(tokenizer, "abc", rationale="☃ ")  # what is not scored may be lost
+
+
+def test_a_number_that_comes_back_in_pieces_is_refused():
+    tokenizer = byte_tokenizer(normalizers.Replace(".", ". "))
+    assert back(tokenizer, "Mt.St").answer == "Mt. St"
+    with pytest.raises(DataError, match="gives the answer '3.5' back as '3. 5'"):
+        back(tokenizer, "3.5", "number_match")
+    assert back(tokenizer, "35", "number_match").answer == "35"
+
+
+# in a mixture -----------------------------------------------------------------------------------------------------
+
+
+def write(folder, test, metric="", chat=False):
+    def row(i, answer):
+        if chat:
+            turns = [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": answer}]
+            return {"messages": turns}
+        return {"question": f"{i}?", "answer": answer}
+
+    train = [row(i, test[i % len(test)]) for i in range(12)]
+    files = {"train": train, "test": [row(100 + i, answer) for i, answer in enumerate(test)]}
+    for part, rows in files.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{part}.jsonl").write_text(text, encoding="utf-8")
+    entry = {"name": "own", "train": "train.jsonl", "test": "test.jsonl", **({"metric": metric} if metric else {})}
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "sub_datasets": [entry]}))
+    return folder / "mine.yaml"
+
+
+def test_every_row_that_could_never_be_right_is_named(tmp_path):
+    path = write(tmp_path, ["abc", "☃", "cab", "é"])
+    with pytest.raises(DataError) as caught:
+        load_mixture(path, letter_tokenizer())
+    assert [line.split(": ")[1].rpartition("/")[2] for line in str(caught.value).splitlines()[1:]] == [
+        "test.jsonl:2",
+        "test.jsonl:4",
+    ]
+    load_mixture(write(tmp_path, ["abc", "☃"], metric="loss"), letter_tokenizer())
+
+
+@pytest.mark.parametrize("answers", [("resume", "résumé"), ("résumé", "resume")])
+def test_golds_that_come_back_alike_are_refused(tmp_path, answers):
+    with pytest.raises(
+        DataError, match=r"test.jsonl:2: the tokenizer gives the answers .* \(.*test.jsonl:1\) back alike"
+    ):
+        load_mixture(write(tmp_path, answers), byte_tokenizer(NORMALIZERS["accents"]))
+    assert load_mixture(write(tmp_path, answers), byte_tokenizer()).names == ["own"]
+
+
+def test_one_gold_in_two_forms_is_one_answer(tmp_path):
+    path = write(tmp_path, [unicodedata.normalize("NFD", "café"), "café"])
+    golds = {example.answer for example in load_mixture(path, byte_tokenizer(NORMALIZERS["NFC"]))["own"].test}
+    assert golds == {"café"}
+
+
+def test_the_paper_s_mixtures_leave_such_items_out_and_count_them(tmp_path):
+    from test_paper_mixtures import FIVE, made
+    from test_paper_mixtures import write as write_hub
+
+    for name in FIVE:
+        write_hub(tmp_path, name, made(name, "train", 40), made(name, "test", 8))
+    lossy = byte_tokenizer(normalizers.Replace("A", "a"))
+    whole = msft.load_mixture("paper-5", data_dir=tmp_path, tokenizer=lossy, max_tokens=9999, max_prompt_tokens=9999)
+    assert all(len(sub.test) == 8 for sub in whole)  # another case is no loss
+    lossy = byte_tokenizer(normalizers.Replace("B", ""))
+    some = msft.load_mixture("paper-5", data_dir=tmp_path, tokenizer=lossy, max_tokens=9999, max_prompt_tokens=9999)
+    reason = "answer that the tokenizer cannot give back"
+    assert sum(sub.left_out.get(reason, 0) for sub in some) > 0
+    for sub, other in zip(some, whole, strict=True):
+        assert len(sub.test) + len(sub.validation) + sub.left_out.get(reason, 0) == len(other.test) + len(
+            other.validation
+        )
+        assert not {example.answer for example in sub.test} & {"B"}
+
+
+# chat templates ---------------------------------------------------------------------------------------------------
+
+
+def with_template(before="", after="", specials=("<|im_start|>", "<|im_end|>")):
+    tokenizer = helpers.make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(specials)})
+    last = "{% if loop.last and m.role == 'assistant' %}"
+    tokenizer.chat_template = CHATML.replace("BEFORE", f"{last}{before}{{% endif %}}").replace(
+        "AFTER", f"{last}{after}{{% endif %}}"
+    )
+    return tokenizer
+
+
+AROUND = [
+    ("", ""),
+    ("<think>\n\n</think>\n\n", ""),
+    ("Answer: ", ""),
+    ("", " (end)"),
+    ("Answer 1: ", ".\n[turn 2]"),
+    ("#### ", ""),
+]
+
+
+@pytest.mark.parametrize("metric", ["", "exact_match", "number_match"])
+@pytest.mark.parametrize(("before", "after"), AROUND)
+def test_a_right_answer_is_right_whatever_the_template_writes_around_it(tmp_path, before, after, metric):
+    tokenizer = with_template(before, after)
+    sub = load_mixture(write(tmp_path, ["4", "1/2"], metric, chat=True), tokenizer)["own"]
+    assert [example.answer for example in sub.test] == ["4", "1/2"]
+    for row, example in zip(documents(sub.test, metric), sub.test, strict=True):
+        text = best_text(tokenizer, example)
+        assert before in text
+        assert scoring.process_results(row, [text]) == {"acc": 1.0}
+        assert scoring.process_results(row, [example.answer]) == {
+            "acc": 1.0
+        }  # as a model says it that knows no template
+        assert scoring.process_results(row, [text.replace(example.answer, "7")]) == {"acc": 0.0}
+        assert scoring.process_results(row, [""]) == {"acc": 0.0}
+
+
+def test_task_files_score_as_the_run_does(tmp_path):
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    mixture = load_mixture(write(tmp_path, ["4", "5"], chat=True), with_template("<think>\n\n</think>\n\n"))
+    evaluation.write_tasks(tmp_path / "tasks", mixture, 8)
+    manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
+    (task,) = get_task_dict(["msft_task_own"], manager).values()
+    for doc, row in zip(task.test_docs(), documents(mixture["own"].test), strict=True):
+        assert doc == row
+        assert task.process_results(doc, ["<think>\n\n</think>\n\n" + doc["answer"]]) == {"acc": 1.0}
+        assert task.process_results(doc, ["<think>\n\n</think>\n\n7"]) == {"acc": 0.0}
+
+
+def test_a_tokenizer_that_adds_what_the_template_does_not_write(tmp_path):
+    from tokenizers import processors
+
+    tokenizer = with_template(specials=("<|im_start|>", "<|im_end|>", "<s>"))
+    bos = tokenizer.convert_tokens_to_ids("<s>")
+    tokenizer.bos_token = "<s>"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", bos)]
+    )
+    path = write(tmp_path, ["4", "5"], chat=True)
+    with pytest.raises(ModelError) as caught:
+        names.load_mixture(path, tokenizer)
+    assert "adds special tokens (<s>)" in str(caught.value)
+    assert "'{{ bos_token }}' + tokenizer.chat_template" in str(caught.value)
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    assert names.load_mixture(path, tokenizer)["own"].test[0].prompt.startswith("<s>")

@@ -1,0 +1,151 @@
+"""Names of models and mixtures: every spelling of a path is one thing, and what cannot be used says what to do."""
+
+import json
+import logging
+import os
+import string
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import msft
+from msft import evaluation, names
+from msft.errors import ConfigError, DataError, ModelError
+
+
+def rows(start, count):
+    return "".join(
+        json.dumps({"question": f"{i} + 1?", "answer": str(i + 1)}) + "\n" for i in range(start, start + count)
+    )
+
+
+def write_mixture(folder, **entry):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.jsonl").write_text(rows(0, 8))
+    (folder / "test.jsonl").write_text(rows(20, 3))
+    entry = {"name": "sums", "train": "train.jsonl", "test": "test.jsonl", **entry}
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "sub_datasets": [entry]}))
+    return folder / "mine.yaml"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder with a model folder and a mixture, seen from a folder beside it."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    (home / "models" / "small").mkdir(parents=True)
+    (home / "models" / "small" / "config.json").write_text("{}")
+    write_mixture(home / "data")
+    (here / "inner").mkdir(parents=True)
+    (here / "link").symlink_to(home / "models" / "small")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    return home
+
+
+def test_all_spellings_of_a_path_are_one(home):
+    spellings = ["~/models/small", "~/models/small/", "../home/models/small", "./../home/models/small/.", "link"]
+    spellings += [str(home / "models" / "small"), "inner/../link", f"{home}//models///small"]
+    mixtures = ["~/data/mine.yaml", "../home/data/mine.yaml", str(home / "data" / "mine.yaml")]
+    configs = {msft.RunConfig(model=m, mixture=d) for m in spellings for d in mixtures}
+    os.chdir(home / "models")
+    configs |= {msft.RunConfig(model=m, mixture="../data/mine.yaml") for m in ("small", ".//small")}
+    assert len(configs) == 1
+    assert len({config.fingerprint() for config in configs}) == 1
+
+
+def test_a_folder_that_moved_is_the_same_run(home):
+    before = msft.RunConfig(model="~/models/small").fingerprint()
+    (home / "models").rename(home / "moved")
+    assert msft.RunConfig(model="~/moved/small").fingerprint() == before
+
+
+@pytest.mark.parametrize("name", ["tiny-qwen2", "paper-10", "Qwen/Qwen2.5-0.5B", "no/such/folder", "~nobody/x"])
+def test_names_that_are_no_paths_stay(home, name):
+    assert msft.RunConfig(model=name, mixture=name).model == name
+
+
+PARTS = st.text(st.sampled_from(string.ascii_letters + string.digits + " []{}()?*$%~#'!&;=+,é"), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(PARTS.filter(lambda part: part.strip() == part))
+def test_any_folder_name_holds_the_same_data(tmp_path_factory, part):
+    """A folder's name is a name: no pattern, no variable."""
+    folder = tmp_path_factory.mktemp("any") / part / "in"
+    mixture = msft.load_mixture(write_mixture(folder, train="../in/train.jsonl"))
+    assert [len(mixture["sums"].train), len(mixture["sums"].test)] == [3, 3]
+    assert msft.RunConfig(mixture=str(folder / "mine.yaml")).mixture == str(folder / "mine.yaml")
+
+
+def test_the_home_folder_is_meant_by_a_tilde_everywhere(home, tmp_path):
+    assert names.model_source("~/models/small") == str(home / "models" / "small")
+    assert msft.load_mixture("~/data/mine.yaml").names == ["sums"]
+    there = write_mixture(tmp_path / "there", train="~/data/train.jsonl")
+    assert msft.load_mixture(there).fingerprint() == msft.load_mixture("~/data/mine.yaml").fingerprint()
+    (home / "hub").mkdir()
+    with pytest.raises(DataError, match=f"{home}/hub/hellaswag/train.jsonl"):
+        msft.load_mixture("paper-5", data_dir="~/hub")
+
+
+def test_settings_that_a_mixture_does_not_use_are_named(home, caplog):
+    with pytest.raises(ConfigError, match="unknown setting of a mixture 'trian_size'. Did you mean 'train_size'"):
+        msft.load_mixture("~/data/mine.yaml", trian_size=3)
+    with caplog.at_level(logging.WARNING, logger="msft"):
+        msft.load_mixture("~/data/mine.yaml", train_size=3, test_size=None, max_tokens=64)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "mine.yaml: not used, since only the paper's mixtures are drawn by them: train_size"
+    )
+
+
+def test_an_adapter_is_refused_with_what_to_do(home):
+    (home / "models" / "small" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds an adapter \(adapter_config.json\).*merge_and_unload"):
+        names.model_source("~/models/small")
+
+
+@pytest.mark.parametrize("kind", ["no home", "a home that is a file"])
+def test_a_user_without_a_place_for_a_cache(tmp_path, monkeypatch, kind):
+    for name in ("MSFT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if kind == "no home":
+
+        def nowhere():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", nowhere)
+    else:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match="tiny-smoke.*set the environment variable MSFT_CACHE"):
+        names.model_source("tiny-smoke")
+
+
+def test_an_ascii_locale_reads_utf8(tmp_path):
+    """Every reader names its encoding: Python's own default follows the locale."""
+    import subprocess
+    import sys
+
+    path = write_mixture(tmp_path / "data")
+    (tmp_path / "data" / "test.jsonl").write_text('{"question": "café?", "answer": "naïve"}\n', encoding="utf-8")
+    (tmp_path / "data" / "mine.yaml").write_text(path.read_text().replace("sums", "süms"), encoding="utf-8")
+    code = f"import msft; (sub,) = msft.load_mixture({str(path)!r}); print(ascii([sub.name, sub.test[0].answer]))"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "['s\\xfcms', 'na\\xefve']\n", done.stderr
+
+
+@pytest.mark.parametrize("part", ["[v2]", "a?b", "all*", "{x}", "$HOME", "a b"])
+def test_task_files_find_their_data_in_any_folder(tmp_path, part):
+    """lm-eval reads them where they are, whatever the folder's name means to `datasets`; moved ones too."""
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    mixture, folder = msft.load_mixture(write_mixture(tmp_path / "data")), tmp_path / part / "tasks"
+    evaluation.write_tasks(tmp_path / "elsewhere" / "tasks", mixture, 8)
+    (tmp_path / "elsewhere").rename(tmp_path / part)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    (task,) = get_task_dict(["msft_task_sums"], manager).values()
+    assert [doc["answer"] for doc in task.test_docs()] == ["21", "22", "23"]
