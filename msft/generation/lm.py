@@ -27,7 +27,7 @@ from msft.generation.decoding import Batches, Item, decode, make_batches
 from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import why_not_packed
+from msft.packing.probe import mixes_rows, why_not_packed
 
 _MOST_TEXTS = 100_000  # texts of token sequences that are remembered
 _LONGEST_DRAFT = 12  # tokens; greedy decoding seldom agrees with more of a written-out rationale
@@ -89,6 +89,7 @@ class PrefixCachedLM(HFLM):
         ):
             tokenizer = copy.deepcopy(tokenizer)  # the caller's own is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id
+        batch_size = 1 if mixes_rows(model) else batch_size
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of, self._max_gen_toks = stop_when, draft_of or _gold_text, max_gen_toks

@@ -8,7 +8,7 @@ from msft import distributed
 from msft.loss.passes import TargetPass, make_passes, target_losses
 from msft.loss.tokens import Batch, Tokens, make_batches
 from msft.packing.attention import keeps_logits
-from msft.packing.probe import why_not_trained_packed
+from msft.packing.probe import mixes_rows, why_not_trained_packed
 
 
 class TokenLosses:
@@ -20,10 +20,11 @@ class TokenLosses:
 
     def __init__(self, model, loss_group: int, token_budget: int):
         self.model, self.device = model, model.device
-        self.loss_group, self.token_budget = loss_group, token_budget
+        self.loss_group = loss_group
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
         reason = sharded or why_not_trained_packed(model)
+        self.token_budget = 1 if mixes_rows(model) else token_budget  # one row a pass, whatever its length
         self.path = f"padded: {reason}" if reason else "packed"
 
     def gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +39,7 @@ class TokenLosses:
             loss, token_losses = self._of_tokens(batch)
             distributed.backward(loss, self.model)
             total += loss.detach()
-            sums.index_add_(0, batch.examples, token_losses.detach())
+            sums.index_add_(0, batch.examples, token_losses.detach().to(self._dtype))
         distributed.add_up_gradients(self.model)
         distributed.add_up(found)
         return total, sums
@@ -48,7 +49,7 @@ class TokenLosses:
         """Mean target-token loss of each example by a forward pass alone."""
         sums = torch.zeros(len(rows), device=self.device, dtype=self._dtype)
         for batch in self._batches(rows):
-            sums.index_add_(0, batch.examples, self._of_tokens(batch)[1])
+            sums.index_add_(0, batch.examples, self._of_tokens(batch)[1].to(self._dtype))
         return means(distributed.add_up(sums), rows)
 
     def _batches(self, rows: Sequence[Tokens]):

@@ -21,12 +21,17 @@ _CLOSE_HALF = 0.03  # two layers round by about 0.01
 _MANY_ROTATIONS = ("longrope", "dynamic")
 
 
+def mixes_rows(model) -> bool:
+    """Whether what a model makes of a row depends on the longest one beside it: such a row must go alone."""
+    config = model.config.get_text_config(decoder=True)
+    return (getattr(config, "rope_parameters", None) or {}).get("rope_type") in _MANY_ROTATIONS
+
+
 def why_not_packed(model) -> str:
     """Why packed passes are not the model's own, or '' where they were shown to be."""
     config = model.config.get_text_config(decoder=True)
     layers = getattr(config, "layer_types", None) or []
     window = getattr(config, "sliding_window", None)
-    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
     if getattr(model, "_is_stateful", False):
         return "it keeps a recurrent state"
     if others := sorted(set(layers) - {"full_attention"}):
@@ -35,8 +40,8 @@ def why_not_packed(model) -> str:
         )
     if not layers and window and getattr(config, "use_sliding_window", True):
         return f"its layers attend to a sliding window of {window} tokens"
-    if rotation in _MANY_ROTATIONS:
-        return f"its rotary embedding ({rotation}) depends on the longest row of a batch"
+    if mixes_rows(model):
+        return "its rotary embedding depends on the longest row of a batch; rows go one at a time"
     if not model._supports_attention_backend:
         return "its attention cannot be replaced from outside"
     try:

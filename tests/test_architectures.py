@@ -1,0 +1,189 @@
+"""Every architecture: which path it takes, and that texts, log-likelihoods and gradients are then right.
+
+A line an architecture: a tiny random model of a family that transformers builds from a config. To add one, add a line.
+"""
+
+import warnings
+
+import pytest
+import torch
+from helpers import SHAPE, make_model, requests
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from msft.generation import PrefixCachedLM
+from msft.loss.losses import TokenLosses
+from msft.loss.tokens import Tokens
+from msft.packing.probe import why_not_packed, why_not_trained_packed
+
+PACKED, HFLM_PATH = "packed", "HFLM"
+MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+MLA |= {"num_key_value_heads": 4, "head_dim": 8}
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+DEEP = {**MLA, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1}
+SLIDING = {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16, "factor": 4.0}
+LONG |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+# (name, model type, its shape beyond the common one, path of evaluations, whether training is packed)
+TABLE = [
+    ("llama", "llama", {}, PACKED, True),
+    ("qwen2", "qwen2", {}, PACKED, True),
+    ("qwen3", "qwen3", {"head_dim": 8}, PACKED, True),
+    ("olmo2", "olmo2", {}, PACKED, True),
+    (
+        "qwen2, last layer slides",
+        "qwen2",
+        {"use_sliding_window": True, "max_window_layers": 1, **SLIDING},
+        HFLM_PATH,
+        False,
+    ),
+    ("qwen3, last layer slides", "qwen3", {"head_dim": 8, "use_sliding_window": True, **SLIDING}, HFLM_PATH, False),
+    ("mistral, all layers slide", "mistral", {"sliding_window": 8}, HFLM_PATH, False),
+    ("mistral, no window", "mistral", {"sliding_window": None}, PACKED, False),
+    ("olmo", "olmo", {}, PACKED, False),
+    ("olmo3", "olmo3", {"sliding_window": 8}, HFLM_PATH, False),
+    ("gemma", "gemma", {"head_dim": 8}, PACKED, False),
+    ("gemma2", "gemma2", {"head_dim": 8, "sliding_window": 8}, HFLM_PATH, False),
+    ("gemma3", "gemma3_text", {"head_dim": 8, "sliding_window": 8}, HFLM_PATH, False),
+    ("phi", "phi", {}, PACKED, False),
+    ("phi3", "phi3", {"sliding_window": None}, PACKED, False),
+    ("llama, longrope", "llama", {"rope_parameters": LONG}, HFLM_PATH, False),
+    ("granite, scaled logits", "granite", {"logits_scaling": 8.0}, PACKED, False),
+    ("cohere, scaled logits", "cohere", {"logit_scale": 0.06}, PACKED, False),
+    ("starcoder2", "starcoder2", {"sliding_window": None}, PACKED, False),
+    ("stablelm", "stablelm", {}, None, False),
+    ("glm", "glm", {"head_dim": 8}, PACKED, False),
+    ("smollm3", "smollm3", {"head_dim": 8}, PACKED, False),
+    ("mixtral", "mixtral", {"num_local_experts": 4, "sliding_window": None}, PACKED, False),
+    ("qwen3_moe", "qwen3_moe", {"head_dim": 8, **MOE}, PACKED, False),
+    ("deepseek_v2", "deepseek_v2", DEEP, HFLM_PATH, False),
+    ("deepseek_v3", "deepseek_v3", {**DEEP, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}, HFLM_PATH, False),
+    ("nemotron", "nemotron", {}, None, False),
+    ("gpt2", "gpt2", {"n_positions": 256}, None, False),
+    (
+        "gpt_neo",
+        "gpt_neo",
+        {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": 8},
+        None,
+        False,
+    ),
+    ("gpt_neox", "gpt_neox", {}, None, False),
+    ("opt", "opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}, None, False),
+    ("bloom", "bloom", {}, None, False),
+    ("falcon", "falcon", {}, None, False),
+    ("mamba", "mamba", {"state_size": 4}, HFLM_PATH, False),
+]
+NAMES = [row[0] for row in TABLE]
+EXPERTS = ("mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3")
+
+
+def model_of(name, dtype=torch.float32):
+    _, kind, shape, *_ = TABLE[NAMES.index(name)]
+    common = {**SHAPE, "vocab_size": 400, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        config = AutoConfig.for_model(kind, **{**common, "max_position_embeddings": 256, **shape})
+        return AutoModelForCausalLM.from_config(config).eval().to(dtype)
+
+
+def lm_of(model, tokenizer, size):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lm = PrefixCachedLM(model, tokenizer, size)
+    said = [str(warning.message) for warning in caught if "HFLM" in str(warning.message)]
+    assert bool(said) == (lm.path != "packed")
+    return lm
+
+
+# the shortest has few tokens: longrope turns at 16
+PROMPTS = ["Q: 1?", *(f"Q: Motto {i}: caf\u00e9?\nA: #### {i}\nQ: {i + 1} + 1?\nA: " for i in (3, 17, 4, 250))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_and_log_likelihoods_are_those_of_hflm(name, tokenizer):
+    *_, path, _ = TABLE[NAMES.index(name)]
+    model = model_of(name)
+    lm = lm_of(model, tokenizer, 3)
+    assert path is None or lm.path.split(":")[0] == path, lm.path
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)  # a row alone: no model mixes it with others
+    asked = requests(PROMPTS, limit=6)
+    assert lm.generate_until(asked) == stock.generate_until(asked, disable_tqdm=True)
+    pairs = [Instance("loglikelihood", {}, (p, a), 0, ("t", 0, 1)) for p in PROMPTS for a in (" yes", " no, 7")]
+    ours, theirs = lm.loglikelihood(pairs), stock.loglikelihood(pairs, disable_tqdm=True)
+    assert [value for value, _ in ours] == pytest.approx([value for value, _ in theirs], abs=2e-3)
+    assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
+
+
+def literal_gradients(model, rows, group):
+    """Each row alone: the mean over micro-batches of the mean over their target tokens, as the paper has it."""
+    model.zero_grad()
+    groups = [rows[first : first + group] for first in range(0, len(rows), group)]
+    for members in groups:
+        count = sum(row.targets for row in members)
+        for row in members:
+            ids = torch.tensor([row.ids])
+            logits = model(input_ids=ids, use_cache=False).logits[0, row.start - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, ids[0, row.start :], reduction="sum")
+            (loss / count / len(groups)).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_literal_micro_batches(name):
+    *_, packed = TABLE[NAMES.index(name)]
+    # torch's grouped products of experts know no double precision
+    dtype, close = (torch.float32, 1e-4) if name in EXPERTS else (torch.float64, 1e-7)
+    model = model_of(name, dtype)
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(20, 6), (11, 3), (7, 2), (15, 9), (20, 1)]
+    draw = [torch.randint(2, 400, (n,), generator=generator).tolist() for n, _ in sizes]
+    rows = [Tokens(tuple(ids), n - targets) for ids, (n, targets) in zip(draw, sizes, strict=True)]
+    wanted = literal_gradients(model, rows, 2)
+    model.zero_grad()
+    losses = TokenLosses(model, 2, 64)
+    assert (losses.path == "packed") == packed, losses.path
+    losses.gradients(rows)
+    for parameter, gradient in model.named_parameters():
+        if parameter in wanted:
+            torch.testing.assert_close(gradient.grad, wanted[parameter], rtol=1e-4, atol=close)
+
+
+def test_a_deep_model_in_half_precision_is_packed_and_as_near_to_full_precision():
+    """Thirty layers of rounding: the probe must not take it for another model."""
+    shape = {"num_hidden_layers": 30, "hidden_size": 64, "initializer_range": 0.1, "vocabulary": 400}
+    exact, half = make_model("llama", seed=1, **shape), make_model("llama", seed=1, **shape).bfloat16()
+    assert why_not_packed(half) == why_not_trained_packed(half) == ""
+    generator = torch.Generator().manual_seed(1)
+    rows = [Tokens(tuple(torch.randint(2, 400, (24,), generator=generator).tolist()), 12) for _ in range(4)]
+    wanted = torch.tensor(TokenLosses(exact, 4, 64).of_examples(rows))
+    losses, apart = TokenLosses(half, 4, 64), {}
+    for path in ("packed", "padded: as asked"):
+        losses.path = path
+        apart[path] = (torch.tensor(losses.of_examples(rows)) - wanted).abs().mean()
+    assert apart["packed"] <= 2 * apart["padded: as asked"] + 0.01
+
+
+def test_the_probe_leaves_the_model_as_it_was():
+    model = make_model("llama", num_hidden_layers=5).bfloat16().train()
+    layers, before = list(model.model.layers), torch.get_rng_state()
+    assert why_not_packed(model) == ""
+    assert list(model.model.layers) == layers
+    assert model.config.num_hidden_layers == 5
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("twist", ["attention", "head"])
+def test_a_twist_in_the_model_s_own_code_is_seen(twist):
+    """What no configuration tells: other scores, or other logits, than the architecture's."""
+    model = make_model("llama")
+    if twist == "attention":
+        inner = model.model.layers[1].mlp.forward
+        model.model.layers[1].mlp.forward = lambda x: inner(x) * x.shape[1]
+        assert "differ by" in why_not_packed(model)
+    else:
+        forward = model.lm_head.forward
+        model.lm_head.forward = lambda x: 2 * forward(x)
+        assert "logits" in why_not_trained_packed(model)
