@@ -145,7 +145,7 @@ def option_requests(data, shots, tasks: int, items: int) -> list[Instance]:
 
 def floor(model, lm: PrefixCachedLM, requests, batch: int):
     """A function that runs the plain forward passes over the tokens that cannot be avoided."""
-    planned = lm.plan(requests).plan
+    planned = lm.prepare(requests).batches
     texts = lm.generate_until(requests)
     rows = [(prefix, []) for prefix in planned.prefixes]
     for item, shared, text in zip(planned.items, planned.shared, texts, strict=True):
@@ -202,17 +202,17 @@ def generation_case(model, tokenizer, requests, rounds: int) -> dict:
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=best)
     wanted = stock.generate_until(requests, disable_tqdm=True)
     assert ours.generate_until(requests) == wanted, "a text differs from HFLM's"
-    plan = ours.plan(requests)
+    prepared = ours.prepare(requests)
     size = best_batch(lambda n: floor(model, ours, requests, n), (8, 16, 32, 64))
     times = interleaved(
         {
-            "ours": lambda: ours.run(plan),
+            "ours": lambda: ours.answer(prepared),
             "floor": floor(model, ours, requests, size),
             "hflm": lambda: stock.generate_until(requests, disable_tqdm=True),
         },
         rounds,
     )
-    prefixes = [len(tokens) for tokens in plan.plan.prefixes]
+    prefixes = [len(tokens) for tokens in prepared.batches.prefixes]
     return times | {
         "items": len(requests),
         "hflm_batch": best,

@@ -87,7 +87,7 @@ def timed(device, function) -> float:
 
 def train(model, steps, rate: float = 1e-4):
     """A function that runs an optimizer step over each list of rows; nothing in it waits for the device."""
-    losses = TokenLosses(model, True, GROUP, 16384, 0)
+    losses = TokenLosses(model, GROUP, 16384)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
     def run():
@@ -132,9 +132,9 @@ def measure(name: str, shape: dict, device, options, data, tokenizer) -> dict:
     shots = {task: shots_text(choose_shots(part, tokenizer, "short", rng)) for task, (part, _) in data.items()}
     requests = generation_requests(data, shots)
     ours = PrefixCachedLM(model, tokenizer, 512)
-    plan = ours.plan(requests)
-    texts = ours.run(plan)
-    seconds = statistics.median(timed(device, lambda: ours.run(plan)) for _ in range(options.rounds))
+    prepared = ours.prepare(requests)
+    texts = ours.answer(prepared)
+    seconds = statistics.median(timed(device, lambda: ours.answer(prepared)) for _ in range(options.rounds))
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=64)
     stock.generate_until(requests[:64], disable_tqdm=True)
     wanted: list[str] = []

@@ -35,8 +35,8 @@ def functions_of(options, tokenizer, tasks: int, items: int, layers: int):
     rng = random.Random(20)
     shots = {name: shots_text(choose_shots(part, tokenizer, "average", rng)) for name, (part, _) in data.items()}
     lm = PrefixCachedLM(model, tokenizer, 512)
-    plan = lm.plan(generation_requests(data, shots))
-    return size, ours(model, made_up_rows(EXAMPLES * tasks, model.config.vocab_size)), lambda: lm.run(plan)
+    prepared = lm.prepare(generation_requests(data, shots))
+    return size, ours(model, made_up_rows(EXAMPLES * tasks, model.config.vocab_size)), lambda: lm.answer(prepared)
 
 
 def slope(sizes, times) -> float:

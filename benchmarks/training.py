@@ -102,7 +102,7 @@ def optimizer_of(model):
 
 def ours(model, rows):
     """A function that runs one optimizer step over each BATCH of rows and gives their losses."""
-    losses, optimizer = TokenLosses(model, True, GROUP, 16384, 0), optimizer_of(model)
+    losses, optimizer = TokenLosses(model, GROUP, 16384), optimizer_of(model)
 
     def run() -> list[float]:
         found = []

@@ -6,6 +6,7 @@ import pandas as pd
 
 from msft.results.flops import run_flops
 from msft.results.history import history_rows
+from msft.results.run import Run
 
 
 def roll_out(stage, offset, points, tasks=("a", "b"), active=None, n=10, tokens=100):
@@ -24,12 +25,18 @@ def roll_back(stage, epoch, dropped):
     return {"kind": "roll_back", "arguments": {"stage": stage, "epoch": epoch, "dropped": dropped}, "result": {}}
 
 
+class FakeRun(SimpleNamespace):
+    """Stands for a Run; what a Run works out from its files is worked out in the same way."""
+
+    at_best, dropped, metrics = Run.at_best, Run.dropped, {}
+
+
 def fake_run(method, journal, best, groups=None, params=None, parameters=1):
     """A run of `journal` whose best checkpoint is best = (stage, epoch)."""
     history = pd.DataFrame(history_rows(journal))
     rows = history[(history.stage == best[0]) & (history.epoch == best[1])]
     at = SimpleNamespace(accuracy=rows.accuracy.mean(), path_epoch=rows.path_epoch.iloc[0])
-    return SimpleNamespace(
+    return FakeRun(
         config=SimpleNamespace(method=method, params=params or {}),
         history=history,
         journal=journal,

@@ -608,7 +608,6 @@ def test_a_stop_that_is_a_special_token_ends_each_row_at_any_batch_size(tokenize
         lm.path = "HFLM: as asked"
         texts["stock", size] = lm.generate_until(requests(prompts(), [stop], limit=12))
     assert len({tuple(found) for found in texts.values()}) == 1
-    assert 9 <= lm.generated_tokens["t"] < 2 * 9 * 12  # some ended at the stop, in two calls
 
 
 def test_answers_go_to_the_cache_as_they_come(tokenizer):

@@ -1,11 +1,10 @@
 """Table 2, its figure and the settings, on runs made by hand."""
 
-from types import SimpleNamespace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from figure_runs import FakeRun
 from matplotlib.colors import to_rgba
 
 import msft
@@ -27,7 +26,7 @@ def fake_run(method, accuracy, epoch=1.0, base=(0.0,) * 4, model="m", sizes=None
     mixture = {"groups": GROUPS, "sub_datasets": {t: {"train": (sizes or {}).get(t, 1800)} for t in TASKS}}
     config = msft.RunConfig(method=method, model=model, **settings).with_defaults({})
     best = {"stage": 0, "epoch": epoch, "path_epoch": epoch, "accuracy": float(np.mean(accuracy))}
-    return SimpleNamespace(
+    return FakeRun(
         config=config,
         about={"mixture": mixture},
         history=pd.DataFrame(rows),

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import matplotlib
+from figure_runs import FakeRun
 
 matplotlib.use("agg")
 
@@ -36,7 +37,7 @@ def made(accuracies=ACCURACIES, best=2.0, model="tiny-qwen2"):
     ]
     history = pd.DataFrame(rows)
     accuracy = history[history.epoch == best].accuracy.mean()
-    return SimpleNamespace(
+    return FakeRun(
         history=history,
         result={"best": {"stage": 0, "epoch": best}},
         best=SimpleNamespace(path_epoch=best, accuracy=accuracy),
