@@ -155,6 +155,11 @@ class Evaluator:
             lengths = [len(self.lm.tok_encode(i.args[0])) - shared for i in self.tasks[sub.name].instances]
             self._question_tokens[sub.name] = sum(lengths)
 
+    @property
+    def path(self) -> str:
+        """How answers are decoded: 'packed', or 'HFLM: ' and why."""
+        return self.lm.path
+
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         self.lm.should_stop = self.should_stop

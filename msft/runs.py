@@ -252,6 +252,7 @@ def _end(prepared: Prepared, where, model, trainer, started: float, progress: bo
         "best": dataclasses.asdict(trainer.best),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
+        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].path},
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),
         "resumed": where.resumed,

@@ -29,6 +29,8 @@ PARAMS = {
 class WeightsEvaluator:
     """Stands for msft.evaluation.Evaluator: accuracies and tokens of each sub-dataset from a hash of the weights."""
 
+    path = "packed"
+
     def __init__(self, model, tokenizer, mixture, part, *settings):
         self.model, self.part, self.names = model, part, mixture.names
 

@@ -12,10 +12,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import msft
 from msft.generation import PrefixCachedLM
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import Tokens
 from msft.packing.probe import why_not_packed, why_not_trained_packed
+from msft.results.summary import summary
 
 PACKED, HFLM_PATH = "packed", "HFLM"
 MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
@@ -187,3 +189,23 @@ def test_a_twist_in_the_model_s_own_code_is_seen(twist):
         forward = model.lm_head.forward
         model.lm_head.forward = lambda x: 2 * forward(x)
         assert "logits" in why_not_trained_packed(model)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral, all layers slide"])
+def test_a_run_says_which_paths_it_took_and_its_checkpoint_loads(name, tokenizer, small_settings, tmp_path):
+    model_of(name).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    settings = {**small_settings, "model": str(tmp_path / "model"), "method": "sft", "params": {"epochs": 0.25}}
+    settings |= {"max_tokens": 100, "max_prompt_tokens": 240, "max_new_tokens": 4}
+    with warnings.catch_warnings(action="ignore"):
+        run = msft.run(msft.RunConfig(**settings), tmp_path / "runs", progress=False)
+    paths, text = run.result["paths"], summary(run)
+    if name == "llama":
+        assert paths == {"training": "packed", "evaluation": "packed"}
+        assert "HFLM" not in text
+    else:
+        assert paths["training"].startswith("padded: packed training knows")
+        assert paths["evaluation"] == "HFLM: its layers attend to a sliding window of 8 tokens"
+        assert all(path in text for path in paths.values())
+    folder = msft.export(run, tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(folder).config.model_type == TABLE[NAMES.index(name)][1]

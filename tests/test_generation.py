@@ -1,5 +1,6 @@
 """PrefixCachedLM gives lm-eval's own HFLM's texts and log-likelihoods, at a fraction of its work."""
 
+import contextlib
 import copy
 import dataclasses
 import random
@@ -541,8 +542,12 @@ def test_options_beyond_greedy_decoding_are_obeyed_as_stock_obeys_them(options, 
     torch.manual_seed(0)
     wanted = stock(model, tokenizer, 4).generate_until(asked, disable_tqdm=True)
     torch.manual_seed(0)
-    assert PrefixCachedLM(model, tokenizer, 4).generate_until(asked) == wanted
+    lm = PrefixCachedLM(model, tokenizer, 4)
     is_ignored = where == "checkpoint" and "do_sample" in options  # stock decodes greedily where a request says nothing
+    with (
+        contextlib.nullcontext() if is_ignored else pytest.warns(UserWarning, match="go through lm-eval's HFLM, since")
+    ):
+        assert lm.generate_until(asked) == wanted
     assert is_ignored or "min_new_tokens" in options or wanted != greedy
 
 
@@ -618,6 +623,13 @@ def test_answers_go_to_the_cache_as_they_come(tokenizer):
     lm.loglikelihood([pair("a", "b")])
     assert [row[:1] + row[2:] for row in kept[:3]] == [("generate_until", text) for text in texts]
     assert kept[3][:2] == ("loglikelihood", ("a", "b"))
+
+
+def test_prompts_that_are_cut_are_counted_once(tokenizer):
+    lm = PrefixCachedLM(make_model(max_position_embeddings=32), tokenizer)
+    with pytest.warns(UserWarning, match="9 prompts were longer than 16 tokens") as caught:
+        lm.generate_until(requests(prompts(9), limit=16))
+    assert len([w for w in caught if "cut off" in str(w.message)]) == 1
 
 
 def test_the_callers_tokenizer_gets_no_padding_token(tokenizer):

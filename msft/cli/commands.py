@@ -160,7 +160,7 @@ def evaluate(told: dict, given: dict, problems: list[str]) -> int:
     from msft.results.run import Run
 
     run = Run(Path(told["model"]).expanduser().parent)
-    own = run.about["config"] if run.status != "missing" else {"mixture": "tiny"}
+    own = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
     values = {field.name: own.get(field.name) for field in dataclasses.fields(RunConfig) if field.name in _MEASURED}
     values = {name: value for name, value in values.items() if value is not None} | flags
     prepared = runs.prepare(RunConfig(**{**values, "method": "sft", "model": told["model"]}))

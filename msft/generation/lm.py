@@ -131,6 +131,12 @@ class PrefixCachedLM(HFLM):
         by_options = {key: self._rule(options) for key, options in by_options.items()}
         rules = [by_options[repr(request.args[1])] for request in requests]
         fast = [i for i, rule in enumerate(rules) if not rule.stock]
+        for reason in sorted({rule.stock for rule in rules if rule.stock} if self.path == "packed" else ()):
+            warnings.warn(f"requests go through lm-eval's HFLM, since {reason}", stacklevel=2)
+        rooms = {self.max_length - rules[i].limit for i in fast}
+        for room in sorted(rooms):
+            here = (requests[i] for i in fast if self.max_length - rules[i].limit == room)
+            _say_cuts(sum(len(self.tok_encode(request.args[0])) > room for request in here), room)
         items = [self._item(requests[i], rules[i]) for i in fast]
         return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model))
 
@@ -212,9 +218,8 @@ class PrefixCachedLM(HFLM):
 
     def _ends(self, until: Sequence[str]) -> set[int]:
         """Tokens that end a text: EOS, the checkpoint's own, and stops that are one special token."""
-        own = (
-            self.model.generation_config.eos_token_id if self.model.can_generate() else None
-        )  # chat models have several
+        # chat models have several
+        own = self.model.generation_config.eos_token_id if self.model.can_generate() else None
         tokens = [self.tok_encode(stop, add_special_tokens=False) for stop in until]
         special = {ids[0] for ids in tokens if len(ids) == 1 and self._text(tuple(ids)) == ""}
         return special | {self.eot_token_id, *(own if isinstance(own, list) else [own])} - {None}
@@ -223,7 +228,6 @@ class PrefixCachedLM(HFLM):
         ids, room = self.tok_encode(request.args[0]), self.max_length - rule.limit
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
-        _say_cuts(int(len(ids) > room), room)
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
         return Item(ids[-room:], draft[: min(rule.limit - 1, _LONGEST_DRAFT)], partial(self._finished, rule))
@@ -232,9 +236,10 @@ class PrefixCachedLM(HFLM):
         if ids[-1] in rule.ends or len(ids) >= rule.limit:
             return True
         # a stop that ends in the newest token: its text is no longer than these tokens' (one missed is cut off later)
-        tail = tuple(ids[-max(map(len, rule.stops), default=0) - 4 :])
-        if rule.stops and any(stop in self._text(tail) for stop in rule.stops):
-            return True
+        if rule.stops:
+            tail = self._text(tuple(ids[-max(map(len, rule.stops)) - 4 :]))
+            if any(stop in tail for stop in rule.stops):
+                return True
         return self.stop_when is not None and "\n" in self._text((ids[-1],)) and self.stop_when(self._text(tuple(ids)))
 
     def _text(self, ids: tuple[int, ...]) -> str:

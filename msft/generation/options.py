@@ -15,13 +15,7 @@ _HARMLESS = {
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
     *("max_length", "max_new_tokens", "use_cache", "cache_implementation", "cache_config", "disable_compile"),
     *("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
-    *(
-        "transformers_version",
-        "_from_model_config",
-        "return_dict_in_generate",
-        "num_return_sequences",
-        "assistant_confidence_threshold",
-    ),
+    *("transformers_version", "_from_model_config", "return_dict_in_generate"),
 }
 
 

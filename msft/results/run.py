@@ -109,7 +109,7 @@ class Run:
 
     @property
     def result(self) -> dict:
-        """What result.json holds: best, parameters, seconds, threads."""
+        """What result.json holds: best, parameters, seconds, paths (of training and evaluation), threads."""
         return self._read("result.json", "best", "parameters")
 
     @property

@@ -28,6 +28,9 @@ def summary(run: Run) -> str:
     told = {"training": shares["train"], "evaluation": shares["evaluate"], "saving": shares["save"]}
     told["the rest"] = 1 - sum(shares.values())
     lines += ["", "  time: " + ", ".join(f"{what} {share:.0%}" for what, share in told.items())]
+    for what, path in result.get("paths", {}).items():
+        if path != "packed":
+            lines.append(f"  {what}: {path}")
     flops = run.flops
     parts = {"training": flops["train"], "evaluation": flops["evaluate"], "look-ahead": flops["look_ahead"]}
     spent = ", ".join(f"{what} {part / flops['total']:.0%}" for what, part in parts.items() if part)
