@@ -223,7 +223,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     with contextlib.ExitStack() as opened:
         opened_now = trackers.trackers(config.track if distributed.is_main() else None, directory, config)
         distributed.on_main(lambda: shown.watchers.extend(opened.enter_context(opened_now)))
-        with trainer.writer, _stopping(trainer, evaluators):
+        with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             trainer.finish()
         distributed.on_main(_end, prepared, where, model, trainer, started, progress)
