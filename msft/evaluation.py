@@ -89,17 +89,19 @@ def task_rows(examples: Sequence[Example], metric: str = "") -> list[dict]:
     return documents(examples, metric)
 
 
-def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int) -> None:
-    """Writes the mixture's test sets as lm-eval task files: YAML, JSONL and the scorer, nothing else needed.
+def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int, part: str = "test") -> None:
+    """Writes a part of the mixture, its test sets, as lm-eval task files: YAML, JSONL and the scorer, nothing else needed.
 
     What is measured by its loss is no generation task; the group's file names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(scoring.__file__, folder / "scoring.py")
-    generated = [sub for sub in mixture if sub.metric != LOSS]
+    generated = [sub for sub in mixture if sub.metric != LOSS and getattr(sub, part)]
     for sub in generated:
         data = folder / f"{task_name(sub.name)}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in task_rows(sub.test, sub.metric)), encoding="utf-8")
+        data.write_text(
+            "".join(json.dumps(row) + "\n" for row in task_rows(getattr(sub, part), sub.metric)), encoding="utf-8"
+        )
         config = task_config(sub, max_new_tokens)
         config |= {"dataset_kwargs": {"file": data.name}}
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -3,7 +3,8 @@
 runs/msft-tiny-qwen2-tiny-s20-1a2b3c4d/
     run.json       settings, versions, commit, machine        history.csv   one row an evaluation and sub-dataset
     journal.jsonl  every verb, checksummed                    outputs/      generated text of every item
-    best/          the best checkpoint, Hugging Face format   tasks/        lm-eval task files of the test sets
+    best/          the best checkpoint, Hugging Face format   tasks/        lm-eval task files of the test sets;
+                                                              confirmation/ of what nothing was chosen on
     disk.jsonl     the ledger of checkpoint bytes             result.json   best, FLOPs, time; written last
 """
 
@@ -202,7 +203,22 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             trainer.finish()
-        distributed.on_main(_end, prepared, where, model, trainer, started, progress)
+            confirmation = _confirmation(prepared, model, mixture, trainer)
+        distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
+
+
+def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
+    """Accuracies on the items that nothing was chosen on, where the mixture has some."""
+    from msft.evaluation import Evaluator
+
+    subs = [sub for sub in mixture if sub.confirmation]
+    if not subs:
+        return {}
+    config, part = prepared.config, dataclasses.replace(mixture, sub_datasets=subs)
+    sizes = (config.max_new_tokens, config.eval_batch_size)
+    evaluator = Evaluator(model, prepared.tokenizer, part, "confirmation", *sizes)
+    evaluator.should_stop = lambda: trainer.stop_requested
+    return trainer.confirm(evaluator)
 
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
@@ -212,10 +228,12 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "run.json").is_file():
         write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
+        if any(sub.confirmation for sub in mixture):
+            write_tasks(directory / "confirmation", mixture, prepared.config.max_new_tokens, "confirmation")
         write_atomic(directory / "run.json", json.dumps(provenance.about(prepared, mixture, model), indent=1))
 
 
-def _end(prepared: Prepared, where, model, trainer, started: float, progress: bool) -> None:
+def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started: float, progress: bool) -> None:
     """Writes the best checkpoint, the history and, last, the result."""
     import torch
 
@@ -229,6 +247,7 @@ def _end(prepared: Prepared, where, model, trainer, started: float, progress: bo
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
         "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].path},
+        **({"confirmation": confirmation} if confirmation else {}),
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),
         "resumed": where.resumed,

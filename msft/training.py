@@ -181,6 +181,19 @@ class Trainer:
         """Puts the end of the run on disk; the model ends as its best checkpoint."""
         self.durable.finish()
 
+    def confirm(self, evaluator) -> dict[str, dict[str, float]]:
+        """{"base", "best": {sub-dataset: accuracy}} on items that nothing was chosen on, once the run is at its end."""
+        started, accuracies = time.monotonic(), {}
+        for name, weights in (("base", self.run.base_weights()), ("best", self.durable.best_weights)):
+            checkpoints.restore(self.model, weights)
+            distributed.refresh(self.measured, self.model)
+            try:
+                accuracies[name] = {task: scores.accuracy for task, scores in evaluator.evaluate().items()}
+            except Stopped:
+                self.durable.interrupt()
+        self._clock["evaluate"] += time.monotonic() - started
+        return accuracies
+
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""
         self.durable.once("note", {"what": what, **values}, lambda: None)

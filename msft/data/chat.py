@@ -11,6 +11,7 @@ from dataclasses import replace
 from msft.data.example import Example
 from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys
 from msft.data.metrics import check_example
+from msft.data.mixture import MEASURED
 from msft.data.scoring import extract
 from msft.errors import DataError, ModelError, nearest, shortened, together
 
@@ -87,7 +88,7 @@ def rendered(mixture, tokenizer):
     subs, problems = [], []
     for sub in mixture:
         parts, stops = {}, {}
-        for part in ("train", "test", "validation") if sub.is_chat else ():
+        for part in ("train", *MEASURED) if sub.is_chat else ():
             parts[part] = []
             for example in getattr(sub, part):
                 try:

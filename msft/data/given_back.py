@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from msft.data.example import Example, documents, extract
 from msft.data.metrics import LOSS
-from msft.data.mixture import Mixture, SubDataset
+from msft.data.mixture import MEASURED, Mixture, SubDataset
 from msft.data.scoring import is_right, unwrapped
 from msft.errors import DataError, shortened, together
 
@@ -54,7 +54,7 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
 def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
     parts, problems, first = {}, [], {}
-    for part in ("test", "validation"):
+    for part in MEASURED:
         parts[part] = []
         for number, example in enumerate(getattr(sub, part), 1):
             place = example.place or f"{part} {number}"

@@ -10,6 +10,7 @@ from msft.data import metrics
 from msft.data.example import SHOTS, Example, question_key, shot_text
 from msft.errors import DataError, together, unknown
 
+MEASURED = ("test", "validation", "confirmation")  # parts that are answered, never trained
 SHOT_POOL = 1000  # the five shots are the shortest of this many seeded draws from train
 
 
@@ -18,7 +19,8 @@ class SubDataset:
     """One sub-dataset of a mixture, its parts disjoint.
 
     name: unique in the mixture.  group: its row in Table 2, '' where it has none.
-    train, test, validation, shots: lists of Example; five shots, the same for every item, or none where the items are
+    train, test, validation, confirmation, shots: lists of Example; confirmation items are answered once, by the base
+    model and by the reported checkpoint, and nothing is ever chosen on them.  Five shots, the same for every item, or none where the items are
     chats or measured by their loss.
     left_out: how many records each rule kept out, by reason.
     source: where the records come from and under which licence, for the data card.
@@ -30,6 +32,7 @@ class SubDataset:
     test: list[Example]
     shots: list[Example]
     validation: list[Example] = field(default_factory=list)
+    confirmation: list[Example] = field(default_factory=list)
     group: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
@@ -97,7 +100,8 @@ class Mixture:
         """SHA-256 of all content that training or evaluation can see, in order."""
         digest = hashlib.sha256()
         for sub in self.sub_datasets:
-            for part in ("train", "test", "validation", "shots"):
+            parts = ("train", "test", "validation", "shots", *(["confirmation"] if sub.confirmation else []))
+            for part in parts:
                 digest.update(f"\x00{sub.name}\x00{part}\x00".encode())
                 for example in getattr(sub, part):
                     row = [example.question, example.target, example.answer]

@@ -6,6 +6,7 @@ sub_datasets:
     train: arithmetic/train.jsonl      # rows of question, answer, optional rationale
     test: arithmetic/test.jsonl
     validation: arithmetic/validation.jsonl   # optional
+    confirmation: arithmetic/fresh.jsonl      # optional: answered once, at the end; nothing is chosen on it
     shots: arithmetic/shots.jsonl             # optional: five rows; else taken from train
     benchmark: gsm8k                          # optional: rows are hub records of this benchmark
     metric: number_match                      # optional: exact_match, number_match or loss (metrics.py)
@@ -26,7 +27,7 @@ from msft import distributed
 from msft.data import metrics
 from msft.data.example import SHOTS, Example, question_key
 from msft.data.keys import unread
-from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, is_zero_shot
+from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot
 from msft.data.rows import read_lines, row_to_example
 from msft.errors import DataError, shortened, together, unknown
 from msft.paths import expanded
@@ -34,10 +35,11 @@ from msft.settings import parse_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
 RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside them
-PARTS = ("train", "test", "validation", "shots")
+PARTS = ("train", *MEASURED, "shots")
 _DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
 _SUB_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
-_DISJOINT = [p.split() for p in ("train test", "train validation", "shots test", "shots validation", "validation test")]
+_DISJOINT = [("train", part) for part in MEASURED] + [("shots", part) for part in MEASURED]
+_DISJOINT += [("validation", "test"), ("confirmation", "test"), ("confirmation", "validation")]
 _log = logging.getLogger(__name__)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from msft.data.example import Example, test_prompt, training_text
-from msft.data.mixture import Mixture, without_long
+from msft.data.mixture import MEASURED, Mixture, without_long
 from msft.errors import DataError, ModelError
 
 
@@ -174,7 +174,7 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
         if not any(keep):
             raise DataError(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
-        for part in ("test", "validation"):
+        for part in MEASURED:
             prompts = [test_prompt(sub, example) for example in getattr(sub, part)]
             ids = tokenizer(prompts)["input_ids"] if prompts else []
             keep = [len(prompt) <= max_prompt_tokens for prompt in ids]

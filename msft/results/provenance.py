@@ -34,6 +34,7 @@ def about(prepared, mixture, model) -> dict:
                     "train": len(sub.train),
                     "test": len(sub.test),
                     "validation": len(sub.validation),
+                    **({"confirmation": len(sub.confirmation)} if sub.confirmation else {}),
                     "left_out": sub.left_out,
                     "source": sub.source,
                     **({"metric": sub.metric} if sub.metric else {}),

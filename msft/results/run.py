@@ -119,6 +119,14 @@ class Run:
         return BestCheckpoint(self.directory / "best", best["accuracy"], best["path_epoch"])
 
     @property
+    def confirmation(self) -> pd.DataFrame:
+        """Accuracies 0..1 of the base model and of the reported checkpoint on items that nothing was chosen on, one row a
+        sub-dataset: task, n, base, best; without rows where the mixture has no such items."""
+        sets, scores = self.about["mixture"].get("sub_datasets", {}), self.result.get("confirmation", {})
+        rows = [(t, sets[t]["confirmation"], scores["base"][t], scores["best"][t]) for t in scores.get("best", {})]
+        return pd.DataFrame(rows, columns=["task", "n", "base", "best"])
+
+    @property
     def flops(self) -> dict[str, float]:
         """FLOPs by appendix F: train, evaluate, look_ahead, total."""
         return run_flops(self.journal, self.result["parameters"], self.about["config"]["method"])

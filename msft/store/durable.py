@@ -98,8 +98,12 @@ class Durable:
             progress.schedule = roll_out.schedule.state()
             self.save(progress, optimizer=True)
         if self.stopping:
-            distributed.on_main(self.writer.wait)  # the first process that ends takes the others with it
-            raise Interrupted(f"stopped and saved in {self.run.directory}. Give the same command again to go on")
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Ends the run where it was told to stop: raises Interrupted once all is on disk."""
+        distributed.on_main(self.writer.wait)  # the first process that ends takes the others with it
+        raise Interrupted(f"stopped and saved in {self.run.directory}. Give the same command again to go on")
 
     def roll_back(self, stage: int, epoch: float) -> None:
         """Puts the weights of a kept peak back. Raises RunError where none was kept at that epoch."""

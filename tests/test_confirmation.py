@@ -1,0 +1,92 @@
+"""Confirmation items: answered by the base model and by the reported checkpoint, seen by nothing that chooses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import lm_eval
+import pytest
+import yaml
+from lm_eval.tasks import TaskManager
+
+import msft
+from msft.errors import DataError, RunError
+from msft.training import Trainer
+
+
+@pytest.fixture
+def confirmed_settings(small_settings, mixture_file, tmp_path):
+    """The small run whose first two sub-datasets have confirmation items: their own test items, so that values are known."""
+    folder = shutil.copytree(Path(mixture_file).parent, tmp_path / "mixture")
+    path = folder / Path(mixture_file).name
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for entry in spec["sub_datasets"][:2]:
+        entry["confirmation"] = entry["test"]
+    spec["allow_overlap"] = [entry["name"] for entry in spec["sub_datasets"][:2]]
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return {**small_settings, "mixture": str(path)}
+
+
+def test_base_and_reported_checkpoint_are_confirmed(confirmed_settings, small_run, runs_dir):
+    run = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
+    table = run.confirmation.set_index("task")
+    assert list(table.index) == list(run.metrics)[:2]
+    start = run.history[(run.history.stage == 0) & (run.history.epoch == 0)].set_index("task")
+    best = run.at_best.set_index("task")
+    for task, row in table.iterrows():
+        assert (row.n, row.base, row.best) == (best.n[task], start.accuracy[task], best.accuracy[task])
+    assert run.history.equals(small_run.history)  # nothing is chosen or trained differently
+    assert small_run.confirmation.empty
+
+
+def test_the_stock_command_measures_the_confirmed_accuracy(confirmed_settings, runs_dir):
+    run = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
+    manager = TaskManager(include_path=str(run.directory / "confirmation"), include_defaults=False)
+    arguments = {"pretrained": str(run.best.path), "dtype": "float32"}
+    results = lm_eval.simple_evaluate(
+        "hf", model_args=arguments, tasks=["msft_run"], device="cpu", task_manager=manager, bootstrap_iters=0
+    )["results"]
+    for row in run.confirmation.itertuples():
+        assert results[f"msft_task_{row.task}"]["acc,none"] == row.best
+
+
+def test_a_run_killed_while_it_is_confirmed_ends_the_same(confirmed_settings, runs_dir, tmp_path, monkeypatch):
+    whole = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "confirm", lambda self, evaluator: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            msft.run(msft.RunConfig(**confirmed_settings), tmp_path / "again", progress=False)
+    again = msft.run(msft.RunConfig(**confirmed_settings), tmp_path / "again", progress=False)
+    assert again.confirmation.equals(whole.confirmation)
+    assert again.history.equals(whole.history)
+    weights = [(run.best.path / "model.safetensors").read_bytes() for run in (whole, again)]
+    assert weights[0] == weights[1]
+
+
+def test_a_stop_while_it_is_confirmed_is_no_loss(confirmed_settings, runs_dir, monkeypatch):
+    def stop(self, evaluator, confirm=Trainer.confirm):
+        self.stop_requested = True
+        return confirm(self, evaluator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "confirm", stop)
+        with pytest.raises(RunError, match="stopped and saved"):
+            msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
+    assert not msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False).confirmation.empty
+
+
+@pytest.mark.parametrize("part", ["train", "test", "validation", "shots"])
+def test_confirmation_items_meet_no_other_part(tmp_path, part):
+    files = dict.fromkeys(("train", "test", "validation", "confirmation", "shots"))
+    for name in files:
+        rows = [{"question": f"{name} {i}?", "answer": str(i)} for i in range(8)]
+        if name == part:
+            rows[3]["question"] = "confirmation 5?"
+            rows[3]["answer"] = "5"
+        files[name] = f"{name}.jsonl"
+        (tmp_path / files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = tmp_path / "mixture.yaml"
+    path.write_text(yaml.safe_dump({"sub_datasets": [{"name": "one", **files}]}), encoding="utf-8")
+    with pytest.raises(DataError, match="confirmation 5?") as error:
+        msft.load_mixture(str(path))
+    assert part in str(error.value) and "confirmation (line 6)" in str(error.value)
