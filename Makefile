@@ -1,4 +1,4 @@
-# make reproduce | test | lint | notebooks | report | faults | sync | clean
+# make reproduce | test | lint | notebooks | report | evidence | faults | sync | clean
 # PYTHON chooses the interpreter that .venv is made from; PROFILE is smoke, tiny or paper.
 PYTHON ?= python3.11
 PROFILE ?= tiny
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: reproduce test lint notebooks report faults sync clean help
+.PHONY: reproduce test lint notebooks report evidence faults sync clean help
 
 help:
 	@sed -n 1,2p Makefile
@@ -28,6 +28,10 @@ notebooks: $(STAMP)
 
 report: $(STAMP)
 	$(BIN)/python -m paper_figures.report --out $(OUT)
+
+# hours: every method over many seeds; goes on where it was stopped
+evidence: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py --runs $(RUNS)
 
 # half an hour: kills, broken writes and full disks (the last where one may mount)
 faults: $(STAMP)

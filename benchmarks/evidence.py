@@ -1,0 +1,203 @@
+"""What the methods do on the tiny mixture: paired over seeds, chosen on test items and confirmed on fresh ones.
+
+    make evidence                                  # hours on two cores; says how long before, and goes on where it was
+    python benchmarks/evidence.py --model tiny-smoke --mixture tiny-smoke --seeds 2 2 2 --results runs/check   # a check
+
+SFT and mSFT with 16 seeds on the first base model and 8 on each of the others, all seven methods with 5 seeds on the
+first. Differences are paired by seed, since a seed is one order of the data. Writes evidence.{json,md}.
+"""
+
+import argparse
+from math import comb
+from pathlib import Path
+
+import pandas as pd
+from recording import RESULTS, heading, measured_with, write
+from scipy.stats import t, ttest_rel
+
+MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
+SEEDS = (16, 8, 5)  # on the first model, on each of the others, of each of the seven methods
+FIRST_SEED, BETWEEN = 20, 10
+# in Table 2's order; DynamixSFT's look-ahead batch is scaled down with the batch size and the mixture
+METHODS = {
+    "sft": {},
+    "continual_sft": {},
+    "dynamix_sft": {"look_ahead_batch": 8},
+    "ies": {},
+    "sro_sft": {},
+    "soft_sro_sft": {},
+    "msft": {},
+}
+
+
+def seeds(n: int) -> list[int]:
+    """The first n seeds."""
+    return [FIRST_SEED + BETWEEN * i for i in range(n)]
+
+
+def wanted(models: list[str], mixture: str, sizes: tuple[int, int, int]) -> list[dict]:
+    """Settings of every run, each once."""
+    first, others, all_methods = sizes
+    keys = [(models[0], method, seed) for method in METHODS for seed in seeds(all_methods)]
+    for model in models:
+        n = first if model == models[0] else others
+        keys += [(model, method, seed) for seed in seeds(n) for method in ("sft", "msft")]
+    return [
+        {"model": model, "mixture": mixture, "method": method, "seed": seed, "params": METHODS[method]}
+        for model, method, seed in dict.fromkeys(keys)
+    ]
+
+
+def minutes_before(missing: list[dict], known: dict[str, float], processes: int) -> float | None:
+    """Minutes that the missing runs will take, from the mean seconds of each method's runs; None where none is known."""
+    if not known:
+        return None
+    usual = sum(known.values()) / len(known)
+    return sum(known.get(job["method"], usual) for job in missing) / processes / 60
+
+
+def accuracies(run) -> dict[str, float]:
+    """Percentages of the reported checkpoint: on the test items, and on the confirmation items where there are some."""
+    table = run.confirmation
+    # both weigh sub-datasets alike: what the paper's tables average
+    test = {"test": 100 * run.at_best.accuracy.mean()}
+    return test | ({"confirmed": 100 * table.best.mean()} if len(table) else {})
+
+
+def paired(values: pd.Series, sft: pd.Series) -> dict[str, float]:
+    """Mean difference of runs with the same seeds, its 95 % t interval, and the p value of the paired t test."""
+    difference = (values - sft).dropna()
+    n = len(difference)
+    half = float(t.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5) if n > 1 else float("inf")
+    mean = float(difference.mean())
+    p = float(ttest_rel(values[difference.index], sft[difference.index]).pvalue) if difference.std() else 1.0
+    return {"n": n, "mean": mean, "low": mean - half, "high": mean + half, "p": p}
+
+
+def verdict(row: dict[str, float]) -> str:
+    """What an interval says."""
+    return "ahead of SFT" if row["low"] > 0 else "behind SFT" if row["high"] < 0 else "cannot tell"
+
+
+def expected_best(values: list[float], k: int) -> float:
+    """Expected largest of k values drawn without replacement."""
+    ordered, n = sorted(values), len(values)
+    k = min(k, n)
+    return sum(value * comb(i, k - 1) for i, value in enumerate(ordered)) / comb(n, k)
+
+
+def evaluations(run) -> list[float]:
+    """Mean accuracy (%) at every evaluation that the reported checkpoint was chosen among."""
+    return (100 * run.history.groupby(["stage", "epoch"]).accuracy.mean()).tolist()
+
+
+def fair_draws(table: pd.DataFrame) -> pd.DataFrame:
+    """mSFT against SFT when both choose among as many evaluations, and at equal FLOPs; on the test items.
+
+    equal draws: mSFT's expected best of as many of its evaluations as SFT has.
+    equal FLOPs: the expected best of k SFT runs, k = mSFT's FLOPs over SFT's, between its neighbours where k is broken.
+    """
+    rows = []
+    for model, runs in table.groupby("model", sort=False):
+        sft, msft = (runs[runs.method == m].set_index("seed").run for m in ("sft", "msft"))
+        drawn = [expected_best(evaluations(msft[s]), len(evaluations(sft[s]))) for s in msft.index]
+        k = sum(msft[s].flops["total"] / sft[s].flops["total"] for s in msft.index) / len(msft)
+        bests = [max(evaluations(run)) for run in sft]
+        low, rest = int(k), k - int(k)
+        best_of_k = (1 - rest) * expected_best(bests, low) + rest * expected_best(bests, low + 1)
+        rows.append(
+            {
+                "model": model,
+                "SFT": sum(bests) / len(bests),
+                "mSFT": sum(max(evaluations(run)) for run in msft) / len(msft),
+                "mSFT, equal draws": sum(drawn) / len(drawn),
+                "SFT, equal FLOPs": best_of_k,
+                "FLOPs, mSFT over SFT": k,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a model, method and kind of item: how the method's runs differ from SFT's with the same seeds."""
+    rows = []
+    for (model, method), runs in table.groupby(["model", "method"], sort=False):
+        for items in ("test", "confirmed"):
+            if items not in table or table[items].isna().all():
+                continue
+            sft = table[(table.model == model) & (table.method == "sft")].set_index("seed")[items]
+            values = runs.set_index("seed")[items]
+            row = {"model": model, "method": method, "items": items, "accuracy": values.mean()}
+            rows.append(row | ({} if method == "sft" else paired(values, sft)) | {"runs": len(values)})
+    return pd.DataFrame(rows)
+
+
+def markdown(result: dict, table: pd.DataFrame, draws: pd.DataFrame) -> str:
+    from paper_figures.style import METHODS as NAMES
+
+    lines = ["# The methods on the tiny mixture", "", heading(result), ""]
+    lines += ["| base model | method | items | accuracy (%), n | minus SFT (points), 95 % interval, n | p | |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for row in table.to_dict("records"):
+        cells = [row["model"], NAMES[row["method"]], row["items"], f"{row['accuracy']:.1f}, {row['runs']}"]
+        if row["method"] == "sft":
+            cells += ["", "", ""]
+        else:
+            interval = f"{row['mean']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), {row['n']:.0f}"
+            cells += [interval, f"{row['p']:.2g}", verdict(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Test items chose the checkpoint, as in the paper; nothing was chosen on the confirmation items.", ""]
+    lines += ["## Fair draws: mSFT chooses among more evaluations than SFT, and costs more", ""]
+    lines += [f"| {' | '.join(draws)} |", "|" + "---|" * len(draws.columns)]
+    for row in draws.to_dict("records"):
+        cells = [value if isinstance(value, str) else f"{value:.2f}" for value in row.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"DynamixSFT looks ahead on {METHODS['dynamix_sft']['look_ahead_batch']} examples a sub-dataset, not 128.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    import msft
+    from msft.launch.local import run_all
+    from msft.results.run import matching
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--model", nargs="+", default=list(MODELS))
+    parser.add_argument("--mixture", default="tiny")
+    parser.add_argument("--seeds", type=int, nargs=3, default=SEEDS, help="first model, others, each of seven methods")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    jobs = wanted(options.model, options.mixture, options.seeds)
+    configs = [msft.RunConfig(**job) for job in jobs]
+    done = [run for run in matching(configs, options.runs) if run and run.status == "finished"]
+    known = pd.DataFrame([(run.config.method, run.result["seconds"]["total"]) for run in done], columns=["m", "s"])
+    names = {run.directory for run in done}
+    missing = [
+        j for j, run in zip(jobs, matching(configs, options.runs), strict=True) if not run or run.directory not in names
+    ]
+    minutes = minutes_before(missing, known.groupby("m").s.mean().to_dict(), options.processes)
+    print(
+        f"{len(jobs)} runs, {len(missing)} to train" + (f": about {minutes:.0f} minutes" if minutes else ""), flush=True
+    )
+    runs = run_all(configs, options.runs, slots=options.processes)
+    table = pd.DataFrame([{**job, "run": run, **accuracies(run)} for job, run in zip(jobs, runs, strict=True)])
+    differences, draws = compared(table), fair_draws(table)
+    result = {
+        "command": "python benchmarks/evidence.py",
+        **measured_with("msft", "torch", "transformers"),
+        "commit": runs[0].about["git_commit"],
+        "mixture": options.mixture,
+        "differences": differences.to_dict("records"),
+        "fair draws": draws.to_dict("records"),
+        "runs": table.drop(columns="run").to_dict("records"),
+    }
+    write(options.results, "evidence", result, markdown(result, differences, draws))
+
+
+if __name__ == "__main__":
+    main()

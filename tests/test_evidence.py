@@ -1,0 +1,73 @@
+"""The statistics of benchmarks/evidence.py against values worked out by hand or by another way."""
+
+import itertools
+import sys
+
+import evidence
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+
+def test_every_run_is_wanted_once():
+    jobs = evidence.wanted(["a", "b"], "tiny", (16, 8, 5))
+    keys = [(job["model"], job["method"], job["seed"]) for job in jobs]
+    assert len(keys) == len(set(keys)) == 2 * 16 + 2 * 8 + 5 * 5
+    assert {seed for model, method, seed in keys if (model, method) == ("a", "msft")} == set(range(20, 180, 10))
+
+
+def test_the_interval_is_that_of_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    sft = pd.Series(rng.normal(70, 1, 9), index=range(9))
+    values = pd.Series(sft + rng.normal(0.5, 1, 9), index=range(9))
+    row = evidence.paired(values, sft)
+    reference = stats.ttest_rel(values, sft)
+    low, high = reference.confidence_interval(0.95)
+    assert (row["n"], row["p"]) == (9, pytest.approx(reference.pvalue))
+    assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_seeds_are_paired_and_the_rest_is_left_out():
+    row = evidence.paired(pd.Series({20: 71.0, 30: 74.0}), pd.Series({30: 72.0, 20: 70.0, 40: 99.0}))
+    assert (row["n"], row["mean"]) == (2, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(0.1, 1, "ahead of SFT"), (-1, -0.1, "behind SFT"), (-1, 1, "cannot tell")]
+)
+def test_what_an_interval_says(low, high, words):
+    assert evidence.verdict({"low": low, "high": high}) == words
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_expected_best_is_the_mean_over_all_draws(k):
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    draws = list(itertools.combinations(values, k))
+    assert evidence.expected_best(values, k) == pytest.approx(sum(map(max, draws)) / len(draws))
+    assert evidence.expected_best(values, 9) == 5.0
+
+
+def test_time_before_counts_each_method_at_its_own_pace():
+    missing = [{"method": "sft"}, {"method": "msft"}, {"method": "ies"}]
+    assert evidence.minutes_before(missing, {"sft": 60.0, "msft": 120.0}, 2) == pytest.approx((1 + 2 + 1.5) / 2)
+    assert evidence.minutes_before(missing, {}, 2) is None
+
+
+def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch):
+    words = f"--model tiny-smoke --mixture tiny-smoke --seeds 2 1 1 --processes 1 --runs {tmp_path}/runs --results {tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["evidence.py", *words.split()])
+    monkeypatch.setattr(
+        evidence,
+        "METHODS",
+        {
+            "sft": {"epochs": 0.5},
+            "msft": {"budget": 0.25},
+            "dynamix_sft": {"look_ahead_batch": 2, "epochs": 0.5, "updates": 2},
+        },
+    )
+    evidence.main()
+    result = pd.read_json(tmp_path / "evidence.json", typ="series")
+    assert len(result["runs"]) == 5
+    text = (tmp_path / "evidence.md").read_text(encoding="utf-8")
+    assert "| tiny-smoke | mSFT | test |" in text and "Fair draws" in text
