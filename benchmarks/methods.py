@@ -120,9 +120,9 @@ def main() -> None:
         "machine": f"{platform.system()} {platform.machine()}",
         "command": "python benchmarks/methods.py",
     }
-    (options.results / "methods.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.results / "methods.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     text = markdown(summary(rows), result)
-    (options.results / "methods.md").write_text(text)
+    (options.results / "methods.md").write_text(text, encoding="utf-8")
     print(text)
 
 
