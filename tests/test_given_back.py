@@ -15,7 +15,7 @@ import msft
 from msft import evaluation, names
 from msft.data import scoring
 from msft.data.example import Example, documents
-from msft.data.given_back import given_back
+from msft.data.given_back import check_room, given_back
 from msft.errors import DataError, ModelError
 from msft.names import load_mixture
 
@@ -247,3 +247,21 @@ def test_a_tokenizer_that_adds_what_the_template_does_not_write(tmp_path):
     assert "'{{ bos_token }}' + tokenizer.chat_template" in str(caught.value)
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     assert names.load_mixture(path, tokenizer)["own"].test[0].prompt.startswith("<s>")
+
+
+@pytest.mark.parametrize(("limit", "cut"), [(1, None), (3, 5), (7, 5), (8, 0)])
+def test_targets_that_are_cut_are_counted_and_a_set_without_any_right_answer_is_refused(
+    mixture_file, tokenizer, limit, cut, caplog
+):
+    """A target of eight tokens, three without its rationale."""
+    mixture = load_mixture(str(mixture_file))
+    if cut is None:
+        with pytest.raises(
+            DataError, match=r"adding: max_new_tokens = 1 cuts 5 of the 5 test targets.*8 tokens: raise"
+        ):
+            check_room(mixture, tokenizer, limit)
+        return
+    check_room(mixture, tokenizer, limit)
+    assert f"adding: max_new_tokens = {limit} cuts {cut} of the 5" in caplog.text or not cut
+    assert bool(caplog.messages) == bool(cut)
+    assert "zebras" not in caplog.text

@@ -4,18 +4,23 @@ A tokenizer may compose letters, strip accents, collapse blanks or lose characte
 answer: what the model can say at best is decode(encode(target)), and that must be right.
 """
 
+import logging
 import unicodedata
 from dataclasses import replace
 
-from msft.data.example import Example, documents, extract
+from msft import distributed
+from msft.data.example import Example, documents, extract, target_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import Mixture, SubDataset
 from msft.data.scoring import is_right, unwrapped
 from msft.errors import DataError, shortened, together
 
+_log = logging.getLogger(__name__)
 
-def _through(tokenizer, text: str) -> str:
-    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
+
+def _through(tokenizer, text: str, limit: int | None = None) -> str:
+    """A text as the tokenizer gives it back, its first `limit` tokens alone."""
+    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:limit], skip_special_tokens=True)
 
 
 def _letters(text: str) -> str:
@@ -81,3 +86,36 @@ def checked(mixture: Mixture, tokenizer) -> Mixture:
     if problems := [problem for _, wrong in pairs for problem in shortened(wrong)]:
         raise DataError(together("a right answer to these rows could never score:", problems))
     return replace(mixture, sub_datasets=[sub for sub, _ in pairs])
+
+
+def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
+    """Names with their number the items of which the target, cut at max_new_tokens, is no longer right.
+
+    Raises DataError where no item of a set could be answered right: the answer without its rationale is cut too.
+    """
+    problems = []
+    for sub in mixture:
+        for part in ("test", "validation") if sub.metric != LOSS else ():
+            examples = getattr(sub, part)
+            cut = [e for e in examples if _is_cut(tokenizer, e, sub.metric, e.target, max_new_tokens)]
+            if not cut:
+                continue
+            longest = max(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) for e in cut)
+            problem = (
+                f"{sub.name}: max_new_tokens = {max_new_tokens} cuts {len(cut)} of the {len(examples)} {part} targets, so "
+                f"that what is trained there would be scored as wrong; the longest has {longest} tokens: raise max_new_tokens"
+            )
+            if len(cut) == len(examples) and all(
+                e.messages or _is_cut(tokenizer, e, sub.metric, target_text(e.answer), max_new_tokens) for e in cut
+            ):
+                problems.append(problem)
+            elif distributed.is_main():
+                _log.warning("%s", problem)
+    if problems:
+        raise DataError(together("no right answer is possible:", problems))
+
+
+def _is_cut(tokenizer, example: Example, metric: str, text: str, limit: int) -> bool:
+    """Whether an answer that is right is no longer so when it is cut at a number of tokens."""
+    (document,) = documents([example], metric)
+    return not is_right(_through(tokenizer, text, limit), document)
