@@ -234,7 +234,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     """Writes what says of a run what it is; a run that goes on has it."""
-    from msft.evaluation import write_tasks
+    from msft.data.tasks import write_tasks
 
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "run.json").is_file():

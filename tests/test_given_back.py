@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import msft
-from msft import evaluation, names
-from msft.data import scoring
+from msft import names
+from msft.data import scoring, tasks
 from msft.data.example import Example, documents
 from msft.data.given_back import check_room, given_back
 from msft.errors import DataError, ModelError
@@ -222,7 +222,7 @@ def test_task_files_score_as_the_run_does(tmp_path):
     from lm_eval.tasks import TaskManager, get_task_dict
 
     mixture = load_mixture(write(tmp_path, ["4", "5"], chat=True), with_template("<think>\n\n</think>\n\n"))
-    evaluation.write_tasks(tmp_path / "tasks", mixture, 8)
+    tasks.write_tasks(tmp_path / "tasks", mixture, 8)
     manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
     (task,) = get_task_dict(["msft_task_own"], manager).values()
     for doc, row in zip(task.test_docs(), documents(mixture["own"].test), strict=True):

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msft
-from msft import evaluation, names
+from msft import names
+from msft.data import tasks
 from msft.errors import ConfigError, DataError, ModelError
 
 
@@ -171,7 +172,7 @@ def test_task_files_find_their_data_in_any_folder(tmp_path, part):
     from lm_eval.tasks import TaskManager, get_task_dict
 
     mixture, folder = msft.load_mixture(write_mixture(tmp_path / "data")), tmp_path / part / "tasks"
-    evaluation.write_tasks(tmp_path / "elsewhere" / "tasks", mixture, 8)
+    tasks.write_tasks(tmp_path / "elsewhere" / "tasks", mixture, 8)
     (tmp_path / "elsewhere").rename(tmp_path / part)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     (task,) = get_task_dict(["msft_task_sums"], manager).values()
