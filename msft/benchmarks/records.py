@@ -118,21 +118,14 @@ def _texts(values: object, key: str, count: int | None = None) -> list[str]:
     stripped = [value.strip() for value in values]
     if not all(stripped):
         raise DataError(f"{key!r} has an empty entry: {_shown(values)}")
-    limits = (count, count) if count else (2, len(_LETTERS))
-    if not limits[0] <= len(stripped) <= limits[1]:
-        wanted = str(count) if count else f"{limits[0]} to {limits[1]}"
-        raise DataError(f"{key!r} must have {wanted} entries; found {len(stripped)}")
+    if len(stripped) != count if count else not 2 <= len(stripped) <= len(_LETTERS):
+        raise DataError(f"{key!r} must have {count or f'2 to {len(_LETTERS)}'} entries; found {len(stripped)}")
     return stripped
 
 
-class _Columns:
-    """The text columns of a record as a template asks for them."""
-
-    def __init__(self, record: dict):
-        self.record = record
-
-    def __getitem__(self, key: str) -> str:
-        return _text(self.record, key)
+def _filled(template: str, record: dict) -> str:
+    """A template with the text columns that it names in braces."""
+    return re.sub(r"{(\w+)}", lambda match: _text(record, match.group(1)), template)
 
 
 def _multiple_choice(stem: str, options: Sequence[str], gold: int, rationale: str | None = None) -> Example:
@@ -150,12 +143,11 @@ def _choice(stem: str, options: str | Sequence[str], gold: str, labels: Sequence
     """
 
     def render(record: dict) -> Example:
-        columns = _Columns(record)
         if isinstance(options, str):
             texts = _texts(_value(record, options), options, len(labels))
         else:
-            texts = [option.format_map(columns) for option in options]
-        return _multiple_choice(stem.format_map(columns), texts, _label(record, gold, labels))
+            texts = [_filled(option, record) for option in options]
+        return _multiple_choice(_filled(stem, record), texts, _label(record, gold, labels))
 
     return render
 

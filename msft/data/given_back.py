@@ -29,6 +29,10 @@ def _letters(text: str) -> str:
     return "".join(char for char in plain if not unicodedata.combining(char) and not char.isspace())
 
 
+def _is_right(text: str, example: Example, metric: str) -> bool:
+    return is_right(text, documents([example], metric)[0])
+
+
 def given_back(tokenizer, example: Example, metric: str) -> Example:
     """The example with what is written around its answer, and its answer in the form in which it comes back.
 
@@ -39,15 +43,13 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
     if said and said in text:
         before, _, after = text.rpartition(said)
         example = replace(example, around=(before.lstrip(), after.rstrip(". \n\t")))
-    (document,) = documents([example], metric)
-    if is_right(text, document):
+    if _is_right(text, example, metric):
         return example
-    form = extract(unwrapped(text, document))
+    form = extract(unwrapped(text, documents([example])[0]))
     example = replace(example, answer=form)
-    (document,) = documents([example], metric)
     # another form of a number is another number
     lossless = form and metric != "number_match" and _letters(form) == _letters(gold)
-    if not lossless or not is_right(text, document):
+    if not lossless or not _is_right(text, example, metric):
         raise DataError(
             f"the tokenizer gives the answer {gold[:60]!r} back as {form[:60]!r}, so that it could never be right: it lacks "
             "characters of it, or the chat template changes it. Take another tokenizer, or write the answer in characters "
@@ -96,26 +98,23 @@ def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
     problems = []
     for sub in mixture:
         for part in ("test", "validation") if sub.metric != LOSS else ():
-            examples = getattr(sub, part)
-            cut = [e for e in examples if _is_cut(tokenizer, e, sub.metric, e.target, max_new_tokens)]
+
+            def is_cut(example: Example, text: str, metric: str = sub.metric) -> bool:
+                return not _is_right(_through(tokenizer, text, max_new_tokens), example, metric)
+
+            cut = [example for example in getattr(sub, part) if is_cut(example, example.target)]
             if not cut:
                 continue
             longest = max(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) for e in cut)
+            count = f"{len(cut)} of the {len(getattr(sub, part))} {part} targets"
             problem = (
-                f"{sub.name}: max_new_tokens = {max_new_tokens} cuts {len(cut)} of the {len(examples)} {part} targets, so "
-                f"that what is trained there would be scored as wrong; the longest has {longest} tokens: raise max_new_tokens"
+                f"{sub.name}: max_new_tokens = {max_new_tokens} cuts {count}, so that what is trained there would be scored "
+                f"as wrong; the longest has {longest} tokens: raise max_new_tokens"
             )
-            if len(cut) == len(examples) and all(
-                e.messages or _is_cut(tokenizer, e, sub.metric, target_text(e.answer), max_new_tokens) for e in cut
-            ):
+            is_hopeless = all(e.messages or is_cut(e, target_text(e.answer)) for e in cut)
+            if is_hopeless and len(cut) == len(getattr(sub, part)):
                 problems.append(problem)
             elif distributed.is_main():
                 _log.warning("%s", problem)
     if problems:
         raise DataError(together("no right answer is possible:", problems))
-
-
-def _is_cut(tokenizer, example: Example, metric: str, text: str, limit: int) -> bool:
-    """Whether an answer that is right is no longer so when it is cut at a number of tokens."""
-    (document,) = documents([example], metric)
-    return not is_right(_through(tokenizer, text, limit), document)
