@@ -70,10 +70,9 @@ class Mixture:
         return len(self.sub_datasets)
 
     def __getitem__(self, name: str) -> SubDataset:
-        for sub in self.sub_datasets:
-            if sub.name == name:
-                return sub
-        raise KeyError(unknown("sub-dataset", name, self.names))
+        if name not in self.names:
+            raise KeyError(unknown("sub-dataset", name, self.names))
+        return self.sub_datasets[self.names.index(name)]
 
     @property
     def names(self) -> list[str]:
