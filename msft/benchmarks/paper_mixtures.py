@@ -22,7 +22,7 @@ from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_e
 from msft.data.example import SHOTS, Example, fitting_prompts, training_text
 from msft.data.given_back import given_back
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
-from msft.errors import ConfigError, DataError, together, unknown
+from msft.errors import ConfigError, DataError, each, together, unknown
 
 _BENCHMARKS_OF = {
     "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
@@ -163,13 +163,20 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
     """Converts, removes what must not be drawn, takes the shots, then draws; counts all it leaves out."""
     left_out, refusals = Counter(), []
 
+    def converted(part: str, records: list[dict]) -> list[Example]:
+        examples, refused = each(partial(to_example, benchmark), records)
+        for _, error in refused:
+            left_out[f"{part}: {'unlabelled' if isinstance(error, UnlabelledError) else 'broken record'}"] += 1
+            refusals.append(str(error))
+        return examples
+
     def kept(reason: str, examples: list[Example], fewer: list[Example]) -> list[Example]:
         left_out[reason] += len(examples) - len(fewer)
         return fewer
 
-    tests = _examples(benchmark, test, "test", left_out, refusals)
+    tests = converted("test", test)
     tests = kept("test: duplicate question", tests, distinct(tests))
-    pool = _examples(benchmark, train, "train", left_out, refusals)
+    pool = converted("train", train)
     pool = kept("train: question also in test", pool, without_questions(pool, tests))
     pool = kept("train: duplicate question", pool, distinct(pool))
     shots = draw_shots(pool, draw.number(name, "shots"))
@@ -186,7 +193,9 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
     validated, _ = _take(pool, quota, has_room, f"validation: {long_prompt}", left_out)
     tested, _ = _take(tests, draw.test, has_room, f"test: {long_prompt}", left_out)
     if draw.tokenizer is not None:
-        validated, tested = (_given_back(draw.tokenizer, part, left_out) for part in (validated, tested))
+        as_it_comes_back = partial(given_back, draw.tokenizer, metric="")
+        (validated, lost), (tested, more) = each(as_it_comes_back, validated), each(as_it_comes_back, tested)
+        left_out["answer that the tokenizer cannot give back"] = len(lost + more)
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not tested:
         raise DataError(
@@ -195,32 +204,6 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
             f"Left out: {counts or 'nothing'}. First refusal: {refusals[0] if refusals else 'none'}"
         )
     return SubDataset(name, trained, tested, shots, validated, left_out=counts)
-
-
-def _examples(
-    benchmark: str, records: Iterable[dict], part: str, left_out: Counter, refusals: list[str]
-) -> list[Example]:
-    """Every record that converts; the others are counted, unlabelled ones apart."""
-    examples = []
-    for record in records:
-        try:
-            examples.append(to_example(benchmark, record))
-        except DataError as error:
-            kind = "unlabelled" if isinstance(error, UnlabelledError) else "broken record"
-            left_out[f"{part}: {kind}"] += 1
-            refusals.append(str(error))
-    return examples
-
-
-def _given_back(tokenizer, examples: Iterable[Example], left_out: Counter) -> list[Example]:
-    """The examples with their answers as the tokenizer gives them back, without those that it cannot give back."""
-    kept = []
-    for example in examples:
-        try:
-            kept.append(given_back(tokenizer, example, metric=""))
-        except DataError:
-            left_out["answer that the tokenizer cannot give back"] += 1
-    return kept
 
 
 def _take(

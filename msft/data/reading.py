@@ -28,7 +28,7 @@ from msft.data.example import SHOTS, Example, question_key
 from msft.data.keys import unread
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
 from msft.data.rows import read_lines, row_to_example
-from msft.errors import DataError, shortened, together, unknown
+from msft.errors import DataError, each, shortened, together, unknown
 from msft.paths import expanded
 from msft.settings import parse_yaml
 
@@ -91,8 +91,9 @@ def _sub_dataset(
     if "benchmark" in entry and to_example is None:
         return None, ["`benchmark:` needs a converter; load through msft.load_mixture"]
     metric, unused, parts, problems = entry.get("metric", ""), Counter(), {}, []
+    convert = _converter(entry, to_example, unused)
     for part in (part for part in PARTS if isinstance(entry.get(part), str)):
-        parts[part], wrong = _read(folder / expanded(entry[part]), entry, to_example, unused)
+        parts[part], wrong = _read(folder / expanded(entry[part]), convert)
         problems += wrong
     is_zero, wrong = _is_zero_shot(parts, metric)
     problems += wrong + shortened(metrics.merged((e for part in parts.values() for e in part), metric))
@@ -118,29 +119,28 @@ def _sub_dataset(
     return SubDataset(name=entry["name"], **more, **parts), []
 
 
-def _read(file: Path, entry: dict, to_example: _Convert | None, unused: Counter) -> tuple[list[Example], list[str]]:
-    """(the examples of one file, the problems of its other lines); keys that nobody reads are added to `unused`."""
+def _read(file: Path, convert: Callable[[dict, str], Example]) -> tuple[list[Example], list[str]]:
+    """(the examples of one file, the problems of its other lines)."""
     rows, problems = read_lines(file)
-    examples = []
-    for number, row in rows:
-        place = f"{file}:{number}"
-        try:
-            examples.append(_convert(row, place, entry, to_example))
-        except DataError as error:
-            problems.append(f"{place}: {error}")
-            continue
-        unused.update(unread(row) if "benchmark" not in entry else ())
+    examples, refused = each(lambda row: convert(row[1], f"{file}:{row[0]}"), rows)
+    problems += [f"{file}:{number}: {error}" for (number, _), error in refused]
     return examples, shortened(problems)
 
 
-def _convert(row: dict, place: str, entry: dict, to_example: _Convert | None) -> Example:
-    """One row as an example that its metric can score."""
+def _converter(entry: dict, to_example: _Convert | None, unused: Counter) -> Callable[[dict, str], Example]:
+    """(row, file and line) -> an example that its metric can score; keys that nobody reads are added to `unused`."""
     metric = entry.get("metric", "")
-    if "benchmark" not in entry:
-        return row_to_example(row, metric, place)
-    example = replace(to_example(entry["benchmark"], row), place=place)
-    metrics.check_example(example, metric)
-    return example
+
+    def convert(row: dict, place: str) -> Example:
+        if "benchmark" in entry:
+            example = replace(to_example(entry["benchmark"], row), place=place)
+            metrics.check_example(example, metric)
+            return example
+        example = row_to_example(row, metric, place)
+        unused.update(unread(row))
+        return example
+
+    return convert
 
 
 def _is_zero_shot(parts: dict[str, list[Example]], metric: str) -> tuple[bool, list[str]]:
