@@ -254,6 +254,7 @@ def test_the_files_of_an_entry_with_a_wrong_key_are_checked_all_the_same(folder)
     wanted += ["(more): the key 'train' is missing", "more: "]
     assert all(part in str(caught.value) for part in wanted)
     assert str(caught.value).count("bad.jsonl:2: ") == 2
+    assert "train rows" not in str(caught.value)
 
 
 # ---- fuzzing

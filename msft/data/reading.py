@@ -54,15 +54,12 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
     problems, subs = _check_spec(spec), []
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        wrong = _check_entry(number, entry)
-        problems += wrong
-        name, metric = (entry.get("name"), entry.get("metric", "")) if isinstance(entry, dict) else (None, "")
-        # the files of an entry that is wrong in another way are read all the same: everything is said at once
-        if isinstance(name, str) and name.isprintable() and not metrics.check_metric(metric):
-            is_allowed = isinstance(allowed, list) and name in allowed
+        problems += _check_entry(number, entry)
+        if _has_readable_files(entry):
+            is_allowed = isinstance(allowed, list) and entry["name"] in allowed
             sub, wrong = _sub_dataset(path.parent, entry, seed if type(seed) is int else 20, is_allowed, to_example)
             subs.append(sub)
-            problems += [f"{name}: {problem}" for problem in wrong]
+            problems += [f"{entry['name']}: {problem}" for problem in wrong]
     if problems:
         raise DataError(together(f"{path}: the mixture has problems:", problems))
     return Mixture(spec.get("name", path.stem), subs)
@@ -92,7 +89,7 @@ def _sub_dataset(
         return None, ["`benchmark:` needs a converter; load through msft.load_mixture"]
     metric, unused, parts, problems = entry.get("metric", ""), Counter(), {}, []
     convert = _converter(entry, to_example, unused)
-    for part in (part for part in PARTS if isinstance(entry.get(part), str)):
+    for part in (part for part in PARTS if part in entry):
         parts[part], wrong = _read(folder / expanded(entry[part]), convert)
         problems += wrong
     is_zero, wrong = _is_zero_shot(parts, metric)
@@ -104,7 +101,7 @@ def _sub_dataset(
     elif parts.get("shots"):
         problems += _check_shots(parts["shots"], train, metric, entry["shots"])
         parts["shots"] = parts["shots"][:SHOTS]
-    elif not problems:
+    elif train and not problems:
         parts["shots"], parts["train"], wrong = _drawn_shots(train, seed, metric)
         problems += wrong
         repeated = len(train) - len(parts["train"]) - len(parts["shots"])
@@ -223,6 +220,12 @@ def _check_spec(spec: dict) -> list[str]:
     if not isinstance(allowed, list):
         return [*problems, "allow_overlap must be a list of sub-dataset names"]
     return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
+
+
+def _has_readable_files(entry: object) -> bool:
+    """Whether the files of an entry say what they are, if something else of it is wrong: all problems are said at once."""
+    is_text = isinstance(entry, dict) and all(isinstance(entry.get(key, ""), str) for key in _SUB_KEYS)
+    return is_text and entry.get("name", "\n").isprintable() and not metrics.check_metric(entry.get("metric", ""))
 
 
 def _check_entry(number: int, entry: object) -> list[str]:
