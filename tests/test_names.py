@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import string
 import subprocess
 import sys
@@ -159,7 +160,28 @@ report.write(report.OUT / "tiny", "page.html")
     assert "–" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_a_path_that_the_locale_cannot_write_is_named_with_the_mend(tmp_path):
+@pytest.mark.parametrize(
+    "call",
+    [
+        "msft.run(msft.RunConfig(method='sft', model='tiny-smoke', mixture='tiny-smoke'), 'r\\xfcns')",
+        "names.model_source('m\\xfcdel')",
+        "msft.load_mixture('m\\xfcne.yaml')",
+    ],
+)
+def test_a_path_that_the_locale_cannot_write_is_an_error_with_the_mend(call, tmp_path):
+    code = f"""
+import msft
+from msft import errors, names
+try:
+    {call}
+except errors.ConfigError as error:
+    print(error)
+"""
+    out = in_ascii_locale(code, tmp_path)
+    assert re.fullmatch(r"this locale \(ascii\) cannot write the path '[rm]\\xfc\w+(.yaml)?'; set PYTHONUTF8=1\n", out)
+
+
+def test_arguments_that_the_locale_cannot_read_are_named_with_the_mend(tmp_path):
     code = "import sys; from msft.cli.main import main; sys.stderr = sys.stdout; main(['run', '--model', 'm\\udcc3\\udcbc'])"
     assert (
         in_ascii_locale(code, tmp_path) == r"this locale (ascii) cannot read 'm\udcc3\udcbc': set PYTHONUTF8=1" + "\n"
