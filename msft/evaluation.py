@@ -6,9 +6,10 @@ Tasks (data/tasks.py) and requests are built once a run; only what depends on th
 from dataclasses import dataclass
 
 from msft import distributed
-from msft.data.example import decided, shots_text
+from msft.data.example import shots_text
 from msft.data.metrics import LOSS, probability
 from msft.data.mixture import Mixture, SubDataset
+from msft.data.scoring import decided
 from msft.data.tasks import build_task, task_name
 from msft.errors import Stopped
 from msft.generation import PrefixCachedLM

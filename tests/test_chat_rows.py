@@ -11,8 +11,8 @@ from lm_eval.api.instance import Instance
 import msft
 from msft import names
 from msft.data import chat, metrics, tasks
-from msft.data.example import decided
 from msft.data.mixture import Mixture, SubDataset
+from msft.data.scoring import decided
 from msft.errors import DataError, ModelError
 from msft.generation.lm import PrefixCachedLM
 from msft.loss import tokens

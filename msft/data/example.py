@@ -1,26 +1,10 @@
-"""The exact strings of the five-shot protocol: training text, test prompt, score (paper section 4.1).
+"""The exact strings of the five-shot protocol: training text, shots, test prompt (paper section 4.1).
 
-Everything here works on text alone; msft.loss.tokens turns it into tokens.
+Everything here works on text alone; scoring.py reads what comes back, msft.loss.tokens makes tokens of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from msft.data.scoring import decided, extract, score
-
-__all__ = [
-    "SHOTS",
-    "Example",
-    "decided",
-    "documents",
-    "extract",
-    "fitting_prompts",
-    "question_key",
-    "score",
-    "shot_text",
-    "shots_text",
-]
-__all__ += ["target_text", "test_prompt", "training_text"]
 
 SHOTS = 5
 

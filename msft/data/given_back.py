@@ -9,10 +9,10 @@ import unicodedata
 from dataclasses import replace
 
 from msft import distributed
-from msft.data.example import Example, documents, extract, target_text
+from msft.data.example import Example, documents, target_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import Mixture, SubDataset
-from msft.data.scoring import is_right, unwrapped
+from msft.data.scoring import extract, is_right, unwrapped
 from msft.errors import DataError, shortened, together
 
 _log = logging.getLogger(__name__)
