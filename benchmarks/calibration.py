@@ -109,7 +109,7 @@ def main() -> None:
         runs = train_all(jobs, options.runs, options.processes)
         found = {str(rate): 100 * run.best.accuracy for rate, run in zip(rates, runs, strict=True)}
         (RESULTS / "learning_rate.json").write_text(
-            json.dumps({"model": options.model, "best of SFT (%)": found}, indent=1) + "\n"
+            json.dumps({"model": options.model, "best of SFT (%)": found}, indent=1) + "\n", encoding="utf-8"
         )
         print(found)
         return
@@ -119,9 +119,9 @@ def main() -> None:
     about = runs[0].about
     result |= {"model": options.model, "versions": about["versions"], "commit": about["git_commit"]}
     result |= {"machine": f"{platform.system()} {platform.machine()}", "command": "python benchmarks/calibration.py"}
-    (RESULTS / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "calibration.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     text = markdown(result["facts"], table, options.model)
-    (RESULTS / "calibration.md").write_text(text)
+    (RESULTS / "calibration.md").write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -296,7 +296,7 @@ def main() -> None:
     teach(model, tokenizer, train, options.steps)
     asked = option_requests(data, shots["average"], tasks=3, items=max(2, options.items // 4))
     saved = options.results / "evaluation.json"
-    cases = json.loads(saved.read_text())["cases"] if options.only and saved.is_file() else {}
+    cases = json.loads(saved.read_text(encoding="utf-8"))["cases"] if options.only and saved.is_file() else {}
     for name, subject, length in (
         ("trained, short shots", model, "short"),
         ("trained, average shots", model, "average"),

@@ -377,7 +377,7 @@ def main() -> None:
     folder = Path(options.results)
     folder.mkdir(parents=True, exist_ok=True)
     about = {"command": command, "date": time.strftime("%Y-%m-%d"), "minutes": round(minutes, 1)}
-    (folder / "faults.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    (folder / "faults.json").write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
     lines = [
         "# Kills and write faults",
         f"`{command}`, {about['date']}, {minutes:.0f} minutes. Every case ended with the history, the answers and the best",
@@ -391,7 +391,7 @@ def main() -> None:
         counts = [sum(row["kind"] == kind for row in own["write faults"]) for kind in KINDS]
         cells = [len(own["kills"]), *counts, len(own["full disks"])]
         lines.append(f"| {method} | " + " | ".join(map(str, cells)) + " |")
-    (folder / "faults.md").write_text("\n".join(lines) + "\n")
+    (folder / "faults.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

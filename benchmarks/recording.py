@@ -32,6 +32,6 @@ def heading(result: dict) -> str:
 def write(folder: Path, name: str, result: dict, text: str) -> None:
     """Writes <name>.json and <name>.md, and prints the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(text)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

@@ -80,7 +80,7 @@ def main() -> None:
     }
     folder = Path(options.results)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "storage.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    (folder / "storage.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     from paper_figures.output import markdown
 
     table = markdown(pd.DataFrame(rows).set_index(["training", "keep_peaks"]), 3)
@@ -89,7 +89,7 @@ def main() -> None:
         "the weights on disk, the mean over the run's time, one spare state and the finished checkpoint counted; the paper "
         "reports a mean of 4.44.\n\n"
     )
-    (folder / "storage.md").write_text("# Where the peaks of mSFT wait\n" + text + table)
+    (folder / "storage.md").write_text("# Where the peaks of mSFT wait\n" + text + table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The errors that a user can cause: each names the thing, the allowed values and the mend."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class MsftError(Exception):
@@ -49,6 +49,17 @@ def unknown(what: str, word: object, allowed: Sequence[str]) -> str:
 def together(title: str, problems: Sequence[str]) -> str:
     """All problems of one thing in one message, a line each."""
     return "\n".join([title, *(f"  - {problem}" for problem in problems)])
+
+
+def each(function: Callable, items: Iterable) -> tuple[list, list[tuple[object, DataError]]]:
+    """(what a function makes of the items, the items that it refuses with their DataErrors)."""
+    results, refused = [], []
+    for item in items:
+        try:
+            results.append(function(item))
+        except DataError as error:
+            refused.append((item, error))
+    return results, refused
 
 
 def shortened(problems: Sequence[str], most: int = 10) -> list[str]:

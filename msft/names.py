@@ -51,10 +51,6 @@ def model_settings(name: str) -> dict:
     return dict(tiny.SETTINGS) if name in tiny.MODELS else {}
 
 
-def _looks_local(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists()
-
-
 def model_source(name: str) -> str:
     """A folder or a hub id for a model name; tiny models are built when they are not in the cache.
 
@@ -79,7 +75,7 @@ def model_source(name: str) -> str:
         return str(folder)
     if folder.is_dir():
         raise ModelError(f"the folder {name!r} has no config.json; give a folder in Hugging Face format")
-    if _looks_local(name):
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists():
         raise ModelError(unknown("model", name, list(tiny.MODELS)) + " Or a hub id (owner/name), or a local folder.")
     return name
 

@@ -149,12 +149,15 @@ class Prepared:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
 
         model: checked to have a position for every token of an example and of a prompt with its answer.
+        Raises DataError where max_new_tokens leaves no room for a right answer.
         """
+        from msft.data.given_back import check_room
         from msft.loss.tokens import check_context, fit_mixture
 
         config = self.config
         limits = (config.max_tokens, config.max_prompt_tokens)
         examples, mixture, prompts = fit_mixture(self.tokenizer, self.mixture, *limits)
+        check_room(mixture, self.tokenizer, config.max_new_tokens)
         if model is not None:
             check_context(model, examples, prompts, config.max_new_tokens)
         return examples, mixture
@@ -223,7 +226,7 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     """Writes what says of a run what it is; a run that goes on has it."""
-    from msft.evaluation import write_tasks
+    from msft.data.tasks import write_tasks
 
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "run.json").is_file():

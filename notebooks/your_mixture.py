@@ -42,7 +42,7 @@ from paper_figures import study, your_mixture
 
 page = study.start("your_mixture", globals(), "mixture_dir")
 mixture_file, model = your_mixture.prepare(page, mixture_dir)
-print(mixture_file.read_text())
+print(mixture_file.read_text(encoding="utf-8"))
 
 # %% [markdown]
 # ## The checks

@@ -160,7 +160,7 @@ def _first_line(error: Exception) -> str:
 def _forget(out: Path, started: float) -> None:
     """Takes away what an earlier version of the notebook told the report and this one did not."""
     for path in (out.parent / "items").glob("*.json"):
-        if path.stat().st_mtime < started - 2 and json.loads(path.read_text())["notebook"] == out.stem:
+        if path.stat().st_mtime < started - 2 and json.loads(path.read_text(encoding="utf-8"))["notebook"] == out.stem:
             path.unlink()
 
 

@@ -329,6 +329,11 @@ def test_data_dir_that_lacks_a_benchmark(refused, base, lab):
     [
         ({"max_tokens": 8}, DataError, ["every train example is over max_tokens = 8; raise it"]),
         ({"max_prompt_tokens": 8}, DataError, ["every test prompt is over max_prompt_tokens = 8; raise it"]),
+        (
+            {"max_new_tokens": 1},
+            DataError,
+            ["zebras: max_new_tokens = 1 cuts 8 of the 8 test targets", "mottos: ", "3 tokens: raise max_new_tokens"],
+        ),
         ({"max_new_tokens": 5000}, ModelError, ["more than the 1024 positions", "Lower max_new_tokens"]),
     ],
 )

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msft.benchmarks.records import BENCHMARKS, UnlabelledError, to_example
-from msft.data.example import Example, score, test_prompt, training_text
+from msft.data.example import Example, test_prompt, training_text
 from msft.data.mixture import SubDataset
+from msft.data.scoring import score
 from msft.errors import DataError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_prompts.json").read_text(encoding="utf-8"))

@@ -9,10 +9,10 @@ import yaml
 from lm_eval.api.instance import Instance
 
 import msft
-from msft import evaluation, names
-from msft.data import chat, metrics
-from msft.data.example import decided
+from msft import names
+from msft.data import chat, metrics, tasks
 from msft.data.mixture import Mixture, SubDataset
+from msft.data.scoring import decided
 from msft.errors import DataError, ModelError
 from msft.generation.lm import PrefixCachedLM
 from msft.loss import tokens
@@ -251,7 +251,7 @@ def test_a_run_on_chats_learns_them(tmp_path, chats):
     run = msft.run(config, tmp_path / "runs", progress=False)
     losses = run.history.train_loss.dropna()
     assert losses.iloc[-1] < losses.iloc[0]
-    (task,) = run.directory.glob(f"tasks/{evaluation.task_name('chats')}.yaml")
+    (task,) = run.directory.glob(f"tasks/{tasks.task_name('chats')}.yaml")
     text = task.read_text()
     assert "<|im_end|>" in text
     assert "num_fewshot: 0" in text

@@ -10,14 +10,14 @@ import yaml
 from helpers import MAKERS, TEST_SIZES, mixture_rows
 
 import msft
-from msft import evaluation
 from msft.curve import overall
-from msft.data import scoring
+from msft.data import scoring, tasks
 from msft.data.example import Example
 from msft.data.example import test_prompt as five_shot_prompt
 from msft.data.mixture import Mixture, SubDataset
+from msft.data.tasks import build_task, write_tasks
 from msft.errors import Stopped
-from msft.evaluation import Evaluator, build_task, write_tasks
+from msft.evaluation import Evaluator
 from msft.names import load_model, load_tokenizer
 
 ODD = [
@@ -68,7 +68,7 @@ def test_written_tasks_are_the_built_ones(small_mixture, tmp_path):
         write_tasks(folder, mixture, 20)
         manager = TaskManager(include_path=str(folder), include_defaults=False)
         for sub in mixture:
-            name = evaluation.task_name(sub.name)
+            name = tasks.task_name(sub.name)
             task = get_task_dict([name], manager)[name]
             task.build_all_requests()
             built = build_task(sub, sub.test, 20)
@@ -132,8 +132,8 @@ def test_scorer_stands_alone(tmp_path):
 
 def test_group_counts_every_item_as_overall_does(small_mixture, tmp_path):
     write_tasks(tmp_path, small_mixture, 20)
-    group = yaml.safe_load((tmp_path / f"{evaluation.GROUP}.yaml").read_text())
-    assert group["task"] == [evaluation.task_name(name) for name in MAKERS]
+    group = yaml.safe_load((tmp_path / f"{tasks.GROUP}.yaml").read_text())
+    assert group["task"] == [tasks.task_name(name) for name in MAKERS]
     assert overall({"a": 1.0, "b": 0.0}, {"a": 3, "b": 1}) == 0.75
     assert group["aggregate_metric_list"] == [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}]
 
@@ -148,9 +148,9 @@ def test_any_sub_dataset_name_works(name, tmp_path):
     write_tasks(folder, mixture, 20)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    task = get_task_dict([evaluation.task_name(name)], manager)[evaluation.task_name(name)]
+    task = get_task_dict([tasks.task_name(name)], manager)[tasks.task_name(name)]
     assert len(task.test_docs()) == 12
-    assert evaluation.GROUP in manager.all_groups
+    assert tasks.GROUP in manager.all_groups
 
 
 # the stock command --------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def stock_command(run, folder):
         "--include_path",
         str(run.directory / "tasks"),
     ]
-    command += ["--tasks", evaluation.GROUP, "--output_path", str(out), "--log_samples"]
+    command += ["--tasks", tasks.GROUP, "--output_path", str(out), "--log_samples"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -195,10 +195,10 @@ def test_stock_command_gives_every_item_the_same_score(saved):
     run, samples, _ = saved
     outputs = best_outputs(run)
     names = list(outputs["task"].unique())
-    assert set(samples) == {evaluation.task_name(name) for name in names}
+    assert set(samples) == {tasks.task_name(name) for name in names}
     for name in names:
         mine = outputs[outputs["task"] == name].sort_values("item")
-        theirs = samples[evaluation.task_name(name)]
+        theirs = samples[tasks.task_name(name)]
         assert [row["acc"] for row in theirs] == mine["correct"].astype(float).tolist()
         for row, text in zip(theirs, mine["text"], strict=True):
             assert row["resps"][0][0].startswith(text)
@@ -214,5 +214,5 @@ def test_stock_command_gives_the_same_accuracies(saved):
     history, best = run.history, run.result["best"]
     here = history[(history["stage"] == best["stage"]) & (history["epoch"] == best["epoch"])].set_index("task")
     for name in here.index:
-        assert results["results"][evaluation.task_name(name)]["acc,none"] == pytest.approx(here.loc[name, "accuracy"])
-    assert results["groups"][evaluation.GROUP]["acc,none"] == pytest.approx(run.best.accuracy)
+        assert results["results"][tasks.task_name(name)]["acc,none"] == pytest.approx(here.loc[name, "accuracy"])
+    assert results["groups"][tasks.GROUP]["acc,none"] == pytest.approx(run.best.accuracy)

@@ -13,7 +13,7 @@ from helpers import KINDS, MAKERS, make_model, mixture_rows, requests, taught_ex
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from msft.data.example import decided, score
+from msft.data.scoring import decided, score
 from msft.errors import ModelError, Stopped
 from msft.generation import decoding
 from msft.generation.lm import PrefixCachedLM

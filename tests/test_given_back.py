@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import msft
-from msft import evaluation, names
-from msft.data import scoring
+from msft import names
+from msft.data import scoring, tasks
 from msft.data.example import Example, documents
-from msft.data.given_back import given_back
+from msft.data.given_back import check_room, given_back
 from msft.errors import DataError, ModelError
 from msft.names import load_mixture
 
@@ -222,7 +222,7 @@ def test_task_files_score_as_the_run_does(tmp_path):
     from lm_eval.tasks import TaskManager, get_task_dict
 
     mixture = load_mixture(write(tmp_path, ["4", "5"], chat=True), with_template("<think>\n\n</think>\n\n"))
-    evaluation.write_tasks(tmp_path / "tasks", mixture, 8)
+    tasks.write_tasks(tmp_path / "tasks", mixture, 8)
     manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
     (task,) = get_task_dict(["msft_task_own"], manager).values()
     for doc, row in zip(task.test_docs(), documents(mixture["own"].test), strict=True):
@@ -247,3 +247,21 @@ def test_a_tokenizer_that_adds_what_the_template_does_not_write(tmp_path):
     assert "'{{ bos_token }}' + tokenizer.chat_template" in str(caught.value)
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     assert names.load_mixture(path, tokenizer)["own"].test[0].prompt.startswith("<s>")
+
+
+@pytest.mark.parametrize(("limit", "cut"), [(1, None), (3, 5), (7, 5), (8, 0)])
+def test_targets_that_are_cut_are_counted_and_a_set_without_any_right_answer_is_refused(
+    mixture_file, tokenizer, limit, cut, caplog
+):
+    """A target of eight tokens, three without its rationale."""
+    mixture = load_mixture(str(mixture_file))
+    if cut is None:
+        with pytest.raises(
+            DataError, match=r"adding: max_new_tokens = 1 cuts 5 of the 5 test targets.*8 tokens: raise"
+        ):
+            check_room(mixture, tokenizer, limit)
+        return
+    check_room(mixture, tokenizer, limit)
+    assert f"adding: max_new_tokens = {limit} cuts {cut} of the 5" in caplog.text or not cut
+    assert bool(caplog.messages) == bool(cut)
+    assert "zebras" not in caplog.text

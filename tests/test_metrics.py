@@ -13,8 +13,7 @@ from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 
 import msft
-from msft import evaluation
-from msft.data import metrics, scoring
+from msft.data import metrics, scoring, tasks
 from msft.data.example import Example
 from msft.errors import DataError
 from msft.evaluation import Evaluator
@@ -299,8 +298,8 @@ def test_task_files_name_the_metric_and_leave_the_loss_out(mine, tmp_path):
     from lm_eval.tasks import TaskManager, get_task_dict
 
     folder = tmp_path / "tasks"
-    evaluation.write_tasks(folder, msft.load_mixture(mine), 8)
-    text = (folder / f"{evaluation.GROUP}.yaml").read_text()
+    tasks.write_tasks(folder, msft.load_mixture(mine), 8)
+    text = (folder / f"{tasks.GROUP}.yaml").read_text()
     assert text.startswith('# no task, since their metric is held-out loss: ["notes"]\n')
     assert yaml.safe_load(text)["task"] == ["msft_task_adding"]
     assert not (folder / "msft_task_notes.yaml").exists()

@@ -245,6 +245,18 @@ def test_everything_wrong_is_told_at_once(folder):
     assert "y.jsonl" in str(caught.value)
 
 
+def test_the_files_of_an_entry_with_a_wrong_key_are_checked_all_the_same(folder):
+    write_rows(folder / "bad.jsonl", [{"question": "q?", "answer": 3}, {"question": "", "answer": "4"}])
+    entries = [{**ENTRY, "train": "bad.jsonl", "grup": "x"}, {"name": "more", "test": "bad.jsonl"}]
+    with pytest.raises(DataError) as caught:
+        read(folder, {"sub_datasets": entries})
+    wanted = ["unknown key 'grup'", "sums: ", "bad.jsonl:1: 'answer' is a int", "bad.jsonl:2: 'question' is empty"]
+    wanted += ["(more): the key 'train' is missing", "more: "]
+    assert all(part in str(caught.value) for part in wanted)
+    assert str(caught.value).count("bad.jsonl:2: ") == 2
+    assert "train rows" not in str(caught.value)
+
+
 # ---- fuzzing
 
 

@@ -3,16 +3,21 @@
 import json
 import logging
 import os
+import re
 import string
+import subprocess
+import sys
 from pathlib import Path
 
+import helpers
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msft
-from msft import evaluation, names
+from msft import names
+from msft.data import tasks
 from msft.errors import ConfigError, DataError, ModelError
 
 
@@ -124,18 +129,63 @@ def test_a_user_without_a_place_for_a_cache(tmp_path, monkeypatch, kind):
         names.model_source("tiny-smoke")
 
 
-def test_an_ascii_locale_reads_utf8(tmp_path):
-    """Every reader names its encoding: Python's own default follows the locale."""
-    import subprocess
-    import sys
-
-    path = write_mixture(tmp_path / "data")
-    (tmp_path / "data" / "test.jsonl").write_text('{"question": "café?", "answer": "naïve"}\n', encoding="utf-8")
-    (tmp_path / "data" / "mine.yaml").write_text(path.read_text().replace("sums", "süms"), encoding="utf-8")
-    code = f"import msft; (sub,) = msft.load_mixture({str(path)!r}); print(ascii([sub.name, sub.test[0].answer]))"
+def in_ascii_locale(code, folder):
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "['s\\xfcms', 'na\\xefve']\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, timeout=300)
+    assert not done.returncode, done.stderr.decode()
+    return done.stdout.decode("ascii")
+
+
+def test_every_command_works_in_an_ascii_locale(tmp_path, model_folder):
+    """Texts and names are UTF-8 whatever the locale; what a terminal cannot show is escaped."""
+    mixture = helpers.write_mixture(tmp_path)
+    mixture.write_text(
+        mixture.read_text(encoding="utf-8").replace("mottos\n", '"s\\xFCms \\u2603"\n'), encoding="utf-8"
+    )
+    words = f"run --method sft --params epochs=0.25 --model {model_folder} --mixture small.yaml --precision fp32 --device cpu"
+    code = f"""
+import glob
+from msft.cli.main import main
+from paper_figures import report
+assert main({words.split()!r} + ["--max-new-tokens", "12"]) == 0
+(run,) = glob.glob("runs/*")
+for words in (["status"], ["export", run, "out"], ["eval", run + "/best"]):
+    assert main(words) == 0, words
+report.write(report.OUT / "tiny", "page.html")
+"""
+    out = in_ascii_locale(code, tmp_path)
+    assert "training packed, evaluation packed" in out
+    assert r"s\xfcms \u2603" in out
+    assert "süms ☃" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "–" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "msft.run(msft.RunConfig(method='sft', model='tiny-smoke', mixture='tiny-smoke'), 'r\\xfcns')",
+        "names.model_source('m\\xfcdel')",
+        "msft.load_mixture('m\\xfcne.yaml')",
+    ],
+)
+def test_a_path_that_the_locale_cannot_write_is_an_error_with_the_mend(call, tmp_path):
+    code = f"""
+import msft
+from msft import errors, names
+try:
+    {call}
+except errors.ConfigError as error:
+    print(error)
+"""
+    out = in_ascii_locale(code, tmp_path)
+    assert re.fullmatch(r"this locale \(ascii\) cannot write the path '[rm]\\xfc\w+(.yaml)?'; set PYTHONUTF8=1\n", out)
+
+
+def test_arguments_that_the_locale_cannot_read_are_named_with_the_mend(tmp_path):
+    code = "import sys; from msft.cli.main import main; sys.stderr = sys.stdout; main(['run', '--model', 'm\\udcc3\\udcbc'])"
+    assert (
+        in_ascii_locale(code, tmp_path) == r"this locale (ascii) cannot read 'm\udcc3\udcbc': set PYTHONUTF8=1" + "\n"
+    )
 
 
 @pytest.mark.parametrize("part", ["[v2]", "a?b", "all*", "{x}", "$HOME", "a b"])
@@ -144,7 +194,7 @@ def test_task_files_find_their_data_in_any_folder(tmp_path, part):
     from lm_eval.tasks import TaskManager, get_task_dict
 
     mixture, folder = msft.load_mixture(write_mixture(tmp_path / "data")), tmp_path / part / "tasks"
-    evaluation.write_tasks(tmp_path / "elsewhere" / "tasks", mixture, 8)
+    tasks.write_tasks(tmp_path / "elsewhere" / "tasks", mixture, 8)
     (tmp_path / "elsewhere").rename(tmp_path / part)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     (task,) = get_task_dict(["msft_task_sums"], manager).values()

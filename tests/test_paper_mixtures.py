@@ -189,7 +189,7 @@ class Words:
     """A tokenizer whose tokens are the words of a text."""
 
     def __call__(self, text, **_):
-        return {"input_ids": text.split()}
+        return {"input_ids": text.split() if isinstance(text, str) else [one.split() for one in text]}
 
     def decode(self, ids, **_):
         return " ".join(ids)

@@ -195,6 +195,7 @@ def test_status_has_what_it_took_beside_the_estimate(small_run):
     line = status.line_of(row)
     assert line.startswith(f"{small_run.directory.name}: finished, accuracy")
     assert line.count("(estimated ") == 3
+    assert line.endswith("; training packed, evaluation packed")
 
 
 def test_states_of_runs(small_run, small_settings, tmp_path):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from msft.data.example import Example, decided, extract, score, shot_text, shots_text, target_text, training_text
+from msft.data.example import Example, shot_text, shots_text, target_text, training_text
 from msft.data.example import test_prompt as five_shot_prompt
+from msft.data.scoring import decided, extract, score
 
 PLAIN = Example("Pick one.\noptions: A. x, B. y", "#### B", "B")
 REASONED = Example("1 + 1?", "One and one. #### 2", "2")

@@ -1,5 +1,6 @@
 """The files around the code agree with each other."""
 
+import ast
 import json
 import re
 import subprocess
@@ -113,3 +114,18 @@ def test_the_paper_s_numbers_are_whole():
     for (_, _), rows in table.groupby(["method", "model"]):
         by_group = rows.set_index("group").accuracy_percent
         assert abs(sum(by_group[g] * w for g, w in weights.items()) - by_group["Average"]) < 0.11
+
+
+@pytest.mark.parametrize("folder", ["msft", "paper_figures", "benchmarks", "notebooks"])
+def test_every_text_file_is_read_and_written_with_its_encoding_named(folder):
+    """Python's own default follows the locale: under LC_ALL=C it is ASCII."""
+    bare = []
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) in ("os.open", "builtins.open"):
+                continue
+            name, call = ast.unparse(node.func).rpartition(".")[2], ast.unparse(node)
+            opens = name in ("open", "NamedTemporaryFile") and not re.search(r"'[rwax+]*b[rwax+]*'", call)
+            if (opens or name in ("read_text", "write_text")) and "encoding=" not in call:
+                bare.append(f"{file.relative_to(ROOT)}:{node.lineno}: {call}")
+    assert not bare

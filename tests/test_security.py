@@ -13,7 +13,7 @@ import yaml
 import msft
 from msft import evaluation, runs
 from msft.config import RunConfig, read_yaml
-from msft.data import mixture
+from msft.data import mixture, tasks
 from msft.data.example import test_prompt as five_shot_prompt
 from msft.errors import ConfigError, DataError, ModelError
 from msft.loss import tokens
@@ -328,11 +328,11 @@ def test_task_files_give_the_texts_unchanged(nasty_file, tmp_path):
 
     whole = msft.load_mixture(str(nasty_file))
     few = mixture.Mixture("few", [whole["{{ 7*7 }}"], whole["../../outside"]])
-    evaluation.write_tasks(tmp_path / "tasks", few, 8)
-    names = [evaluation.task_name(sub.name) for sub in few]
-    tasks = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False).load(names)["tasks"]
+    tasks.write_tasks(tmp_path / "tasks", few, 8)
+    names = [tasks.task_name(sub.name) for sub in few]
+    loaded = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False).load(names)["tasks"]
     for sub, name in zip(few, names, strict=True):
-        task = tasks[name]
+        task = loaded[name]
         task.build_all_requests()
         assert [i.args[0] for i in task.instances] == [five_shot_prompt(sub, e) for e in sub.test]
         assert [i.doc["answer"] for i in task.instances] == [e.answer for e in sub.test]

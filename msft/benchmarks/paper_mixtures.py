@@ -13,15 +13,16 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from msft.benchmarks import sources
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
-from msft.data.example import SHOTS, Example, question_key, shots_text, training_text
+from msft.data.example import SHOTS, Example, fitting_prompts, training_text
 from msft.data.given_back import given_back
-from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots
-from msft.errors import ConfigError, DataError, together, unknown
+from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
+from msft.errors import ConfigError, DataError, each, together, unknown
 
 _BENCHMARKS_OF = {
     "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
@@ -55,13 +56,14 @@ class _Draw:
         """A seed of its own for every sub-dataset and part, so that no draw moves another."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}/{part}".encode()).digest()[:8], "big")
 
-    def shuffle(self, examples: list[Example], name: str, part: str) -> None:
-        """Puts the examples of a part in their order of drawing."""
-        random.Random(self.number(name, part)).shuffle(examples)
+    def is_trainable(self, example: Example) -> bool:
+        """Whether its text and EOS have at most max_tokens."""
+        text = "".join(training_text(example))
+        return self.tokenizer is None or len(self.tokenizer(text, verbose=False)["input_ids"]) < self.max_tokens
 
-    def fits(self, text: str, most: int) -> bool:
-        """Whether a text has at most so many tokens."""
-        return self.tokenizer is None or len(self.tokenizer(text, verbose=False)["input_ids"]) <= most
+    def has_room(self, shots: Sequence[Example], example: Example) -> bool:
+        """Whether its prompt has at most max_prompt_tokens."""
+        return self.tokenizer is None or fitting_prompts(self.tokenizer, shots, [example], self.max_prompt_tokens)[1][0]
 
 
 def load(
@@ -93,13 +95,12 @@ def load(
     """
     if name not in NAMES:
         raise DataError(unknown("mixture", name, NAMES))
-    defaults = (900, 200, 100) if name == "medmcqa-21" else (1800, 200, 200)
-    sizes = _sizes(defaults, train_size, test_size, validation_size)
-    draw = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens)
-    wanted = mixture_benchmarks(name)
-    read = sources.local(data_dir, wanted) if data_dir is not None else sources.hub(revision)
+    is_granular = name == "medmcqa-21"
+    sizes = _sizes((900, 200, 100) if is_granular else (1800, 200, 200), train_size, test_size, validation_size)
+    draw, benchmarks = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens), mixture_benchmarks(name)
+    read = sources.local(data_dir, benchmarks) if data_dir is not None else sources.hub(revision)
     subs, problems = [], []
-    for benchmark in wanted:
+    for benchmark in benchmarks:
         try:
             train, test, source = read(benchmark)
         except DataError as error:
@@ -107,19 +108,17 @@ def load(
                 raise
             problems.append(str(error))
             continue
-        by_name = _by_subject(train, test) if name == "medmcqa-21" else {benchmark.name: (train, test)}
-        for sub_name, (sub_train, sub_test) in by_name.items():
-            group = "" if name == "medmcqa-21" else benchmark.group
+        parts = _by_subject(train, test) if is_granular else {benchmark.name: (train, test)}
+        group = "" if is_granular else benchmark.group
+        for sub_name, records in parts.items():
             try:
-                subs.append(_sub_dataset(sub_name, benchmark, sub_train, sub_test, draw, source, group))
+                subs.append(replace(_sub_dataset(sub_name, benchmark.name, *records, draw), source=source, group=group))
             except DataError as error:
                 problems.append(str(error))
-    if problems and name == "medmcqa-21" and subs:
+    if problems and is_granular and subs:
         # a sample of MedMCQA can lack its rarest subjects; the others still make a mixture
-        warnings.warn(
-            together(f"{name}: subjects left out ({len(problems)} of {len(SUBJECTS)}):", problems),
-            stacklevel=2,
-        )
+        title = f"{name}: subjects left out ({len(problems)} of {len(SUBJECTS)}):"
+        warnings.warn(together(title, problems), stacklevel=2)
     elif problems:
         raise DataError(together(f"{name} cannot be drawn:", problems))
     return Mixture(name, subs)
@@ -131,14 +130,14 @@ def mixture_benchmarks(name: str) -> list[Benchmark]:
 
 
 def _sizes(defaults: Sequence[int], *asked: int | None) -> list[int]:
-    problems, sizes = [], []
-    for key, low, default, size in zip(("train", "test", "validation"), (1, 1, 0), defaults, asked, strict=True):
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < low):
-            problems.append(f"{key}_size must be a whole number of at least {low}; found {size!r}")
-        sizes.append(default if size is None else size)
+    problems = [
+        f"{part}_size must be a whole number of at least {low}; found {size!r}"
+        for part, low, size in zip(("train", "test", "validation"), (1, 1, 0), asked, strict=True)
+        if size is not None and (type(size) is not int or size < low)
+    ]
     if problems:
         raise ConfigError(together("the sizes cannot be used:", problems))
-    return sizes
+    return [default if size is None else size for default, size in zip(defaults, asked, strict=True)]
 
 
 def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[list[dict], list[dict]]]:
@@ -160,45 +159,43 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
 # ---- from records to a sub-dataset
 
 
-def _sub_dataset(
-    name: str, benchmark: Benchmark, train: list[dict], test: list[dict], draw: _Draw, source: dict, group: str
-) -> SubDataset:
+def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict], draw: _Draw) -> SubDataset:
     """Converts, removes what must not be drawn, takes the shots, then draws; counts all it leaves out."""
     left_out, refusals = Counter(), []
-    converted = _examples(benchmark, test, "test", left_out, refusals)
-    tests = distinct(converted)
-    left_out["test: duplicate question"] += len(converted) - len(tests)
-    asked_in_test = {question_key(example) for example in tests}
-    converted = _examples(benchmark, train, "train", left_out, refusals)
-    kept = [example for example in converted if question_key(example) not in asked_in_test]
-    left_out["train: question also in test"] += len(converted) - len(kept)
-    pool = distinct(kept)
-    left_out["train: duplicate question"] += len(kept) - len(pool)
 
+    def converted(part: str, records: list[dict]) -> list[Example]:
+        examples, refused = each(partial(to_example, benchmark), records)
+        for _, error in refused:
+            left_out[f"{part}: {'unlabelled' if isinstance(error, UnlabelledError) else 'broken record'}"] += 1
+            refusals.append(str(error))
+        return examples
+
+    def kept(reason: str, examples: list[Example], fewer: list[Example]) -> list[Example]:
+        left_out[reason] += len(examples) - len(fewer)
+        return fewer
+
+    tests = converted("test", test)
+    tests = kept("test: duplicate question", tests, distinct(tests))
+    pool = converted("train", train)
+    pool = kept("train: question also in test", pool, without_questions(pool, tests))
+    pool = kept("train: duplicate question", pool, distinct(pool))
     shots = draw_shots(pool, draw.number(name, "shots"))
-    chosen = {question_key(shot) for shot in shots}
-    pool = [example for example in pool if question_key(example) not in chosen]
-    left_out["train: became a shot"] += len(shots)
-    draw.shuffle(pool, name, "train")
-    draw.shuffle(tests, name, "test")
+    pool = kept("train: became a shot", pool, without_questions(pool, shots))
+    for part, examples in (("train", pool), ("test", tests)):
+        random.Random(draw.number(name, part)).shuffle(examples)
 
     # a pool too small for both is shared in the proportion that was asked for
     both = draw.train + draw.validation
     quota = draw.validation if len(pool) >= both else len(pool) * draw.validation // both
-    prefix = shots_text(shots)
-
-    def is_trainable(example: Example) -> bool:
-        return draw.fits("".join(training_text(example)), draw.max_tokens - 1)  # EOS is the last
-
-    def has_room(example: Example) -> bool:
-        return draw.fits(prefix + training_text(example)[0], draw.max_prompt_tokens)
-
-    reason, long_prompt = f"train: longer than {draw.max_tokens} tokens", f"longer than {draw.max_prompt_tokens} tokens"
-    trained, pool = _take(pool, min(draw.train, len(pool) - quota), is_trainable, reason, left_out)
-    validated, _ = _take(pool, quota, has_room, f"validation: prompt {long_prompt}", left_out)
-    tested, _ = _take(tests, draw.test, has_room, f"test: prompt {long_prompt}", left_out)
+    has_room, long_prompt = partial(draw.has_room, shots), f"prompt longer than {draw.max_prompt_tokens} tokens"
+    long = f"train: longer than {draw.max_tokens} tokens"
+    trained, pool = _take(pool, min(draw.train, len(pool) - quota), draw.is_trainable, long, left_out)
+    validated, _ = _take(pool, quota, has_room, f"validation: {long_prompt}", left_out)
+    tested, _ = _take(tests, draw.test, has_room, f"test: {long_prompt}", left_out)
     if draw.tokenizer is not None:
-        validated, tested = (_given_back(draw.tokenizer, part, left_out) for part in (validated, tested))
+        as_it_comes_back = partial(given_back, draw.tokenizer, metric="")
+        (validated, lost), (tested, more) = each(as_it_comes_back, validated), each(as_it_comes_back, tested)
+        left_out["answer that the tokenizer cannot give back"] = len(lost + more)
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not tested:
         raise DataError(
@@ -206,33 +203,7 @@ def _sub_dataset(
             f"{len(train)} train and {len(test)} test records; at least {SHOTS}, 1 and 1 are needed. "
             f"Left out: {counts or 'nothing'}. First refusal: {refusals[0] if refusals else 'none'}"
         )
-    return SubDataset(name, trained, tested, shots, validated, group, counts, source)
-
-
-def _examples(
-    benchmark: Benchmark, records: Iterable[dict], part: str, left_out: Counter, refusals: list[str]
-) -> list[Example]:
-    """Every record that converts; the others are counted, unlabelled ones apart."""
-    examples = []
-    for record in records:
-        try:
-            examples.append(to_example(benchmark.name, record))
-        except DataError as error:
-            kind = "unlabelled" if isinstance(error, UnlabelledError) else "broken record"
-            left_out[f"{part}: {kind}"] += 1
-            refusals.append(str(error))
-    return examples
-
-
-def _given_back(tokenizer, examples: Iterable[Example], left_out: Counter) -> list[Example]:
-    """The examples with their answers as the tokenizer gives them back, without those that it cannot give back."""
-    kept = []
-    for example in examples:
-        try:
-            kept.append(given_back(tokenizer, example, metric=""))
-        except DataError:
-            left_out["answer that the tokenizer cannot give back"] += 1
-    return kept
+    return SubDataset(name, trained, tested, shots, validated, left_out=counts)
 
 
 def _take(

@@ -1,14 +1,13 @@
 """The real benchmarks: a hub record in, an Example out (paper section 4.1 and appendix A).
 
-One short function a benchmark, named as its row of the table at the end (those in AI2's form share one); a new
-benchmark is one function and one row there. Record text is only ever joined to other text, never executed or used
-as a format string. Every Example scores as right under its own target text.
+A benchmark is two lines at the end: where its records come from, and how one is rendered, by `_choice` over templates
+of its columns or by a short function of its own. Record text is only ever put into a template, never executed or used
+as one. Every Example scores as right under its own target text.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from msft.data.example import Example, target_text
 from msft.data.metrics import check_example
@@ -119,11 +118,14 @@ def _texts(values: object, key: str, count: int | None = None) -> list[str]:
     stripped = [value.strip() for value in values]
     if not all(stripped):
         raise DataError(f"{key!r} has an empty entry: {_shown(values)}")
-    limits = (count, count) if count else (2, len(_LETTERS))
-    if not limits[0] <= len(stripped) <= limits[1]:
-        wanted = str(count) if count else f"{limits[0]} to {limits[1]}"
-        raise DataError(f"{key!r} must have {wanted} entries; found {len(stripped)}")
+    if len(stripped) != count if count else not 2 <= len(stripped) <= len(_LETTERS):
+        raise DataError(f"{key!r} must have {count or f'2 to {len(_LETTERS)}'} entries; found {len(stripped)}")
     return stripped
+
+
+def _filled(template: str, record: dict) -> str:
+    """A template with the text columns that it names in braces."""
+    return re.sub(r"{(\w+)}", lambda match: _text(record, match.group(1)), template)
 
 
 def _multiple_choice(stem: str, options: Sequence[str], gold: int, rationale: str | None = None) -> Example:
@@ -131,6 +133,23 @@ def _multiple_choice(stem: str, options: Sequence[str], gold: int, rationale: st
     listed = ", ".join(f"{letter}. {text}" for letter, text in zip(_LETTERS, options, strict=False))
     letter = _LETTERS[gold]
     return Example(stem + "\noptions: " + listed, target_text(letter, rationale), letter)
+
+
+def _choice(stem: str, options: str | Sequence[str], gold: str, labels: Sequence[str]) -> Callable[[dict], Example]:
+    """The renderer of multiple choice that needs no function of its own.
+
+    stem, options: templates of text columns; options may be the name of one list column instead.
+    gold: the column of the right label.  labels: those of the options, in their order.
+    """
+
+    def render(record: dict) -> Example:
+        if isinstance(options, str):
+            texts = _texts(_value(record, options), options, len(labels))
+        else:
+            texts = [_filled(option, record) for option in options]
+        return _multiple_choice(_filled(stem, record), texts, _label(record, gold, labels))
+
+    return render
 
 
 def _labelled_choices(record: dict, stem: str) -> Example:
@@ -184,11 +203,9 @@ def _hellaswag(record: dict) -> Example:
 
 
 def _winogrande(record: dict) -> Example:
-    sentence = _text(record, "sentence")
-    if "_" not in sentence:
-        raise DataError(f"'sentence' has no blank '_': {_shown(sentence)}")
-    options = [_text(record, "option1"), _text(record, "option2")]
-    return _multiple_choice(sentence, options, _label(record, "answer", "12"))
+    if "_" not in _text(record, "sentence"):
+        raise DataError(f"'sentence' has no blank '_': {_shown(record['sentence'])}")
+    return _choice("{sentence}", ["{option1}", "{option2}"], "answer", "12")(record)
 
 
 def _boolq(record: dict) -> Example:
@@ -201,50 +218,6 @@ def _boolq(record: dict) -> Example:
         raise DataError("'question' is empty")
     question = _text(record, "passage") + " " + asked[0].upper() + asked[1:] + "?"
     return Example(question, target_text(str(gold)), str(gold))
-
-
-def _medmcqa(record: dict) -> Example:
-    """`cop` counts from 0 on the hub; `exp`, the explanation, is often null and not trained on."""
-    options = [_text(record, key) for key in ("opa", "opb", "opc", "opd")]
-    return _multiple_choice(_text(record, "question"), options, _label(record, "cop", "0123"))
-
-
-# The five below are only in the mixture of 15. The paper does not name them, so the datasets, their
-# configs and splits, and these renderings are our choice, after the style of the ten above.
-
-
-def _social_i_qa(record: dict) -> Example:
-    options = [_text(record, key) for key in ("answerA", "answerB", "answerC")]
-    stem = _text(record, "context") + " " + _text(record, "question")
-    return _multiple_choice(stem, options, _label(record, "label", "123"))
-
-
-def _anli(record: dict) -> Example:
-    stem = _text(record, "premise") + "\nhypothesis: " + _text(record, "hypothesis")
-    return _multiple_choice(stem, ["entailment", "neutral", "contradiction"], _label(record, "label", "012"))
-
-
-def _halueval(record: dict) -> Example:
-    """The qa_samples config shows one answer an item, right or hallucinated: a verdict is due."""
-    parts = [
-        _text(record, "knowledge"),
-        "question: " + _text(record, "question"),
-        "answer: " + _text(record, "answer"),
-        "Is the answer hallucinated?",
-    ]
-    gold = _label(record, "hallucination", ("yes", "no"))
-    return _multiple_choice("\n".join(parts), ["yes", "no"], gold)
-
-
-def _logiqa(record: dict) -> Example:
-    stem = _text(record, "context") + " " + _text(record, "query")
-    options = _texts(_value(record, "options"), "options", 4)
-    return _multiple_choice(stem, options, _label(record, "correct_option", "0123"))
-
-
-def _piqa(record: dict) -> Example:
-    options = [_text(record, "sol1"), _text(record, "sol2")]
-    return _multiple_choice(_text(record, "goal"), options, _label(record, "label", "01"))
 
 
 # social_i_qa, logiqa and piqa have a loading script on their main branch; the hub's own conversion of it needs none
@@ -271,6 +244,26 @@ _TABLE = [
     Benchmark("piqa", "ybisk/piqa", None, "train", "validation", OTHER, _NO_LICENCE, revision=_CONVERTED),
 ]
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _TABLE}
-_STEMS = {"commonsense_qa": "question", "openbookqa": "question_stem", "arc_easy": "question"}
-_RENDER = {name: partial(_labelled_choices, stem=stem) for name, stem in _STEMS.items()}
-_RENDER |= {name: globals()[f"_{name}"] for name in BENCHMARKS if name not in _STEMS}
+_VERDICT = "{knowledge}\nquestion: {question}\nanswer: {answer}\nIs the answer hallucinated?"
+
+_RENDER = {
+    "commonsense_qa": lambda record: _labelled_choices(record, "question"),
+    "openbookqa": lambda record: _labelled_choices(record, "question_stem"),
+    "aqua_rat": _aqua_rat,
+    "gsm8k": _gsm8k,
+    "sciq": _sciq,
+    "arc_easy": lambda record: _labelled_choices(record, "question"),
+    "hellaswag": _hellaswag,
+    "winogrande": _winogrande,
+    "boolq": _boolq,
+    # `cop` counts from 0 on the hub; `exp`, the explanation, is often null and not trained on
+    "medmcqa": _choice("{question}", ["{opa}", "{opb}", "{opc}", "{opd}"], "cop", "0123"),
+    # The five below are only in the mixture of 15. The paper does not name them, so the datasets, their configs and
+    # splits, and these renderings are our choice, after the style of the ten above.
+    "social_i_qa": _choice("{context} {question}", ["{answerA}", "{answerB}", "{answerC}"], "label", "123"),
+    "anli": _choice("{premise}\nhypothesis: {hypothesis}", ["entailment", "neutral", "contradiction"], "label", "012"),
+    # the qa_samples config shows one answer an item, right or hallucinated: a verdict is due
+    "halueval": _choice(_VERDICT, ["yes", "no"], "hallucination", ["yes", "no"]),
+    "logiqa": _choice("{context} {query}", "options", "correct_option", "0123"),
+    "piqa": _choice("{goal}", ["{sol1}", "{sol2}"], "label", "01"),
+}

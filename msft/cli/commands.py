@@ -10,6 +10,7 @@ from msft.cli import options
 from msft.config import RunConfig, read_yaml
 from msft.errors import ConfigError, RunError
 from msft.launch.slurm import Options as Slurm
+from msft.paths import expanded
 from msft.settings import describe
 
 
@@ -159,7 +160,7 @@ def evaluate(told: dict, given: dict, problems: list[str]) -> int:
     from msft.evaluation import Evaluator
     from msft.results.run import Run
 
-    run = Run(Path(told["model"]).expanduser().parent)
+    run = Run(Path(expanded(told["model"])).parent)
     own = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
     values = {field.name: own.get(field.name) for field in dataclasses.fields(RunConfig) if field.name in _MEASURED}
     values = {name: value for name, value in values.items() if value is not None} | flags

@@ -19,9 +19,10 @@ import os
 
 from msft import names
 from msft.benchmarks import paper_mixtures
+from msft.data.example import documents
 from msft.data.mixture import Mixture
+from msft.data.tasks import task_config
 from msft.errors import ConfigError
-from msft.evaluation import task_config, task_rows
 
 
 def dataset(
@@ -52,7 +53,7 @@ def dataset(
     sub = mixture[benchmark]
     # the same rows as in-process evaluation has; the length of an answer is the task file's own
     shots = task_config(sub, max_new_tokens=1)["fewshot_config"]["samples"]
-    return {"test": Dataset.from_list(task_rows(sub.test)), "shots": Dataset.from_list(shots)}
+    return {"test": Dataset.from_list(documents(sub.test)), "shots": Dataset.from_list(shots)}
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,13 +7,14 @@ message and the token that ends its turn; test items are answered zero-shot from
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from msft.data.example import Example
 from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys
 from msft.data.metrics import check_example
 from msft.data.mixture import MEASURED
 from msft.data.scoring import extract
-from msft.errors import DataError, ModelError, nearest, shortened, together
+from msft.errors import DataError, ModelError, each, nearest, shortened, together
 
 ROLES = ("system", "user", "assistant")
 
@@ -87,18 +88,13 @@ def rendered(mixture, tokenizer):
         )
     subs, problems = [], []
     for sub in mixture:
-        parts, stops = {}, {}
+        parts, stops = {}, []
         for part in ("train", *MEASURED) if sub.is_chat else ():
-            parts[part] = []
-            for example in getattr(sub, part):
-                try:
-                    whole, stop = _render(tokenizer, example)
-                except DataError as error:
-                    problems.append(f"{sub.name}: {example.place or part}: {error}")
-                    continue
-                parts[part].append(whole)
-                stops[stop] = None
-        subs.append(replace(sub, **parts, stop=next(iter(stops), "")))
+            pairs, refused = each(partial(_render, tokenizer), getattr(sub, part))
+            problems += [f"{sub.name}: {example.place or part}: {error}" for example, error in refused]
+            parts[part] = [example for example, _ in pairs]
+            stops += [stop for _, stop in pairs]
+        subs.append(replace(sub, **parts, stop=stops[0] if stops else ""))
     if problems:
         raise DataError(together("the chat template does not take these rows:", shortened(problems, 20)))
     return replace(mixture, sub_datasets=subs)

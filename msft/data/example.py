@@ -1,15 +1,10 @@
-"""The exact strings of the five-shot protocol: training text, test prompt, score (paper section 4.1).
+"""The exact strings of the five-shot protocol: training text, shots, test prompt (paper section 4.1).
 
-Everything here works on text alone; msft.loss.tokens turns it into tokens.
+Everything here works on text alone; scoring.py reads what comes back, msft.loss.tokens makes tokens of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from msft.data.scoring import decided, extract, score
-
-__all__ = ["SHOTS", "Example", "decided", "documents", "extract", "question_key", "score", "shot_text", "shots_text"]
-__all__ += ["target_text", "test_prompt", "training_text"]
 
 SHOTS = 5
 
@@ -73,6 +68,13 @@ def test_prompt(sub_dataset, example: Example) -> str:
 
 
 test_prompt.__test__ = False  # pytest would collect the name
+
+
+def fitting_prompts(tokenizer, shots: Sequence[Example], examples: Sequence[Example], most: int):
+    """(token ids of each example's test prompt, whether they are at most `most`): a longer one is not evaluated."""
+    prompts = [shots_text(shots) + training_text(example)[0] for example in examples]
+    ids = tokenizer(prompts, verbose=False)["input_ids"] if prompts else []
+    return ids, [len(prompt) <= most for prompt in ids]
 
 
 def documents(examples: Sequence[Example], metric: str = "") -> list[dict]:

@@ -4,24 +4,33 @@ A tokenizer may compose letters, strip accents, collapse blanks or lose characte
 answer: what the model can say at best is decode(encode(target)), and that must be right.
 """
 
+import logging
 import unicodedata
 from dataclasses import replace
 
-from msft.data.example import Example, documents, extract
+from msft import distributed
+from msft.data.example import Example, documents, target_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import MEASURED, Mixture, SubDataset
-from msft.data.scoring import is_right, unwrapped
+from msft.data.scoring import extract, is_right, unwrapped
 from msft.errors import DataError, shortened, together
 
+_log = logging.getLogger(__name__)
 
-def _through(tokenizer, text: str) -> str:
-    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
+
+def _through(tokenizer, text: str, limit: int | None = None) -> str:
+    """A text as the tokenizer gives it back, its first `limit` tokens alone."""
+    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:limit], skip_special_tokens=True)
 
 
 def _letters(text: str) -> str:
     """A text without what a normaliser may change: accents, case, compatible forms, white space."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return "".join(char for char in plain if not unicodedata.combining(char) and not char.isspace())
+
+
+def _is_right(text: str, example: Example, metric: str) -> bool:
+    return is_right(text, documents([example], metric)[0])
 
 
 def given_back(tokenizer, example: Example, metric: str) -> Example:
@@ -34,15 +43,13 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
     if said and said in text:
         before, _, after = text.rpartition(said)
         example = replace(example, around=(before.lstrip(), after.rstrip(". \n\t")))
-    (document,) = documents([example], metric)
-    if is_right(text, document):
+    if _is_right(text, example, metric):
         return example
-    form = extract(unwrapped(text, document))
+    form = extract(unwrapped(text, documents([example])[0]))
     example = replace(example, answer=form)
-    (document,) = documents([example], metric)
     # another form of a number is another number
     lossless = form and metric != "number_match" and _letters(form) == _letters(gold)
-    if not lossless or not is_right(text, document):
+    if not lossless or not _is_right(text, example, metric):
         raise DataError(
             f"the tokenizer gives the answer {gold[:60]!r} back as {form[:60]!r}, so that it could never be right: it lacks "
             "characters of it, or the chat template changes it. Take another tokenizer, or write the answer in characters "
@@ -81,3 +88,33 @@ def checked(mixture: Mixture, tokenizer) -> Mixture:
     if problems := [problem for _, wrong in pairs for problem in shortened(wrong)]:
         raise DataError(together("a right answer to these rows could never score:", problems))
     return replace(mixture, sub_datasets=[sub for sub, _ in pairs])
+
+
+def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
+    """Names with their number the items of which the target, cut at max_new_tokens, is no longer right.
+
+    Raises DataError where no item of a set could be answered right: the answer without its rationale is cut too.
+    """
+    problems = []
+    for sub in mixture:
+        for part in MEASURED if sub.metric != LOSS else ():
+
+            def is_cut(example: Example, text: str, metric: str = sub.metric) -> bool:
+                return not _is_right(_through(tokenizer, text, max_new_tokens), example, metric)
+
+            cut = [example for example in getattr(sub, part) if is_cut(example, example.target)]
+            if not cut:
+                continue
+            longest = max(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) for e in cut)
+            count = f"{len(cut)} of the {len(getattr(sub, part))} {part} targets"
+            problem = (
+                f"{sub.name}: max_new_tokens = {max_new_tokens} cuts {count}, so that what is trained there would be scored "
+                f"as wrong; the longest has {longest} tokens: raise max_new_tokens"
+            )
+            is_hopeless = all(e.messages or is_cut(e, target_text(e.answer)) for e in cut)
+            if is_hopeless and len(cut) == len(getattr(sub, part)):
+                problems.append(problem)
+            elif distributed.is_main():
+                _log.warning("%s", problem)
+    if problems:
+        raise DataError(together("no right answer is possible:", problems))

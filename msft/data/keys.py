@@ -21,13 +21,14 @@ def check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
 
     into: where what such a key says could stand. An empty value, and a text that stands there already, change nothing.
     """
-    problems = []
+    changes, problems = OF_A_MESSAGE if known == MESSAGE_KEYS else CHANGES_MEANING, []
     for key, value in row.items():
         if key in known or not _has_value(value):
             continue
-        if right := _misspelt(key, known):
-            problems.append(f"unknown key {key!r}. Did you mean {right!r}?")
-        elif key.lower() in _meaningful(known) and not _is_said(value, row, known):
+        close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
+        if close and abs(len(close[0]) - len(key)) <= 2:
+            problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
+        elif key.lower() in changes and not _is_said(value, row, known):
             problems.append(
                 f"the key {key!r} is not read, and what it says would be lost: write it into {into}, or take it out"
             )
@@ -43,15 +44,6 @@ def unread(row: Mapping) -> set[str]:
 
 def _has_value(value: object) -> bool:
     return value is not None and value not in ("", [], {})
-
-
-def _meaningful(known: Iterable[str]) -> frozenset[str]:
-    return OF_A_MESSAGE if known == MESSAGE_KEYS else CHANGES_MEANING
-
-
-def _misspelt(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
-    return close[0] if close and abs(len(close[0]) - len(key)) <= 2 else ""
 
 
 def _is_said(value: object, row: Mapping, known: Iterable[str]) -> bool:

@@ -53,19 +53,14 @@ class Mixture:
     sub_datasets: list[SubDataset]
 
     def __post_init__(self):
-        problems = []
-        if not self.sub_datasets:
-            problems.append("it has no sub-dataset; give at least one")
-        names = [sub.name for sub in self.sub_datasets]
+        names, problems = self.names, [] if self.sub_datasets else ["it has no sub-dataset; give at least one"]
         problems += [
             f"the sub-dataset name {name!r} is used {names.count(name)} times; names must be unique"
             for name in dict.fromkeys(names)
             if names.count(name) > 1
         ]
         for sub in self.sub_datasets:
-            for part in ("train", "test"):
-                if not getattr(sub, part):
-                    problems.append(f"{sub.name}: the {part} set is empty")
+            problems += [f"{sub.name}: the {part} set is empty" for part in ("train", "test") if not getattr(sub, part)]
             if len(sub.shots) != SHOTS and not (is_zero_shot(sub.is_chat, sub.metric) and not sub.shots):
                 problems.append(f"{sub.name}: {len(sub.shots)} shots; the protocol takes exactly {SHOTS}")
         if problems:
@@ -78,10 +73,9 @@ class Mixture:
         return len(self.sub_datasets)
 
     def __getitem__(self, name: str) -> SubDataset:
-        for sub in self.sub_datasets:
-            if sub.name == name:
-                return sub
-        raise KeyError(unknown("sub-dataset", name, self.names))
+        if name not in self.names:
+            raise KeyError(unknown("sub-dataset", name, self.names))
+        return self.sub_datasets[self.names.index(name)]
 
     @property
     def names(self) -> list[str]:
@@ -126,6 +120,12 @@ def draw_shots(pool: Sequence[Example], seed: int) -> list[Example]:
 def distinct(examples: Iterable[Example]) -> list[Example]:
     """The first example of every question."""
     return list({question_key(example): example for example in reversed(list(examples))}.values())[::-1]
+
+
+def without_questions(examples: Iterable[Example], asked: Iterable[Example]) -> list[Example]:
+    """The examples that ask no question of the others."""
+    keys = {question_key(example) for example in asked}
+    return [example for example in examples if question_key(example) not in keys]
 
 
 def without_long(sub: SubDataset, part: str, keep: Sequence[bool], reason: str) -> SubDataset:

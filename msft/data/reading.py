@@ -27,9 +27,9 @@ from msft import distributed
 from msft.data import metrics
 from msft.data.example import SHOTS, Example, question_key
 from msft.data.keys import unread
-from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot
+from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
 from msft.data.rows import read_lines, row_to_example
-from msft.errors import DataError, shortened, together, unknown
+from msft.errors import DataError, each, shortened, together, unknown
 from msft.paths import expanded
 from msft.settings import parse_yaml
 
@@ -40,10 +40,11 @@ _DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
 _SUB_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
 _DISJOINT = [("train", part) for part in MEASURED] + [("shots", part) for part in MEASURED]
 _DISJOINT += [("validation", "test"), ("confirmation", "test"), ("confirmation", "validation")]
+_Convert = Callable[[str, dict], Example]  # (benchmark name, hub record)
 _log = logging.getLogger(__name__)
 
 
-def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | None = None) -> Mixture:
+def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixture:
     """Reads and checks a mixture YAML.
 
     path: the YAML file; the data paths in it are relative to its folder.
@@ -51,6 +52,23 @@ def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | 
     Raises DataError that lists everything wrong at once, with file and line.
     """
     path = Path(expanded(path))
+    spec = _read_spec(path)
+    entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
+    problems, subs = _check_spec(spec), []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+        problems += _check_entry(number, entry)
+        if _has_readable_files(entry):
+            is_allowed = isinstance(allowed, list) and entry["name"] in allowed
+            sub, wrong = _sub_dataset(path.parent, entry, seed if type(seed) is int else 20, is_allowed, to_example)
+            subs.append(sub)
+            problems += [f"{entry['name']}: {problem}" for problem in wrong]
+    if problems:
+        raise DataError(together(f"{path}: the mixture has problems:", problems))
+    return Mixture(spec.get("name", path.stem), subs)
+
+
+def _read_spec(path: Path) -> dict:
+    """What a mixture's YAML says."""
     if not path.is_file():
         raise DataError(f"mixture file {str(path)!r} does not exist")
     try:
@@ -62,143 +80,130 @@ def read_mixture(path: str | Path, to_example: Callable[[str, dict], Example] | 
         raise DataError(
             f"{path}: its top level is a {type(spec).__name__}; it must have the keys name and sub_datasets"
         )
-    entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
-    problems, subs = _check_spec(spec), []
-    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        if wrong := _check_entry(number, entry):
-            problems += wrong
-            continue
-        reader = _Entry(path.parent, entry, to_example)
-        is_allowed = isinstance(allowed, list) and entry["name"] in allowed
-        subs.append(reader.sub_dataset(seed if isinstance(seed, int) else 20, is_allowed))
-        problems += reader.problems
-    if problems:
-        raise DataError(together(f"{path}: the mixture has problems:", problems))
-    return Mixture(spec.get("name", path.stem), subs)
+    return spec
 
 
-class _Entry:
-    """One entry of sub_datasets on its way to a SubDataset; `problems` has all that is wrong with it."""
+def _sub_dataset(
+    folder: Path, entry: dict, seed: int, overlap_allowed: bool, to_example: _Convert | None
+) -> tuple[SubDataset | None, list[str]]:
+    """(the sub-dataset of an entry, None where there are problems; the problems)."""
+    if "benchmark" in entry and to_example is None:
+        return None, ["`benchmark:` needs a converter; load through msft.load_mixture"]
+    metric, unused, parts, problems = entry.get("metric", ""), Counter(), {}, []
+    convert = _converter(entry, to_example, unused)
+    for part in (part for part in PARTS if part in entry):
+        parts[part], wrong = _read(folder / expanded(entry[part]), convert)
+        problems += wrong
+    is_zero, wrong = _is_zero_shot(parts, metric)
+    problems += wrong + shortened(metrics.merged((e for part in parts.values() for e in part), metric))
+    problems += [] if overlap_allowed else _overlaps(parts, entry["name"])
+    train, left_out = parts.get("train", []), {}
+    if is_zero:
+        parts["shots"] = []
+    elif parts.get("shots"):
+        problems += _check_shots(parts["shots"], train, metric, entry["shots"])
+        parts["shots"] = parts["shots"][:SHOTS]
+    elif train and not problems:
+        parts["shots"], parts["train"], wrong = _drawn_shots(train, seed, metric)
+        problems += wrong
+        repeated = len(train) - len(parts["train"]) - len(parts["shots"])
+        left_out = {"train: same question as a shot": repeated} if repeated else {}
+    if unused and distributed.is_main():
+        keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
+        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", entry["name"], keys)
+    if problems or not {"train", "test"} <= set(parts):
+        return None, problems
+    source = {"source": entry["source"]} if "source" in entry else {}
+    more = {"group": entry.get("group", ""), "metric": metric, "source": source, "left_out": left_out}
+    return SubDataset(name=entry["name"], **more, **parts), []
 
-    def __init__(self, folder: Path, entry: dict, to_example: Callable[[str, dict], Example] | None):
-        self.folder, self.entry, self.to_example = folder, entry, to_example
-        self.name, self.metric = entry["name"], entry.get("metric", "")
-        self.unread, self.problems = Counter(), []
 
-    def sub_dataset(self, seed: int, overlap_allowed: bool) -> SubDataset | None:
-        """The sub-dataset, or None where there are problems."""
-        if "benchmark" in self.entry and self.to_example is None:
-            self._wrong("`benchmark:` needs a converter; load through msft.load_mixture")
-            return None
-        parts = {part: self._read(self.folder / expanded(self.entry[part])) for part in PARTS if part in self.entry}
-        is_zero = self._is_zero_shot(parts)
-        self._wrong(*shortened(metrics.merged((e for part in parts.values() for e in part), self.metric)))
-        if not overlap_allowed:
-            self._check_overlap(parts)
-        left_out = {}
-        if is_zero:
-            parts["shots"] = []
-        elif parts.get("shots"):
-            parts["shots"] = self._given_shots(parts["shots"], parts["train"])
-        elif not self.problems:
-            parts["shots"], parts["train"], left_out = self._drawn_shots(parts["train"], seed)
-        if self.unread and distributed.is_main():
-            keys = ", ".join(f"{key!r} ({count})" for key, count in self.unread.most_common())
-            _log.warning("%s: keys of rows that are not read, and in how many rows: %s", self.name, keys)
-        if self.problems:
-            return None
-        source = {"source": self.entry["source"]} if "source" in self.entry else {}
-        more = {"group": self.entry.get("group", ""), "metric": self.metric, "source": source, "left_out": left_out}
-        return SubDataset(name=self.name, **more, **parts)
+def _read(file: Path, convert: Callable[[dict, str], Example]) -> tuple[list[Example], list[str]]:
+    """(the examples of one file, the problems of its other lines)."""
+    rows, problems = read_lines(file)
+    examples, refused = each(lambda row: convert(row[1], f"{file}:{row[0]}"), rows)
+    problems += [f"{file}:{number}: {error}" for (number, _), error in refused]
+    return examples, shortened(problems)
 
-    def _wrong(self, *problems: str) -> None:
-        self.problems += [f"{self.name}: {problem}" for problem in problems]
 
-    def _read(self, file: Path) -> list[Example]:
-        """The examples of one file."""
-        rows, problems = read_lines(file)
-        examples = []
-        for number, row in rows:
-            place = f"{file}:{number}"
-            try:
-                examples.append(self._convert(row, place))
-            except DataError as error:
-                problems.append(f"{place}: {error}")
-        self._wrong(*shortened(problems))
-        return examples
+def _converter(entry: dict, to_example: _Convert | None, unused: Counter) -> Callable[[dict, str], Example]:
+    """(row, file and line) -> an example that its metric can score; keys that nobody reads are added to `unused`."""
+    metric = entry.get("metric", "")
 
-    def _convert(self, row: dict, place: str) -> Example:
-        if "benchmark" not in self.entry:
-            example = row_to_example(row, self.metric, place)
-            self.unread.update(unread(row))
+    def convert(row: dict, place: str) -> Example:
+        if "benchmark" in entry:
+            example = replace(to_example(entry["benchmark"], row), place=place)
+            metrics.check_example(example, metric)
             return example
-        example = replace(self.to_example(self.entry["benchmark"], row), place=place)
-        metrics.check_example(example, self.metric)
+        example = row_to_example(row, metric, place)
+        unused.update(unread(row))
         return example
 
-    def _is_zero_shot(self, parts: dict[str, list[Example]]) -> bool:
-        """Whether no shots stand before the items; chats and questions do not mix."""
-        places = {bool(e.messages): e.place for part in parts.values() for e in reversed(part)}
-        if len(places) == 2:
-            both = f"chat rows ({places[True]}) and question rows ({places[False]})"
-            self._wrong(f"{both} in one sub-dataset; make it two")
-        is_zero = is_zero_shot(True in places, self.metric)
-        if is_zero and "shots" in parts:
-            self._wrong("it is measured zero-shot, as chats and held-out loss are; take `shots` away")
-        return is_zero
-
-    def _check_overlap(self, parts: dict[str, list[Example]]) -> None:
-        for first, second in _DISJOINT:
-            asked = {question_key(example): example for example in reversed(parts.get(first, []))}
-            shared = [
-                f"the same question in {first} (line {_line(asked[question_key(e)])}) and {second} (line {_line(e)}): "
-                f"{e.question[:60]!r}; remove one, or name {self.name} under allow_overlap"
-                for e in distinct(parts.get(second, []))
-                if question_key(e) in asked
-            ]
-            self._wrong(*shortened(shared, 5))
-
-    def _several_answers(self, examples: Iterable[Example]) -> dict[str, Example]:
-        """{question: the first example that answers it in another way than the first one}."""
-        first, others = {}, {}
-        for example in examples:
-            key = question_key(example)
-            if not metrics.same_answer(first.setdefault(key, example), example, self.metric):
-                others.setdefault(key, example)
-        return others
-
-    def _given_shots(self, shots: list[Example], train: list[Example]) -> list[Example]:
-        if len(shots) < SHOTS:
-            self._wrong(f"{len(shots)} shots in {self.entry['shots']}; give five")
-        others, places = self._several_answers([*shots, *train]), {shot.place for shot in distinct(shots)}
-        for shot in shots:
-            if shot.place not in places:
-                self._wrong(f"{shot.place}: this shot's question stands twice; give five different questions")
-            elif other := others.get(question_key(shot)):
-                answers = f"{shot.answer[:60]!r} where {other.place} answers {other.answer[:60]!r}"
-                self._wrong(f"{shot.place}: this shot answers {answers}; one question has one answer")
-        return shots[:SHOTS]
-
-    def _drawn_shots(self, train: list[Example], seed: int) -> tuple[list[Example], list[Example], dict[str, int]]:
-        """(five shots, the train examples that ask other questions, how many left train beyond the five)."""
-        # rows that stand several times are one question; what has several answers shows no answer
-        others = self._several_answers(train)
-        pool = [example for example in distinct(train) if question_key(example) not in others]
-        shots = draw_shots(pool, seed)
-        asked = {question_key(shot) for shot in shots}
-        rest = [example for example in train if question_key(example) not in asked]
-        if len(shots) < SHOTS or not rest:
-            what = "" if len(pool) == len(train) else f", {len(pool)} different questions with one answer each"
-            self._wrong(
-                f"{len(train)} train rows{what}; five become shots and some must be left to train on: give more rows or a "
-                "shots file"
-            )
-        repeated = len(train) - len(rest) - len(shots)
-        return shots, rest, {"train: same question as a shot": repeated} if repeated else {}
+    return convert
 
 
-def _line(example: Example) -> str:
-    return example.place.rpartition(":")[2]
+def _is_zero_shot(parts: dict[str, list[Example]], metric: str) -> tuple[bool, list[str]]:
+    """(whether no shots stand before the items, problems); chats and questions do not mix."""
+    places, problems = {bool(e.messages): e.place for part in parts.values() for e in reversed(part)}, []
+    if len(places) == 2:
+        both = f"chat rows ({places[True]}) and question rows ({places[False]})"
+        problems.append(f"{both} in one sub-dataset; make it two")
+    is_zero = is_zero_shot(True in places, metric)
+    if is_zero and "shots" in parts:
+        problems.append("it is measured zero-shot, as chats and held-out loss are; take `shots` away")
+    return is_zero, problems
+
+
+def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
+    """Problems of questions that stand in two parts which must be disjoint."""
+    problems = []
+    for first, second in _DISJOINT:
+        lines = {question_key(e): e.place.rpartition(":")[2] for e in reversed(parts.get(first, []))}
+        shared = [
+            f"the same question in {first} (line {lines[question_key(e)]}) and {second} (line "
+            f"{e.place.rpartition(':')[2]}): {e.question[:60]!r}; remove one, or name {name} under allow_overlap"
+            for e in distinct(parts.get(second, []))
+            if question_key(e) in lines
+        ]
+        problems += shortened(shared, 5)
+    return problems
+
+
+def _several_answers(examples: Iterable[Example], metric: str) -> dict[str, Example]:
+    """{question: the first example that answers it in another way than the first one}."""
+    first, others = {}, {}
+    for example in examples:
+        key = question_key(example)
+        if not metrics.same_answer(first.setdefault(key, example), example, metric):
+            others.setdefault(key, example)
+    return others
+
+
+def _check_shots(shots: list[Example], train: list[Example], metric: str, file: str) -> list[str]:
+    """Problems of shots that a file lists: five questions, each with one answer."""
+    problems = [f"{len(shots)} shots in {file}; give five"] if len(shots) < SHOTS else []
+    others, places = _several_answers([*shots, *train], metric), {shot.place for shot in distinct(shots)}
+    for shot in shots:
+        if shot.place not in places:
+            problems.append(f"{shot.place}: this shot's question stands twice; give five different questions")
+        elif other := others.get(question_key(shot)):
+            answers = f"{shot.answer[:60]!r} where {other.place} answers {other.answer[:60]!r}"
+            problems.append(f"{shot.place}: this shot answers {answers}; one question has one answer")
+    return problems
+
+
+def _drawn_shots(train: list[Example], seed: int, metric: str) -> tuple[list[Example], list[Example], list[str]]:
+    """(five shots of train, the examples that ask other questions, problems)."""
+    # rows that stand several times are one question; what has several answers shows no answer
+    others = _several_answers(train, metric)
+    pool = [example for example in distinct(train) if question_key(example) not in others]
+    shots = draw_shots(pool, seed)
+    rest = without_questions(train, shots)
+    if len(shots) == SHOTS and rest:
+        return shots, rest, []
+    what = "" if len(pool) == len(train) else f", {len(pool)} different questions with one answer each"
+    mend = "five become shots and some must be left to train on: give more rows or a shots file"
+    return shots, rest, [f"{len(train)} train rows{what}; {mend}"]
 
 
 def _check_spec(spec: dict) -> list[str]:
@@ -217,6 +222,12 @@ def _check_spec(spec: dict) -> list[str]:
     if not isinstance(allowed, list):
         return [*problems, "allow_overlap must be a list of sub-dataset names"]
     return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
+
+
+def _has_readable_files(entry: object) -> bool:
+    """Whether the files of an entry say what they are, if something else of it is wrong: all problems are said at once."""
+    is_text = isinstance(entry, dict) and all(isinstance(entry.get(key, ""), str) for key in _SUB_KEYS)
+    return is_text and entry.get("name", "\n").isprintable() and not metrics.check_metric(entry.get("metric", ""))
 
 
 def _check_entry(number: int, entry: object) -> list[str]:

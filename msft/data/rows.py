@@ -1,7 +1,6 @@
 """JSON lines of one's own as Examples: questions with answers, or chats (chat.py); no key is dropped without a word."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,8 +22,6 @@ def read_lines(path: Path) -> tuple[list[tuple[int, dict]], list[str]]:
         return [], [f"{path}: no such file.{close}"]
     except OSError as error:
         return [], [f"{path}: cannot be read: {error}"]
-    except UnicodeEncodeError:
-        return [], [f"{path}: this locale cannot write the path ({sys.getfilesystemencoding()}); set PYTHONUTF8=1"]
     except ValueError as error:
         return [], [f"{path}: not UTF-8 text ({error}); save it as UTF-8 JSON lines"]
     rows, problems = [], []

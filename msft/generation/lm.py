@@ -62,7 +62,7 @@ class PrefixCachedLM(HFLM):
     model, tokenizer: as loaded by transformers; the model's training mode is put back after each call.
     batch_size: items a forward pass at most, or "auto".
     stop_when: text -> bool, asked after each line break; decoding of an item stops where it is true. Leave it out
-    to get the same texts as lm-eval's HFLM; msft's own tasks pass `example.decided`, which cannot change a score.
+    to get the same texts as lm-eval's HFLM; msft's own tasks pass `scoring.decided`, which cannot change a score.
     draft_of: request -> text that is tried as a draft; the document's 'target' or 'answer' by default.
     options: further ones of HFLM.
     path: 'packed', or 'HFLM: ' and why.

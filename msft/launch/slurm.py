@@ -111,7 +111,7 @@ class _saved_before_requeue:
 
 def _in_several_processes(settings: dict, runs_dir: str, count: int) -> None:
     settings_of = Path(__file__).parent / "accelerate" / "ddp.yaml"
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml", delete=False) as file:
         yaml.safe_dump(settings, file)
     words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings_of)]
     words += ["--num_processes", str(count), "-m", "msft", "run", "--config", file.name, "--runs-dir", runs_dir]

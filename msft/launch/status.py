@@ -17,8 +17,9 @@ def runs_of(runs_dir: str | Path) -> list[Run]:
 
 
 def rows_of(runs: list[Run]) -> list[dict]:
-    """One mapping a run, of plain values: name, state, why (a failure), accuracy and epoch of the best checkpoint, and
-    flops, seconds, disk_peak (bytes), each with the estimate for it; seconds are None where the run was resumed.
+    """One mapping a run, of plain values: name, state, why (a failure), accuracy and epoch of the best checkpoint, paths
+    (of training and evaluation: packed, or the fall-back and why), and flops, seconds, disk_peak (bytes), each with the
+    estimate for it; seconds are None where the run was resumed.
 
     The estimate of the time takes the rates of the other finished runs of the same model, else 40 % of an H100.
     """
@@ -36,7 +37,7 @@ def _row(run: Run, speeds: list[tuple]) -> dict:
         about, best = run.about, run.best
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
         row |= {"seconds": run.result["seconds"]["total"] if plan.trained_in_one_go(run) else None}
-        row |= {"disk_peak": int(run.disk["bytes"].max())}
+        row |= {"disk_peak": int(run.disk["bytes"].max()), "paths": run.result.get("paths", {})}
         # the key order of an older run's settings, and settings that it does not know, do not matter
         config = RunConfig.from_mapping(about["config"])
     except (MsftError, KeyError, TypeError, ValueError) as error:
@@ -71,6 +72,8 @@ def line_of(row: dict) -> str:
             what = {"disk_peak": "disk at most "}.get(name, "")
             estimate = f" (estimated {shown(guess)})" if guess is not None else ""
             text += f"; {what}{shown(value) if value is not None else 'time not known: resumed'}{estimate}"
+        paths = [f"{what} {path}" for what, path in row["paths"].items()]
+        text += f"; {', '.join(paths)}" if paths else ""
     if row["why"] and row["state"] == "failed":
         text += f": {row['why'].strip().splitlines()[-1]}" + (f" (log: {row['log']})" if row["log"] else "")
     return text

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from msft.data.example import Example, test_prompt, training_text
+from msft.data.example import Example, fitting_prompts, training_text
 from msft.data.mixture import MEASURED, Mixture, without_long
 from msft.errors import DataError, ModelError
 
@@ -175,15 +175,13 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
             raise DataError(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
         for part in MEASURED:
-            prompts = [test_prompt(sub, example) for example in getattr(sub, part)]
-            ids = tokenizer(prompts)["input_ids"] if prompts else []
-            keep = [len(prompt) <= max_prompt_tokens for prompt in ids]
+            ids, keep = fitting_prompts(tokenizer, sub.shots, getattr(sub, part), max_prompt_tokens)
             if keep and not any(keep):
                 raise DataError(
                     f"{sub.name}: every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
                 )
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
-            lengths += [len(prompt) for prompt in ids if len(prompt) <= max_prompt_tokens]
+            lengths += [len(prompt) for prompt, fits in zip(ids, keep, strict=True) if fits]
             largest = max([largest, *(max(prompt) for prompt in ids if prompt)])
         subs.append(sub)
     return examples, replace(mixture, sub_datasets=subs), Prompts(max(lengths), largest)

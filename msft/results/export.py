@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from msft.errors import ConfigError, RunError, unknown
+from msft.paths import expanded
 from msft.results import card, picture
 from msft.results.run import Run
 from msft.store.files import cannot_write
@@ -48,7 +49,7 @@ def export(
         with tempfile.TemporaryDirectory() as folder:
             _fill(run, Path(folder), dtype, str(target))
             return _upload(Path(folder), str(target), private)
-    place = Path(target).expanduser()
+    place = Path(expanded(target))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
     try:
