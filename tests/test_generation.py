@@ -372,21 +372,32 @@ def test_choices_of_an_item_are_one_row(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("rows", "most", "wanted"),
+    ("rows", "wanted"),
     [
-        ([[1] * 50 + [i] for i in range(4)], 50, [(50, {0, 1, 2, 3})]),
-        ([[1] * 50 + [i] for i in range(2)] + [[2] * 60 + [i] for i in range(2)], 99, [(50, {0, 1}), (60, {2, 3})]),
+        ([[1] * 50 + [i] for i in range(4)], [(50, {0, 1, 2, 3})]),
+        ([[1] * 50 + [i] for i in range(2)] + [[2] * 60 + [i] for i in range(2)], [(50, {0, 1}), (60, {2, 3})]),
         # two tasks that begin with the same words keep their own, longer prefixes
-        ([[9] * 10 + [k] * 90 + [i] for k in (1, 2) for i in range(3)], 99, [(99, {0, 1, 2}), (99, {3, 4, 5})]),
-        ([[1, 2, 3], [1, 2, 4]], 2, [(0, {0, 1})]),  # too short to be worth it
-        ([[1] * 50, [1] * 50], 20, [(0, {0, 1})]),
-        ([[1] * 90], 89, [(0, {0})]),
-        ([], 0, []),
+        ([[9] * 10 + [k] * 90 + [i] for k in (1, 2) for i in range(3)], [(100, {0, 1, 2}), (100, {3, 4, 5})]),
+        ([[1, 2, 3], [1, 2, 4]], [(0, {0, 1})]),  # too short to be worth it
+        ([[1] * 34, [1] * 34], [(33, {0, 1})]),  # the last token stays with its row
+        ([[1] * 33, [1] * 33], [(0, {0, 1})]),  # saves no more than a group costs
+        ([[1] * 20] * 4 + [[1, 2]], [(19, {0, 1, 2, 3}), (0, {4})]),
+        ([[1] * 90], [(0, {0})]),
+        ([], []),
     ],
 )
-def test_shared_prefixes(rows, most, wanted):
-    found = shared_prefixes(rows, [min(most, len(row) - 1) for row in rows])
-    assert [(length, set(members)) for length, members in found] == wanted
+def test_shared_prefixes(rows, wanted):
+    groups = shared_prefixes(rows)
+    assert [(len(prefix), set(members)) for prefix, members in groups] == wanted
+    for prefix, members in groups:
+        assert all(rows[i][: len(prefix)] == prefix and len(prefix) < len(rows[i]) for i in members)
+
+
+def test_rows_of_ever_longer_beginnings_are_grouped_at_once():
+    rows = [[1] * n + [2] for n in range(1, 1500)]
+    groups = shared_prefixes(rows[::-1])
+    assert sorted(i for _, members in groups for i in members) == list(range(len(rows)))
+    assert sum(len(prefix) * (len(members) - 1) for prefix, members in groups) > 400_000
 
 
 # what must stay as it was -----------------------------------------------------------------------------------
@@ -556,6 +567,29 @@ def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
     lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
     with pytest.raises(ModelError, match="'repetition_penlty'. Did you mean 'repetition_penalty'"):
         lm.generate_until(with_options(repetition_penlty=1.2))
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])
+def test_every_name_of_the_most_tokens_is_known_and_packed(name, tiny_model):
+    model, tokenizer = tiny_model
+    asked = [Instance("generate_until", {}, (p, {"until": [], name: 5}), 0, ("t", 0, 1)) for p in prompts()]
+    lm = PrefixCachedLM(model, tokenizer)
+    assert lm.generate_until(asked) == stock(model, tokenizer).generate_until(asked, disable_tqdm=True)
+    assert sum(lm.generated_tokens.values()) == 5 * len(asked)
+    with warnings.catch_warnings(action="error"):
+        lm.prepare(asked)
+
+
+def test_options_that_only_hflm_knows_send_all_to_it(tiny_model):
+    model, tokenizer = tiny_model
+    answer = stock(model, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)[0]
+    options = {"think_end_token": answer[2]}  # all up to its last place is cut off
+    with pytest.warns(UserWarning, match="made with think_end_token"):
+        lm = PrefixCachedLM(model, tokenizer, 4, **options)
+    hf = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, **options)
+    wanted = hf.generate_until(requests(prompts()), disable_tqdm=True)
+    assert answer not in wanted
+    assert lm.generate_until(requests(prompts())) == wanted
 
 
 # requests as tasks really make them -------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> _Reads:
     """What the tokens at `columns` of each row attend to."""
     counts = np.array([len(c) for c in columns])
     firsts = np.cumsum(counts) - counts
-    segments = runs([row.prefix for row in rows], counts.tolist())
+    segments = prefix_segments([row.prefix for row in rows], counts.tolist())
     blocks, home, used = [], np.zeros(counts.sum(), dtype=np.int64), 0
     for members in _alike(lengths, counts, fullest):
         m, n = counts[members].max(), lengths[members].max()
@@ -114,15 +114,15 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> _Reads:
     return _Reads(segments, blocks, torch.from_numpy(home).to(device))
 
 
-def runs(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
+def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
     """(first, last, prefix) of neighbouring tokens that read the same prefix, `counts` tokens a row."""
-    found: list[tuple[int, int, int | None]] = []
+    segments: list[tuple[int, int, int | None]] = []
     end = 0
     for prefix, count in zip(prefixes, counts, strict=True):
-        start = found.pop()[0] if found and found[-1][2] == prefix else end
+        start = segments.pop()[0] if segments and segments[-1][2] == prefix else end
         end += count
-        found.append((start, end, prefix))
-    return [run for run in found if run[2] is not None and run[0] < run[1]]
+        segments.append((start, end, prefix))
+    return [(first, last, prefix) for first, last, prefix in segments if prefix is not None and first < last]
 
 
 def _alike(lengths: np.ndarray, counts: np.ndarray, fullest: float) -> list[list[int]]:
