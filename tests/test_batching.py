@@ -277,9 +277,9 @@ def test_tokenizer_that_adds_bos_and_eos_itself(tokenizer):
         single="<pad> $A <eos>", special_tokens=[("<pad>", 0), ("<eos>", 1)]
     )
     both = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
-    (plain,), (row,) = tokenize(tokenizer, TEXTS[:1]), tokenize(both, TEXTS[:1])
-    assert row.ids == (0, *plain.ids)
-    assert row.start == plain.start + 1
+    (bare,), (row,) = tokenize(tokenizer, TEXTS[:1]), tokenize(both, TEXTS[:1])
+    assert row.ids == (0, *bare.ids)
+    assert row.start == bare.start + 1
 
 
 def test_tokenizer_without_eos_is_refused(tokenizer):
@@ -366,7 +366,6 @@ def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
     wanted = losses.gradients(rows)
     expected = gradients(model)
     monkeypatch.setattr(passes, "_varies", lambda model: True)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
     loss, sums = losses.gradients(rows)
     assert float(loss) == pytest.approx(float(wanted[0]), rel=1e-12)

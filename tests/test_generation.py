@@ -323,7 +323,7 @@ def test_stops_between_batches_and_the_next_call_is_whole(call, tokenizer):
 
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("how", ["causal", "mask", "all"])
-def test_plain_attention_is_the_processors(how, heads):
+def test_attention_anywhere_is_the_processors(how, heads):
     """The two ways to attend, on a processor and on any other device."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 5, n, 8, generator=generator) for n in (4, heads, heads))
@@ -331,8 +331,8 @@ def test_plain_attention_is_the_processors(how, heads):
     found = attention.partial(q, k, v, mask, how == "causal", 0.3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_on_processor", attention._anywhere)
-        plain = attention.partial(q, k, v, mask, how == "causal", 0.3)
-    for a, b in zip(found, plain, strict=True):
+        anywhere = attention.partial(q, k, v, mask, how == "causal", 0.3)
+    for a, b in zip(found, anywhere, strict=True):
         torch.testing.assert_close(a, b)
 
 

@@ -88,7 +88,7 @@ class PrefixCachedLM(HFLM):
     ):
         pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
         if pad is None or not 0 <= pad < size:
-            tokenizer = copy.deepcopy(tokenizer)  # the caller's own is saved with the model
+            tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id
         batch_size = 1 if mixes_rows(model) else batch_size
         with _as_it_was(model):

@@ -39,7 +39,7 @@ def check_names(options: Mapping) -> None:
 
 
 def changes_greedy(model, options: Mapping) -> str:
-    """What, of a request's options and the checkpoint's own, makes decoding more than greedy; '' where nothing does."""
+    """What, of a request's options and the checkpoint's, makes decoding more than greedy; '' where nothing does."""
     if options.get("do_sample") or options.get("temperature"):
         return "it asks for sampling"
     asked = sorted(set(options) - _LM_EVAL)
@@ -51,7 +51,7 @@ def changes_greedy(model, options: Mapping) -> str:
 
 
 def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
-    """Tokens that end a text: EOS, the checkpoint's own (chat models have several), stops that are one special token."""
+    """Tokens that end a text: EOS, the checkpoint's (chat models have several), stops that are one special token."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     tokens = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
     for stop in stops:

@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from msft.errors import ModelError
 from msft.packing.last_layer import KINDS, last_layer
-from msft.packing.rows import Packed, Row, pack
+from msft.packing.rows import Block, Packed, Row, pack
 
 NAME = "msft_packed"
 
@@ -40,21 +40,18 @@ class Pass:
         """
         self.kept[layer] = (key, value)
         reads = self.packed.tail if tail else self.packed.body
-        outs, sums = [], []
-        q, k, v = (tokens_first(x) for x in (query, key, value))
-        for block in reads.blocks:
-            out, lse = partial(q[block.queries], k[block.keys], v[block.keys], block.mask, block.mask is None, scale)
-            outs.append(out.flatten(0, 1))
-            sums.append(lse.flatten(0, 1))
-        out, lse = torch.cat(outs)[reads.home], torch.cat(sums)[reads.home]
+        q, k, v = (tokens_first(x) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
+        outs, sums = zip(*(attend_block(q, k, v, block, scale) for block in reads.blocks), strict=True)
+        out = torch.cat([out.flatten(0, 1) for out in outs])[reads.home]  # [q, heads, d]
+        lse = torch.cat([lse.flatten(0, 1) for lse in sums])[reads.home]  # [q, heads]
         return self.with_prefix(layer, q, out, lse, reads.segments, scale).unsqueeze(0)
 
     def with_prefix(self, layer: int, query: Tensor, out: Tensor, lse: Tensor, segments, scale: float) -> Tensor:
         """Adds what query tokens [t, heads, d] read from their prefixes to what they read from their own rows."""
         for first, last, prefix in segments:
-            keys, values = (tokens_first(x) for x in self.prefixes[prefix][layer])
-            far, far_lse = partial(query[None, first:last], keys[None], values[None], None, False, scale)
-            share = torch.sigmoid(far_lse[0] - lse[first:last]).unsqueeze(-1).to(out.dtype)
+            keys, values = (tokens_first(x)[None] for x in self.prefixes[prefix][layer])  # [1, prefix, heads, d]
+            far, far_lse = partial(query[None, first:last], keys, values, None, False, scale)
+            share = torch.sigmoid(far_lse[0] - lse[first:last]).unsqueeze(-1).to(out.dtype)  # [segment, heads, 1]
             out[first:last] = torch.lerp(out[first:last], far[0], share)
         return out
 
@@ -64,13 +61,19 @@ def tokens_first(states: Tensor) -> Tensor:
     return states[0].transpose(0, 1)
 
 
+def attend_block(query: Tensor, key: Tensor, value: Tensor, block: Block, scale: float) -> tuple[Tensor, Tensor]:
+    """`partial` of a block's rows, [b, m, heads, d] and [b, m, heads], from all tokens [t, heads, d]."""
+    keys, values = key[block.keys], value[block.keys]  # [b, n, heads, d]
+    return partial(query[block.queries], keys, values, block.mask, block.mask is None, scale)
+
+
 def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float):
     """Attention and the logarithm of its sum of exponentials: [b, m, heads, d] and [b, m, heads].
 
     query: [b, m, heads, d]; key, value: [b, n, heads or a divisor of them, d]; mask: [b, 1, m, n], added.
     """
     repeats = query.shape[2] // key.shape[2]
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [b, heads, m or n, d]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     kernel = _on_processor if query.device.type == "cpu" else _anywhere
@@ -84,12 +87,12 @@ def _on_processor(query, key, value, mask, causal: bool, scale: float):
 
 
 def _anywhere(query, key, value, mask, causal: bool, scale: float):
-    scores = torch.matmul(query * scale, key.transpose(2, 3)).float()
+    scores = torch.matmul(query * scale, key.transpose(2, 3)).float()  # [b, heads, m, n]
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
     elif mask is not None:
         scores = scores + mask
-    lse = torch.logsumexp(scores, -1)
+    lse = torch.logsumexp(scores, -1)  # [b, heads, m]
     return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
 
 
@@ -125,7 +128,7 @@ class packed_attention:
 
     def __init__(self, model):
         self.config = model.config
-        self.own = model.config._attn_implementation
+        self.before = model.config._attn_implementation
         self.last = model.base_model.layers[-1] if model.config.model_type in KINDS else None
 
     def __enter__(self):
@@ -134,7 +137,7 @@ class packed_attention:
             self.last.forward = self._forward
 
     def __exit__(self, *error):
-        self.config._attn_implementation = self.own
+        self.config._attn_implementation = self.before
         if self.last is not None:
             del self.last.forward
 
