@@ -12,11 +12,11 @@ equal for, a model's layers or a request's options, goes through HFLM.
 
 import contextlib
 import copy
+import functools
 import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ from msft.generation.options import changes_greedy, check_names, ends
 from msft.packing.attention import evaluating, packed_attention
 from msft.packing.probe import mixes_rows, why_not_packed
 
-_MOST_TEXTS = 100_000  # texts of token sequences that are remembered
+_MOST_TEXTS = 2**17  # texts of token sequences that are remembered
 _LONGEST_DRAFT = 12  # tokens; greedy decoding seldom agrees with more of a written-out rationale
 _CHANGING = ("mixed_precision_dtype", "softmax_dtype", "think_end_token", "truncation")  # what HFLM alone does
 _AUTO_BATCH = 64  # rows a pass under batch_size="auto"; the tokens of a pass bound its memory anyway
@@ -95,9 +95,10 @@ class PrefixCachedLM(HFLM):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of, self._max_gen_toks = stop_when, draft_of or _gold_text, max_gen_toks
         self.should_stop: Callable[[], bool] | bool | None = None
-        self.generated_tokens: dict[str, int] = {}
+        self.generated_tokens: Counter[str] = Counter()  # of each task
         self._ids: dict[tuple, list[int]] = {}
-        self._texts: dict[tuple[int, ...], str] = {}
+        decode_ids = functools.partial(self.tokenizer.decode, skip_special_tokens=True)
+        self._text = functools.lru_cache(_MOST_TEXTS)(decode_ids)
         changing = [name for name in _CHANGING if options.get(name)]
         reason = f"it was made with {', '.join(changing)}" if changing else why_not_packed(model)
         self.path = f"HFLM: {reason}" if reason else "packed"
@@ -149,7 +150,7 @@ class PrefixCachedLM(HFLM):
         texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
             texts[i] = postprocess_generated_text(self._text(tuple(ids)), rules[i].until, None)
-            self._count(requests[i], len(ids))
+            self.generated_tokens[requests[i].task_name] += len(ids)
             self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
         rest = [i for i, rule in enumerate(rules) if rule.stock]
         texts |= zip(rest, self._generate_by_stock([requests[i] for i in rest]), strict=True)
@@ -160,7 +161,7 @@ class PrefixCachedLM(HFLM):
             texts = super().generate_until(requests, disable_tqdm=True) if requests else []
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
-            self._count(request, len(self.tok_encode(text, add_special_tokens=False)) + 1)
+            self.generated_tokens[request.task_name] += len(self.tok_encode(text, add_special_tokens=False)) + 1
         return texts
 
     def _model_generate(self, context, max_length: int, stop: list[str], **options):
@@ -204,9 +205,6 @@ class PrefixCachedLM(HFLM):
         if self.should_stop is not None and (self.should_stop() if callable(self.should_stop) else self.should_stop):
             raise Stopped("the evaluation was asked to stop between two batches")
 
-    def _count(self, request, tokens: int) -> None:
-        self.generated_tokens[request.task_name] = self.generated_tokens.get(request.task_name, 0) + tokens
-
     def _rule(self, request_options: dict) -> _Rule:
         check_names(request_options)
         options = normalize_gen_kwargs(request_options, self.max_gen_toks)
@@ -225,7 +223,9 @@ class PrefixCachedLM(HFLM):
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
-        return Item(ids[-rule.room :], draft[: min(rule.limit - 1, _LONGEST_DRAFT)], partial(self._finished, rule))
+        return Item(
+            ids[-rule.room :], draft[: min(rule.limit - 1, _LONGEST_DRAFT)], functools.partial(self._finished, rule)
+        )
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:
@@ -236,13 +236,6 @@ class PrefixCachedLM(HFLM):
             if any(stop in tail for stop in rule.stops):
                 return True
         return self.stop_when is not None and "\n" in self._text((ids[-1],)) and self.stop_when(self._text(tuple(ids)))
-
-    def _text(self, ids: tuple[int, ...]) -> str:
-        if ids not in self._texts:
-            if len(self._texts) > _MOST_TEXTS:
-                self._texts.clear()
-            self._texts[ids] = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return self._texts[ids]
 
 
 @contextlib.contextmanager
