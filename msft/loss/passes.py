@@ -53,7 +53,7 @@ def make_passes(
         yield TargetPass(
             rows=pack(inputs, device, model.dtype, _FULLEST, with_ends),
             targets=on_device(np.concatenate([row.ids[row.start :] for row in members]), device),  # [w]
-            weights=on_device(np.repeat([weights[i] for i in part], counts), device).to(exact),  # [w]
+            weights=on_device(np.repeat([weights[i] for i in part], counts), device, exact),  # [w]
             examples=on_device(np.repeat(part, counts), device),  # [w]
         )
 
