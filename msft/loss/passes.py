@@ -1,7 +1,5 @@
 """Forward passes of training on packed rows: no padding, and the last layer and logits for target tokens alone."""
 
-import functools
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import varlen
 
 from msft.loss.tokens import Tokens, loss_weights
 from msft.packing.attention import Pass, attend_block, packed_attention, tokens_first, wanted_states
@@ -59,18 +58,9 @@ def make_passes(
 
 
 def _varies(model) -> bool:
-    """Whether the variable-length kernel runs: half precision on a GPU that has it, in a torch that has it."""
+    """Whether the variable-length kernel runs: half precision on a GPU that has it."""
     half = model.device.type == "cuda" and model.dtype in (torch.float16, torch.bfloat16)
-    return half and torch.cuda.get_device_capability(model.device)[0] >= 8 and _has_kernel()
-
-
-@functools.cache
-def _has_kernel() -> bool:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return False
-    return {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(varlen_attn).parameters)
+    return half and torch.cuda.get_device_capability(model.device)[0] >= 8
 
 
 class _TrainingPass(Pass):
@@ -80,12 +70,10 @@ class _TrainingPass(Pass):
         q, k, v = (tokens_first(x) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
         reads = self.packed.tail if tail else self.packed.body
         if isinstance(reads, Ends):
-            from torch.nn.attention.varlen import varlen_attn
-
             q, k, v = (x.contiguous() for x in (q, k, v))
             # causal from the right: the queries of the tail are the last of their rows
             options = {"scale": scale, "window_size": (-1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
-            return varlen_attn(q, k, v, *reads, **options).unsqueeze(0)  # [1, q, heads, d]
+            return varlen.varlen_attn(q, k, v, *reads, **options).unsqueeze(0)  # [1, q, heads, d]
         outs = [attend_block(q, k, v, block, scale)[0].flatten(0, 1) for block in reads.blocks]  # [b x m, heads, d]
         return torch.cat(outs)[reads.home].unsqueeze(0)  # [1, q, heads, d]
 

@@ -44,15 +44,10 @@ def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
     encoded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=not is_chat)
     eos, rows = tokenizer.eos_token_id, []
     for (prompt, _), ids, spans in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        if is_chat:
-            start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
-            rows.append(Tokens(tuple(ids), start))
-            continue
-        if ids and ids[-1] == eos and spans[-1][0] == spans[-1][1]:
-            ids, spans = ids[:-1], spans[:-1]  # a tokenizer that adds EOS on its own
         start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
+        has_eos = is_chat or (ids[-1] == eos and spans[-1][0] == spans[-1][1])  # some tokenizers add it themselves
         # position 0 has nothing before it to be predicted from
-        rows.append(Tokens((*ids, eos), max(start, 1)))
+        rows.append(Tokens(tuple(ids) if has_eos else (*ids, eos), max(start, 1)))
     return rows
 
 

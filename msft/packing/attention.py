@@ -30,7 +30,6 @@ class Pass:
 
     packed: Packed
     prefixes: Sequence[Layers]
-    kind: str = ""
     kept: Layers = field(default_factory=dict)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
@@ -123,48 +122,47 @@ def evaluating(model):
         model.train(training)
 
 
-class packed_attention:
+@contextlib.contextmanager
+def packed_attention(model):
     """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone."""
+    before, last = model.config._attn_implementation, None
+    model.config._attn_implementation = NAME
+    if model.config.model_type in KINDS:
+        last = model.base_model.layers[-1]
+        last.forward = functools.partial(_last_forward, last)
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+        if last is not None:
+            del last.forward
 
-    def __init__(self, model):
-        self.config = model.config
-        self.before = model.config._attn_implementation
-        self.last = model.base_model.layers[-1] if model.config.model_type in KINDS else None
 
-    def __enter__(self):
-        self.config._attn_implementation = NAME
-        if self.last is not None:
-            self.last.forward = self._forward
-
-    def __exit__(self, *error):
-        self.config._attn_implementation = self.before
-        if self.last is not None:
-            del self.last.forward
-
-    def _forward(self, hidden_states, *, position_embeddings, current: Pass, **kwargs):
-        refuse_twists(self.last.self_attn, vars(self.last.self_attn))
-        return last_layer(self.last, hidden_states, position_embeddings, current)
+def _last_forward(layer, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:
+    refuse_twists(layer.self_attn, vars(layer.self_attn))
+    return last_layer(layer, hidden_states, position_embeddings, current)
 
 
 def wanted_states(model, current: Pass) -> Tensor:
     """Last hidden states [w, hidden size] of the wanted tokens; the pass's keys and values are kept in it."""
-    packed = current.packed
-    current.kind = model.config.model_type
-    hidden = model.base_model(
-        input_ids=packed.ids, position_ids=packed.positions, use_cache=False, current=current
-    ).last_hidden_state[0]
-    return hidden if current.kind in KINDS else hidden[packed.wanted]
+    hidden = model.base_model(**_inputs(current)).last_hidden_state[0]
+    # of KINDS the last layer has run for the wanted tokens alone
+    return hidden if model.config.model_type in KINDS else hidden[current.packed.wanted]
 
 
 def wanted_logits(model, current: Pass) -> Tensor:
     """Logits [w, vocabulary] of the wanted tokens; those of all other tokens are not computed where the model can."""
-    packed, current.kind = current.packed, model.config.model_type
-    options = {"position_ids": packed.positions, "use_cache": False, "current": current}
-    if current.kind in KINDS:  # the last layer has run for the wanted tokens alone
-        return model(input_ids=packed.ids, **options).logits[0]
+    inputs, wanted = _inputs(current), current.packed.wanted
+    if model.config.model_type in KINDS:
+        return model(**inputs).logits[0]
     if keeps_logits(type(model)):
-        return model(input_ids=packed.ids, logits_to_keep=packed.wanted, **options).logits[0]
-    return model(input_ids=packed.ids, **options).logits[0, packed.wanted]
+        return model(**inputs, logits_to_keep=wanted).logits[0]
+    return model(**inputs).logits[0, wanted]
+
+
+def _inputs(current: Pass) -> dict:
+    packed = current.packed
+    return {"input_ids": packed.ids, "position_ids": packed.positions, "use_cache": False, "current": current}
 
 
 @functools.cache

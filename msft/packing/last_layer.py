@@ -13,11 +13,11 @@ def last_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], curren
     cosine_sine: [1, t, head size] of the rotary embedding.  current: the Pass, which holds the wanted places.
     """
     attention, wanted = layer.self_attn, current.packed.wanted
-    post_norm = current.kind == "olmo2"  # OLMo 2 norms what a block gives, the others what it takes
+    post_norm = attention.config.model_type == "olmo2"  # OLMo 2 norms what a block gives, the others what it takes
     inputs = hidden if post_norm else layer.input_layernorm(hidden)
     cosine, sine = cosine_sine
-    query = _heads(attention, "q", inputs[:, wanted], current.kind)  # [1, heads, w, d]
-    key, value = (_heads(attention, which, inputs, current.kind) for which in ("k", "v"))  # [1, heads, t, d]
+    query = _heads(attention, "q", inputs[:, wanted])  # [1, heads, w, d]
+    key, value = (_heads(attention, which, inputs) for which in ("k", "v"))  # [1, heads, t, d]
     query = _rotate(query, cosine[:, wanted], sine[:, wanted])
     key = _rotate(key, cosine, sine)
     hidden = hidden[:, wanted]  # [1, w, hidden size]
@@ -33,8 +33,9 @@ def last_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], curren
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def _heads(attention, which: str, inputs: Tensor, kind: str) -> Tensor:
+def _heads(attention, which: str, inputs: Tensor) -> Tensor:
     """Queries, keys or values [1, heads, t, d] before rotation."""
+    kind = attention.config.model_type
     projected = getattr(attention, f"{which}_proj")(inputs)  # [1, t, heads x d]
     if kind == "olmo2" and which != "v":
         projected = getattr(attention, f"{which}_norm")(projected)

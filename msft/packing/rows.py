@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -144,13 +146,12 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> Reads:
 
 def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
     """(first, last, prefix) of neighbouring tokens that read the same prefix, `counts` tokens a row."""
-    segments: list[tuple[int, int, int | None]] = []
-    end = 0
-    for prefix, count in zip(prefixes, counts, strict=True):
-        start = segments.pop()[0] if segments and segments[-1][2] == prefix else end
-        end += count
-        segments.append((start, end, prefix))
-    return [(first, last, prefix) for first, last, prefix in segments if prefix is not None and first < last]
+    segments, end = [], 0
+    for prefix, neighbours in groupby(zip(prefixes, counts, strict=True), key=itemgetter(0)):
+        start, end = end, end + sum(count for _, count in neighbours)
+        if prefix is not None and start < end:
+            segments.append((start, end, prefix))
+    return segments
 
 
 def _alike(lengths: np.ndarray, counts: np.ndarray, fullest: float) -> list[list[int]]:
