@@ -43,7 +43,7 @@ def make_passes(
 ) -> Iterator[TargetPass]:
     """The passes of one step over a process's share of its rows; budget: tokens of a pass, about."""
     device, weights = model.device, loss_weights(rows, group)
-    exact, with_ends = torch.promote_types(model.dtype, torch.float32), _varies(model)
+    exact, with_ends = np.float64 if model.dtype == torch.float64 else np.float32, _varies(model)
     ranked = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), i))
     budget = min(budget, _CPU_TOKENS) if device.type == "cpu" else budget
     for part in split_evenly(rows, ranked[process::processes], budget):
@@ -52,7 +52,7 @@ def make_passes(
         yield TargetPass(
             rows=pack(inputs, device, model.dtype, _FULLEST, with_ends),
             targets=on_device(np.concatenate([row.ids[row.start :] for row in members]), device),  # [w]
-            weights=on_device(np.repeat([weights[i] for i in part], counts), device, exact),  # [w]
+            weights=on_device(np.repeat([weights[i] for i in part], counts).astype(exact), device),  # [w]
             examples=on_device(np.repeat(part, counts), device),  # [w]
         )
 

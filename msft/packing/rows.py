@@ -101,9 +101,9 @@ def pack(rows: Sequence[Row], device, dtype: torch.dtype, fullest: float = _FULL
     )
 
 
-def on_device(array: np.ndarray, device, dtype: torch.dtype | None = None) -> Tensor:
+def on_device(array: np.ndarray, device) -> Tensor:
     """An array as a tensor of a device; on a GPU the copy from pinned memory waits for nothing."""
-    tensor = torch.from_numpy(array).to(dtype=dtype)
+    tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
