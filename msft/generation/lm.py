@@ -68,7 +68,7 @@ class PrefixCachedLM(HFLM):
     stop_when: text -> bool, asked after each line break; decoding of an item stops where it is true. Leave it out
     to get the same texts as lm-eval's HFLM; msft's own tasks pass `example.decided`, which cannot change a score.
     draft_of: request -> text that is tried as a draft; the document's 'target' or 'answer' by default.
-    options: further ones of HFLM.
+    options: further ones of HFLM; those that change what it computes (_CHANGING) send all requests to it.
     path: 'packed', or 'HFLM: ' and why.
     should_stop: an attribute, None, a bool or a function without arguments, asked before every forward pass: where it
     is true the call raises Stopped.
