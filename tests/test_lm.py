@@ -158,10 +158,10 @@ def test_batches_of_tokens_are_stock_s(pair_of, any_tokenizer, side, length):
 def test_the_model_s_own_generate_and_logits_are_stock_s(pair_of):
     ours, theirs = pair_of()
     context, mask = theirs.tok_batch_encode(["foo bar", "bar foo and more of it"])
-    found = [
+    pair = [
         lm._model_generate(context, max_length=context.shape[1] + 8, stop=["\n\n"], attention_mask=mask)
         for lm in (ours, theirs)
     ]
-    assert found[0].tolist() == found[1].tolist()
-    assert found[0].shape[1] > context.shape[1]
+    assert pair[0].tolist() == pair[1].tolist()
+    assert pair[0].shape[1] > context.shape[1]
     assert torch.equal(ours._model_call(context), theirs._model_call(context))
