@@ -144,13 +144,14 @@ def option_requests(data, shots, tasks: int, items: int) -> list[Instance]:
 
 
 def floor(model, lm: PrefixCachedLM, requests, batch: int):
-    """A function that runs the plain forward passes over the tokens that cannot be avoided."""
-    planned = lm.prepare(requests).batches
+    """A function that runs the bare forward passes over the tokens that cannot be avoided."""
+    prepared = lm.prepare(requests).batches
     texts = lm.generate_until(requests)
-    rows = [(prefix, []) for prefix in planned.prefixes]
-    for item, shared, text in zip(planned.items, planned.shared, texts, strict=True):
-        question = item.prompt[shared:]
-        answer = lm.tok_encode(text, add_special_tokens=False)
+    rows = [(prefix, []) for prefix in prepared.prefixes]
+    placed = (pair for batch in prepared.batches for pair in zip(batch.numbers, batch.rows, strict=True))
+    for number, row in placed:
+        question = prepared.items[number].prompt[row.start :]
+        answer = lm.tok_encode(texts[number], add_special_tokens=False)
         rows.append((question + answer, range(len(question) - 1, len(question) + len(answer))))
     rows.sort(key=lambda row: -len(row[0]))
     batches = []

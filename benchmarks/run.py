@@ -67,7 +67,7 @@ def watched() -> Clock:
     for owner, name, part in (
         (losses.TokenLosses, "gradients", "forward and backward"),
         (losses.TokenLosses, "of_examples", "forward and backward"),
-        (passes, "_pack", "batches"),
+        (passes, "pack", "batches"),
         (torch.optim.Adam, "step", "optimizer"),
         (generation, "decode", "decoding"),
         (generation.PrefixCachedLM, "_finished", "evaluation: when to stop"),

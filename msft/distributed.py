@@ -51,13 +51,11 @@ def start(device: str | None) -> None:
 
     device: as in RunConfig; None takes CUDA where it is there.
     """
-    if size() == 1:
+    if size() == 1 or _dist().is_initialized():
         return
     import torch
     import torch.distributed as dist
 
-    if dist.is_initialized():
-        return
     on_cpu = (device or "").startswith("cpu") or not torch.cuda.is_available()
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would load the weights in one process alone
     try:
@@ -132,6 +130,12 @@ def say(error: Exception) -> None:
         time.sleep(_LAST_WORDS)  # the launcher ends all processes as soon as one has ended
 
 
+def _dist():
+    import torch.distributed  # only where processes are several
+
+    return torch.distributed
+
+
 # agreement ----------------------------------------------------------------------------------------------------
 
 
@@ -139,10 +143,8 @@ def gather(value) -> list:
     """The values of all processes, in their order."""
     if size() == 1:
         return [value]
-    import torch.distributed as dist
-
     values = [None] * size()
-    dist.all_gather_object(values, value)
+    _dist().all_gather_object(values, value)
     return values
 
 
@@ -150,10 +152,8 @@ def same(value):
     """Process 0's value, in every process."""
     if size() == 1:
         return value
-    import torch.distributed as dist
-
     box = [value if is_main() else None]
-    dist.broadcast_object_list(box, src=0)
+    _dist().broadcast_object_list(box, src=0)
     return box[0]
 
 
@@ -162,11 +162,10 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
     if size() == 1:
         return flags
     import torch
-    import torch.distributed as dist
 
-    found = torch.tensor(flags, dtype=torch.int32)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return tuple(bool(flag) for flag in found.tolist())
+    highest = torch.tensor(flags, dtype=torch.int32)
+    _dist().all_reduce(highest, _dist().ReduceOp.MAX)
+    return tuple(bool(flag) for flag in highest.tolist())
 
 
 @contextlib.contextmanager
@@ -175,14 +174,14 @@ def agreed() -> Iterator[None]:
     if size() == 1:
         yield
         return
-    found = None
+    failure = None
     try:
         yield
     except MsftError as error:
-        found = error
-    first = next((error for error in gather(found) if error is not None), None)
-    if first is not None:
-        raise first
+        failure = error
+    for error in gather(failure):
+        if error is not None:
+            raise error
 
 
 def on_main(function: Callable, *args):
@@ -224,9 +223,7 @@ def woven(shares: Sequence[Sequence]) -> list:
 def add_up(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes, in place."""
     if size() > 1:
-        import torch.distributed as dist
-
-        dist.all_reduce(tensor)
+        _dist().all_reduce(tensor)
     return tensor
 
 
@@ -236,6 +233,7 @@ def add_up_gradients(model) -> None:
         return
     import torch
     import torch.distributed as dist
+    from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
@@ -251,10 +249,9 @@ def add_up_gradients(model) -> None:
         else:
             pending.append(dist.all_reduce(parameter.grad, async_op=True))
     for grads in small.values():
-        flat = torch.cat([grad.flatten() for grad in grads])
+        flat = parameters_to_vector(grads)
         dist.all_reduce(flat)
-        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(part.view_as(grad))
+        vector_to_parameters(flat, grads)
     for work in pending:
         work.wait()
 
@@ -303,25 +300,16 @@ def refresh(whole, model) -> None:
     """Fills the whole model with the weights of the sharded one that is trained."""
     if whole is model:
         return
-    import torch
-
-    with torch.no_grad():
-        for ours, theirs in zip(whole.parameters(), model.parameters(), strict=True):
-            ours.copy_(theirs.full_tensor())
+    for ours, theirs in zip(whole.parameters(), model.parameters(), strict=True):
+        ours.detach().copy_(theirs.full_tensor().detach())
 
 
 def gathered(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, whole tensor) one after the other on process 0; the others take part and get nothing."""
-    if size() == 1:
-        yield from tensors
-        return
-    from torch.distributed.tensor import DTensor
-
     for name, tensor in tensors:
-        if isinstance(tensor, DTensor):
-            tensor = tensor.full_tensor()
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # a DTensor has it
         if is_main():
-            yield name, tensor
+            yield name, whole
 
 
 def handed_out(tensors: Mapping[str, torch.Tensor], device) -> Iterator[tuple[str, torch.Tensor]]:
@@ -330,20 +318,17 @@ def handed_out(tensors: Mapping[str, torch.Tensor], device) -> Iterator[tuple[st
         yield from tensors.items()
         return
     import torch
-    import torch.distributed as dist
 
     for name, shape, dtype in same([(name, t.shape, t.dtype) for name, t in tensors.items()]):
         tensor = tensors[name].to(device) if is_main() else torch.empty(shape, dtype=dtype, device=device)
-        dist.broadcast(tensor, src=0)
+        _dist().broadcast(tensor, src=0)
         yield name, tensor
 
 
 def like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A whole tensor as the parameter holds its own: sharded, or as it is."""
-    if size() == 1:
+    """A whole tensor in the parameter's form: sharded, or as it is."""
+    if not hasattr(parameter, "full_tensor"):
         return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
-    if not isinstance(parameter, DTensor):
-        return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -47,9 +47,9 @@ def literal_loss(model, rows, group):
 
 
 def gradients(model):
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    return found
+    return grads
 
 
 @pytest.mark.parametrize(("count", "group"), [(16, 4), (10, 4), (3, 4), (7, 3), (5, 1), (6, 64), (1, 4)])
@@ -114,8 +114,8 @@ def test_batches_hold_every_target_once_padded_on_the_right():
             assert position not in seen
             seen[position] = batch.weights[mine].tolist()
     weights = loss_weights(rows, 4)
-    for position, found in seen.items():
-        assert found == pytest.approx([weights[position]] * rows[position].targets)
+    for position, seen_weights in seen.items():
+        assert seen_weights == pytest.approx([weights[position]] * rows[position].targets)
     assert sorted(seen) == list(range(len(rows)))
 
 
@@ -277,9 +277,9 @@ def test_tokenizer_that_adds_bos_and_eos_itself(tokenizer):
         single="<pad> $A <eos>", special_tokens=[("<pad>", 0), ("<eos>", 1)]
     )
     both = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
-    (plain,), (row,) = tokenize(tokenizer, TEXTS[:1]), tokenize(both, TEXTS[:1])
-    assert row.ids == (0, *plain.ids)
-    assert row.start == plain.start + 1
+    (bare,), (row,) = tokenize(tokenizer, TEXTS[:1]), tokenize(both, TEXTS[:1])
+    assert row.ids == (0, *bare.ids)
+    assert row.start == bare.start + 1
 
 
 def test_tokenizer_without_eos_is_refused(tokenizer):
@@ -304,17 +304,17 @@ def test_tokenizer_that_trims_its_offsets(tokenizer):
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "olmo2", "llama"])
 def test_packed_rows_have_the_gradient_of_padded_ones(kind):
     model = make_model(kind, vocabulary=50).double()
-    rows, found = random_rows(9), {}
+    rows, results = random_rows(9), {}
     for packed in (True, False):
         losses = TokenLosses(model, 4, 60)
         assert losses.path == "packed"
         losses.path = "packed" if packed else "padded: as asked"
         loss, sums = losses.gradients(rows)
-        found[packed] = (float(loss), sums.tolist(), gradients(model))
-    assert found[True][0] == pytest.approx(found[False][0], rel=1e-12)
-    assert found[True][1] == pytest.approx(found[False][1], rel=1e-12)
-    for name, wanted in found[False][2].items():
-        torch.testing.assert_close(found[True][2][name], wanted, rtol=1e-6, atol=1e-13)
+        results[packed] = (float(loss), sums.tolist(), gradients(model))
+    assert results[True][0] == pytest.approx(results[False][0], rel=1e-12)
+    assert results[True][1] == pytest.approx(results[False][1], rel=1e-12)
+    for name, wanted in results[False][2].items():
+        torch.testing.assert_close(results[True][2][name], wanted, rtol=1e-6, atol=1e-13)
 
 
 def test_a_model_with_dropout_is_not_packed():
@@ -366,7 +366,6 @@ def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
     wanted = losses.gradients(rows)
     expected = gradients(model)
     monkeypatch.setattr(passes, "_varies", lambda model: True)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
     loss, sums = losses.gradients(rows)
     assert float(loss) == pytest.approx(float(wanted[0]), rel=1e-12)

@@ -70,7 +70,7 @@ def train(environment, runs_dir, configs, hit=None):
 
 def watch_writes(folder):
     """The list that names what this process opens for writing, makes, renames or deletes below a folder from now on."""
-    found, folder = [], str(folder)
+    writes, folder = [], str(folder)
 
     def watch(event, args):
         if (
@@ -79,10 +79,10 @@ def watch_writes(folder):
             and str(args[0]).startswith(folder)
         ):
             if event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                found.append((event, str(args[0])))
+                writes.append((event, str(args[0])))
 
     sys.addaudithook(watch)
-    return found
+    return writes
 
 
 def group(children, processes, target, *args, fsdp=False):
@@ -233,8 +233,8 @@ def agree(environment, folder):
     join(environment)
     distributed.start("cpu")
     rank = distributed.rank()
-    found = [distributed.same(f"of {rank}"), distributed.gather(rank), distributed.any_of(rank == 2, False)]
-    assert found == ["of 0", [0, 1, 2], (True, False)]
+    values = [distributed.same(f"of {rank}"), distributed.gather(rank), distributed.any_of(rank == 2, False)]
+    assert values == ["of 0", [0, 1, 2], (True, False)]
     assert distributed.on_main(lambda: rank) == 0
     with pytest.raises(DataError, match="row 3 of 1"), distributed.agreed():
         if rank == 1:
@@ -294,9 +294,9 @@ CONFIGS = Path(msft.__file__).parent / "launch" / "accelerate"
 def test_shipped_configuration_is_one_of_accelerates(name, kind):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    found = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
-    assert found.distributed_type == kind
-    assert found.mixed_precision == "no"
+    loaded = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert loaded.distributed_type == kind
+    assert loaded.mixed_precision == "no"
 
 
 @pytest.mark.gpu
@@ -306,10 +306,10 @@ def test_accelerate_launch_on_two_gpus(smoke_sft_run, tmp_path, name):
     """nccl, each process on its own GPU; one GPU's run beside it."""
     small = ["--method", "msft", "--model", "tiny-smoke", "--mixture", "tiny-smoke", "--params", "budget=0.5"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{name}.yaml")]
-    own = [*small, "--precision", "fp32", "--runs-dir"]
+    flags = [*small, "--precision", "fp32", "--runs-dir"]
     for command in (
-        [*launch, "--num_processes", "2", "-m", "msft", "run", *own, str(tmp_path / "two")],
-        [sys.executable, "-m", "msft", "run", *own, str(tmp_path / "one")],
+        [*launch, "--num_processes", "2", "-m", "msft", "run", *flags, str(tmp_path / "two")],
+        [sys.executable, "-m", "msft", "run", *flags, str(tmp_path / "one")],
     ):
         subprocess.run(command, check=True, timeout=300)
     two, one = (msft.load_runs(tmp_path / folder)[0] for folder in ("two", "one"))

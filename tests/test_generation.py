@@ -73,8 +73,8 @@ def test_drafts_do_not_change_texts(kind, drafts, tokenizer):
     texts["mixed"] = [texts[name][i] for i, name in enumerate([*texts, *texts][:9])]
     docs = [{"target": text} for text in texts[drafts]]
     for batch_size in (1, 3, 32):
-        found = PrefixCachedLM(model, tokenizer, batch_size).generate_until(requests(prompts(), docs=docs))
-        assert found == wanted
+        ours = PrefixCachedLM(model, tokenizer, batch_size).generate_until(requests(prompts(), docs=docs))
+        assert ours == wanted
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
@@ -223,9 +223,9 @@ def test_loglikelihood_equals_stock(kind, tokenizer):
     model = make_model(kind, seed=4)
     wanted = stock(model, tokenizer).loglikelihood(pair_requests(PAIRS), disable_tqdm=True)
     for batch_size in (1, 3, 32):
-        found = PrefixCachedLM(model, tokenizer, batch_size).loglikelihood(pair_requests(PAIRS))
-        assert [v for v, _ in found] == pytest.approx([v for v, _ in wanted], abs=1e-4)
-        assert [g for _, g in found] == [g for _, g in wanted]
+        ours = PrefixCachedLM(model, tokenizer, batch_size).loglikelihood(pair_requests(PAIRS))
+        assert [v for v, _ in ours] == pytest.approx([v for v, _ in wanted], abs=1e-4)
+        assert [g for _, g in ours] == [g for _, g in wanted]
 
 
 def test_loglikelihood_of_greedy_answers(taught):
@@ -234,17 +234,10 @@ def test_loglikelihood_of_greedy_answers(taught):
         (("", ""), tokenizer.encode(p), [*tokenizer.encode(t), tokenizer.eos_token_id]) for p, t in taught_examples()
     ]
     wanted = stock(model, tokenizer)._loglikelihood_tokens(pairs, disable_tqdm=True)
-    found = PrefixCachedLM(model, tokenizer)._loglikelihood_tokens(pairs)
+    ours = PrefixCachedLM(model, tokenizer)._loglikelihood_tokens(pairs)
     assert sum(g for _, g in wanted) > 15
-    assert [g for _, g in found] == [g for _, g in wanted]
-    assert [v for v, _ in found] == pytest.approx([v for v, _ in wanted], abs=1e-4)
-
-
-def test_loglikelihood_rolling_equals_stock(tiny_model):
-    model, tokenizer = tiny_model
-    texts = [Instance("loglikelihood_rolling", {}, (text,), 0, ("t", 0, 1)) for text in prompts(3)]
-    wanted = stock(model, tokenizer).loglikelihood_rolling(texts, disable_tqdm=True)
-    assert PrefixCachedLM(model, tokenizer).loglikelihood_rolling(texts) == pytest.approx(wanted, abs=1e-3)
+    assert [g for _, g in ours] == [g for _, g in wanted]
+    assert [v for v, _ in ours] == pytest.approx([v for v, _ in wanted], abs=1e-4)
 
 
 # batches, prefixes and stopping -----------------------------------------------------------------------------
@@ -284,7 +277,7 @@ def test_prepared_requests_serve_other_weights_and_repeats_bit_by_bit(tokenizer)
 
 def test_the_models_own_attention_comes_back(tiny_model):
     model, tokenizer = tiny_model
-    own = model.config._attn_implementation
+    implementation = model.config._attn_implementation
     tokens = torch.tensor([[3, 4, 5]])
     before = model(input_ids=tokens).logits
     lm = PrefixCachedLM(model, tokenizer, 2)
@@ -292,7 +285,7 @@ def test_the_models_own_attention_comes_back(tiny_model):
     lm.should_stop = True
     with pytest.raises(Stopped):
         lm.generate_until(requests(prompts()))
-    assert model.config._attn_implementation == own
+    assert model.config._attn_implementation == implementation
     assert torch.equal(model(input_ids=tokens).logits, before)
 
 
@@ -323,16 +316,16 @@ def test_stops_between_batches_and_the_next_call_is_whole(call, tokenizer):
 
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("how", ["causal", "mask", "all"])
-def test_plain_attention_is_the_processors(how, heads):
+def test_attention_anywhere_is_the_processors(how, heads):
     """The two ways to attend, on a processor and on any other device."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 5, n, 8, generator=generator) for n in (4, heads, heads))
     mask = torch.zeros(3, 1, 5, 5).masked_fill(torch.ones(5, 5).triu(2) == 1, -torch.inf) if how == "mask" else None
-    found = attention.partial(q, k, v, mask, how == "causal", 0.3)
+    here = attention.partial(q, k, v, mask, how == "causal", 0.3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_on_processor", attention._anywhere)
-        plain = attention.partial(q, k, v, mask, how == "causal", 0.3)
-    for a, b in zip(found, plain, strict=True):
+        anywhere = attention.partial(q, k, v, mask, how == "causal", 0.3)
+    for a, b in zip(here, anywhere, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -372,21 +365,32 @@ def test_choices_of_an_item_are_one_row(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("rows", "most", "wanted"),
+    ("rows", "wanted"),
     [
-        ([[1] * 50 + [i] for i in range(4)], 50, [(50, {0, 1, 2, 3})]),
-        ([[1] * 50 + [i] for i in range(2)] + [[2] * 60 + [i] for i in range(2)], 99, [(50, {0, 1}), (60, {2, 3})]),
+        ([[1] * 50 + [i] for i in range(4)], [(50, {0, 1, 2, 3})]),
+        ([[1] * 50 + [i] for i in range(2)] + [[2] * 60 + [i] for i in range(2)], [(50, {0, 1}), (60, {2, 3})]),
         # two tasks that begin with the same words keep their own, longer prefixes
-        ([[9] * 10 + [k] * 90 + [i] for k in (1, 2) for i in range(3)], 99, [(99, {0, 1, 2}), (99, {3, 4, 5})]),
-        ([[1, 2, 3], [1, 2, 4]], 2, [(0, {0, 1})]),  # too short to be worth it
-        ([[1] * 50, [1] * 50], 20, [(0, {0, 1})]),
-        ([[1] * 90], 89, [(0, {0})]),
-        ([], 0, []),
+        ([[9] * 10 + [k] * 90 + [i] for k in (1, 2) for i in range(3)], [(100, {0, 1, 2}), (100, {3, 4, 5})]),
+        ([[1, 2, 3], [1, 2, 4]], [(0, {0, 1})]),  # too short to be worth it
+        ([[1] * 34, [1] * 34], [(33, {0, 1})]),  # the last token stays with its row
+        ([[1] * 33, [1] * 33], [(0, {0, 1})]),  # saves no more than a group costs
+        ([[1] * 20] * 4 + [[1, 2]], [(19, {0, 1, 2, 3}), (0, {4})]),
+        ([[1] * 90], [(0, {0})]),
+        ([], []),
     ],
 )
-def test_shared_prefixes(rows, most, wanted):
-    found = shared_prefixes(rows, [min(most, len(row) - 1) for row in rows])
-    assert [(length, set(members)) for length, members in found] == wanted
+def test_shared_prefixes(rows, wanted):
+    groups = shared_prefixes(rows)
+    assert [(len(prefix), set(members)) for prefix, members in groups] == wanted
+    for prefix, members in groups:
+        assert all(rows[i][: len(prefix)] == prefix and len(prefix) < len(rows[i]) for i in members)
+
+
+def test_rows_of_ever_longer_beginnings_are_grouped_at_once():
+    rows = [[1] * n + [2] for n in range(1, 1500)]
+    groups = shared_prefixes(rows[::-1])
+    assert sorted(i for _, members in groups for i in members) == list(range(len(rows)))
+    assert sum(len(prefix) * (len(members) - 1) for prefix, members in groups) > 400_000
 
 
 # what must stay as it was -----------------------------------------------------------------------------------
@@ -558,6 +562,29 @@ def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
         lm.generate_until(with_options(repetition_penlty=1.2))
 
 
+@pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])
+def test_every_name_of_the_most_tokens_is_known_and_packed(name, tiny_model):
+    model, tokenizer = tiny_model
+    asked = [Instance("generate_until", {}, (p, {"until": [], name: 5}), 0, ("t", 0, 1)) for p in prompts()]
+    lm = PrefixCachedLM(model, tokenizer)
+    assert lm.generate_until(asked) == stock(model, tokenizer).generate_until(asked, disable_tqdm=True)
+    assert sum(lm.generated_tokens.values()) == 5 * len(asked)
+    with warnings.catch_warnings(action="error"):
+        lm.prepare(asked)
+
+
+def test_options_that_only_hflm_knows_send_all_to_it(tiny_model):
+    model, tokenizer = tiny_model
+    answer = stock(model, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)[0]
+    options = {"think_end_token": answer[2]}  # all up to its last place is cut off
+    with pytest.warns(UserWarning, match="made with think_end_token"):
+        lm = PrefixCachedLM(model, tokenizer, 4, **options)
+    hf = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, **options)
+    wanted = hf.generate_until(requests(prompts()), disable_tqdm=True)
+    assert answer not in wanted
+    assert lm.generate_until(requests(prompts())) == wanted
+
+
 # requests as tasks really make them -------------------------------------------------------------------------
 
 
@@ -603,16 +630,16 @@ def test_a_stop_that_is_a_special_token_ends_each_row_at_any_batch_size(tokenize
     model = make_model(seed=6)
     greedy = PrefixCachedLM(model, tokenizer).generate_until(requests(prompts(), limit=12))
     word = tokenizer.encode(greedy[0], add_special_tokens=False)[2]
-    own = copy.deepcopy(tokenizer)
-    own.add_special_tokens({"additional_special_tokens": [tokenizer.convert_ids_to_tokens(word)]})
-    stop = own.convert_ids_to_tokens(word)
+    special = copy.deepcopy(tokenizer)
+    special.add_special_tokens({"additional_special_tokens": [tokenizer.convert_ids_to_tokens(word)]})
+    stop = special.convert_ids_to_tokens(word)
     texts = {}
     for size in (1, 5):
-        lm = PrefixCachedLM(model, own, size)
+        lm = PrefixCachedLM(model, special, size)
         texts["packed", size] = lm.generate_until(requests(prompts(), [stop], limit=12))
         lm.path = "HFLM: as asked"
         texts["stock", size] = lm.generate_until(requests(prompts(), [stop], limit=12))
-    assert len({tuple(found) for found in texts.values()}) == 1
+    assert len({tuple(answers) for answers in texts.values()}) == 1
 
 
 def test_answers_go_to_the_cache_as_they_come(tokenizer):

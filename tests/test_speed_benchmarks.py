@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 
+import evaluation
 import memory
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import run as run_shares
 import scaling
 import torch
 import training
-from helpers import make_model
+from helpers import make_model, requests
+
+from msft.generation import PrefixCachedLM
 
 SMALL = ["--layers", "1", "--width", "32", "--vocabulary", "500"]
 
@@ -129,3 +132,15 @@ def test_estimated_hours_follow_the_reported_flops():
     assert found["mSFT, Qwen2.5 3B"] == pytest.approx(sft * 647.12 / 491.72)
     assert found["mSFT, Qwen2.5 0.5B"] == pytest.approx(sft * 103.17 / 57.91)
     assert found["Table 2, six models and five trained methods"] > 10 * sft
+
+
+def test_floor_of_an_evaluation_runs_what_the_items_cannot_share(tiny_model):
+    model, tokenizer = tiny_model
+    prompts = ["Q: shots that all items share.\nA: 3\n" * 5 + f"Q: {i}" for i in range(9)]
+    lm, tokens = PrefixCachedLM(model, tokenizer), []
+    run = evaluation.floor(model, lm, requests(prompts, limit=4), 4)
+    with model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    ):
+        run()
+    assert 0 < sum(tokens) < sum(len(tokenizer.encode(prompt)) for prompt in prompts) / 2

@@ -1,6 +1,7 @@
 """Log-likelihoods of continuations: one row a context, whose continuations branch off it without seeing each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -12,30 +13,31 @@ from msft.packing.rows import Row, pack
 Pair = tuple[list[int], list[int]]  # tokens of a context and of a continuation
 
 
-def score(model, pairs: Sequence[Pair], batch_size: int, pause: Callable[[], None]):
+class _Tree(NamedTuple):
+    """A context and its continuations as one row; reads: (pair, places among the wanted tokens, targets) of each."""
+
+    row: Row
+    reads: list[tuple[int, list[int], list[int]]]
+
+
+def score(model, pairs: Sequence[Pair], batch_size: int, pause: Callable[[], None]) -> list[tuple[float, bool]]:
     """(log-likelihood, is greedy) of each pair's continuation. batch_size: pairs a pass, at least one context."""
     shares = _shares(pairs)
-    items = [context for context, _ in shares]
-    groups = shared_prefixes(items, [len(context) - 1 for context in items])
-    prefixes = [list(items[members[0]][:length]) for length, members in groups]
-    layers = all_prefixes(model, [tokens for tokens in prefixes if tokens], pause)
-    scores: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
-    number = 0
-    for length, members in groups:
-        ranked = sorted(members, key=lambda c: (-len(items[c]), items[c]))
-        trees = [_tree(items[c][length:], [(i, pairs[i][1]) for i in shares[c][1]]) for c in ranked]
-        prefix = number if length else None
-        rows = [Row(tokens, length, prefix, wanted, branches) for tokens, wanted, branches, _ in trees]
-        number += bool(length)
-        sizes = [len(row.tokens) for row in rows]
-        most = max(1, batch_size // max(len(shares[c][1]) for c in ranked))
-        for first, last in chunks(sizes, most, model.device):
+    groups = shared_prefixes([context for context, _ in shares])
+    layers = all_prefixes(model, [prefix for prefix, _ in groups if prefix], pause)
+    scores: dict[int, tuple[float, bool]] = {}
+    for number, (prefix, members) in enumerate(groups):
+        ranked = sorted((shares[i] for i in members), key=lambda share: (-len(share[0]), share[0]))
+        start, number = len(prefix), number if prefix else None
+        trees = [
+            _tree(context[start:], start, number, {i: pairs[i][1] for i in indices}) for context, indices in ranked
+        ]
+        most = max(1, batch_size // max(len(tree.reads) for tree in trees))
+        for first, last in chunks([len(tree.row.tokens) for tree in trees], most, model.device):
             pause()
-            current = Pass(pack(rows[first:last], model.device, model.dtype), layers)
-            logits = wanted_logits(model, current)
-            for i, found in _read(logits, trees[first:last]):
-                scores[i] = found
-    return scores
+            current = Pass(pack([tree.row for tree in trees[first:last]], model.device, model.dtype), layers)
+            scores.update(_read(wanted_logits(model, current), trees[first:last]))
+    return [scores[i] for i in range(len(pairs))]
 
 
 def _shares(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:
@@ -55,35 +57,35 @@ def _shares(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:
     return [(context, row) for context, rows in shares.items() for row in rows]
 
 
-def _tree(trunk: Sequence[int], continuations: Sequence[tuple[int, list[int]]]):
-    """(tokens, wanted columns, branches, [(pair, places among the wanted, targets)]) of one context."""
+def _tree(trunk: Sequence[int], start: int, prefix: int | None, continuations: dict[int, list[int]]) -> _Tree:
+    """The row of one context behind a prefix. continuations: pair -> tokens."""
     tokens, wanted, branches, reads = list(trunk), [len(trunk) - 1], [], []
-    known: dict[tuple[int, ...], list[int]] = {(): []}
-    for pair, continuation in continuations:
+    places: dict[tuple[int, ...], list[int]] = {(): [0]}  # among the wanted tokens, of equal inputs once
+    for pair, continuation in continuations.items():
         inputs = tuple(continuation[:-1])  # its last token is predicted, never read
-        if inputs not in known:
+        if inputs not in places:
             first = len(tokens)
             tokens += inputs
             branches.append((first, len(tokens)))
-            known[inputs] = list(range(len(wanted), len(wanted) + len(inputs)))
+            places[inputs] = [0, *range(len(wanted), len(wanted) + len(inputs))]
             wanted += range(first, len(tokens))
-        reads.append((pair, [0, *known[inputs]], continuation))
-    return tokens, wanted, branches, reads
+        reads.append((pair, places[inputs], continuation))
+    return _Tree(Row(tokens, start, prefix, wanted, branches), reads)
 
 
-def _read(logits: torch.Tensor, trees) -> list[tuple[int, tuple[float, bool]]]:
-    """(pair, score) of all continuations of a pass from the logits [w, vocabulary] of its wanted tokens."""
+def _read(logits: torch.Tensor, trees: Sequence[_Tree]) -> Iterator[tuple[int, tuple[float, bool]]]:
+    """(pair, score) of all continuations of a pass from the logits [wanted, vocabulary] of its wanted tokens."""
     places, targets, sizes, pairs, offset = [], [], [], [], 0
-    for _, wanted, _, reads in trees:
-        for pair, where, continuation in reads:
+    for tree in trees:
+        for pair, where, continuation in tree.reads:
             pairs.append(pair)
             places += [offset + place for place in where]
             targets += continuation
             sizes.append(len(continuation))
-        offset += len(wanted)
+        offset += len(tree.row.wanted)
     logits = logits.float()
-    index, target = torch.tensor(places, device=logits.device), torch.tensor(targets, device=logits.device)
-    log_probs = logits[index, target] - torch.logsumexp(logits, -1)[index]
-    greedy = logits.argmax(-1)[index] == target
-    parts = zip(pairs, log_probs.cpu().split(sizes), greedy.cpu().split(sizes), strict=True)
-    return [(pair, (float(p.sum()), bool(g.all()))) for pair, p, g in parts]
+    index, target = torch.tensor(places, device=logits.device), torch.tensor(targets, device=logits.device)  # [targets]
+    log_probs = logits[index, target] - torch.logsumexp(logits, -1)[index]  # [targets]
+    is_greedy = logits.argmax(-1)[index] == target  # [targets]
+    for pair, p, g in zip(pairs, log_probs.cpu().split(sizes), is_greedy.cpu().split(sizes), strict=True):
+        yield pair, (float(p.sum()), bool(g.all()))

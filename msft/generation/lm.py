@@ -12,11 +12,12 @@ equal for, a model's layers or a request's options, goes through HFLM.
 
 import contextlib
 import copy
+import functools
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -25,29 +26,32 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from msft.errors import ModelError, Stopped
 from msft.generation.decoding import Batches, Item, decode, make_batches
 from msft.generation.likelihood import score
-from msft.generation.options import changes_greedy, check_names
+from msft.generation.options import changes_greedy, check_names, ends
 from msft.packing.attention import evaluating, packed_attention
 from msft.packing.probe import mixes_rows, why_not_packed
 
-_MOST_TEXTS = 100_000  # texts of token sequences that are remembered
+_MOST_TEXTS = 2**17  # texts of token sequences that are remembered
 _LONGEST_DRAFT = 12  # tokens; greedy decoding seldom agrees with more of a written-out rationale
+_CHANGING = ("mixed_precision_dtype", "softmax_dtype", "think_end_token", "truncation")  # what HFLM alone does
 _AUTO_BATCH = 64  # rows a pass under batch_size="auto"; the tokens of a pass bound its memory anyway
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """Options of a request: stop sequences with and without EOS's text, tokens at most, tokens that end it; stock: why
-    HFLM answers it, or ''."""
+class _Rule(NamedTuple):
+    """Options of a request.
+
+    until, stops: stop sequences with and without EOS's text.  limit: tokens at most.  room: tokens of a prompt at most.
+    ends: tokens that end a text.  stock: why HFLM answers it, or ''.
+    """
 
     until: list[str]
     stops: list[str]
     limit: int
-    ends: set[int]
-    stock: str = ""
+    room: int
+    ends: list[int]
+    stock: str
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Requests and what of them does not depend on the weights: fast, the places of those in `batches`."""
 
     requests: Sequence
@@ -64,7 +68,7 @@ class PrefixCachedLM(HFLM):
     stop_when: text -> bool, asked after each line break; decoding of an item stops where it is true. Leave it out
     to get the same texts as lm-eval's HFLM; msft's own tasks pass `scoring.decided`, which cannot change a score.
     draft_of: request -> text that is tried as a draft; the document's 'target' or 'answer' by default.
-    options: further ones of HFLM.
+    options: further ones of HFLM; those that change what it computes (_CHANGING) send all requests to it.
     path: 'packed', or 'HFLM: ' and why.
     should_stop: an attribute, None, a bool or a function without arguments, asked before every forward pass: where it
     is true the call raises Stopped.
@@ -82,22 +86,21 @@ class PrefixCachedLM(HFLM):
         max_gen_toks: int = 256,
         **options,
     ):
-        if (
-            not 0
-            <= (-1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-            < model.get_input_embeddings().num_embeddings
-        ):
-            tokenizer = copy.deepcopy(tokenizer)  # the caller's own is saved with the model
+        pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
+        if pad is None or not 0 <= pad < size:
+            tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id
         batch_size = 1 if mixes_rows(model) else batch_size
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of, self._max_gen_toks = stop_when, draft_of or _gold_text, max_gen_toks
         self.should_stop: Callable[[], bool] | bool | None = None
-        self.generated_tokens: dict[str, int] = {}
+        self.generated_tokens: Counter[str] = Counter()  # of each task
         self._ids: dict[tuple, list[int]] = {}
-        self._texts: dict[tuple[int, ...], str] = {}
-        reason = why_not_packed(model)
+        decode_ids = functools.partial(self.tokenizer.decode, skip_special_tokens=True)
+        self._text = functools.lru_cache(_MOST_TEXTS)(decode_ids)
+        changing = [name for name in _CHANGING if options.get(name)]
+        reason = f"it was made with {', '.join(changing)}" if changing else why_not_packed(model)
         self.path = f"HFLM: {reason}" if reason else "packed"
         if reason:
             warnings.warn(
@@ -133,25 +136,24 @@ class PrefixCachedLM(HFLM):
         fast = [i for i, rule in enumerate(rules) if not rule.stock]
         for reason in sorted({rule.stock for rule in rules if rule.stock} if self.path == "packed" else ()):
             warnings.warn(f"requests go through lm-eval's HFLM, since {reason}", stacklevel=2)
-        rooms = {self.max_length - rules[i].limit for i in fast}
-        for room in sorted(rooms):
-            here = (requests[i] for i in fast if self.max_length - rules[i].limit == room)
-            _say_cuts(sum(len(self.tok_encode(request.args[0])) > room for request in here), room)
+        cuts = Counter(rules[i].room for i in fast if len(self.tok_encode(requests[i].args[0])) > rules[i].room)
+        for room, count in sorted(cuts.items()):
+            _say_cuts(count, room)
         items = [self._item(requests[i], rules[i]) for i in fast]
         return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model))
 
     def answer(self, prepared: Prepared) -> list[str]:
         """The generated texts of prepared requests for the weights that the model has now."""
         requests, rules = prepared.requests, prepared.rules
-        texts: dict[int, str] = {}
         with _as_it_was(self.model), torch.inference_mode(), packed_attention(self.model):
             tokens = decode(self.model, prepared.batches, self._rows, self._pause)
+        texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
             texts[i] = postprocess_generated_text(self._text(tuple(ids)), rules[i].until, None)
-            self._count(requests[i], len(ids))
+            self.generated_tokens[requests[i].task_name] += len(ids)
             self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
-        slow = [i for i, rule in enumerate(rules) if rule.stock]
-        texts |= zip(slow, self._generate_by_stock([requests[i] for i in slow]), strict=True)
+        rest = [i for i, rule in enumerate(rules) if rule.stock]
+        texts |= zip(rest, self._generate_by_stock([requests[i] for i in rest]), strict=True)
         return [texts[i] for i in range(len(requests))]
 
     def _generate_by_stock(self, requests) -> list[str]:
@@ -159,14 +161,14 @@ class PrefixCachedLM(HFLM):
             texts = super().generate_until(requests, disable_tqdm=True) if requests else []
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
-            self._count(request, len(self.tok_encode(text, add_special_tokens=False)) + 1)
+            self.generated_tokens[request.task_name] += len(self.tok_encode(text, add_special_tokens=False)) + 1
         return texts
 
     def _model_generate(self, context, max_length: int, stop: list[str], **options):
         self._pause()
         # a stop that is a special token is not in the decoded texts: named as an end, it ends each row by itself
-        ends = sorted(self._ends(stop))
-        return super()._model_generate(context, max_length, stop, **{"eos_token_id": ends, **options})
+        options = {"eos_token_id": ends(self.model, self.tokenizer, stop), **options}
+        return super()._model_generate(context, max_length, stop, **options)
 
     def _model_call(self, *inputs, **options):
         self._pause()
@@ -203,34 +205,27 @@ class PrefixCachedLM(HFLM):
         if self.should_stop is not None and (self.should_stop() if callable(self.should_stop) else self.should_stop):
             raise Stopped("the evaluation was asked to stop between two batches")
 
-    def _count(self, request, tokens: int) -> None:
-        self.generated_tokens[request.task_name] = self.generated_tokens.get(request.task_name, 0) + tokens
-
     def _rule(self, request_options: dict) -> _Rule:
         check_names(request_options)
         options = normalize_gen_kwargs(request_options, self.max_gen_toks)
         eos_text = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
         until, limit = handle_stop_sequences(options["until"], eos=eos_text), options["max_gen_toks"]
-        changed = self.path.removeprefix("HFLM: ") if self.path != "packed" else changes_greedy(self.model, options)
-        if self.max_length <= limit:
+        stock = self.path.removeprefix("HFLM: ") if self.path != "packed" else changes_greedy(self.model, options)
+        room = self.max_length - limit
+        if room <= 0:
             raise ModelError(f"max_gen_toks {limit} leaves no room for a prompt: the model has {self.max_length}")
-        return _Rule(until, [stop for stop in until if stop != eos_text], limit, self._ends(until), changed)
-
-    def _ends(self, until: Sequence[str]) -> set[int]:
-        """Tokens that end a text: EOS, the checkpoint's own, and stops that are one special token."""
-        # chat models have several
-        own = self.model.generation_config.eos_token_id if self.model.can_generate() else None
-        tokens = [self.tok_encode(stop, add_special_tokens=False) for stop in until]
-        special = {ids[0] for ids in tokens if len(ids) == 1 and self._text(tuple(ids)) == ""}
-        return special | {self.eot_token_id, *(own if isinstance(own, list) else [own])} - {None}
+        stops = [stop for stop in until if stop != eos_text]
+        return _Rule(until, stops, limit, room, ends(self.model, self.tokenizer, stops), stock)
 
     def _item(self, request, rule: _Rule) -> Item:
-        ids, room = self.tok_encode(request.args[0]), self.max_length - rule.limit
+        ids = self.tok_encode(request.args[0])
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
-        return Item(ids[-room:], draft[: min(rule.limit - 1, _LONGEST_DRAFT)], partial(self._finished, rule))
+        return Item(
+            ids[-rule.room :], draft[: min(rule.limit - 1, _LONGEST_DRAFT)], functools.partial(self._finished, rule)
+        )
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:
@@ -241,13 +236,6 @@ class PrefixCachedLM(HFLM):
             if any(stop in tail for stop in rule.stops):
                 return True
         return self.stop_when is not None and "\n" in self._text((ids[-1],)) and self.stop_when(self._text(tuple(ids)))
-
-    def _text(self, ids: tuple[int, ...]) -> str:
-        if ids not in self._texts:
-            if len(self._texts) > _MOST_TEXTS:
-                self._texts.clear()
-            self._texts[ids] = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return self._texts[ids]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,16 @@ from msft.errors import ModelError, unknown
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-_LM_EVAL = {"until", "max_gen_toks", "do_sample", "temperature"}  # what HFLM reads itself
+# what HFLM reads itself; the last three are its other names of max_gen_toks
+_LM_EVAL = {
+    "until",
+    "do_sample",
+    "temperature",
+    "max_gen_toks",
+    "max_new_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+}
 # of sampling alone, of length, and of how the same tokens are computed
 _HARMLESS = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
@@ -30,37 +39,39 @@ def check_names(options: Mapping) -> None:
 
 
 def changes_greedy(model, options: Mapping) -> str:
-    """What, of a request's options and the checkpoint's own, makes decoding more than greedy; '' where nothing does."""
+    """What, of a request's options and the checkpoint's, makes decoding more than greedy; '' where nothing does."""
     if options.get("do_sample") or options.get("temperature"):
         return "it asks for sampling"
     asked = sorted(set(options) - _LM_EVAL)
     if asked:
         return f"it asks for {', '.join(asked)}"
-    own = model.generation_config.to_diff_dict() if model.can_generate() and model.generation_config else {}
-    kept = sorted(name for name, value in own.items() if name not in _HARMLESS and value not in (None, False))
-    return f"its generation_config has {', '.join(kept)}" if kept else ""
+    configured = model.generation_config.to_diff_dict() if model.can_generate() and model.generation_config else {}
+    changing = sorted(n for n, value in configured.items() if n not in _HARMLESS and value not in (None, False))
+    return f"its generation_config has {', '.join(changing)}" if changing else ""
+
+
+def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
+    """Tokens that end a text: EOS, the checkpoint's (chat models have several), stops that are one special token."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    for stop in stops:
+        ids = tokenizer.encode(stop, add_special_tokens=False)
+        if len(ids) == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "":
+            tokens += ids
+    size = model.get_input_embeddings().num_embeddings
+    return [i for i in dict.fromkeys(tokens) if i is not None and i < size]
 
 
 def greedy(model, tokenizer, stops: Sequence[str] = ()) -> "GenerationConfig":
-    """Greedy decoding and nothing else, ended by EOS, the checkpoint's own ends, and stops that are one special token.
+    """Greedy decoding and nothing else, ended by `ends`.
 
     What a run measures and what its checkpoints carry, so that stock tools answer as the run did: no penalty, no
     sampling, no beam of the base model is left.
     """
     from transformers import GenerationConfig
 
-    own = getattr(model.generation_config, "eos_token_id", None)
-    ends = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
-    for stop in stops:
-        ids = tokenizer.encode(stop, add_special_tokens=False)
-        if len(ids) == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "":
-            ends += ids
-    size = model.get_input_embeddings().num_embeddings
-    ends = [i for i in dict.fromkeys(ends) if i is not None and i < size]
-    pad = tokenizer.pad_token_id if (tokenizer.pad_token_id or 0) < size else None
+    eos, pad = ends(model, tokenizer, stops), tokenizer.pad_token_id
+    fits = pad is not None and pad < model.get_input_embeddings().num_embeddings
     return GenerationConfig(
-        do_sample=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends,
-        pad_token_id=ends[0] if pad is None else pad,
+        do_sample=False, bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=pad if fits else eos[0]
     )

@@ -33,15 +33,15 @@ class TokenLosses:
         The loss is the mean over micro-batches of `loss_group` examples of each one's token mean (paper, Table 5).
         """
         # what all processes add to goes through one sum
-        found = torch.zeros(1 + len(rows), device=self.device, dtype=self._dtype)
-        total, sums = found[0], found[1:]
+        both = torch.zeros(1 + len(rows), device=self.device, dtype=self._dtype)
+        total, sums = both[0], both[1:]
         for batch in self._batches(rows):
             loss, token_losses = self._of_tokens(batch)
             distributed.backward(loss, self.model)
             total += loss.detach()
             sums.index_add_(0, batch.examples, token_losses.detach().to(self._dtype))
         distributed.add_up_gradients(self.model)
-        distributed.add_up(found)
+        distributed.add_up(both)
         return total, sums
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class TokenLosses:
             return target_losses(self.model, batch)
         logits = self._padded_logits(batch)  # [k, vocabulary]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+        losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")  # [k]
         return (losses * batch.weights.to(losses.dtype)).sum(), losses
 
     def _padded_logits(self, batch: Batch) -> torch.Tensor:
@@ -74,10 +74,8 @@ class TokenLosses:
         if not keeps_logits(type(self.model)):
             return self.model(input_ids=batch.input_ids, use_cache=False).logits[batch.rows, batch.columns]
         asked, columns = batch.columns.unique(return_inverse=True)  # [c], [k]
-        logits = self.model(
-            input_ids=batch.input_ids, use_cache=False, logits_to_keep=asked
-        ).logits  # [b, c, vocabulary]
-        return logits[batch.rows, columns]
+        output = self.model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=asked)
+        return output.logits[batch.rows, columns]  # from [b, c, vocabulary]
 
 
 def means(sums: torch.Tensor, rows: Sequence[Tokens]) -> list[float]:

@@ -1,14 +1,12 @@
-"""From examples to tensors: tokens and masks, the order of a run, batches under a token budget.
-
-The order is a pure function of (seed, stage, epoch, active sub-datasets), so a position in a run is one integer.
-"""
+"""From examples to tensors: tokens and masks, exact loss weights, batches under a token budget."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from msft.data.example import Example, fitting_prompts, training_text
 from msft.data.mixture import MEASURED, Mixture, without_long
@@ -46,15 +44,10 @@ def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
     encoded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=not is_chat)
     eos, rows = tokenizer.eos_token_id, []
     for (prompt, _), ids, spans in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        if is_chat:
-            start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
-            rows.append(Tokens(tuple(ids), start))
-            continue
-        if ids and ids[-1] == eos and spans[-1][0] == spans[-1][1]:
-            ids, spans = ids[:-1], spans[:-1]  # a tokenizer that adds EOS on its own
         start = next(i for i, (_, end) in enumerate(spans) if end > len(prompt))
+        has_eos = is_chat or (ids[-1] == eos and spans[-1][0] == spans[-1][1])  # some tokenizers add it themselves
         # position 0 has nothing before it to be predicted from
-        rows.append(Tokens((*ids, eos), max(start, 1)))
+        rows.append(Tokens(tuple(ids) if has_eos else (*ids, eos), max(start, 1)))
     return rows
 
 
@@ -97,12 +90,12 @@ def deal_out(lengths: Sequence[int], budget: int, process: int, processes: int) 
     """
     ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     shares = [ranked[first::processes] for first in range(processes)]
-    dealt = [[[own[i] for i in part] for part in split_by_budget([lengths[i] for i in own], budget)] for own in shares]
-    return dealt[process] + [[]] * (max(map(len, dealt)) - len(dealt[process]))
+    splits = [split_by_budget([lengths[i] for i in share], budget) for share in shares]
+    batches = [[shares[process][i] for i in batch] for batch in splits[process]]
+    return batches + [[]] * (max(map(len, splits)) - len(batches))
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Tensors of one forward pass.
 
     input_ids: [b, t], right-padded; rows, columns: [k] places whose logits predict a target;
@@ -118,7 +111,7 @@ class Batch:
 
     def to(self, device) -> "Batch":
         """The same batch on a device, without waiting for the copy."""
-        return Batch(*(getattr(self, f).to(device, non_blocking=True) for f in self.__dataclass_fields__))
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int = 0, processes: int = 1) -> list[Batch]:
@@ -126,27 +119,22 @@ def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int =
 
     process, processes: whose share of the rows. A pass without a row has one padding token and no target.
     """
-    weights = loss_weights(rows, group)
+    weights, integer = loss_weights(rows, group), torch.int64
     batches = []
     for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):
-        width = len(rows[positions[0]].ids) if positions else 1
+        members = [rows[i] for i in positions]
+        counts = torch.tensor([row.targets for row in members], dtype=integer)  # [b]
+        columns = [column for row in members for column in range(row.start - 1, len(row.ids) - 1)]
         # padding stands behind a row, where no earlier token sees it: any id that every model has will do
-        ids = np.zeros((max(len(positions), 1), width), dtype=np.int64)
-        places, targets, scale, owner = [], [], [], []
-        for r, position in enumerate(positions):
-            row = rows[position]
-            ids[r, : len(row.ids)] = row.ids
-            places += [(r, column - 1) for column in range(row.start, len(row.ids))]
-            targets += row.ids[row.start :]
-            scale += [weights[position]] * row.targets
-            owner += [position] * row.targets
-        where = np.array(places, dtype=np.int64).reshape(-1, 2)
-        tensors = (ids, where[:, 0], where[:, 1], np.array(targets, dtype=np.int64))
+        ids = [torch.tensor(row.ids) for row in members] or [torch.zeros(1, dtype=integer)]
         batches.append(
             Batch(
-                *(torch.from_numpy(np.ascontiguousarray(t)) for t in tensors),
-                torch.tensor(scale, dtype=torch.float64),
-                torch.tensor(owner, dtype=torch.int64),
+                input_ids=pad_sequence(ids, batch_first=True, padding_value=0),  # [b, t]
+                rows=torch.arange(len(members)).repeat_interleave(counts),  # [k]
+                columns=torch.tensor(columns, dtype=integer),  # [k]
+                targets=torch.tensor([i for row in members for i in row.ids[row.start :]], dtype=integer),  # [k]
+                weights=torch.tensor([weights[i] for i in positions], dtype=torch.float64).repeat_interleave(counts),
+                examples=torch.tensor(positions, dtype=integer).repeat_interleave(counts),  # [k]
             )
         )
     return batches

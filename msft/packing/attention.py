@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from msft.errors import ModelError
 from msft.packing.last_layer import KINDS, last_layer
-from msft.packing.rows import Packed, Row, pack
+from msft.packing.rows import Block, Packed, Row, pack
 
 NAME = "msft_packed"
 
@@ -30,7 +30,6 @@ class Pass:
 
     packed: Packed
     prefixes: Sequence[Layers]
-    kind: str = ""
     kept: Layers = field(default_factory=dict)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
@@ -40,21 +39,18 @@ class Pass:
         """
         self.kept[layer] = (key, value)
         reads = self.packed.tail if tail else self.packed.body
-        outs, sums = [], []
-        q, k, v = (tokens_first(x) for x in (query, key, value))
-        for block in reads.blocks:
-            out, lse = partial(q[block.queries], k[block.keys], v[block.keys], block.mask, block.mask is None, scale)
-            outs.append(out.flatten(0, 1))
-            sums.append(lse.flatten(0, 1))
-        out, lse = torch.cat(outs)[reads.home], torch.cat(sums)[reads.home]
+        q, k, v = (tokens_first(x) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
+        outs, sums = zip(*(attend_block(q, k, v, block, scale) for block in reads.blocks), strict=True)
+        out = torch.cat([out.flatten(0, 1) for out in outs])[reads.home]  # [q, heads, d]
+        lse = torch.cat([lse.flatten(0, 1) for lse in sums])[reads.home]  # [q, heads]
         return self.with_prefix(layer, q, out, lse, reads.segments, scale).unsqueeze(0)
 
     def with_prefix(self, layer: int, query: Tensor, out: Tensor, lse: Tensor, segments, scale: float) -> Tensor:
         """Adds what query tokens [t, heads, d] read from their prefixes to what they read from their own rows."""
         for first, last, prefix in segments:
-            keys, values = (tokens_first(x) for x in self.prefixes[prefix][layer])
-            far, far_lse = partial(query[None, first:last], keys[None], values[None], None, False, scale)
-            share = torch.sigmoid(far_lse[0] - lse[first:last]).unsqueeze(-1).to(out.dtype)
+            keys, values = (tokens_first(x)[None] for x in self.prefixes[prefix][layer])  # [1, prefix, heads, d]
+            far, far_lse = partial(query[None, first:last], keys, values, None, False, scale)
+            share = torch.sigmoid(far_lse[0] - lse[first:last]).unsqueeze(-1).to(out.dtype)  # [segment, heads, 1]
             out[first:last] = torch.lerp(out[first:last], far[0], share)
         return out
 
@@ -64,13 +60,19 @@ def tokens_first(states: Tensor) -> Tensor:
     return states[0].transpose(0, 1)
 
 
+def attend_block(query: Tensor, key: Tensor, value: Tensor, block: Block, scale: float) -> tuple[Tensor, Tensor]:
+    """`partial` of a block's rows, [b, m, heads, d] and [b, m, heads], from all tokens [t, heads, d]."""
+    keys, values = key[block.keys], value[block.keys]  # [b, n, heads, d]
+    return partial(query[block.queries], keys, values, block.mask, block.mask is None, scale)
+
+
 def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float):
     """Attention and the logarithm of its sum of exponentials: [b, m, heads, d] and [b, m, heads].
 
     query: [b, m, heads, d]; key, value: [b, n, heads or a divisor of them, d]; mask: [b, 1, m, n], added.
     """
     repeats = query.shape[2] // key.shape[2]
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [b, heads, m or n, d]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     kernel = _on_processor if query.device.type == "cpu" else _anywhere
@@ -84,12 +86,12 @@ def _on_processor(query, key, value, mask, causal: bool, scale: float):
 
 
 def _anywhere(query, key, value, mask, causal: bool, scale: float):
-    scores = torch.matmul(query * scale, key.transpose(2, 3)).float()
+    scores = torch.matmul(query * scale, key.transpose(2, 3)).float()  # [b, heads, m, n]
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
     elif mask is not None:
         scores = scores + mask
-    lse = torch.logsumexp(scores, -1)
+    lse = torch.logsumexp(scores, -1)  # [b, heads, m]
     return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
 
 
@@ -120,48 +122,47 @@ def evaluating(model):
         model.train(training)
 
 
-class packed_attention:
+@contextlib.contextmanager
+def packed_attention(model):
     """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone."""
+    before, last = model.config._attn_implementation, None
+    model.config._attn_implementation = NAME
+    if model.config.model_type in KINDS:
+        last = model.base_model.layers[-1]
+        last.forward = functools.partial(_last_forward, last)
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+        if last is not None:
+            del last.forward
 
-    def __init__(self, model):
-        self.config = model.config
-        self.own = model.config._attn_implementation
-        self.last = model.base_model.layers[-1] if model.config.model_type in KINDS else None
 
-    def __enter__(self):
-        self.config._attn_implementation = NAME
-        if self.last is not None:
-            self.last.forward = self._forward
-
-    def __exit__(self, *error):
-        self.config._attn_implementation = self.own
-        if self.last is not None:
-            del self.last.forward
-
-    def _forward(self, hidden_states, *, position_embeddings, current: Pass, **kwargs):
-        refuse_twists(self.last.self_attn, vars(self.last.self_attn))
-        return last_layer(self.last, hidden_states, position_embeddings, current)
+def _last_forward(layer, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:
+    refuse_twists(layer.self_attn, vars(layer.self_attn))
+    return last_layer(layer, hidden_states, position_embeddings, current)
 
 
 def wanted_states(model, current: Pass) -> Tensor:
     """Last hidden states [w, hidden size] of the wanted tokens; the pass's keys and values are kept in it."""
-    packed = current.packed
-    current.kind = model.config.model_type
-    hidden = model.base_model(
-        input_ids=packed.ids, position_ids=packed.positions, use_cache=False, current=current
-    ).last_hidden_state[0]
-    return hidden if current.kind in KINDS else hidden[packed.wanted]
+    hidden = model.base_model(**_inputs(current)).last_hidden_state[0]
+    # of KINDS the last layer has run for the wanted tokens alone
+    return hidden if model.config.model_type in KINDS else hidden[current.packed.wanted]
 
 
 def wanted_logits(model, current: Pass) -> Tensor:
     """Logits [w, vocabulary] of the wanted tokens; those of all other tokens are not computed where the model can."""
-    packed, current.kind = current.packed, model.config.model_type
-    options = {"position_ids": packed.positions, "use_cache": False, "current": current}
-    if current.kind in KINDS:  # the last layer has run for the wanted tokens alone
-        return model(input_ids=packed.ids, **options).logits[0]
+    inputs, wanted = _inputs(current), current.packed.wanted
+    if model.config.model_type in KINDS:
+        return model(**inputs).logits[0]
     if keeps_logits(type(model)):
-        return model(input_ids=packed.ids, logits_to_keep=packed.wanted, **options).logits[0]
-    return model(input_ids=packed.ids, **options).logits[0, packed.wanted]
+        return model(**inputs, logits_to_keep=wanted).logits[0]
+    return model(**inputs).logits[0, wanted]
+
+
+def _inputs(current: Pass) -> dict:
+    packed = current.packed
+    return {"input_ids": packed.ids, "position_ids": packed.positions, "use_cache": False, "current": current}
 
 
 @functools.cache

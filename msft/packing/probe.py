@@ -1,9 +1,9 @@
-"""Which models may run on packed rows: those where packed passes were shown equal, on this very model.
+"""The rule: a path is taken where it was shown equal on this very model; else its fall-back is, with the true reason.
 
-Packed attention, with prefixes that are read in place, and the last layer for wanted tokens alone are held against the
-model's own forward pass on ordinary tokens. In half precision the rounding of a deep model grows from layer to layer
-until two right passes have little in common, so it is looked at on the model's first and last layer alone, in the
-model's own rounding.
+Packed attention, with prefixes that are read in place, and the last layer for wanted tokens alone are shown against the
+model's own forward pass, on a probe of few tokens. What so few tokens cannot show (windows, states, rotations that turn
+with the length) the configuration tells. In half precision the rounding of a deep model grows from layer to layer until
+two right passes have little in common, so the model's first and last layer alone are shown, in its own rounding.
 """
 
 import contextlib
@@ -29,21 +29,8 @@ def mixes_rows(model) -> bool:
 
 def why_not_packed(model) -> str:
     """Why packed passes are not the model's own, or '' where they were shown to be."""
-    config = model.config.get_text_config(decoder=True)
-    layers = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None)
-    if getattr(model, "_is_stateful", False):
-        return "it keeps a recurrent state"
-    if others := sorted(set(layers) - {"full_attention"}):
-        return (
-            f"{sum(kind in others for kind in layers)} of its {len(layers)} layers are of the kind {', '.join(others)}"
-        )
-    if not layers and window and getattr(config, "use_sliding_window", True):
-        return f"its layers attend to a sliding window of {window} tokens"
-    if mixes_rows(model):
-        return "its rotary embedding depends on the longest row of a batch; rows go one at a time"
-    if not model._supports_attention_backend:
-        return "its attention cannot be replaced from outside"
+    if reason := _beyond_the_probe(model):
+        return reason
     try:
         return _difference(model)
     except ModelError as error:
@@ -54,7 +41,7 @@ def why_not_packed(model) -> str:
 
 
 def why_not_trained_packed(model) -> str:
-    """Why training on packed rows does not give the gradients of padded ones, or ''."""
+    """Why training on packed rows does not give the gradients of padded ones, or '' where its losses were shown equal."""
     kind = model.config.model_type
     if kind not in KINDS:
         return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}"
@@ -63,21 +50,41 @@ def why_not_trained_packed(model) -> str:
     return why_not_packed(model) or _other_head(model)
 
 
+def _beyond_the_probe(model) -> str:
+    """What a probe of few tokens cannot show, or ''."""
+    config = model.config.get_text_config(decoder=True)
+    layers, window = getattr(config, "layer_types", None) or [], getattr(config, "sliding_window", None)
+    others = sorted(set(layers) - {"full_attention"})
+    if getattr(model, "_is_stateful", False):
+        return "it keeps a recurrent state"
+    if others:
+        count = sum(kind in others for kind in layers)
+        return f"{count} of its {len(layers)} layers are of the kind {', '.join(others)}"
+    if not layers and window and getattr(config, "use_sliding_window", True):
+        return f"its layers attend to a sliding window of {window} tokens"
+    if mixes_rows(model):
+        return "its rotary embedding depends on the longest row of a batch; rows go one at a time"
+    return "" if model._supports_attention_backend else "its attention cannot be replaced from outside"
+
+
 def _difference(model) -> str:
     """What the probe's packed pass gets wrong, or ''."""
     ids = _ordinary_tokens(model)
     rows = [Row(ids[_PREFIX:], _PREFIX, 0, [14, 15]), Row(ids[_PREFIX : _PREFIX + 9], _PREFIX, 0, [8])]
+    places = [row.start + column for row in rows for column in row.wanted]
     with _few_layers(model), torch.inference_mode():
-        whole = torch.tensor([ids], device=model.device)
-        states = model.base_model(input_ids=whole, use_cache=False).last_hidden_state[0]
-        logits = model(input_ids=whole, use_cache=False).logits[0]
+        whole = torch.tensor([ids], device=model.device)  # [1, t]
+        states = model.base_model(input_ids=whole, use_cache=False).last_hidden_state[0, places]  # [w, hidden size]
+        logits = model(input_ids=whole, use_cache=False).logits[0, places]  # [w, vocabulary]
         with packed_attention(model):
             prefixes = prefix_layers(model, [ids[:_PREFIX]])
-            current = [Pass(pack(rows, model.device, model.dtype), prefixes) for _ in range(2)]
-            packed = wanted_states(model, current[0]), wanted_logits(model, current[1])
-    wanted = [_PREFIX + 14, _PREFIX + 15, _PREFIX + 8]
-    for what, one, other in zip(("hidden states", "logits"), packed, (states[wanted], logits[wanted]), strict=True):
-        apart = float((one - other).abs().max() / other.abs().max().clamp_min(1e-30))
+            packed = pack(rows, model.device, model.dtype)
+            pairs = {
+                "hidden states": (wanted_states(model, Pass(packed, prefixes)), states),
+                "logits": (wanted_logits(model, Pass(packed, prefixes)), logits),
+            }
+    for what, (ours, theirs) in pairs.items():
+        apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
         if not apart <= _CLOSE.get(model.dtype, _CLOSE_HALF):  # NaN too
             return f"{what} of packed rows differ by {apart:.2g} of the largest one"
     return ""
@@ -86,12 +93,12 @@ def _difference(model) -> str:
 def _other_head(model) -> str:
     """Why logits are not the output embedding of the last hidden state alone (soft cap, scaling, bias), or ''."""
     head = model.get_output_embeddings()
-    whole = torch.tensor([_ordinary_tokens(model)[:4]], device=model.device)
+    whole = torch.tensor([_ordinary_tokens(model)[:4]], device=model.device)  # [1, 4]
     with _few_layers(model), torch.inference_mode():
         logits = model(input_ids=whole, use_cache=False).logits
         states = model.base_model(input_ids=whole, use_cache=False).last_hidden_state
-        same = torch.equal(states @ head.weight.T, logits)
-    return "" if same else "its logits are more than the output embedding of the last hidden state"
+        is_same = torch.equal(states @ head.weight.T, logits)
+    return "" if is_same else "its logits are more than the output embedding of the last hidden state"
 
 
 def _ordinary_tokens(model) -> list[int]:

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +29,7 @@ class Row:
     branches: Sequence[tuple[int, int]] = ()
 
 
-@dataclass(frozen=True)
-class _Block:
+class Block(NamedTuple):
     """Rows of similar length. queries: [b, m] and keys: [b, n] places among the tokens; mask: [b, 1, m, n], added to
     the scores, or None for causal attention (m = n)."""
 
@@ -36,14 +38,25 @@ class _Block:
     mask: Tensor | None
 
 
-@dataclass(frozen=True)
-class _Reads:
-    """What a set of query tokens attends to: segments (first, last, prefix) of them, and blocks of rows; home: [t]
+class Reads(NamedTuple):
+    """What a set of query tokens attends to: segments (first, last, prefix) of them, and blocks of rows; home: [q]
     the place of each query token in the blocks' outputs, one block behind the other."""
 
     segments: list[tuple[int, int, int]]
-    blocks: list[_Block]
+    blocks: list[Block]
     home: Tensor
+
+
+class Ends(NamedTuple):
+    """The same for the variable-length kernel: where each row's queries and keys end [rows + 1], and the most of a row.
+
+    It needs rows without prefixes and branches, whose query tokens are their last ones.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    most_queries: int
+    most_keys: int
 
 
 @dataclass(frozen=True)
@@ -59,31 +72,39 @@ class Packed:
     wanted: Tensor
     starts: Sequence[int] = ()
     lengths: Sequence[int] = ()
-    body: _Reads | None = None
-    tail: _Reads | None = None
+    body: Reads | Ends | None = None
+    tail: Reads | Ends | None = None
 
 
-def pack(rows: Sequence[Row], device, dtype: torch.dtype, fullest: float = _FULLEST) -> Packed:
+def pack(rows: Sequence[Row], device, dtype: torch.dtype, fullest: float = _FULLEST, with_ends: bool = False) -> Packed:
     """The tensors of a pass; rows with the same prefix stand next to each other.
 
-    fullest: the longest row of a block against its shortest.
+    dtype: of the model.  fullest: the longest row of a block against its shortest.  with_ends: Ends instead of Reads.
     """
     lengths = np.array([len(row.tokens) for row in rows])
     starts = np.cumsum(lengths) - lengths
-    positions = np.concatenate([row.start + _depths(row) for row in rows])
-    wanted = [np.asarray(row.wanted, dtype=np.int64) for row in rows]
-    columns = [np.arange(n) for n in lengths]
-    ids = np.concatenate([np.asarray(row.tokens, dtype=np.int64) for row in rows])
-    tensors = [torch.from_numpy(a).to(device) for a in (ids[None], positions[None])]
-    places = np.concatenate([start + w for start, w in zip(starts, wanted, strict=True)])
+    wanted = [np.asarray(row.wanted, dtype=np.int64) for row in rows]  # columns of each row
+    if with_ends:
+        body, tail = _ends(lengths, np.array([len(columns) for columns in wanted]), device)
+    else:
+        whole = [np.arange(n) for n in lengths]
+        body, tail = (_reads(rows, columns, lengths, starts, device, dtype, fullest) for columns in (whole, wanted))
+    places = np.concatenate([start + columns for start, columns in zip(starts, wanted, strict=True)])
     return Packed(
-        *tensors,
-        torch.from_numpy(places).to(device),
-        starts.tolist(),
-        lengths.tolist(),
-        _reads(rows, columns, lengths, starts, device, dtype, fullest),
-        _reads(rows, wanted, lengths, starts, device, dtype, fullest),
+        ids=on_device(np.concatenate([np.asarray(row.tokens, dtype=np.int64) for row in rows])[None], device),  # [1, t]
+        positions=on_device(np.concatenate([row.start + _depths(row) for row in rows])[None], device),  # [1, t]
+        wanted=on_device(places, device),  # [w]
+        starts=starts.tolist(),
+        lengths=lengths.tolist(),
+        body=body,
+        tail=tail,
     )
+
+
+def on_device(array: np.ndarray, device) -> Tensor:
+    """An array as a tensor of a device; on a GPU the copy from pinned memory waits for nothing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _depths(row: Row) -> np.ndarray:
@@ -94,35 +115,43 @@ def _depths(row: Row) -> np.ndarray:
     return depths
 
 
-def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> _Reads:
+def _ends(lengths: np.ndarray, counts: np.ndarray, device) -> tuple[Ends, Ends]:
+    """For all tokens of rows, `lengths` a row, and for their last ones, `counts` a row."""
+    keys, queries = (
+        on_device(np.concatenate([[0], np.cumsum(n)]).astype(np.int32), device) for n in (lengths, counts)
+    )  # [rows + 1]
+    most_keys, most_queries = int(lengths.max()), int(counts.max())
+    return Ends(keys, keys, most_keys, most_keys), Ends(queries, keys, most_queries, most_keys)
+
+
+def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> Reads:
     """What the tokens at `columns` of each row attend to."""
     counts = np.array([len(c) for c in columns])
     firsts = np.cumsum(counts) - counts
-    segments = runs([row.prefix for row in rows], counts.tolist())
+    segments = prefix_segments([row.prefix for row in rows], counts.tolist())
     blocks, home, used = [], np.zeros(counts.sum(), dtype=np.int64), 0
     for members in _alike(lengths, counts, fullest):
         m, n = counts[members].max(), lengths[members].max()
         of_row = np.array([np.pad(columns[r], (0, m - counts[r]), mode="edge") for r in members])  # [b, m]
-        queries = firsts[members, None] + np.minimum(np.arange(m), counts[members, None] - 1)
-        keys = starts[members, None] + np.minimum(np.arange(n), lengths[members, None] - 1)
-        plain = m == n and not any(rows[r].branches for r in members) and (counts == lengths)[members].all()
-        mask = None if plain else _mask([rows[r] for r in members], of_row, n).to(device, dtype)
-        blocks.append(_Block(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask))
+        queries = firsts[members, None] + np.minimum(np.arange(m), counts[members, None] - 1)  # [b, m]
+        keys = starts[members, None] + np.minimum(np.arange(n), lengths[members, None] - 1)  # [b, n]
+        is_causal = m == n and not any(rows[r].branches for r in members) and (counts == lengths)[members].all()
+        mask = None if is_causal else _mask([rows[r] for r in members], of_row, n).to(device, dtype)  # [b, 1, m, n]
+        blocks.append(Block(on_device(queries, device), on_device(keys, device), mask))
         for b, r in enumerate(members):
             home[firsts[r] : firsts[r] + counts[r]] = used + b * m + np.arange(counts[r])
         used += len(members) * m
-    return _Reads(segments, blocks, torch.from_numpy(home).to(device))
+    return Reads(segments, blocks, on_device(home, device))
 
 
-def runs(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
+def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
     """(first, last, prefix) of neighbouring tokens that read the same prefix, `counts` tokens a row."""
-    found: list[tuple[int, int, int | None]] = []
-    end = 0
-    for prefix, count in zip(prefixes, counts, strict=True):
-        start = found.pop()[0] if found and found[-1][2] == prefix else end
-        end += count
-        found.append((start, end, prefix))
-    return [run for run in found if run[2] is not None and run[0] < run[1]]
+    segments, end = [], 0
+    for prefix, neighbours in groupby(zip(prefixes, counts, strict=True), key=itemgetter(0)):
+        start, end = end, end + sum(count for _, count in neighbours)
+        if prefix is not None and start < end:
+            segments.append((start, end, prefix))
+    return segments
 
 
 def _alike(lengths: np.ndarray, counts: np.ndarray, fullest: float) -> list[list[int]]:
@@ -140,10 +169,10 @@ def _alike(lengths: np.ndarray, counts: np.ndarray, fullest: float) -> list[list
 
 def _mask(rows: Sequence[Row], columns: np.ndarray, n: int) -> Tensor:
     """[b, 1, m, n]: 0 where the token at a column of its row sees another, else -inf."""
-    seen = torch.from_numpy(np.arange(n)[None, None] <= columns[:, :, None])
+    seen = torch.from_numpy(np.arange(n)[None, None] <= columns[:, :, None])  # [b, m, n]
     for b, row in enumerate(rows):
         for first, last in row.branches:
-            inside = torch.from_numpy((columns[b] >= first) & (columns[b] < last))
+            inside = torch.from_numpy((columns[b] >= first) & (columns[b] < last))  # [m]
             # a branch sees the trunk and itself
             seen[b, inside, row.branches[0][0] : first] = False
     return torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).unsqueeze(1)
