@@ -80,16 +80,19 @@ class RunDirectory:
     def _recover(self) -> None:
         """Goes back to the last saved state in the journal, or to the start where its files are not whole."""
         journal, state = self.journal, self.saved_state()
-        damage = f"{journal.torn} lines of {journal.path} cannot be read" if journal.torn else ""
+        why = f"{journal.torn} of its lines cannot be read" if journal.torn else ""
         place = max((i + 1 for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"), default=0)
         try:
             for name in state_files(state) if state else []:
                 self.store.get(name)
         except RunError as error:
-            damage, place = str(error), 0
-        if place < len(journal.entries) or damage:
-            damage = damage or f"{journal.path} was damaged"
-            warnings.warn(f"{damage}; going on from {'the last saved state' if place else 'the start'}", stacklevel=2)
+            why, place = str(error), 0
+        if why or place < len(journal.entries):
+            warnings.warn(
+                f"{journal.path} was damaged or its last state was ({why or 'it ends in no saved state'}); going on from "
+                f"{'the last state that is whole' if place else 'the start'}",
+                stacklevel=2,
+            )
             journal.rewind(place)
 
     def finished_sft(self, epochs: float) -> dict | None:
