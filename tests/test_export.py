@@ -124,6 +124,12 @@ def test_a_hub_s_model_and_data_are_in_the_front_matter(small_msft_run, tmp_path
     assert "--model owner/base" in text and f"- data of {first}: source owner/data, licence mit" in text
 
 
+def test_a_run_of_an_older_version_is_exported(small_msft_run, tmp_path):
+    run = copy_of(small_msft_run, tmp_path / "run", spare_states=1)  # a setting that is gone
+    assert run.config == small_msft_run.config
+    assert (msft_path(export.export(run, tmp_path / "out")) / "README.md").is_file()
+
+
 def test_the_card_says_what_is_no_accuracy_and_what_chose_the_checkpoint(small_msft_run, tmp_path):
     task = next(iter(small_msft_run.metrics))
     loss = {"metric": "loss"}
