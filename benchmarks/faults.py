@@ -30,7 +30,7 @@ from pathlib import Path
 from calibration import RESULTS
 
 KINDS = ("error", "torn", "crash", "full")
-KEEP = ("memory", "delta", "disk")
+KEEP = ("memory", "disk")
 METHODS = {
     "sft": {"epochs": 4},
     "msft": {"budget": 1},
@@ -165,8 +165,8 @@ def _saving_always(committed: list):
 
     least, commit = saving.LEAST_COST, Journal.commit
 
-    def noting(self, state, keep=1):
-        commit(self, state, keep)
+    def noting(self, state):
+        commit(self, state)
         committed.append(json.loads(json.dumps(state)))
 
     saving.LEAST_COST, Journal.commit = 0.0, noting

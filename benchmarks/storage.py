@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from calibration import RESULTS
 
-MODES = ("memory", "delta", "disk")
+MODES = ("memory", "disk")
 TRAININGS = {
     "fp32, tiny rate": {},
     "bf16, rate 1e-5": {"precision": "bf16", "learning_rate": 1e-5},
@@ -85,8 +85,8 @@ def main() -> None:
 
     table = markdown(pd.DataFrame(rows).set_index(["training", "keep_peaks"]), 3)
     text = (
-        f"`{command}`, {about['date']}, {about['machine']}. The three modes have the same history, item by item. Copies: of "
-        "the weights on disk, the mean over the run's time, one spare state and the finished checkpoint counted; the paper "
+        f"`{command}`, {about['date']}, {about['machine']}. The two modes have the same history, item by item. Copies: of "
+        "the weights on disk, the mean over the run's time, the finished checkpoint counted; the paper "
         "reports a mean of 4.44.\n\n"
     )
     (folder / "storage.md").write_text("# Where the peaks of mSFT wait\n" + text + table, encoding="utf-8")

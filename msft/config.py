@@ -65,19 +65,11 @@ class RunConfig:
     )
     keep_peaks: str = setting(
         "memory",
-        "where the peaks of a stage wait: host memory, whole files (disk), or differences to the base (delta)",
-        choices=("memory", "delta", "disk"),
+        "where the peaks of a stage wait: host memory, or files of their differences to the base (disk)",
+        choices=("memory", "disk"),
         result=False,
     )
     track: str | None = setting(None, "where to log: tensorboard, wandb, or both with a comma", result=False)
-    spare_states: int = setting(
-        1,
-        "earlier saved states to fall back on where the last one is damaged; kept while all weights on disk take no more "
-        "than two model copies",
-        low=0,
-        high=10,
-        result=False,
-    )
 
     def __post_init__(self):
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

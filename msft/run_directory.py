@@ -10,15 +10,12 @@ from pathlib import Path
 import filelock
 
 from msft import distributed
-from msft.config import RunConfig
 from msft.errors import RunError
 from msft.results.progress import RunProgress
 from msft.results.run import Run
 from msft.store.checkpoints import Store, Weights, snapshot
 from msft.store.files import PARTIAL, cannot_write, write_gzip
 from msft.store.journal import Journal
-
-SPARE_ROOM = 2.0  # model copies of weights on disk, above which no spare state is kept
 
 
 def check_names(runs_dir: Path, directory: Path) -> None:
@@ -71,10 +68,7 @@ class RunDirectory:
         base: Weights | None = None,
     ):
         self.prepared, self.directory, self.progress = prepared, directory, progress
-        config = prepared.config if prepared else RunConfig()
-        self.spare_states = config.spare_states
-        whole, result = config.keep_peaks == "disk", directory / "best"
-        self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, whole, result)
+        self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, directory / "best")
         self.journal = Journal(directory / "journal.jsonl")
         (directory / "outputs").mkdir(exist_ok=True)
         for place in (directory, directory / "outputs"):
@@ -84,29 +78,19 @@ class RunDirectory:
         self.resumed = bool(self.journal.saved)
 
     def _recover(self) -> None:
-        """Goes back to the newest saved state whose files are whole, and says so where one is not."""
-        journal, place = self.journal, 0
-        dropped = journal.torn
-        saved = [i for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"]
-        for i in reversed(saved):
-            state = journal.entries[i]["state"]
-            if i != saved[-1] and not self.store.has(state["weights"]):
-                continue  # deleted long ago, or found damaged just now
-            if dropped and state["best_weights"] and not self.store.has(state["best_weights"]):
-                state["best_weights"] = None  # see `prune`: a better one comes on the way
-            try:
-                for name in state_files(state):
-                    self.store.get(name)
-            except RunError as error:
-                warnings.warn(f"{error}; looking for a state saved before it", stacklevel=2)
-                dropped += 1
-                continue
-            place = i + 1
-            break
-        if dropped or place < len(journal.entries):
+        """Goes back to the last saved state in the journal, or to the start where its files are not whole."""
+        journal, state = self.journal, self.saved_state()
+        why = f"{journal.torn} of its lines cannot be read" if journal.torn else ""
+        place = max((i + 1 for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"), default=0)
+        try:
+            for name in state_files(state) if state else []:
+                self.store.get(name)
+        except RunError as error:
+            why, place = str(error), 0
+        if why or place < len(journal.entries):
             warnings.warn(
-                f"{journal.path} was damaged or its last state was; going on from "
-                f"{'an earlier saved state' if place else 'the start'}",
+                f"{journal.path} was damaged or its last state was ({why or 'it ends in no saved state'}); going on from "
+                f"{'the last state that is whole' if place else 'the start'}",
                 stacklevel=2,
             )
             journal.rewind(place)
@@ -128,24 +112,14 @@ class RunDirectory:
         return self.journal.saved[-1]["state"] if self.journal.saved else None
 
     def commit(self, state: dict) -> None:
-        """Makes a state the one to go on from, then deletes what neither it nor a spare one needs."""
-        # several states in a row may share their weights
-        self.journal.commit(state, 1 + 3 * self.spare_states)
+        """Makes a state the one to go on from, then deletes what it does not need."""
+        self.journal.commit(state)
         self.prune([])
 
     def prune(self, peaks: list[str]) -> None:
-        """Deletes what neither a kept state nor a held peak needs."""
-        *older, last = [entry["state"] for entry in self.journal.saved] or [None]
-        needed = [*(state_files(last) if last else []), *peaks]
-        # a state before an evaluation and one behind it share their weights: no spare for each other
-        spares = {state["weights"]: state for state in older if state["weights"] != last["weights"]}
-        for state in list(spares.values())[::-1][: self.spare_states]:
-            # what a spare state calls best is the last one's too, or was beaten on the way and will be again
-            more = state_files({**state, "best_weights": None})
-            if self.store.copies([*needed, *more]) > SPARE_ROOM:
-                break
-            needed += more
-        self.store.retain(needed)
+        """Deletes what neither the saved state nor a held peak needs."""
+        state = self.saved_state()
+        self.store.retain([*(state_files(state) if state else []), *peaks])
 
     def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
         """The answers of one evaluation, compressed."""
@@ -158,42 +132,28 @@ class RunDirectory:
         write_gzip(self.directory / "outputs" / f"stage{stage:03d}_epoch{epoch:07.3f}.jsonl.gz", rows)
 
 
-class _NoFiles:
-    """Stands for the store in a process that does not write."""
-
-    facts: dict = {}
-
-    def put(self, tensors: Weights, kind: str) -> str:
-        """A name of nothing."""
-        return ""
-
-    def get(self, name: str) -> Weights:
-        """No tensors: `checkpoints.restore` takes those of process 0."""
-        return {}
-
-
 class Follower:
-    """Stands for the run directory in a process that does not write: its journal is in memory, and it has no files."""
+    """Stands for the run directory and its store in a process that does not write: its journal is in memory alone."""
 
     def __init__(self, directory: Path):
-        self.directory, self.store, self.progress = directory, _NoFiles(), RunProgress("", shown=False)
+        self.directory, self.store, self.progress = directory, self, RunProgress("", shown=False)
+        self.facts: dict = {}
         self.journal = Journal(Path(os.devnull))
         self.journal.path = directory / "journal.jsonl"  # for messages
 
-    def base_weights(self) -> dict:
-        """None: process 0 hands them out."""
-        return {}
-
     saved_state = RunDirectory.saved_state
 
-    def commit(self, state: dict) -> None:
-        """Process 0 commits."""
+    def get(self, *_) -> Weights:
+        """No tensors: `checkpoints.restore` takes those of process 0."""
+        return {}
 
-    def prune(self, peaks: list[str]) -> None:
-        """Process 0 deletes."""
+    base_weights = get
 
-    def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
-        """Process 0 writes."""
+    def put(self, *_) -> str:
+        """Process 0 writes: the name of nothing."""
+        return ""
+
+    commit = prune = write_outputs = put
 
 
 def open_directory(prepared, directory: Path, model_bytes: int, progress: RunProgress, model):

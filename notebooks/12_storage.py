@@ -73,8 +73,8 @@ page.figure(
     storage.on_disk(run),
     "on_disk",
     item="disk ledger",
-    caption=f"Copies of the weights on disk during one mSFT run on {page.focus} (the run's ledger: saved states, one spare "
-    "state, and at the end the best checkpoint), the mean over its time, the mean of Algorithm 4 and the paper's.",
+    caption=f"Copies of the weights on disk during one mSFT run on {page.focus} (the run's ledger: saved states, "
+    "and at the end the best checkpoint), the mean over its time, the mean of Algorithm 4 and the paper's.",
 )
 print(storage.verdict(run))
 
@@ -90,14 +90,14 @@ page.table(
 
 # %% [markdown]
 # ## Where the peaks wait
-# `keep_peaks` is memory, delta or disk. Measured by `python benchmarks/storage.py`, not by this notebook.
+# `keep_peaks` is memory or disk. Measured by `python benchmarks/storage.py`, not by this notebook.
 
 # %%
 page.table(
     storage.modes(),
     "modes",
     item="keep_peaks",
-    caption="mSFT with its peaks in memory, as differences to the base on disk (delta), and as whole files (disk): copies of "
+    caption="mSFT with its peaks in memory, and on disk as differences to the base: copies of "
     "the weights on disk, size of a difference beside the weights, and share of the run's time spent on saving.",
     decimals=3,
 )

@@ -1,7 +1,6 @@
 """What the paper's runs cost, estimated before anything is trained, and the commands that train them."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from msft.cost.sizes import parameters_of, sizes_of
 from msft.cost.sizes import table as size_table
 from msft.errors import DataError, ModelError
 from msft.names import model_settings
+from msft.results.card import command
 from msft.results.flops import FORWARD, TRAIN, run_flops
 from paper_figures.reported_numbers import MODELS, claim, table
 
@@ -109,18 +109,6 @@ def _why(theirs: float, expected: float, least: float, most: float, method: str)
         free = {"msft": "which is dropped when", "ies": "how many sit out, and whether that is free"}
         return free.get(method, "where the peaks lie")
     return "below" if theirs < least else "above"
-
-
-def command(config: RunConfig, runs_dir: str | Path) -> str:
-    """The command line that trains a run, quoted for a shell."""
-    plain = RunConfig(method=config.method, methods_dir=config.methods_dir)
-    words = ["python", "-m", "msft", "run", "--runs-dir", str(runs_dir), "--method", config.method]
-    for name, value in config.to_dict().items():
-        # methods_dir stands in `plain` too, without which a method of one's own cannot be checked
-        if name not in ("method", "params") and (value != getattr(plain, name) or (name == "methods_dir" and value)):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    changed = [f"{name}={value}" for name, value in config.params.items() if value != plain.params[name]]
-    return shlex.join([*words, *(["--params", *changed] if changed else [])])
 
 
 def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | Path, why: str) -> str:

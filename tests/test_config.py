@@ -150,7 +150,6 @@ OTHER = {
     "threads": 2,
     "save_share": 0.5,
     "keep_peaks": "disk",
-    "spare_states": 0,
     "track": "tensorboard",
 }
 
@@ -163,7 +162,7 @@ def test_hash_sees_what_changes_the_result_and_nothing_else(field):
 
 def test_what_does_not_change_the_result():
     free = {field.name for field in dataclasses.fields(RunConfig) if not field.metadata["result"]}
-    assert free == {"data_dir", "methods_dir", "device", "save_share", "keep_peaks", "spare_states", "track"}
+    assert free == {"data_dir", "methods_dir", "device", "save_share", "keep_peaks", "track"}
 
 
 def test_hash_sees_contents():

@@ -76,7 +76,7 @@ def test_only_what_has_a_counterpart_fits():
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "delta"])
 def test_damaged_file_is_found_out(tmp_path, harm, whole):
     base = weights(torch.float32)
-    store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 1000, base, whole)
+    store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 1000, None if whole else base)
     tensors = moved(base, 1e-3)
     name = store.put(tensors, "weights")
     assert name.endswith(".delta.safetensors") != whole

@@ -1,6 +1,7 @@
 """Export: a folder that stock transformers loads, a model card that says what it is, nothing half-written."""
 
 import json
+import shutil
 
 import huggingface_hub
 import pytest
@@ -102,14 +103,42 @@ def test_the_command_gives_the_run_s_settings_again(small_msft_run):
     assert {name: found[name] for name in same} == {name: given[name] for name in same}
 
 
-def test_a_hub_s_model_and_data_are_in_the_front_matter(small_msft_run):
-    import dataclasses
+def copy_of(run, folder, **changes):
+    """A copy of a finished run whose run.json says something else: changes are of its config, or sub_datasets."""
+    shutil.copytree(run.directory, folder)
+    about = json.loads((folder / "run.json").read_text())
+    for name, facts in changes.pop("sub_datasets", {}).items():
+        about["mixture"]["sub_datasets"][name] |= facts
+    about["config"] |= changes
+    (folder / "run.json").write_text(json.dumps(about))
+    return Run(folder)
 
-    config = dataclasses.replace(small_msft_run.config, model="owner/base")
-    sets = {"a": {"source": {"hub_id": "owner/a"}}, "b": {"source": {"hub_id": "owner/a"}}, "c": {"source": {}}}
-    facts = yaml.safe_load(card._front_matter(config, sets).strip("-"))
-    assert (facts["base_model"], facts["datasets"]) == ("owner/base", ["owner/a"])
-    assert "--model owner/base" in card.command(config)
+
+def test_a_hub_s_model_and_data_are_in_the_front_matter(small_msft_run, tmp_path):
+    first, second, _ = small_msft_run.metrics
+    source = {"source": {"hub_id": "owner/data", "licence": "mit"}}
+    run = copy_of(small_msft_run, tmp_path / "run", model="owner/base", sub_datasets={first: source, second: source})
+    text = card.text(run, "mine")
+    facts = yaml.safe_load(text.split("---")[1])
+    assert (facts["base_model"], facts["datasets"]) == ("owner/base", ["owner/data"])
+    assert "--model owner/base" in text and f"- data of {first}: source owner/data, licence mit" in text
+
+
+def test_a_run_of_an_older_version_is_exported(small_msft_run, tmp_path):
+    run = copy_of(small_msft_run, tmp_path / "run", spare_states=1)  # a setting that is gone
+    assert run.config == small_msft_run.config
+    assert (msft_path(export.export(run, tmp_path / "out")) / "README.md").is_file()
+
+
+def test_the_card_says_what_is_no_accuracy_and_what_chose_the_checkpoint(small_msft_run, tmp_path):
+    task = next(iter(small_msft_run.metrics))
+    loss = {"metric": "loss"}
+    text = card.text(copy_of(small_msft_run, tmp_path / "run", select_on="validation", sub_datasets={task: loss}), "m")
+    assert f"\n\n{task}: no checkable answer; the figure is exp(-held-out loss)" in text
+    assert "chosen on held-out validation items. The test figures were not used for any choice.\n\n" in text
+    settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert settings["select_on"] == "validation" and settings["params"] == small_msft_run.config.params
+    assert "device" not in settings  # of this machine
 
 
 def test_weights_are_converted(small_run, tmp_path):
@@ -201,8 +230,6 @@ def test_a_failed_upload_is_an_error_with_the_way_out(small_run, monkeypatch):
 
 def test_what_is_exported_decodes_greedily_whatever_the_base_model_asked_for(small_settings, tmp_path):
     """Its penalties and sampling are gone, its end of text stays; the end that was trained comes first."""
-    import shutil
-
     base = tmp_path / "base"
     shutil.copytree(small_settings["model"], base)
     own = {"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.3, "eos_token_id": [7], "min_new_tokens": 3}

@@ -12,7 +12,7 @@ from msft.store import files
 from msft.store.journal import Journal
 from msft.training import Trainer
 
-KEEP = ("memory", "delta", "disk")
+KEEP = ("memory", "disk")
 
 
 @pytest.mark.parametrize("kind", faults.KINDS)
@@ -57,7 +57,7 @@ def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypat
     assert run.disk.bytes.iloc[-1] == on_disk(run.directory)
     assert not (run.directory / "state").exists()
     if method == "msft":
-        # live peaks stay below the bound of Algorithm 4, and the two retained points with the spare state above it
+        # live peaks stay below the bound of Algorithm 4, and the two retained points above it
         stages = run.disk.dropna(subset="bound")
         assert (stages.copies <= stages.bound + 1).all()
 
@@ -72,10 +72,10 @@ def test_equal_histories_wherever_peaks_wait(small_msft_settings, tmp_path):
         best = [Path(r.best.path, "model.safetensors").read_bytes() for r in (run, runs[0])]
         assert best[0] == best[1]
     means = [run.disk.copies.mean() for run in runs]
-    assert means[0] <= means[2]
+    assert means[0] <= means[1]
 
 
-def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_run, runs_dir, children):
+def test_damaged_last_state_is_said_and_the_run_starts_again(small_settings, small_run, runs_dir, children):
     from helpers import killed_run
     from test_runs import assert_equal_runs, child
 
@@ -87,35 +87,24 @@ def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_ru
     newest = directory / "state" / saved[-1]["state"]["weights"]
     newest.write_bytes(newest.read_bytes()[:-5])
     steps, original = [], Trainer.gradients
-    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="looking for a state saved before it"):
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="is damaged.*going on from the start"):
         patch.setattr(Trainer, "gradients", lambda self, rows: steps.append(1) or original(self, rows))
         run = msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
     assert_equal_runs(run, small_run)
-    # not from the start: the spare state is the last one with other weights
-    spare = [entry["state"] for entry in saved if entry["state"]["weights"] != saved[-1]["state"]["weights"]][-1]
-    assert len(steps) == 9 - spare["progress"]["step"] < 9
+    assert len(steps) == 9
 
 
-def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
-    monkeypatch.setattr("msft.run_directory.SPARE_ROOM", 10.0)
-    original, most = Trainer.gradients, []
+def test_one_saved_state_is_kept(small_settings, runs_dir, monkeypatch):
+    original, weights = Trainer.gradients, []
 
     def looking(self, rows):
         self.durable.writer.wait()
-        most.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
+        weights.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
         return original(self, rows)
 
     monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "gradients", looking)
-    settings = {**small_settings, "save_share": 1.0}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        msft.run(msft.RunConfig(**{**settings, "spare_states": 0}), runs_dir / "none", progress=False)
-        without = max(most)
-        most.clear()
-        msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "two", progress=False)
-        assert without < max(most)
-        most.clear()
-        monkeypatch.setattr("msft.run_directory.SPARE_ROOM", 0.0)
-        msft.run(msft.RunConfig(**{**settings, "spare_states": 2}), runs_dir / "little room", progress=False)
-        assert max(most) == without
+        msft.run(msft.RunConfig(**{**small_settings, "save_share": 1.0}), runs_dir, progress=False)
+    assert max(weights) == 2  # those of the state, and the best ones

@@ -22,9 +22,9 @@ def test_start_point_is_held_by_its_own_name():
     assert holders == {"a": [0.25, 0.25], START: [0.0, 0.0]}
 
 
-@pytest.mark.parametrize("where", ["memory", "delta", "disk"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
 def test_what_nobody_holds_goes(tmp_path, where):
-    store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 40, {"w": torch.zeros(10)}, where == "disk")
+    store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 40, {"w": torch.zeros(10)})
     peaks = Peaks(store, where, Writer())
     points = {epoch: {"w": torch.full((10,), epoch)} for epoch in (0.0, 0.25, 0.5)}
     for epoch, tensors in points.items():

@@ -234,7 +234,7 @@ def test_memory_and_disk_by_hand():
         "gradients": 1,
         "adam": 2,
     }
-    assert found.disk_peak == pytest.approx(3 * (2 * 0.06 + 2) * copy)
+    assert found.disk_peak == pytest.approx(2 * (2 * 0.06 + 2) * copy)
     told = describe.report([found], "none", RATES)
     assert "Qwen/Qwen2.5-7B is estimated at more than a device of 80 GB holds; take --token-budget" in told
     fitting = dataclasses.replace(found.config, token_budget=found.fitting_budget // 256 * 256)
@@ -242,9 +242,9 @@ def test_memory_and_disk_by_hand():
 
 
 def test_peaks_in_memory_need_less_disk_and_more_host():
-    where = {name: plan.estimate(config_of("msft", keep_peaks=name), RATES) for name in ("memory", "delta", "disk")}
-    assert where["memory"].disk_peak < where["delta"].disk_peak < where["disk"].disk_peak
-    assert where["memory"].host > where["delta"].host == where["disk"].host
+    where = {name: plan.estimate(config_of("msft", keep_peaks=name), RATES) for name in ("memory", "disk")}
+    assert where["memory"].disk_peak < where["disk"].disk_peak
+    assert where["memory"].host > where["disk"].host
 
 
 def test_a_disk_that_is_too_small_is_said_and_stops_a_grid(tmp_path, capsys, monkeypatch):

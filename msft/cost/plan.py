@@ -182,15 +182,15 @@ def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case
 
 
 def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:
-    """Bytes of checkpoints: three states at a commit (the new, the last, a spare), each with the weights and the best;
+    """Bytes of checkpoints: two states at a commit (the new one and the last), each with the weights and the best;
     with Adam's two moments where a stage saves within; and the held peaks of Algorithm 4 where they are on disk."""
-    share = 1.0 if config.keep_peaks == "disk" else table()["file_share"][config.precision]
+    share = table()["file_share"][config.precision]
     in_memory = config.keep_peaks == "memory"
     adam = 2 if saves_within or not in_memory else 0
     held = 0 if in_memory else peaks
-    peak = max(3 * (2 * share + adam) + held * share, 1 + 2 * share)
-    # measured: on average a spare and the last state are there, and an eighth of the peaks that may be
-    mean = 3 * share + 2 * adam + held * share / 8
+    peak = max(2 * (2 * share + adam) + held * share, 1 + 2 * share)
+    # measured: on average the last state is there, and an eighth of the peaks that may be
+    mean = 2 * share + adam + held * share / 8
     return {"disk_peak": peak * copy, "disk_mean": mean * copy, "disk_after": 1.05 * copy}
 
 

@@ -78,8 +78,9 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The settings, defaults filled in."""
-        return RunConfig.from_mapping(self.about["config"])
+        """The settings, defaults filled in; one that this version no longer has is left out."""
+        names = {field.name for field in dataclasses.fields(RunConfig)}
+        return RunConfig.from_mapping({name: v for name, v in self.about["config"].items() if name in names})
 
     @property
     def about(self) -> dict:

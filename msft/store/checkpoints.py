@@ -81,7 +81,7 @@ class Store:
     """The tensor files of a run, by content, with a ledger line for every write and deletion.
 
     model_bytes: size of one model copy, the unit of the ledger's `copies`.
-    reference: the base weights.  whole: store weights as they are, not as differences to the reference.
+    reference: the base weights; weights of their shapes are stored as differences to them.
     result: the folder of the finished checkpoint, whose bytes the ledger counts too.
     facts: what every ledger line says besides: stage, bound, copies in host memory.
     """
@@ -92,11 +92,10 @@ class Store:
         ledger: Path,
         model_bytes: int,
         reference: Weights | None = None,
-        whole: bool = False,
         result: Path | None = None,
     ):
         self.folder, self.ledger, self.model_bytes = folder, ledger, model_bytes
-        self.reference, self.whole, self.result, self.facts = reference, whole, result, {}
+        self.reference, self.result, self.facts = reference, result, {}
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(f"*{PARTIAL}"):
             partial.unlink()
@@ -113,7 +112,7 @@ class Store:
         for end in (_WHOLE, _DELTA):
             if (self.folder / (stem + end)).exists():
                 return stem + end
-        if kind == "weights" and not self.whole and deltas.fits(tensors, self.reference):
+        if kind == "weights" and deltas.fits(tensors, self.reference):
             name, data = stem + _DELTA, save(deltas.encode(tensors, self.reference))
         else:
             name, data = stem + _WHOLE, save({key: tensor.contiguous() for key, tensor in tensors.items()})
@@ -139,15 +138,6 @@ class Store:
             self._discard(path)  # or `put` would take it for the whole file
             raise RunError(f"saved file {name} is damaged: {error}") from error
         return tensors
-
-    def has(self, name: str) -> bool:
-        """Whether a file is there, whole or not."""
-        return (self.folder / name).is_file()
-
-    def copies(self, names: Iterable[str]) -> float:
-        """Size of the weights in these files, in model copies."""
-        places = [self.folder / name for name in set(names) if not name.startswith("optimizer-")]
-        return sum(path.stat().st_size for path in places if path.is_file()) / self.model_bytes
 
     def retain(self, names: Iterable[str]) -> None:
         """Deletes every file but these (Algorithm 4: what nobody holds goes)."""

@@ -80,27 +80,16 @@ class Journal:
         self._next += 1
         return entry["result"]
 
-    @property
-    def live(self) -> bool:
-        """Whether every recorded verb has been replayed."""
-        return all(entry["kind"] == "saved" for entry in self.entries[self._next :])
-
     def add(self, verb: str, arguments: dict, result: dict) -> None:
         """Holds a finished verb until the next `commit`."""
         self._pending.append({"kind": verb, "arguments": arguments, "result": result})
 
-    def commit(self, state: dict, keep: int = 1) -> None:
-        """Writes what waits and the saved state, in one synced append.
-
-        keep: states that may still be gone back to; the journal sheds older ones now and then.
-        """
+    def commit(self, state: dict) -> None:
+        """Writes what waits and the saved state, in one synced append; now and then anew, without superseded states."""
         entries = [*self._pending, {"kind": "saved", "state": state}]
-        old = self.saved[: -keep or None]
-        if len(old) > _OLD_STATES:
-            gone = set(map(id, old))
-            entries = [entry for entry in self.entries if id(entry) not in gone] + entries
-            write_atomic(self.path, "".join(map(_line, entries)))
-            self.entries = entries
+        if len(self.saved) > _OLD_STATES:
+            self.entries = [*self.verbs(), entries[-1]]
+            write_atomic(self.path, "".join(map(_line, self.entries)))
         else:
             append(self.path, "".join(map(_line, entries)))
             self.entries += entries

@@ -22,7 +22,7 @@ def holders_after(
 class Peaks:
     """The weights at the peaks of the stage that is under way, by epoch, in memory or on disk.
 
-    store: where files go.  where: "memory", "delta" or "disk" (checkpoints.py).  writer: who writes them.
+    store: where files go.  where: "memory" or "disk".  writer: who writes them.
     A peak on disk is the name of its file, or the promise of it; one in memory goes to disk with the state that needs it.
     """
 
