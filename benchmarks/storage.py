@@ -28,7 +28,7 @@ TRAININGS = {
 def measure(options, settings: dict, mode: str, folder: str) -> dict:
     """What one run held on disk and what its saving took."""
     import msft
-    from paper_figures import storage
+    from paper_figures.figures import storage
 
     config = msft.RunConfig(
         method="msft",

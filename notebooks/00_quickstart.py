@@ -37,7 +37,8 @@ settings = ""  # settings of every run in one text, as the README shows
 seed = 20
 
 # %%
-from paper_figures import live, quickstart, study
+from paper_figures import live, study
+from paper_figures.figures import quickstart
 
 page = study.start("00_quickstart", globals(), "seed")
 runs = page.train(quickstart.needs(page, seed), on_evaluation=live.LiveFigure())

@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import overfitting, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import overfitting
 
 page = study.start("01_heterogeneous_overfitting", globals())
 runs = page.train(overfitting.needs(page))

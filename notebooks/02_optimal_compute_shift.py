@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, shift, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import shift
 
 page = study.start("02_optimal_compute_shift", globals())
 runs = page.train(shift.needs(page))

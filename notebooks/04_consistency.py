@@ -27,7 +27,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import consistency, main_results, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import consistency, main_results
 
 page = study.start("04_consistency", globals())
 runs = page.train(main_results.needs(page))

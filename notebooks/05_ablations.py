@@ -27,7 +27,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import ablations, main_results, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import ablations, main_results
 
 page = study.start("05_ablations", globals())
 runs = page.train(ablations.needs(page))

@@ -28,7 +28,8 @@ settings = ""  # settings of every run in one text, as the README shows
 budgets = ""  # C of the sweep in epochs, such as "1, 3"; "" stands for the profile's
 
 # %%
-from paper_figures import reported_numbers, scale, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import scale
 
 page = study.start("06_scale_and_budget", globals(), "budgets")
 runs = page.train(scale.needs(page, budgets))

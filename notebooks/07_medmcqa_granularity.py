@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import granularity, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import granularity
 
 page = study.start("07_medmcqa_granularity", globals())
 runs = page.train(granularity.needs(page))

@@ -29,7 +29,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import forgetting, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import forgetting
 
 page = study.start("08_forgetting", globals())
 runs = page.train(forgetting.needs(page))

@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, study, training_loss
+from paper_figures import reported_numbers, study
+from paper_figures.figures import training_loss
 
 page = study.start("09_training_loss", globals())
 runs = page.train(training_loss.needs(page))

@@ -26,7 +26,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, seeds, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import seeds
 
 page = study.start("10_seeds", globals())
 runs = page.train(seeds.needs(page))

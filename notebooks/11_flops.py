@@ -36,7 +36,8 @@ mid_tokens_32b = 600e9  # mid-training tokens of the 32B model
 # %%
 from IPython.display import display
 
-from paper_figures import compute, olmo2, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import compute, olmo2
 
 page = study.start("11_flops", globals(), "sft_length", "dpo_length", "sft_examples_32b", "mid_tokens_32b")
 runs = page.train(compute.needs(page))

@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import storage, study
+from paper_figures import study
+from paper_figures.figures import storage
 
 page = study.start("12_storage", globals())
 runs = page.train(storage.needs(page))

@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import exclusions, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import exclusions
 
 page = study.start("13_ies_exclusions", globals())
 runs = page.train(exclusions.needs(page))

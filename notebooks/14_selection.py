@@ -28,7 +28,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, selection, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import selection
 
 page = study.start("14_selection", globals())
 runs = page.train(selection.needs(page))

@@ -26,7 +26,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import data_card, study
+from paper_figures import study
+from paper_figures.figures import data_card
 
 page = study.start("data_card", globals())
 card = data_card.load(profile, mixture=page.mixture, model=page.focus, **page.settings)

@@ -38,7 +38,8 @@ settings = ""  # settings of every run in one text, as the README shows
 mixture_dir = ""  # your folder; "" makes one up
 
 # %%
-from paper_figures import study, your_mixture
+from paper_figures import study
+from paper_figures.figures import your_mixture
 
 page = study.start("your_mixture", globals(), "mixture_dir")
 mixture_file, model = your_mixture.prepare(page, mixture_dir)

@@ -2,7 +2,7 @@
 
 import re
 
-# notebook -> module of paper_figures whose needs(page) names its runs; None: it needs none.
+# notebook -> module of paper_figures.figures whose needs(page) names its runs; None: it needs none.
 # The order is that of the report and of execution.
 NOTEBOOKS = {
     "00_quickstart": "quickstart",

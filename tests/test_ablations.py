@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from test_main_results import fake_run
 
-from paper_figures import ablations, main_results, study
+from paper_figures import study
+from paper_figures.figures import ablations, main_results
 
 
 def roll_out(stage, offset, end, active):

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from figure_runs import fake_run, roll_out
 
-from paper_figures import compute, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import compute
 
 PARAMETERS = 10
 DYNAMIX = {"epochs": 10.0, "updates": 100, "look_ahead_batch": 8}

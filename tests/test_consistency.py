@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_main_results import fake_run
 
-from paper_figures import consistency
+from paper_figures.figures import consistency
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from figure_runs import fake_run, roll_out
 
 from msft.errors import RunError
-from paper_figures import exclusions, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import exclusions
 
 # ten examples, four of a and six of b; example 3 sits out twice, 0 and 9 once
 RESTED = [[], [], [], [3], [0, 3], [9]]

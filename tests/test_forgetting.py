@@ -2,7 +2,8 @@ import matplotlib.pyplot as plt
 import pytest
 from figure_runs import msft_run, sft_run
 
-from paper_figures import forgetting, study
+from paper_figures import study
+from paper_figures.figures import forgetting
 
 
 def test_needs_both_methods_of_every_model():

@@ -4,7 +4,8 @@ import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
 from msft.benchmarks import paper_mixtures
-from paper_figures import granularity, study
+from paper_figures import study
+from paper_figures.figures import granularity
 
 
 def subjects():

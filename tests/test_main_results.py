@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgba
 
 import msft
 from msft.results.run import BestCheckpoint
-from paper_figures import main_results, reported_numbers, study, style
+from paper_figures import reported_numbers, study, style
+from paper_figures.figures import main_results
 
 TASKS = ("p", "q", "r", "s")
 GROUPS = {"Science and Knowledge": ["p", "q"], "Mathematic and Quantitative": ["r", "s"]}

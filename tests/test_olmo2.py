@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from msft.errors import ConfigError
-from paper_figures import olmo2
+from paper_figures.figures import olmo2
 
 
 def flops_of(rows, size, stage):

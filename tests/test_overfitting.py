@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from paper_figures import overfitting, study
+from paper_figures import study
+from paper_figures.figures import overfitting
 
 # accuracies at epochs 0, 0.5, 1, 1.5, 2 over 100 items
 ACCURACIES = {

@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from paper_figures import data, quickstart, study
+from paper_figures import data, study
+from paper_figures.figures import quickstart
 
 
 @pytest.fixture(autouse=True)

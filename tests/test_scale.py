@@ -4,7 +4,8 @@ import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
 from msft.errors import ConfigError
-from paper_figures import reported_numbers, scale, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import scale
 
 
 def test_needs_of_a_profile():

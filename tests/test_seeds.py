@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from test_main_results import TASKS, fake_run
 
-from paper_figures import reported_numbers, seeds, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import seeds
 
 
 @pytest.fixture

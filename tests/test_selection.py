@@ -7,7 +7,8 @@ import pytest
 from figure_runs import fake_run, roll_out
 from matplotlib.colors import to_rgba
 
-from paper_figures import exclusions, selection, study, style
+from paper_figures import study, style
+from paper_figures.figures import exclusions, selection
 
 ITEMS = 10
 

@@ -14,7 +14,8 @@ from recorder import owners_of, recorded, same_weights, train
 from msft.methods.msft import earliest_overfit
 from msft.store import checkpoints
 from msft.training import Trainer
-from paper_figures import shift, study
+from paper_figures import study
+from paper_figures.figures import shift
 
 OWN = {"methods_dir": str(shift.METHODS)}
 PARAMS = {"budget": 0.75, "branch": 0.5}

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from figure_runs import msft_run, sft_run
 
-from paper_figures import study, training_loss
+from paper_figures import study
+from paper_figures.figures import training_loss
 
 
 def test_curves_follow_the_kept_path():

@@ -12,7 +12,8 @@ import pytest
 import msft
 from msft.errors import DataError
 from msft.names import load_tokenizer
-from paper_figures import data, study, your_mixture
+from paper_figures import data, study
+from paper_figures.figures import your_mixture
 
 
 def test_the_made_up_folder_is_a_mixture_of_four_kinds(tmp_path):

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from msft.errors import ConfigError
 from paper_figures import data, reported_numbers
-from paper_figures.granularity import signed
+from paper_figures.figures.granularity import signed
 from paper_figures.style import WIDTH, colour, label
 
 # section 4.4 compares mSFT with SFT and with IES, its strongest baseline

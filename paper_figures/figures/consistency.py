@@ -3,7 +3,8 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from paper_figures import data, main_results, reported_numbers
+from paper_figures import data, reported_numbers
+from paper_figures.figures import main_results
 from paper_figures.style import WIDTH, colour, label
 
 COMPARISONS = 60  # the paper's first places are out of 6 models x 10 benchmarks

@@ -3,8 +3,9 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from paper_figures import data, main_results, reported_numbers
-from paper_figures.main_results import AVERAGE
+from paper_figures import data, reported_numbers
+from paper_figures.figures import main_results
+from paper_figures.figures.main_results import AVERAGE
 from paper_figures.style import WIDTH, colour, label, pretty
 
 METHODS = ("sft", "sro_sft", "soft_sro_sft", "msft")

@@ -11,7 +11,7 @@ from msft.curve import overall
 from paper_figures import reported_numbers
 from paper_figures.style import WIDTH, colour, panels
 
-MEASURED = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "storage.json"
+MEASURED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "storage.json"
 CLAIM = "mean disk use of mSFT"  # how the paper's number begins in text_claims.csv
 
 

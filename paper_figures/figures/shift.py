@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from paper_figures import data
 from paper_figures.style import WIDTH, colour, panels, pretty
 
-METHODS = Path(__file__).parent / "methods"
+METHODS = Path(__file__).parents[1] / "methods"
 BRANCHES = {"full": "full mixture", "reduced": "without the first over-fitted one"}
 _COLOURS = {"full": colour("sft"), "reduced": colour("msft")}
 

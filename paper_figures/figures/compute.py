@@ -6,7 +6,7 @@ import pandas as pd
 
 from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN
 from paper_figures import cost, reported_numbers
-from paper_figures.scale import unit_of
+from paper_figures.figures.scale import unit_of
 from paper_figures.style import WIDTH, colour, label
 
 METHODS = ("sft", "continual_sft", "dynamix_sft", "ies", "sro_sft", "soft_sro_sft", "msft")

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from paper_figures import data, exclusions, seeds
+from paper_figures import data
+from paper_figures.figures import exclusions, seeds
 from paper_figures.style import WIDTH, colour, label
 
 # methods that report their best checkpoint; Continual SFT reports its last
