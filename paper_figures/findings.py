@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
+
+from paper_figures.style import label
 
 DRAWS = 10_000  # of the bootstrap
 ONE_SEED = (
@@ -44,27 +47,32 @@ def correct_at_best(run) -> dict[str, np.ndarray]:
     return {task: rows.correct.to_numpy(dtype=int) for task, rows in grouped}
 
 
-def item_differences(pairs: Iterable[tuple]) -> dict[str, np.ndarray]:
-    """{sub-dataset: [pairs, items]} of -1, 0 or 1: correctness of the first run of a pair minus that of the second.
+def item_differences(pairs: Iterable[tuple]) -> dict[str, list[np.ndarray]]:
+    """{sub-dataset: a pair's [items] of -1, 0 or 1}: correctness of the first run of a pair minus that of the second.
 
-    pairs: (run, run) at their reported checkpoints, all on the same test items.
+    pairs: (run, run) at their reported checkpoints, the two of a pair on the same test items.
     """
     correct = [(correct_at_best(one), correct_at_best(other)) for one, other in pairs]
-    return {task: np.array([one[task] - other[task] for one, other in correct]) for task in correct[0][0]}
+    return {task: [one[task] - other[task] for one, other in correct] for task in correct[0][0]}
 
 
-def bootstrap(differences: dict[str, np.ndarray], draws: int = DRAWS, seed: int = 0) -> Intervals:
+def bootstrap(differences: dict[str, list[np.ndarray]], draws: int = DRAWS, seed: int = 0) -> Intervals:
     """Paired bootstrap of the mean difference.
 
-    differences: {sub-dataset: [pairs, items]}.  Items are drawn with replacement within each sub-dataset, the same ones
-    for both runs and every pair, since these share their test items; then, for the second interval, pairs.
+    differences: as `item_differences` gives it.  Items are drawn with replacement within each sub-dataset, the same ones
+    for both runs of a pair and for all pairs with as many items, since these share them; then, for the second interval,
+    pairs.
     """
     rng = np.random.default_rng(seed)
-    gains = 0.0  # [draws, pairs], in points
-    for values in differences.values():
-        pairs, items = values.shape
-        counts = rng.multinomial(items, np.full(items, 1 / items), size=draws)
-        gains = gains + 100 * counts @ values.T / items / len(differences)
+    pairs = len(next(iter(differences.values())))
+    gains = np.zeros((draws, pairs))  # in points
+    for rows in differences.values():
+        counts: dict[int, np.ndarray] = {}  # items -> how often a draw has each, [draws, items]
+        for pair, values in enumerate(rows):
+            items = len(values)
+            if items not in counts:
+                counts[items] = rng.multinomial(items, np.full(items, 1 / items), size=draws)
+            gains[:, pair] += 100 * counts[items] @ values / items / len(differences)
     picked = rng.integers(pairs, size=gains.shape)
     resampled = np.take_along_axis(gains, picked, axis=1)
     return Intervals(*(tuple(np.percentile(g.mean(axis=1), [2.5, 97.5]).tolist()) for g in (gains, resampled)))
@@ -72,11 +80,11 @@ def bootstrap(differences: dict[str, np.ndarray], draws: int = DRAWS, seed: int 
 
 def difference(pairs: Iterable[tuple], draws: int = DRAWS) -> Difference:
     """The mean over pairs of runs of the first's accuracy minus the second's, over all sub-datasets alike."""
-    values = item_differences(pairs)
-    low, high = bootstrap(values, draws).items
-    points = 100 * float(np.mean([row.mean() for row in values.values()]))
-    pairs, _ = next(iter(values.values())).shape
-    return Difference(points, low, high, pairs, sum(row.shape[1] for row in values.values()))
+    differences = item_differences(pairs)
+    low, high = bootstrap(differences, draws).items
+    points = 100 * float(np.mean([values.mean() for rows in differences.values() for values in rows]))
+    first = [rows[0] for rows in differences.values()]
+    return Difference(points, low, high, len(next(iter(differences.values()))), sum(len(values) for values in first))
 
 
 def sentence(gain: Difference, subject: str = "mSFT", other: str = "SFT") -> str:
@@ -88,3 +96,16 @@ def sentence(gain: Difference, subject: str = "mSFT", other: str = "SFT") -> str
         f"{subject} is {side} {other}{by} (n = {gain.pairs} pair{'s' * (gain.pairs > 1)} of runs, {gain.items} test items; "
         f"the 95 % interval over items, {gain.low:+.1f} to {gain.high:+.1f}, {shown})."
     )
+
+
+def leaders(values) -> str:
+    """The names of the methods that are highest in a Series by method, all that tie."""
+    return " and ".join(label(method) for method in values.index[np.isclose(values, values.max())])
+
+
+def half_width(values) -> float:
+    """Half of the 95 % t interval of the mean of independent values; nan for fewer than two."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return np.nan
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
