@@ -124,4 +124,4 @@ def test_the_finding_has_every_gain_with_its_interval():
     assert "with 2 sub-datasets, and by budget -5.0 (" in text
     # one of the 20 items is lost at C=1: no draw of items puts it above SFT
     assert " to +0.0) at C=1, +20.0 (" in text and "at C=2 (points with 95 % intervals" in text
-    assert "2 of 3 intervals leave out 0" in text
+    assert "1 of 3 intervals leave out 0" in text
