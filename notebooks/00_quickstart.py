@@ -61,25 +61,27 @@ run.history.head()
 
 # %% [markdown]
 # ## The rule that decides
-# After each roll-out: the earliest best evaluation of every active sub-dataset, and of these the first. Here it is asked
-# again about the first roll-out of this run.
+# After each roll-out: the earliest best evaluation of every active sub-dataset, and of these the first. Asked again about
+# the first roll-out of this run, it gives the sub-dataset that is dropped and the epoch that mSFT goes back to, or None
+# where nobody has peaked before the end.
 
 # %%
 roll_out = run.history[run.history.stage == 0]
 curve = {epoch: rows.set_index("task").accuracy.to_dict() for epoch, rows in roll_out.groupby("epoch")}
-task, epoch = earliest_overfit(curve, list(roll_out.task.unique())) or (roll_out.task.iloc[0], roll_out.epoch.max())
-print(f"{task} peaks first, at epoch {epoch:g}: mSFT goes back there and drops it.")
+tasks = list(roll_out.task.unique())
+earliest_overfit(curve, tasks)
 
 # %% [markdown]
 # ## A curve by hand
 # The history is a plain data frame, and a picture a few lines.
 
 # %%
-rows = roll_out[roll_out.task == task]
-_, ax = plt.subplots(figsize=(4, 2.2), layout="constrained")
-ax.plot(rows.epoch, 100 * rows.accuracy, marker="o")
-ax.axvline(epoch, ls=":")
-ax.set(xlabel="epoch", ylabel="test accuracy (%)", title=task)
+task, epoch = earliest_overfit(curve, tasks) or (tasks[0], 0.0)
+plt.figure(figsize=(4, 2.2))
+plt.plot(list(curve), [100 * accuracy[task] for accuracy in curve.values()], marker="o")
+plt.axvline(epoch, ls=":")
+plt.title(f"{task}, test accuracy (%) against epoch")
+plt.show()
 
 # %% [markdown]
 # ## Every sub-dataset over-fits at its own time

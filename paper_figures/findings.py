@@ -103,6 +103,13 @@ def leaders(values) -> str:
     return " and ".join(label(method) for method in values.index[np.isclose(values, values.max())])
 
 
+def mean(values, decimals: int = 1, signed: bool = False) -> str:
+    """The mean of values as text with half of its 95 % t interval, which fewer than two values do not have."""
+    form = f"{'+' if signed else ''}.{decimals}f"
+    half = half_width(values)
+    return f"{np.mean(values):{form}}" + (" (no interval)" if np.isnan(half) else f" ± {half:.{decimals}f}")
+
+
 def half_width(values) -> float:
     """Half of the 95 % t interval of the mean of independent values; nan for fewer than two."""
     values = np.asarray(values, dtype=float)

@@ -91,7 +91,7 @@ def test_ratios_beside_the_paper():
     assert table.loc["Soft SRO SFT", "paper, highest"] == pytest.approx(1993.78 / 937.61)
     assert table.loc["IES", "here, m"] == pytest.approx(38_000 / 62_000)
     text = compute.finding(compute.measured(runs()), compute.reported())
-    assert "over n = 1 models" in text and "Soft SRO SFT 2.00 (2.00)" in text
+    assert "over n = 1 models" in text and "Soft SRO SFT 2.00 (no interval) (2.00)" in text
     # Continual SFT is below SFT here, above it on average in the paper
     assert "On the other side of SFT than in the paper: Continual SFT;" in text
 

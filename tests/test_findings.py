@@ -96,3 +96,5 @@ def test_half_an_interval_of_few_values():
     # t of 0.975 with 2 degrees of freedom is 4.303; 1, 2, 3 have a deviation of 1
     assert findings.half_width([1, 2, 3]) == pytest.approx(4.303 / 3**0.5, abs=1e-3)
     assert np.isnan(findings.half_width([1.0]))
+    assert findings.mean([1, 2, 3]) == "2.0 ± 2.5"
+    assert findings.mean([1.0], 2, signed=True) == "+1.00 (no interval)"

@@ -139,7 +139,7 @@ def finding(runs, times: pd.DataFrame) -> str:
     gain = findings.difference([(runs[model, "msft"], runs[model, "sro_sft"]) for model in models])
     apart = (times.msft - times.sro_sft).dropna().abs()
     return (
-        f"{findings.sentence(gain, 'mSFT', 'SRO SFT')} The two drop a sub-dataset {apart.mean():.2f} ± "
-        f"{findings.half_width(apart):.2f} epochs apart (n = {len(apart)} of {len(times)} that both drop), but one seed a method "
+        f"{findings.sentence(gain, 'mSFT', 'SRO SFT')} The two drop a sub-dataset {findings.mean(apart, 2)} "
+        f"epochs apart (n = {len(apart)} of {len(times)} that both drop), but one seed a method "
         "and model cannot say whether that is the search or chance."
     )

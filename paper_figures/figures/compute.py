@@ -246,14 +246,10 @@ def finding(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
     by_name, paper = table.groupby("name").ratio, theirs.groupby("name").ratio.mean()
     names = [name for name in _order(table.name) if name in paper.index and name != label("sft")]
     ratios = {name: by_name.get_group(name) for name in names}
-    parts = [f"{name} {here.mean():.2f}{_plus_minus(here)} ({paper[name]:.2f})" for name, here in ratios.items()]
+    parts = [f"{name} {findings.mean(here, 2)} ({paper[name]:.2f})" for name, here in ratios.items()]
     other = [name for name, here in ratios.items() if (here.mean() > 1) != (paper[name] > 1)]
     return (
         f"Compute over SFT's, mean and 95 % interval over n = {table.model.nunique()} models (in the paper): {', '.join(parts)}. On "
         f"the other side of SFT than in the paper: {', '.join(other) or 'none'}; a ratio depends on how long evaluated answers are "
         "beside training examples, and with tiny models so does its distance to the paper's."
     )
-
-
-def _plus_minus(values) -> str:
-    return f" ± {findings.half_width(values):.2f}" if len(values) > 1 else ""

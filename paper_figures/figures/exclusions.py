@@ -205,8 +205,8 @@ def finding(table: pd.DataFrame, runs) -> str:
     shown, here = summary(table, runs), against_paper(runs).iloc[0]
     ever, spared = shown["sat out at least once (%)"], shown["FLOPs saved (%)"]
     return (
-        f"IES lets {ever.mean():.1f} ± {findings.half_width(ever):.1f} % of the examples sit out at least once and saves "
-        f"{spared.mean():.1f} ± {findings.half_width(spared):.1f} % of the FLOPs (means and 95 % intervals over n = {len(shown)} "
+        f"IES lets {findings.mean(ever)} % of the examples sit out at least once and saves "
+        f"{findings.mean(spared)} % of the FLOPs (means and 95 % intervals over n = {len(shown)} "
         f"models, one run each). The paper's Table 7 implies {here['paper (% of FLOPs)']:.1f} %, from models, lengths and losses of "
         "another scale, on which the threshold depends."
     )

@@ -146,10 +146,7 @@ def by_model(runs) -> pd.DataFrame:
 
 def finding(table: pd.DataFrame) -> str:
     """Both parts of the gain with their intervals, and what noise does to them. table: as decompose gives it."""
-    parts = {
-        part: (table[part].mean(), findings.half_width(table[part])) for part in ("prevention", "forgetting", "gain")
-    }
-    words = {part: f"{mean:+.1f} ± {half:.1f}" for part, (mean, half) in parts.items()}
+    words = {part: findings.mean(table[part], signed=True) for part in ("prevention", "forgetting", "gain")}
     return (
         f"Prevented over-fitting is {words['prevention']} points and forgetting (Eq. 4) {words['forgetting']}, together "
         f"{words['gain']} over SFT (means and 95 % intervals over n = {len(table)} sub-datasets, one run a method). The two parts "

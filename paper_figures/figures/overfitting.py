@@ -157,7 +157,7 @@ def finding(run) -> str:
     at_end = int((peaks == run.history.epoch.max()).sum())
     return (
         f"With {model_label(run.config.model)} the {len(peaks)} sub-datasets peak at {peaks.nunique()} different epochs, "
-        f"{peaks.min():g} to {peaks.max():g}, and SFT's one stop leaves them {cost.mean():.1f} ± {findings.half_width(cost):.1f} points below "
+        f"{peaks.min():g} to {peaks.max():g}, and SFT's one stop leaves them {findings.mean(cost)} points below "
         f"their own peaks (mean and 95 % interval over sub-datasets, n = 1 run, {items} test items). It falls short of a clean "
         f"measurement: a peak is the highest of many noisy evaluations, which overstates this loss, and {at_end} of the peaks "
         "stand at the last evaluation and may lie later."

@@ -75,14 +75,14 @@ def mean_copies(run) -> float:
     return float((ledger.copies.to_numpy()[:-1] * spans).sum() / spans.sum())
 
 
-def label_of(key: tuple[str, str]) -> str:
-    """What a run is called in a figure."""
+def label_of(key: tuple[str, str], run) -> str:
+    """What a run is called in a figure; a mixture by the sub-datasets that it really has."""
     what, value = key
     if what == "model":
         return reported_numbers.model_label(value)
     if what == "C":
         return f"C = {value}"
-    return "granular mixture" if value == "granular" else f"{value} sub-datasets"
+    return "granular mixture" if value == "granular" else f"{run.history.task.nunique()} sub-datasets"
 
 
 SUMMARY_CAPTION = (
@@ -96,7 +96,7 @@ def summary(runs) -> pd.DataFrame:
     rows = {}
     for key, run in runs.items():
         copies = replay(run)
-        rows[label_of(key)] = {
+        rows[label_of(key, run)] = {
             "Algorithm 4, mean": copies.live.mean(),
             "Algorithm 4, peak": float(copies.live.max()),
             "bound, peak": float(copies.bound.max()),
@@ -124,7 +124,7 @@ def live_copies(runs, axes=None):
             copies.trained, copies.live, where="post", color=colour("msft"), lw=1.2
         )
         lines["mean"] = axis.axhline(copies.live.mean(), color="0.15", lw=0.9, ls=":")
-        axis.set_title(f"{label_of(key)}: mean {copies.live.mean():.1f}")
+        axis.set_title(f"{label_of(key, run)}: mean {copies.live.mean():.1f}")
         axis.set_ylim(0)
     axes[0].figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, frameon=False)
     return axes
@@ -170,11 +170,10 @@ def finding(runs) -> str:
     """Copies really on disk beside those of Algorithm 4 and the paper's number, and what they leave out."""
     # one run may stand under several keys
     distinct = {run.directory: run for run in runs.values()}.values()
-    disk = np.array([mean_copies(run) for run in distinct])
-    played = np.array([replay(run).live.mean() for run in distinct])
+    disk, played = [mean_copies(run) for run in distinct], [replay(run).live.mean() for run in distinct]
     return (
-        f"mSFT holds {disk.mean():.2f} ± {findings.half_width(disk):.2f} model copies on disk, where Algorithm 4 with whole files "
-        f"would hold {played.mean():.2f} ± {findings.half_width(played):.2f} (means over time with 95 % intervals over n = "
+        f"mSFT holds {findings.mean(disk, 2)} model copies on disk, where Algorithm 4 with whole files "
+        f"would hold {findings.mean(played, 2)} (means over time with 95 % intervals over n = "
         f"{len(distinct)} runs) and the paper reports {reported_numbers.claim(CLAIM):g}. It falls short of a saving of memory: the "
         "peaks of a stage wait in the host's, and a killed stage begins again."
     )

@@ -137,7 +137,7 @@ def finding(table: pd.DataFrame) -> str:
         return "No model has epochs after a first exclusion that both runs have, so that there is nothing to compare."
     return (
         f"After the first exclusion mSFT's training loss is the lower one on {(differences < 0).sum()} of n = {len(differences)} "
-        f"models, by {differences.mean():+.3f} ± {findings.half_width(differences):.3f} nats on average (mSFT minus SFT, 95 % "
+        f"models, by {findings.mean(differences, 3, signed=True)} nats on average (mSFT minus SFT, 95 % "
         "interval over models, one run each). It falls short of a like-for-like comparison: after an exclusion mSFT trains on "
         "another mixture with a fresh optimizer."
     )
