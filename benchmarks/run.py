@@ -57,10 +57,10 @@ def watched() -> Clock:
     """A clock over the parts of a run."""
     import torch
 
-    from msft import evaluation, runs, training
+    from msft import evaluation, runs
     from msft.generation import lm as generation
     from msft.loss import losses, passes
-    from msft.store import checkpoints
+    from msft.store import checkpoints, durable
     from msft.store.journal import Journal
 
     clock = Clock()
@@ -75,8 +75,8 @@ def watched() -> Clock:
         (generation.PrefixCachedLM, "prepare", "evaluation: requests"),
         (evaluation.Evaluator, "evaluate", "evaluation: scores and rest"),
         (evaluation, "build_task", "evaluation: requests"),
-        (training.Trainer, "save", "saving"),
-        (training.Trainer, "_hold", "saving"),
+        (durable.Durable, "save", "saving"),
+        (durable.Durable, "hold", "saving"),
         (checkpoints, "restore", "saving"),
         (Journal, "add", "saving"),
         (runs, "run", "setting up and rest"),

@@ -88,6 +88,27 @@ def own_gpu(device):
     return device
 
 
+def device(name: str | None) -> torch.device:
+    """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used."""
+    import torch
+
+    allowed = "Allowed: cpu, cuda, cuda:0, cuda:1, ..."
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and size() > 1:
+            device = own_gpu(device)
+    except RuntimeError:
+        raise ModelError(f"unknown device {name!r}. {allowed}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r}: this machine has no CUDA device; take cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    # a build of torch without that kind of device asserts
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}. {allowed}") from None
+    return device
+
+
 @contextlib.contextmanager
 def reaching() -> Iterator[None]:
     """Within it, the end of another process is a RunError that says so."""

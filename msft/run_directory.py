@@ -220,6 +220,15 @@ def clear_state(store: Store) -> None:
     shutil.rmtree(store.folder)
 
 
+def clear_leftovers(directory: Path) -> None:
+    """Deletes the state that a kill at the very end of a finished run left behind, unless another process is at it."""
+    if not (directory / "state").is_dir():
+        return
+    with contextlib.suppress(filelock.Timeout, OSError, RunError), filelock.FileLock(directory / ".lock", timeout=0):
+        size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors"))
+        clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
+
+
 def save_best(directory: Path, model, tokenizer) -> None:
     """Writes the model as the run's best checkpoint: there whole or not at all. Raises RunError where it cannot."""
     from safetensors import SafetensorError

@@ -22,15 +22,22 @@ import pandas as pd
 
 from msft import distributed, methods, names
 from msft.config import RunConfig
-from msft.errors import DataError, ModelError, RunError
+from msft.errors import DataError
 from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, show_end
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
-from msft.run_directory import check_names, check_place, clear_state, locked, open_directory, save_best
-from msft.store.checkpoints import Store
+from msft.run_directory import (
+    check_names,
+    check_place,
+    clear_leftovers,
+    clear_state,
+    locked,
+    open_directory,
+    save_best,
+)
 from msft.store.files import write_atomic
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
@@ -75,8 +82,8 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         if progress:
             say_left_out(mixture)
         evaluators = _evaluators(prepared, model, mixture)
-    with contextlib.ExitStack() as held, _threads(prepared.config.threads):
-        distributed.on_main(lambda: held.enter_context(locked(lock, directory, progress)))
+    with contextlib.ExitStack() as stack, _threads(prepared.config.threads):
+        distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
         if not distributed.on_main(_is_finished, directory):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
     return Run(directory)
@@ -92,25 +99,18 @@ def say_left_out(mixture) -> None:
 def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
     """Whether the run is done already; where another process is at it, waits before anything heavy is loaded."""
     check_names(runs_dir, directory)
-    if _is_finished(directory):
-        return True
-    check_place(runs_dir)
-    if not directory.is_dir():
-        return False
-    with locked(lock, directory, progress):
-        return _is_finished(directory)
+    if not _is_finished(directory):
+        check_place(runs_dir)
+        if directory.is_dir():
+            with locked(lock, directory, progress):
+                pass
+    if is_ready := _is_finished(directory):
+        clear_leftovers(directory)
+    return is_ready
 
 
 def _is_finished(directory: Path) -> bool:
-    """Whether the run is done; a state that a kill at the very end left behind is taken away."""
-    if Run(directory).status != "finished":
-        return False
-    if (directory / "state").is_dir():
-        with contextlib.suppress(filelock.Timeout, OSError, RunError):
-            with filelock.FileLock(directory / ".lock", timeout=0):
-                size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors"))
-                clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
-    return True
+    return Run(directory).status == "finished"
 
 
 @dataclasses.dataclass
@@ -128,10 +128,8 @@ class Prepared:
         """Name of the run's directory; it carries the hash of all that determines the result."""
         config, contents = self.config, self.contents
         if config.methods_dir:  # a method of the user's own is part of what determines the result
-            contents = (
-                *contents,
-                Path(methods.load(config.method, config.methods_dir).__file__).read_text(encoding="utf-8"),
-            )
+            source = Path(methods.load(config.method, config.methods_dir).__file__)
+            contents = (*contents, source.read_text(encoding="utf-8"))
         model, mixture = Path(config.model).name, Path(config.mixture).stem
         return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
 
@@ -144,7 +142,7 @@ class Prepared:
         """The base model on its device."""
         config = self.config
         model = names.load_model(self.source, config.precision, config.model_revision, config.trust_remote_code)
-        return model.to(_device(config.device))
+        return model.to(distributed.device(config.device))
 
     def tokens(self, model=None) -> tuple[dict, object]:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
@@ -164,40 +162,18 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError."""
     config = config.with_defaults(names.model_settings(config.model))
-    _device(config.device)
+    distributed.device(config.device)
     source = names.model_source(config.model)
     tokenizer = names.load_tokenizer(source, config.model_revision, config.trust_remote_code)
-    asked = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
-    given = {name: getattr(config, name) for name in asked if getattr(config, name) is not None}
-    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **given)
+    options = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
+    chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
+    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **chosen)
     if config.select_on == "validation":
         bare = [sub.name for sub in mixture if not sub.validation]
         if bare:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
-
-
-def _device(wanted: str | None):
-    import torch
-
-    try:
-        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type == "cuda" and distributed.size() > 1:
-            device = distributed.own_gpu(device)
-    except RuntimeError:
-        raise ModelError(f"unknown device {wanted!r}. Allowed: cpu, cuda, cuda:0, cuda:1, ...") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {wanted!r}: this machine has no CUDA device; take cpu")
-    try:
-        torch.zeros(1, device=device).item()
-    # a build of torch without that kind of device asserts
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"device {wanted!r} cannot be used: {reason}. Allowed: cpu, cuda, cuda:0, cuda:1, ..."
-        ) from None
-    return device
 
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
@@ -220,10 +196,10 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     where = open_directory(prepared, directory, model_bytes, shown, model)
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
-    with contextlib.ExitStack() as opened:
-        opened_now = trackers.trackers(config.track if distributed.is_main() else None, directory, config)
-        distributed.on_main(lambda: shown.watchers.extend(opened.enter_context(opened_now)))
-        with trainer.writer, _stopping(trainer, evaluators):
+    with contextlib.ExitStack() as stack:
+        opened = trackers.trackers(config.track if distributed.is_main() else None, directory, config)
+        distributed.on_main(lambda: shown.watchers.extend(stack.enter_context(opened)))
+        with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             trainer.finish()
         distributed.on_main(_end, prepared, where, model, trainer, started, progress)
@@ -277,26 +253,24 @@ def _threads(number: int | None):
         torch.set_num_threads(before)
 
 
-class _stopping:
-    """SIGTERM and SIGINT ask the trainer to save and stop; a second one stops at once."""
+@contextlib.contextmanager
+def _stopping(trainer, evaluators):
+    """Within it SIGTERM and SIGINT ask the trainer to save and stop; a second one stops at once."""
 
-    def __init__(self, trainer, evaluators):
-        self.trainer, self.before = trainer, {}
-        for evaluator in evaluators.values():
-            evaluator.should_stop = lambda: trainer.stop_requested
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._ask)
-
-    def _ask(self, number, frame):
-        if self.trainer.stop_requested and distributed.size() == 1:  # a launcher passes on what all have had already
+    def ask(number, frame):
+        if trainer.stop_requested and distributed.size() == 1:  # a launcher passes on what all have had already
             raise KeyboardInterrupt
-        if distributed.is_main() and not self.trainer.stop_requested:
+        if distributed.is_main() and not trainer.stop_requested:
             print("stopping: the state is saved after this step or batch", file=sys.stderr, flush=True)
-        self.trainer.stop_requested = True
+        trainer.stop_requested = True
 
-    def __exit__(self, *error):
-        for number, handler in self.before.items():
+    for evaluator in evaluators.values():
+        evaluator.should_stop = lambda: trainer.stop_requested
+    is_main_thread = threading.current_thread() is threading.main_thread()  # no other may take a signal
+    numbers = (signal.SIGTERM, signal.SIGINT) if is_main_thread else ()
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -201,8 +201,8 @@ def killed_run(settings, runs_dir, place, count):
     """Runs in a child process that kills itself (SIGKILL) at the count-th call of `place`, saving as often as it can."""
     saving.LEAST_COST, run_directory.SPARE_ROOM = 0.0, 10.0
     owner, name = {
-        "step": (training.Trainer, "_gradients"),
-        "evaluation": (training.Trainer, "_measure"),
+        "step": (training.Trainer, "gradients"),
+        "evaluation": (training.Trainer, "measure"),
         "before commit": (run_directory.RunDirectory, "commit"),
         "after commit": (checkpoints.Store, "retain"),
         "put": (checkpoints.Store, "put"),

@@ -74,7 +74,7 @@ class Recorded:
 def recorded(settings, runs_dir, method, params=None):
     """A run that is trained now and its record."""
     record, looking, heard = Recorded(), [], {}
-    gradients, look_ahead, example_losses = Trainer._gradients, Trainer.look_ahead, Trainer.example_losses
+    gradients, look_ahead, example_losses = Trainer.gradients, Trainer.look_ahead, Trainer.example_losses
     hear, end_epoch = ies.InstanceStops.hear, ies.InstanceStops.end_epoch
     rested = {}
 
@@ -109,7 +109,7 @@ def recorded(settings, runs_dir, method, params=None):
         heard.clear(), rested.clear()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_gradients", recording)
+        patch.setattr(Trainer, "gradients", recording)
         patch.setattr(Trainer, "look_ahead", look)
         patch.setattr(Trainer, "example_losses", forward)
         patch.setattr(ies.InstanceStops, "hear", hearing)

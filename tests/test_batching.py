@@ -72,7 +72,7 @@ def test_weighted_sum_has_the_literal_loss_and_gradient(tmp_path, count, group, 
     literal.backward()
     literal = literal.detach()
     expected = gradients(model)
-    loss, sums = trainer._gradients(rows)
+    loss, sums = trainer.gradients(rows)
     ours = gradients(model)
     assert float(loss) == pytest.approx(float(literal), rel=1e-12)
     assert expected.keys() == ours.keys()

@@ -50,7 +50,7 @@ def train(environment, runs_dir, configs, hit=None):
     """Trains configs one after the other. hit: (rank, call, signal): a process signals itself at a step."""
     join(environment)
     if hit and distributed.rank() == hit[0]:
-        original, calls = Trainer._gradients, []
+        original, calls = Trainer.gradients, []
 
         def struck(self, rows):
             calls.append(1)
@@ -58,7 +58,7 @@ def train(environment, runs_dir, configs, hit=None):
                 os.kill(os.getpid(), hit[2])
             return original(self, rows)
 
-        Trainer._gradients = struck
+        Trainer.gradients = struck
     saving.LEAST_COST, run_directory.SPARE_ROOM = (0.0, 10.0) if hit else (saving.LEAST_COST, run_directory.SPARE_ROOM)
     written = [] if distributed.is_main() else watch_writes(runs_dir)
     for settings in configs:

@@ -37,17 +37,17 @@ def on_disk(directory):
 @pytest.mark.parametrize("method", ["msft", "ies", "dynamix_sft"])
 def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypatch, method, keep_peaks):
     """At every step and evaluation of a run that saves whenever it can."""
-    original, seen = Trainer._gradients, []
+    original, seen = Trainer.gradients, []
 
     def looking(self, rows):
-        self.writer.wait()
+        self.durable.writer.wait()
         told = self.run.store.ledger
         last = files.read_lines(told)[-1]["bytes"] if told.exists() else 0
         seen.append((last, on_disk(self.run.directory)))
         return original(self, rows)
 
     monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
-    monkeypatch.setattr(Trainer, "_gradients", looking)
+    monkeypatch.setattr(Trainer, "gradients", looking)
     settings = {**small_settings, "method": method, "params": PARAMS[method]}
     config = msft.RunConfig(**{**settings, "keep_peaks": keep_peaks, "save_share": 1.0})
     run = msft.run(config, runs_dir, progress=False)
@@ -86,9 +86,9 @@ def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_ru
     assert len(saved) > 2
     newest = directory / "state" / saved[-1]["state"]["weights"]
     newest.write_bytes(newest.read_bytes()[:-5])
-    steps, original = [], Trainer._gradients
+    steps, original = [], Trainer.gradients
     with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="looking for a state saved before it"):
-        patch.setattr(Trainer, "_gradients", lambda self, rows: steps.append(1) or original(self, rows))
+        patch.setattr(Trainer, "gradients", lambda self, rows: steps.append(1) or original(self, rows))
         run = msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
     assert_equal_runs(run, small_run)
     # not from the start: the spare state is the last one with other weights
@@ -98,15 +98,15 @@ def test_damaged_last_state_falls_back_on_the_spare_one(small_settings, small_ru
 
 def test_no_spare_state_keeps_one_state(small_settings, runs_dir, monkeypatch):
     monkeypatch.setattr("msft.run_directory.SPARE_ROOM", 10.0)
-    original, most = Trainer._gradients, []
+    original, most = Trainer.gradients, []
 
     def looking(self, rows):
-        self.writer.wait()
+        self.durable.writer.wait()
         most.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
         return original(self, rows)
 
     monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
-    monkeypatch.setattr(Trainer, "_gradients", looking)
+    monkeypatch.setattr(Trainer, "gradients", looking)
     settings = {**small_settings, "save_share": 1.0}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

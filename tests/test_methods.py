@@ -23,6 +23,7 @@ from msft.results.flops import run_flops
 from msft.runs import Run
 from msft.schedules import Passes
 from msft.store.checkpoints import snapshot
+from msft.store.durable import Durable
 from msft.store.state import join_arrays, split_arrays
 from msft.training import Progress, Trainer
 
@@ -337,14 +338,14 @@ def scripted(folder, monkeypatch, table):
     trainer, _ = make_trainer(folder, model, evaluators={"test": fake})
     base = snapshot(model)
     trainer.run.finished_sft, trainer.run.base_weights = lambda epochs: None, lambda: base
-    steps, original = [], Trainer._gradients
+    steps, original = [], Trainer.gradients
     owner = {id(row): task for row, task in zip(trainer.rows, trainer.owners, strict=True)}
 
     def recording(self, rows):
         steps.append((self.stage, [owner[id(row)] for row in rows]))
         return original(self, rows)
 
-    monkeypatch.setattr(Trainer, "_gradients", recording)
+    monkeypatch.setattr(Trainer, "gradients", recording)
     return trainer, steps
 
 
@@ -380,7 +381,7 @@ def test_sro_trains_no_dropped_sub_dataset(tmp_path, monkeypatch):
     ]
     # three quarters of an epoch of the two, then a quarter of one, in whole steps of 8
     assert [len(trained_in(steps, stage)) for stage in range(3)] == [72, 40, 8]
-    assert {float(state["step"]) for state in trainer._optimizer.state.values()} == {6.0}  # one Adam for both parts
+    assert {float(state["step"]) for state in trainer.optimizer.state.values()} == {6.0}  # one Adam for both parts
 
 
 def test_second_training_of_sro_begins_at_the_base(tmp_path, monkeypatch):
@@ -390,7 +391,7 @@ def test_second_training_of_sro_begins_at_the_base(tmp_path, monkeypatch):
     started, original = [], Passes.start
 
     def start(self, trainer, active):
-        started.append((snapshot(trainer.model), len(trainer._optimizer.state)))
+        started.append((snapshot(trainer.model), len(trainer.optimizer.state)))
         original(self, trainer, active)
 
     monkeypatch.setattr(Passes, "start", start)
@@ -513,9 +514,9 @@ class Looking(Passes):
 
     def before_step(self, progress):
         trainer = self.trainer
-        before = snapshot(trainer.model), copy.deepcopy(trainer._optimizer.state_dict()["state"])
+        before = snapshot(trainer.model), copy.deepcopy(trainer.optimizer.state_dict()["state"])
         first, second = trainer.look_ahead([1, 30, 60, 2, 3])
-        after = snapshot(trainer.model), trainer._optimizer.state_dict()["state"]
+        after = snapshot(trainer.model), trainer.optimizer.state_dict()["state"]
         assert same_weights(before[0], after[0])
         for old, new in zip(before[1].values(), after[1].values(), strict=bool(before[1])):
             assert old.keys() == new.keys()
@@ -533,7 +534,7 @@ def test_look_ahead_leaves_no_trace(tmp_path, precision):
         model = make_model().to(dtype)
         trainer, fake = make_trainer(tmp_path / type(schedule).__name__, model, precision=precision)
         curve = trainer.roll_out(trainer.tasks, epochs=1, schedule=schedule)
-        steps = [float(state["step"]) for state in trainer._optimizer.state.values()]
+        steps = [float(state["step"]) for state in trainer.optimizer.state.values()]
         ends.append((fake.seen, [point["train_loss"] for point in curve.points], steps))
     assert all(same_weights(a, b) for a, b in zip(ends[0][0], ends[1][0], strict=True))
     assert ends[0][1:] == ends[1][1:]
@@ -557,7 +558,7 @@ def test_look_ahead_is_one_step_of_adam_as_plain_torch_takes_it(tmp_path):
     rows = [trainer.rows[i] for i in indices]
     model = copy.deepcopy(trainer.model)
     adam = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.999), eps=1e-8)
-    adam.load_state_dict(copy.deepcopy(trainer._optimizer.state_dict()))
+    adam.load_state_dict(copy.deepcopy(trainer.optimizer.state_dict()))
     losses = plain_losses(model, rows)
     before = [loss.item() for loss in losses]
     summed = [loss * row.targets for loss, row in zip(losses, rows, strict=True)]
@@ -767,7 +768,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_run_ends_as_if_it_never_was(finished, settings, tmp_path, monkeypatch, method, kills):
     """Killed at a step, or in the midst of a look-ahead; every step before was saved."""
-    record, original, calls = finished(method), Trainer._gradients, []
+    record, original, calls = finished(method), Trainer.gradients, []
 
     def deadly(self, rows):
         calls.append(1)
@@ -775,8 +776,8 @@ def test_killed_run_ends_as_if_it_never_was(finished, settings, tmp_path, monkey
             raise Killed
         return original(self, rows)
 
-    monkeypatch.setattr(Trainer, "_must_save", lambda self, keep: True)
-    monkeypatch.setattr(Trainer, "_gradients", deadly)
+    monkeypatch.setattr(Durable, "must_save", lambda self, roll_out: True)
+    monkeypatch.setattr(Trainer, "gradients", deadly)
     own = {**settings, "keep_peaks": "disk"}
     for share in kills:
         count = max(1, round(share * (len(record.steps) + len(record.look_aheads))))

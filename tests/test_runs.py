@@ -118,13 +118,13 @@ def test_best_checkpoint_has_the_weights_that_were_measured(small_settings, runs
 
     from msft.training import Trainer
 
-    measured, original = {}, Trainer._measure
+    measured, original = {}, Trainer.measure
 
     def recording(self, epoch):
         measured[epoch] = snapshot(self.model)
         return original(self, epoch)
 
-    monkeypatch.setattr(Trainer, "_measure", recording)
+    monkeypatch.setattr(Trainer, "measure", recording)
     run = run_of(small_settings, runs_dir)
     saved = snapshot(AutoModelForCausalLM.from_pretrained(run.best.path))
     wanted = measured[run.best.path_epoch]
@@ -297,8 +297,8 @@ def test_killed_run_does_not_train_again_what_it_saved(small_settings, runs_dir,
 
     settings = {**small_settings, "save_share": 1.0}
     assert child(children, killed_run, settings, runs_dir, "evaluation", 5) == -signal.SIGKILL
-    steps, original = [], Trainer._gradients
-    monkeypatch.setattr(Trainer, "_gradients", lambda self, rows: steps.append(1) or original(self, rows))
+    steps, original = [], Trainer.gradients
+    monkeypatch.setattr(Trainer, "gradients", lambda self, rows: steps.append(1) or original(self, rows))
     run_of(settings, runs_dir)
     assert len(steps) < 9
 
@@ -312,7 +312,7 @@ def test_signal_saves_and_says_how_to_go_on(request, fixtures, number, runs_dir,
     from msft.training import Trainer
 
     whole, settings = map(request.getfixturevalue, fixtures)
-    handler, calls, original = signal.getsignal(number), [], Trainer._gradients
+    handler, calls, original = signal.getsignal(number), [], Trainer.gradients
 
     def stopping(self, rows):
         calls.append(1)
@@ -320,7 +320,7 @@ def test_signal_saves_and_says_how_to_go_on(request, fixtures, number, runs_dir,
             os.kill(os.getpid(), number)
         return original(self, rows)
 
-    monkeypatch.setattr(Trainer, "_gradients", stopping)
+    monkeypatch.setattr(Trainer, "gradients", stopping)
     with pytest.raises(RunError, match=r"stopped and saved in .* Give the same command again"):
         run_of(settings, runs_dir)
     assert "stopping" in capsys.readouterr().err
@@ -328,7 +328,7 @@ def test_signal_saves_and_says_how_to_go_on(request, fixtures, number, runs_dir,
     assert signal.getsignal(number) == handler
     (folder,) = runs_dir.iterdir()
     assert runs.Run(folder).status == "unfinished"
-    monkeypatch.setattr(Trainer, "_gradients", original)
+    monkeypatch.setattr(Trainer, "gradients", original)
     assert_equal_runs(run_of(settings, runs_dir), whole)
 
 

@@ -28,7 +28,7 @@ def run_of(settings, runs_dir, **options):
 @pytest.fixture
 def stopping(monkeypatch):
     """stopping(n): the run is asked to stop at its n-th step from now on; stopping(0) takes it back."""
-    gradients, left = Trainer._gradients, []
+    gradients, left = Trainer.gradients, []
 
     def counting(self, rows):
         if left:
@@ -36,7 +36,7 @@ def stopping(monkeypatch):
             self.stop_requested |= left[0] == 0
         return gradients(self, rows)
 
-    monkeypatch.setattr(Trainer, "_gradients", counting)
+    monkeypatch.setattr(Trainer, "gradients", counting)
     return lambda number: left.__setitem__(slice(None), [number] if number else [])
 
 

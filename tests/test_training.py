@@ -71,7 +71,7 @@ def test_bf16_trains_on_a_cpu(tmp_path):
     losses = [point["train_loss"] for point in trainer.roll_out(trainer.tasks, epochs=2).points[1:]]
     assert losses[-1] < losses[0]
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    moments = [s["exp_avg"].dtype for s in trainer._optimizer.state.values()]
+    moments = [s["exp_avg"].dtype for s in trainer.optimizer.state.values()]
     assert set(moments) == {torch.bfloat16}
 
 
@@ -156,7 +156,7 @@ class Watching(Passes):
 
     def before_step(self, progress):
         if progress.step == 0 and progress.epoch == 0:
-            state = self.trainer._optimizer.state_dict()["state"]
+            state = self.trainer.optimizer.state_dict()["state"]
             self.notes.append({"moments": len(state), "steps": [float(s["step"]) for s in state.values()][:1]})
 
 
@@ -214,7 +214,7 @@ def test_best_is_the_first_of_the_highest(tmp_path):
     trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
     trainer.roll_out(trainer.tasks, epochs=1)
     assert (trainer.best.accuracy, trainer.best.path_epoch) == (pytest.approx(0.6), 0.25)
-    assert same(trainer.best_weights, fake.seen[1])
+    assert same(trainer.durable.best_weights, fake.seen[1])
 
 
 def test_no_candidate_from_a_search(tmp_path):
@@ -222,7 +222,7 @@ def test_no_candidate_from_a_search(tmp_path):
     fake = FakeEvaluator(MAKERS, lambda call, task: 0.9 if call < 5 else 0.3, model)
     trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
     trainer.roll_out(trainer.tasks, epochs=1, candidate=False)
-    assert trainer.best_weights is None
+    assert trainer.durable.best_weights is None
     trainer.roll_out(trainer.tasks, epochs=0.25)
     assert trainer.best.accuracy in (pytest.approx(0.9), pytest.approx(0.3))
 
@@ -233,7 +233,7 @@ def test_report_makes_the_current_weights_the_result(tmp_path):
     trainer, _ = make_trainer(tmp_path, model, evaluators={"test": fake})
     trainer.roll_out(trainer.tasks, epochs=0.5)
     trainer.report(path_epoch=0.5)
-    assert same(trainer.best_weights, fake.seen[2])
+    assert same(trainer.durable.best_weights, fake.seen[2])
     assert trainer.best.accuracy == pytest.approx(0.8)
     assert trainer.best.path_epoch == 0.5
 
@@ -250,7 +250,7 @@ def test_decisions_are_taken_on_validation_and_the_test_accuracy_is_reported(tmp
     curve = trainer.roll_out(trainer.tasks, epochs=1, keep=trainer.tasks)
     assert msft.methods.msft.earliest_overfit(curve, trainer.tasks) == ("zebras", 0.25)
     assert (trainer.best.selection, trainer.best.accuracy) == (pytest.approx(0.7), pytest.approx(0.1))
-    assert same(trainer.best_weights, validation.seen[1])
+    assert same(trainer.durable.best_weights, validation.seen[1])
     trainer.roll_back(curve, 0.25)
     assert same(snapshot(model), test.seen[1])
 

@@ -11,6 +11,7 @@ from msft import run_directory
 from msft.errors import RunError
 from msft.store import files
 from msft.store.checkpoints import snapshot
+from msft.store.durable import Durable
 from msft.store.journal import Journal
 from msft.store.state import Progress
 from msft.store.writer import Writer
@@ -80,24 +81,24 @@ def held(monkeypatch):
 
 def test_what_was_there_at_the_save_is_written_while_training_goes_on(tmp_path, held):
     trainer, _ = make_trainer(tmp_path / "run")
-    trainer._optimizer = trainer._fresh_optimizer()
+    trainer.optimizer = trainer.fresh_optimizer()
 
     def step():
-        trainer._gradients(trainer.rows[:4])
-        trainer._optimizer.step()
-        trainer._optimizer.zero_grad(set_to_none=True)
+        trainer.gradients(trainer.rows[:4])
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
 
     step()
     progress = Progress(step=1, losses=[0.5], schedule={"notes": [1], "array": torch.arange(3).numpy()})
-    before, moments = snapshot(trainer.model), trainer._optimizer.state_dict()["state"][0]["exp_avg"].clone()
-    trainer.save(progress, optimizer=True)
+    before, moments = snapshot(trainer.model), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    trainer.durable.save(progress, optimizer=True)
     step()
     progress.step, progress.losses[0] = 2, 9.0
     progress.schedule["notes"].append(2)
     progress.schedule["array"][:] = 7
     assert trainer.run.journal.saved == []
     held.set()
-    trainer.writer.wait()
+    trainer.durable.writer.wait()
     (entry,) = trainer.run.journal.saved
     state, store = entry["state"], trainer.run.store
     assert state["progress"]["step"] == 1 and state["progress"]["losses"] == [0.5]
@@ -111,7 +112,7 @@ def test_what_was_there_at_the_save_is_written_while_training_goes_on(tmp_path, 
 
 def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, runs_dir, monkeypatch):
     """A commit that would only end after two more steps: it would never end if training waited for it."""
-    steps, gate, gradients, commit = [], threading.Event(), Trainer._gradients, run_directory.RunDirectory.commit
+    steps, gate, gradients, commit = [], threading.Event(), Trainer.gradients, run_directory.RunDirectory.commit
 
     def counting(self, rows):
         steps.append(1)
@@ -123,15 +124,15 @@ def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, ru
         assert gate.wait(60), "training waits"
         commit(self, state)
 
-    monkeypatch.setattr(Trainer, "_gradients", counting)
+    monkeypatch.setattr(Trainer, "gradients", counting)
     monkeypatch.setattr(run_directory.RunDirectory, "commit", committing)
-    monkeypatch.setattr(Trainer, "_must_save", lambda self, keep: len(steps) == 6)
+    monkeypatch.setattr(Durable, "must_save", lambda self, roll_out: len(steps) == 6)
     run = msft.run(msft.RunConfig(**small_settings), runs_dir, progress=False)
     assert run.history.equals(small_run.history)
 
 
 def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, small_run, runs_dir, monkeypatch):
-    steps, gradients, write = [], Trainer._gradients, files.write_atomic
+    steps, gradients, write = [], Trainer.gradients, files.write_atomic
 
     def counting(self, rows):
         steps.append(1)
@@ -142,7 +143,7 @@ def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, 
             raise files.cannot_write(path, len(data), OSError(28, "No space left on device"))
         write(path, data)
 
-    monkeypatch.setattr(Trainer, "_gradients", counting)
+    monkeypatch.setattr(Trainer, "gradients", counting)
     monkeypatch.setattr("msft.store.checkpoints.write_atomic", full)
     monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     settings = {**small_settings, "save_share": 1.0}

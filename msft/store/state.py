@@ -74,15 +74,16 @@ def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     return Best(selection, overall(point["accuracy"], point["n"]), stage, point["epoch"], path_epoch)
 
 
-def check_finite(losses: Sequence[torch.Tensor], heard: Sequence[tuple], owners: Sequence[str], stage: int) -> None:
-    """Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
+def read_losses(steps: Sequence[tuple], owners: Sequence[str], stage: int) -> list[float]:
+    """The losses of steps, read from the device in one go.
 
-    losses: one scalar a step.  heard: (step, example indices, their summed losses [n]) a step.
-    Looked at in one go before anything is saved, so that no step waits for the device.
+    steps: (step, example indices, loss [], summed losses of the examples [n]) each.
+    Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
     """
-    if not losses or bool(torch.isfinite(torch.stack(list(losses))).all()):
-        return
-    for step, indices, sums in heard:
+    losses = torch.stack([loss for _, _, loss, _ in steps]).tolist() if steps else []
+    if all(map(math.isfinite, losses)):
+        return losses
+    for step, indices, _, sums in steps:
         wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
         if wrong or not math.isfinite(float(sums.sum())):
             names = list(dict.fromkeys(owners[i] for i in wrong or indices))
@@ -90,6 +91,7 @@ def check_finite(losses: Sequence[torch.Tensor], heard: Sequence[tuple], owners:
                 f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
                 "state is kept. Try a lower learning_rate, or precision fp32"
             )
+    return losses
 
 
 _ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors

@@ -1,0 +1,141 @@
+"""What lets a run be killed at any moment: verbs are recorded once done, and the trainer's state is saved beside it."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from msft import distributed
+from msft.errors import RunError
+from msft.store import checkpoints
+from msft.store.peaks import Peaks
+from msft.store.saving import Saving
+from msft.store.state import Best, Interrupted, Progress, pack_progress, unpack_progress
+
+
+class Durable:
+    """The journal and the saved states of a trainer's run.
+
+    trainer: its model, optimizer, best and here are what is saved and what comes back.
+    peaks, best_weights: weights that the run may go back to.  resumed: the roll-out that a kill cut off.
+    random: torch's random state at that place.  stopping: whether the processes have agreed to stop.
+    """
+
+    def __init__(self, trainer, run):
+        config = trainer.config
+        self.trainer, self.run = trainer, run
+        self._saving = Saving(run, config.save_share)
+        self.writer, self.journal = self._saving.writer, self._saving.journal
+        self.peaks = Peaks(run.store, config.keep_peaks, self.writer)
+        # in memory mode a killed stage starts again: its peaks are nowhere else
+        self._peaks_are_safe = config.keep_peaks != "memory"
+        self.best_weights: checkpoints.Weights | None = None
+        self.resumed: Progress | None = None
+        self.random = None
+        self.stopping = self._is_live = False
+
+    @property
+    def seconds(self) -> float:
+        """What saving has cost training so far."""
+        return self._saving.seconds
+
+    def once(self, verb: str, arguments: dict, action: Callable[[], dict | None]) -> dict:
+        """A verb's result: from the journal where it is there, else of `action`, which is then recorded."""
+        result = self.journal().replay(verb, arguments)
+        if result is None:
+            self.go_live()
+            result = action() or {}
+            self.journal().add(verb, arguments, result)
+        return result
+
+    def go_live(self) -> None:
+        """Once all recorded verbs are replayed: the state that the journal names last."""
+        trainer, store = self.trainer, self.run.store
+        state = None if self._is_live else self.run.saved_state()
+        self._is_live = True
+        if state is None:
+            return
+        checkpoints.restore(trainer.model, store.get(state["weights"]))
+        if state["best_weights"]:
+            self.best_weights = store.get(state["best_weights"])
+        self.peaks.load(state["peaks"])
+        trainer.best, trainer.here = Best(**state["best"]), state["here"]
+        tensors = store.get(state["optimizer"]) if state["optimizer"] else {}
+        if state["progress"]:
+            self.resumed, self.random = distributed.same(unpack_progress(state["progress"], tensors))
+        if state["optimizer"]:
+            trainer.optimizer = trainer.fresh_optimizer()
+            checkpoints.load_optimizer(trainer.optimizer, tensors)
+
+    def resume(self) -> Progress | None:
+        """The roll-out that a kill cut off, handed out once."""
+        resumed, self.resumed = self.resumed, None
+        return resumed
+
+    def must_save(self, roll_out) -> bool:
+        """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""
+        within = not roll_out.keep or self._peaks_are_safe
+        due = distributed.is_main() and within and self._saving.is_due()
+        self.stopping, due = distributed.any_of(self.trainer.stop_requested, due)
+        return self.stopping or due
+
+    def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
+        """Puts the state on disk, beside training (Saving.put)."""
+        trainer = self.trainer
+
+        def copies():
+            plain, tensors = pack_progress(progress, trainer.device) if progress else (None, {})
+            if optimizer and trainer.optimizer:
+                tensors |= checkpoints.optimizer_tensors(trainer.optimizer)
+            facts = {"best": asdict(trainer.best), "here": trainer.here, "progress": plain}
+            peaks = self.peaks.frozen() if progress else None
+            return checkpoints.snapshot(trainer.model), self.best_weights, tensors, peaks, facts
+
+        self._saving.put(copies)
+
+    def save_within(self, roll_out) -> None:
+        """Puts the place within a roll-out on disk; raises Interrupted where the run was told to stop."""
+        progress = roll_out.progress
+        if progress.evaluations or progress.step:  # nothing was trained yet at the start point
+            progress.schedule = roll_out.schedule.state()
+            self.save(progress, optimizer=True)
+        if self.stopping:
+            distributed.on_main(self.writer.wait)  # the first process that ends takes the others with it
+            raise Interrupted(f"stopped and saved in {self.run.directory}. Give the same command again to go on")
+
+    def roll_back(self, stage: int, epoch: float) -> None:
+        """Puts the weights of a kept peak back. Raises RunError where none was kept at that epoch."""
+        weights = self.peaks.weights(epoch)
+        if weights is None:
+            raise RunError(f"no weights were kept at epoch {epoch} of stage {stage}; kept: {self.peaks.epochs()}")
+        checkpoints.restore(self.trainer.model, weights)
+
+    def report(self) -> None:
+        """Makes the current weights the best, whatever was better before."""
+        self.best_weights = checkpoints.snapshot(self.trainer.model)
+
+    def announce(self, facts: dict) -> None:
+        """What the ledger says of every write from here on, behind what the last stage still writes."""
+        self.writer.submit(lambda: setattr(self.run.store, "facts", facts))
+
+    def hold(self, epoch: float, holders: dict, is_peak: bool, is_best: bool) -> None:
+        """Copies the weights where they are a peak or the best; drops those that nobody holds any more."""
+        weights = checkpoints.snapshot(self.trainer.model) if is_peak or is_best else None
+        if is_peak:
+            self.peaks.add(epoch, weights)
+        if is_best:
+            self.best_weights = weights
+        if self.peaks.keep_held(holders):
+            peaks = self.peaks.frozen()
+            self.writer.submit(lambda: self.run.prune(peaks.files()))
+
+    def finish(self) -> None:
+        """Puts the end of the run on disk; the model ends as its best checkpoint, so that one file holds both."""
+        self.go_live()
+        if self.best_weights is None:
+            raise RunError(
+                f"{self.run.directory}: the best checkpoint was in a damaged file and did not come again. Delete the "
+                "folder and give the same command again"
+            )
+        checkpoints.restore(self.trainer.model, self.best_weights)
+        distributed.refresh(self.trainer.measured, self.trainer.model)
+        self.save()
+        self.journal()
