@@ -19,7 +19,7 @@ def needs(page) -> dict:
 
 BY_METHOD_CAPTION = (
     "Test accuracy (percent, mean over the sub-datasets) at the best checkpoint of SFT, both single roll-out searches and mSFT, "
-    "and the gain over SFT of the same model (points); bars are means over the models."
+    "and the gain over SFT of the same model (points); bars are means over several models."
 )
 
 

@@ -77,7 +77,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 PANELS_CAPTION = (
     "Left: sample standard deviation (points) of test accuracy across the sub-datasets, each model a point; bars are means over "
-    "the models. Right: first places on the pairs of model and sub-dataset, ties shared; rings are the paper's."
+    "several models. Right: first places on the pairs of model and sub-dataset, ties shared; rings, where drawn, are the paper's."
 )
 
 

@@ -162,7 +162,7 @@ def key(figure, models, ring: str = "") -> None:
 
 BY_METHOD_CAPTION = (
     "Test accuracy (percent, mean over the sub-datasets) at the reported checkpoint of each method and model, and its gain over "
-    "SFT of the same model (points); bars are means over the models, rings those of the paper."
+    "SFT of the same model (points); bars are means over several models, rings, where drawn, the paper's."
 )
 
 
