@@ -28,7 +28,7 @@ TRAININGS = {
 def measure(options, settings: dict, mode: str, folder: str) -> dict:
     """What one run held on disk and what its saving took."""
     import msft
-    from paper_figures import storage
+    from paper_figures.figures import storage
 
     config = msft.RunConfig(
         method="msft",
@@ -43,7 +43,7 @@ def measure(options, settings: dict, mode: str, folder: str) -> dict:
     writes = disk[disk.event == "write weights"]
     size = run.result["parameters"] * (2 if settings.get("precision") == "bf16" else 4)
     row = {
-        "copies, mean": storage.mean_held(run),
+        "copies, mean": storage.mean_copies(run),
         "copies, peak": float(disk.copies.max()),
         "file / weights": float(writes.change.mean() / size),
         "saving / time": seconds["save"] / seconds["total"],

@@ -25,9 +25,7 @@
 # 3. **roll back** to the checkpoint of that peak, **drop** that sub-dataset, and go on with the others, until none is
 #    left.
 #
-# The best checkpoint of the whole search is the result. Below, plain SFT and mSFT train the same model on the same
-# mixture; finished runs are read from disk, and a run that was killed goes on where it stopped. While they train, a
-# picture of every sub-dataset so far is kept up to date: pale is what was rolled back, grey who was dropped.
+# The best checkpoint of the whole search is the result.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny" or "paper"
@@ -35,51 +33,83 @@ runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 seed = 20
+budget = 3.0  # C: epochs of a roll-out
+
+# %% [markdown]
+# ## A run
+# A `RunConfig` is everything that determines a result. `msft.run` trains it, goes on with it where it was killed, or reads
+# it where it is finished. In a script of your own you name model, mixture and folder yourself: `model="tiny-qwen2",
+# mixture="tiny"`, `runs_dir="runs"`; here they are those of the profile. `page.train` is the same for several runs at once,
+# and while it trains, a picture of every sub-dataset is kept up to date.
 
 # %%
-from paper_figures import live, quickstart, study
+import matplotlib.pyplot as plt
 
-page = study.start("00_quickstart", globals(), "seed")
-runs = page.train(quickstart.needs(page, seed), on_evaluation=live.LiveFigure())
-sft, ours = runs["sft"], runs["msft"]
+import msft
+from msft.methods.msft import earliest_overfit
+from paper_figures import data, study
+from paper_figures.figures import quickstart
+from paper_figures.live import LiveFigure
+
+page = study.start("00_quickstart", globals(), "seed", "budget")
+config = msft.RunConfig(
+    method="msft", model=page.focus, mixture=page.mixture, seed=seed, params={"budget": budget}, **page.settings
+)
+runs = page.train({"sft": page.config("sft", seed=seed), "msft": config}, on_evaluation=LiveFigure())
+run = msft.run(config, runs_dir=page.runs_dir)  # it is finished by now, so it is read
+run.history.head()
+
+# %% [markdown]
+# ## The rule that decides
+# After each roll-out: the earliest best evaluation of every active sub-dataset, and of these the first. Asked again about
+# the first roll-out of this run, it gives the sub-dataset that is dropped and the epoch that mSFT goes back to, or None
+# where nobody has peaked before the end.
+
+# %%
+roll_out = run.history[run.history.stage == 0]
+curve = {epoch: rows.set_index("task").accuracy.to_dict() for epoch, rows in roll_out.groupby("epoch")}
+tasks = list(roll_out.task.unique())
+earliest_overfit(curve, tasks)
+
+# %% [markdown]
+# ## A curve by hand
+# The history is a plain data frame, and a picture a few lines.
+
+# %%
+task, epoch = earliest_overfit(curve, tasks) or (tasks[0], 0.0)
+plt.figure(figsize=(4, 2.2))
+plt.plot(list(curve), [100 * accuracy[task] for accuracy in curve.values()], marker="o")
+plt.axvline(epoch, ls=":")
+plt.title(f"{task}, test accuracy (%) against epoch")
+plt.show()
 
 # %% [markdown]
 # ## Every sub-dataset over-fits at its own time
-# On top the mean of all, below every sub-dataset in the order in which mSFT dropped them. A star marks the best epoch
-# of a sub-dataset under SFT; the dotted line is where mSFT dropped it, and from there on its line is pale.
+# Plain SFT beside mSFT, on the same model and mixture.
 
 # %%
+sft, about = runs["sft"], data.sample(runs)
 page.figure(
-    quickstart.first_picture(sft, ours),
+    quickstart.first_picture(sft, run),
     "accuracy_curves",
     item="first picture",
-    caption=quickstart.caption(sft, ours),
+    caption=quickstart.FIRST_PICTURE_CAPTION + about,
 )
-# %% [markdown]
-# ## What mSFT did
-# The bars show until when each sub-dataset was trained; below them, every stage's roll-out and the way back.
 
 # %%
 page.figure(
-    quickstart.stage_timeline(ours),
+    quickstart.stage_timeline(run),
     "stages",
     item="first picture, stages",
-    caption="Epoch along the kept path until which mSFT trained each sub-dataset (top), and the roll-out of every stage "
-    "(bottom): kept in colour, rolled back in grey. The dashed line is the best checkpoint.",
+    caption=quickstart.STAGE_TIMELINE_CAPTION + about,
 )
-# %% [markdown]
-# ## What it brings
-# Accuracy in percent at each method's best checkpoint, by the groups of Table 2.
 
 # %%
+print(quickstart.finding(sft, run))
 page.table(
-    quickstart.comparison(sft, ours),
+    quickstart.comparison(sft, run),
     "comparison",
     item="first table",
-    caption="Test accuracy (%) by group, before training and at the best checkpoint of SFT and mSFT, and its epoch; "
-    f"one run each with seed {sft.config.seed}.",
+    caption=quickstart.COMPARISON_CAPTION + about,
     decimals=2,
 )
-
-# %%
-print(quickstart.verdict(sft, ours))

@@ -28,32 +28,31 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import overfitting, reported_numbers, study
+from paper_figures import data, study
+from paper_figures.figures import overfitting
 
 page = study.start("01_heterogeneous_overfitting", globals())
 runs = page.train(overfitting.needs(page))
-print(reported_numbers.scale_note(page.is_paper))
+focus = runs[page.focus]
 
 # %% [markdown]
 # ## Fig. 2: accuracy against epoch, the focus model
 
 # %%
 page.figure(
-    overfitting.curves(runs[page.focus]),
+    overfitting.curves(focus),
     "curves",
     item="Fig. 2",
-    caption=overfitting.caption(runs[page.focus], page.focus),
+    caption=overfitting.CURVES_CAPTION + data.sample({"sft": focus}),
 )
 
 # %%
-print(overfitting.reading(runs, page.focus))
+print(overfitting.finding(focus))
 page.table(
-    overfitting.peak_table(runs[page.focus]),
+    overfitting.peak_table(focus),
     "peaks",
     item="Fig. 2, as a table",
-    caption="Peak epoch of each sub-dataset under SFT of the focus model, the earliest epoch within one standard error "
-    "of the peak, accuracy (%) at the peak and at the last epoch, and the points below the peak at the last epoch and "
-    "at the best checkpoint of the mean.",
+    caption=overfitting.PEAK_TABLE_CAPTION + data.sample({"sft": focus}),
     decimals=2,
 )
 
@@ -61,15 +60,14 @@ page.table(
 # ## Fig. 10, 11: the other models
 
 # %%
-others = [model for model in page.models if model != page.focus]
-print(f"{len(others)} other models in the profile {profile}.")
-for model in others:
-    page.figure(
-        overfitting.curves(runs[model]),
-        f"curves_{overfitting.file_name(model)}",
-        item="Fig. 10, 11",
-        caption=overfitting.caption(runs[model], model),
-    )
+for model, run in runs.items():
+    if model != page.focus:
+        page.figure(
+            overfitting.curves(run),
+            f"curves_{overfitting.file_name(model)}",
+            item="Fig. 10, 11",
+            caption=overfitting.CURVES_CAPTION + data.sample({"sft": run}),
+        )
 
 # %% [markdown]
 # ## Fig. 12: optimal compute of each sub-dataset and model
@@ -79,15 +77,12 @@ page.figure(
     overfitting.compute_map(runs),
     "optimal_compute",
     item="Fig. 12",
-    caption=f"Optimal compute (epoch of the earliest best test accuracy under SFT) of each sub-dataset, for {len(runs)} "
-    f"model{'s' * (len(runs) > 1)}, one run each.",
+    caption=overfitting.COMPUTE_MAP_CAPTION + data.sample(runs),
 )
 page.table(
     overfitting.spread(runs),
     "spread",
     item="Fig. 12, as a table",
-    caption="How far the optimal compute of the sub-datasets lies apart under SFT, by model: distinct peak epochs, "
-    "earliest, latest, standard deviation, sub-datasets at their best at the last evaluation, the epoch of the best "
-    "mean, and the mean distance in points from each sub-dataset's own peak there.",
+    caption=overfitting.SPREAD_CAPTION + data.sample(runs),
     decimals=2,
 )

@@ -28,27 +28,27 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, shift, study
+from paper_figures import data, study
+from paper_figures.figures import shift
 
 page = study.start("02_optimal_compute_shift", globals())
 runs = page.train(shift.needs(page))
-forked, plain = runs["bifurcation"], [run for key, run in runs.items() if key != "bifurcation"]
-print(reported_numbers.scale_note(page.is_paper))
+forked = runs.pop("bifurcation")
+about = data.sample({"bifurcation": forked})
 
 # %% [markdown]
 # ## Fig. 3: the shift of the optimal compute
 
 # %%
-page.figure(shift.shift_plot(forked), "shift", item="Fig. 3", caption=shift.caption(forked))
+page.figure(shift.shift_plot(forked), "shift", item="Fig. 3", caption=shift.SHIFT_PLOT_CAPTION + about)
 
 # %%
-print(shift.reading(forked, plain))
+print(shift.finding(forked, runs.values()))
 page.table(
     shift.shift_table(forked),
     "shift_table",
     item="Fig. 3, as a table",
-    caption="Optimal compute in epochs since the fork on the full and on the reduced mixture, the shift between them, "
-    "the accuracy (%) at both peaks, and whether a peak is at the end of its branch.",
+    caption=shift.SHIFT_TABLE_CAPTION + about,
     decimals=2,
 )
 
@@ -56,9 +56,4 @@ page.table(
 # ## The curves behind it
 
 # %%
-page.figure(
-    shift.branch_curves(forked),
-    "branches",
-    item="Fig. 3, curves",
-    caption="Test accuracy (%) of each remaining sub-dataset along both branches, the peak of each starred; one run.",
-)
+page.figure(shift.branch_curves(forked), "branches", item="Fig. 3, curves", caption=shift.BRANCH_CURVES_CAPTION + about)

@@ -27,51 +27,45 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import main_results, reported_numbers, study
+from paper_figures import data, study
+from paper_figures.figures import main_results
 
 page = study.start("03_main_results", globals())
 runs = page.train(main_results.needs(page))
-table = main_results.measured(runs)
-reported = main_results.reported()
-of_paper = reported if page.is_paper else None
-n = f"n = 1 run a method and model, seed {page.seeds[0]}"
+table, reported = main_results.measured(runs), main_results.reported()
+same_scale = reported if page.is_paper else None
+about = data.sample(runs)
 
 # %% [markdown]
 # ## Every method on every model
 
 # %%
 page.figure(
-    main_results.by_method(table, of_paper),
+    main_results.by_method(table, same_scale),
     "methods",
     item="Table 2",
-    caption="Test accuracy (percent, mean over the sub-datasets) at the reported checkpoint of each method and model, and "
-    f"its gain over SFT of the same model (points){main_results.bars_note(page.models)}"
-    f"{', the rings those of the paper' if of_paper is not None else ''}; {n}.",
+    caption=main_results.BY_METHOD_CAPTION + about,
 )
 
 # %%
-print(main_results.verdict(runs, table))
+print(main_results.finding(runs, table))
 page.table(
-    main_results.side_by_side(table, of_paper),
+    main_results.side_by_side(table, same_scale),
     "table2",
     item="Table 2",
-    caption="Test accuracy (percent) by group of sub-datasets, method and model, and the epoch of the reported checkpoint "
-    f"(Ep.; for Continual SFT the mean of the sub-datasets' peaks); {n}.",
+    caption=main_results.SIDE_BY_SIDE_CAPTION + about,
     decimals=2,
 )
 
 # %% [markdown]
 # ## Beside the paper
-# Differences in accuracy, averaged over the models of each side.
 
 # %%
-print(reported_numbers.scale_note(page.is_paper))
 page.table(
     main_results.against_paper(table, reported),
     "directions",
     item="Table 2",
-    caption=f"Mean difference in test accuracy (points) between mSFT and each other method, and between mSFT and SFT in "
-    f"each group: six models in the paper, {len(page.models)} here; {n}.",
+    caption=main_results.AGAINST_PAPER_CAPTION + about,
 )
 
 # %% [markdown]
@@ -80,23 +74,11 @@ page.table(
 # rate, smaller batches and shorter answers; in the `paper` profile a "no" is a departure from the paper.
 
 # %%
-page.table(
-    main_results.settings(runs),
-    "table5",
-    item="Table 5",
-    caption=f"Settings of the paper and of the {len(runs)} runs of this page, as each run's own record has them.",
-)
+page.table(main_results.settings(runs), "table5", item="Table 5", caption=main_results.SETTINGS_CAPTION)
 
 # %% [markdown]
 # ## Why one budget for all
-# The models that the paper looked up were all fine-tuned for one number of epochs on the whole mixture. This table is
-# copied from the paper; nothing in it is measured here.
+# The models that the paper looked up were all fine-tuned for one number of epochs on the whole mixture.
 
 # %%
-page.table(
-    main_results.allocation(),
-    "table1",
-    item="Table 1",
-    caption="Allocation of the SFT compute in released models, as the paper states it: the same number of epochs for "
-    "every sub-dataset of a mixture, or of a stage.",
-)
+page.table(main_results.allocation(), "table1", item="Table 1", caption=main_results.ALLOCATION_CAPTION)

@@ -27,12 +27,14 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import consistency, main_results, reported_numbers, study
+from paper_figures import data, study
+from paper_figures.figures import consistency, main_results
 
 page = study.start("04_consistency", globals())
 runs = page.train(main_results.needs(page))
 table = consistency.scores(runs)
-comparable = page.is_paper and len(table) == consistency.COMPARISONS
+same_scale = page.is_paper and len(table) == consistency.COMPARISONS
+about = data.sample(runs)
 
 # %% [markdown]
 # ## Spread and first places
@@ -40,33 +42,20 @@ comparable = page.is_paper and len(table) == consistency.COMPARISONS
 
 # %%
 page.figure(
-    consistency.panels(table, consistency.reported_places() if comparable else None),
+    consistency.panels(table, consistency.reported_places() if same_scale else None),
     "consistency",
     item="Fig. 4",
-    caption="Left: sample standard deviation (points) of test accuracy across the sub-datasets, each model a "
-    f"point{main_results.bars_note(page.models)}. Right: first places among the {len(table.columns)} methods on {len(table)} pairs of model and "
-    f"sub-dataset, ties shared. n = 1 run a method and model, seed {page.seeds[0]}.",
+    caption=consistency.PANELS_CAPTION + about,
 )
 
 # %%
-print(consistency.verdict(table))
-page.table(
-    consistency.summary(table),
-    "consistency_table",
-    item="Fig. 4",
-    caption=f"Means over the models (here {len(page.models)}) of accuracy and of the standard deviations across sub-datasets (of "
-    f"accuracy, and of the gain over SFT), and counts of first places on {len(table)} pairs of model and sub-dataset.",
-)
+print(consistency.finding(table))
+page.table(consistency.summary(table), "consistency_table", item="Fig. 4", caption=consistency.SUMMARY_CAPTION + about)
 
 # %% [markdown]
 # ## Beside the paper
 
 # %%
-print(reported_numbers.scale_note(page.is_paper))
 page.table(
-    consistency.against_paper(table),
-    "directions",
-    item="Fig. 4",
-    caption=f"First places of mSFT less those of IES in percent of all comparisons: {consistency.COMPARISONS} in the paper, "
-    f"{len(table)} here, ties shared. The paper's text gives no standard deviation.",
+    consistency.against_paper(table), "directions", item="Fig. 4", caption=consistency.AGAINST_PAPER_CAPTION + about
 )

@@ -27,33 +27,27 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import ablations, main_results, reported_numbers, study
+from paper_figures import data, study
+from paper_figures.figures import ablations, main_results
 
 page = study.start("05_ablations", globals())
 runs = page.train(ablations.needs(page))
-table = ablations.measured(runs)
-n = f"n = 1 run a method and model, seed {page.seeds[0]}"
+table, times = ablations.measured(runs), ablations.drop_times(runs)
+about = data.sample(runs)
 
 # %% [markdown]
 # ## Accuracy
 
 # %%
-page.figure(
-    main_results.by_method(table),
-    "ablation",
-    item="Table 3",
-    caption="Test accuracy (percent, mean over the sub-datasets) at the best checkpoint of SFT, both single roll-out "
-    f"searches and mSFT, and the gain over SFT of the same model (points){main_results.bars_note(page.models)}; {n}.",
-)
+page.figure(main_results.by_method(table), "ablation", item="Table 3", caption=ablations.BY_METHOD_CAPTION + about)
 
 # %%
-print(ablations.verdict(table))
+print(ablations.finding(runs, times))
 page.table(
     ablations.table3(table, page.is_paper),
     "table3",
     item="Table 3",
-    caption="Test accuracy (percent) and epoch of the best checkpoint (Ep.; for the single roll-out searches that of their "
-    f"second training): mean over the models (here {len(page.models)}) and each model; {n}.",
+    caption=ablations.TABLE3_CAPTION + about,
     decimals=2,
 )
 
@@ -62,25 +56,12 @@ page.table(
 # If one roll-out saw the same peaks as the search of mSFT, every diamond would lie in its ring.
 
 # %%
-times = ablations.drop_times(runs)
-page.figure(
-    ablations.drop_panels(times),
-    "drop_times",
-    item="Table 3",
-    caption="Epoch at which a sub-dataset is dropped: by SRO SFT at its peak in one roll-out on all sub-datasets (rings), by "
-    "mSFT at its peak in the stage that dropped it (diamonds, along the kept path); the dashed line is the checkpoint "
-    f"that mSFT reports; {n}.",
-)
-print(ablations.reading(times))
+page.figure(ablations.drop_panels(times), "drop_times", item="Table 3", caption=ablations.DROP_PANELS_CAPTION + about)
 
 # %% [markdown]
 # ## Beside the paper
 
 # %%
-print(reported_numbers.scale_note(page.is_paper))
 page.table(
-    ablations.against_paper(table),
-    "directions",
-    item="Table 3",
-    caption=f"Differences in mean test accuracy (points): six models in the paper, {len(page.models)} here; {n}.",
+    ablations.against_paper(table), "directions", item="Table 3", caption=ablations.AGAINST_PAPER_CAPTION + about
 )

@@ -29,11 +29,13 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import forgetting, reported_numbers, study
+from paper_figures import data, study
+from paper_figures.figures import forgetting
 
 page = study.start("08_forgetting", globals())
 runs = page.train(forgetting.needs(page))
-parts = forgetting.decompose(runs[page.focus, "sft"], runs[page.focus, "msft"])
+focus = {method: runs[page.focus, method] for method in ("sft", "msft")}
+parts = forgetting.decompose(focus["sft"], focus["msft"])
 
 # %% [markdown]
 # ## The two parts of every gain
@@ -45,35 +47,27 @@ page.figure(
     forgetting.bars(parts),
     "decomposition",
     item="Fig. 8",
-    caption=f"Gain of mSFT over SFT (diamonds, points of test accuracy at the best overall checkpoints) on each of "
-    f"{len(parts)} sub-datasets and their mean, split by Eq. 4 into forgetting since the sub-dataset's own peak (grey) and "
-    f"prevented over-fitting (colour); * marks a peak after the best checkpoint; "
-    f"{reported_numbers.model_label(page.focus)}, n = 1 run a method, seed {page.seeds[0]}.",
+    caption=forgetting.BARS_CAPTION + data.sample(focus),
 )
 
 # %%
-print(forgetting.verdict(parts))
+print(forgetting.finding(parts))
 page.table(
     forgetting.readable(parts),
     "decomposition_table",
     item="Fig. 8",
-    caption="Forgetting (Eq. 4) and prevented over-fitting of each sub-dataset in points of test accuracy, which add up to "
-    f"the gain of mSFT over SFT, and where its own peak lies; {reported_numbers.model_label(page.focus)}, n = 1 run a method.",
+    caption=forgetting.READABLE_CAPTION + data.sample(focus),
     decimals=2,
 )
 
 # %% [markdown]
 # ## Every model
-# One caution: an own peak is the highest of many noisy measurements on the items that it is reported on, SFT's one
-# checkpoint is not chosen for any single sub-dataset. Noise alone therefore makes prevention positive and Eq. 4
-# negative; their sum is free of this.
 
 # %%
 page.table(
     forgetting.by_model(runs),
     "by_model",
     item="Fig. 8",
-    caption="Means over the sub-datasets in points of test accuracy for every model, how many sub-datasets have a negative "
-    f"Eq. 4, and how many peaked after the best checkpoint; n = 1 run a method and model, seed {page.seeds[0]}.",
+    caption=forgetting.BY_MODEL_CAPTION + data.sample(runs),
     decimals=2,
 )

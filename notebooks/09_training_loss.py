@@ -28,25 +28,24 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, study, training_loss
+from paper_figures import data, study
+from paper_figures.figures import training_loss
 
 page = study.start("09_training_loss", globals())
 runs = page.train(training_loss.needs(page))
 others = [model for model in page.models if model != page.focus]
+about = data.sample(runs)
 
 # %% [markdown]
 # ## The model of the further analyses
-# mSFT is drawn along the weights that it kept. A star is the best checkpoint of a method; where mSFT found it in a part
-# of a roll-out that was rolled back, a thin dashed line leads there.
+# mSFT is drawn along the weights that it kept.
 
 # %%
 page.figure(
     training_loss.panels_of(runs, [page.focus]),
     "loss",
     item="Fig. 9",
-    caption=f"Training loss in nats (logarithmic, mean since the evaluation before) of SFT and of mSFT along its kept path "
-    f"against epochs, for {reported_numbers.model_label(page.focus)}; stars: best checkpoints, ticks below: exclusions; "
-    f"n = 1 run a method, seed {page.seeds[0]}.",
+    caption=training_loss.PANELS_CAPTION + data.sample({m: runs[page.focus, m] for m in training_loss.METHODS}),
 )
 
 # %% [markdown]
@@ -58,12 +57,8 @@ if others:
         training_loss.panels_of(runs, others),
         "loss_others",
         item="Fig. 14, 15",
-        caption=f"Training loss in nats (logarithmic, mean since the evaluation before) of SFT and of mSFT along its kept path "
-        f"against epochs, for the other models of the profile ({len(others)}); stars: best checkpoints, ticks below: "
-        f"exclusions; n = 1 run a method, seed {page.seeds[0]}.",
+        caption=training_loss.PANELS_CAPTION + about,
     )
-else:
-    print("This profile has one model.")
 
 # %% [markdown]
 # ## Which is lower
@@ -71,13 +66,5 @@ else:
 
 # %%
 table = training_loss.compare(runs)
-print(training_loss.verdict(table))
-page.table(
-    table,
-    "loss_table",
-    item="Fig. 9, 14, 15",
-    caption="Training loss of mSFT against SFT at the same epochs: the epoch of the first exclusion, the intervals compared "
-    "behind it, the share in which mSFT is lower, the mean difference mSFT minus SFT, and the losses of the intervals that "
-    "end at the best checkpoints, in nats.",
-    decimals=3,
-)
+print(training_loss.finding(table))
+page.table(table, "loss_table", item="Fig. 9, 14, 15", caption=training_loss.COMPARE_CAPTION + about, decimals=3)

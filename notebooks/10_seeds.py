@@ -26,54 +26,38 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, seeds, study
+from paper_figures import data, study
+from paper_figures.figures import seeds
 
 page = study.start("10_seeds", globals())
 runs = page.train(seeds.needs(page))
-scores = seeds.accuracies(runs)
-intervals = seeds.bootstrap(seeds.item_differences(runs))
-model = reported_numbers.model_label(page.focus)
+scores, intervals = seeds.accuracies(runs), seeds.intervals(runs)
+about = data.sample(runs)
 
 # %% [markdown]
 # ## Both methods on every seed
 
 # %%
-page.figure(
-    seeds.seed_plot(scores, intervals),
-    "seeds",
-    item="Table 6",
-    caption=f"Left: test accuracy (percent, mean over the sub-datasets) of {model} under SFT and mSFT on n = {len(scores)} "
-    "seeds; a line joins a seed, a bar is a mean. Right: gain of mSFT over SFT (points) on each seed, and 95 % paired "
-    f"bootstrap intervals of its mean ({seeds.DRAWS:,} draws of test items within each sub-dataset, or of items and seeds).",
-)
+page.figure(seeds.seed_plot(scores, intervals), "seeds", item="Table 6", caption=seeds.SEED_PLOT_CAPTION + about)
 
 # %%
-print(seeds.verdict(scores, intervals))
+print(seeds.finding(scores, intervals))
 page.table(
     seeds.table6(scores, seeds.reported() if page.is_paper else None),
     "table6",
     item="Table 6",
-    caption=f"Test accuracy (percent) of {model} on each seed, mean, sample standard deviation, gain over SFT (points) and "
-    f"two-sided p of the paired t test over n = {len(scores)} seeds.",
+    caption=seeds.TABLE6_CAPTION + about,
     decimals=2,
 )
-
-# %% [markdown]
-# ## What so few seeds can tell
-
-# %%
-print(seeds.caution(len(scores)))
 
 # %% [markdown]
 # ## Beside the paper
 
 # %%
-print(reported_numbers.scale_note(page.is_paper))
 page.table(
     seeds.against_paper(scores),
     "directions",
     item="Table 6",
-    caption=f"Gain of mSFT over SFT (points) on each seed that both have, and the mean: {len(seeds.reported())} seeds in the "
-    f"paper, {len(scores)} here.",
+    caption=seeds.AGAINST_PAPER_CAPTION + about,
     decimals=2,
 )

@@ -28,63 +28,58 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import storage, study
+from paper_figures import data, study
+from paper_figures.figures import storage
 
 page = study.start("12_storage", globals())
 runs = page.train(storage.needs(page))
 groups = {what: {key: run for key, run in runs.items() if key[0] == what} for what in ("model", "mixture", "C")}
+focus = runs["model", page.focus]
+print(storage.finding(runs))
 
 # %% [markdown]
 # ## What Algorithm 4 keeps alive
-# Played over the finished runs: after every evaluation, how many different checkpoints somebody holds, and the bound.
+# Played over the finished runs: after every evaluation, how many different checkpoints somebody holds, and the bound. By
+# model, by size of the mixture, and by compute budget *C*: a longer stage has more evaluations, and so more room for
+# different peaks.
 
 # %%
 page.figure(
     storage.live_copies(groups["model"]),
     "live_models",
     item="Fig. 16",
-    caption="Model copies that Algorithm 4 keeps alive after each evaluation (line), their mean (dotted) and the bound "
-    "(dashed) against the epochs trained, for mSFT on each model of the profile.",
+    caption=storage.LIVE_COPIES_CAPTION + data.sample(groups["model"]),
 )
-
-# %%
 page.figure(
     storage.live_copies(groups["mixture"]),
     "live_mixtures",
     item="Fig. 17",
-    caption=f"The same for mixtures of different size, mSFT on {page.focus}.",
+    caption=storage.LIVE_COPIES_CAPTION + data.sample(groups["mixture"]),
 )
-
-# %%
 page.figure(
     storage.live_copies(groups["C"]),
     "live_budgets",
     item="Fig. 18",
-    caption=f"The same for different compute budgets C (epochs a stage), mSFT on {page.focus}: a longer stage has more "
-    "evaluations, and so more room for different peaks.",
+    caption=storage.LIVE_COPIES_CAPTION + data.sample(groups["C"]),
 )
 
 # %% [markdown]
 # ## What is really on disk
 
 # %%
-run = runs["model", page.focus]
 page.figure(
-    storage.on_disk(run),
+    storage.on_disk(focus),
     "on_disk",
     item="disk ledger",
-    caption=f"Copies of the weights on disk during one mSFT run on {page.focus} (the run's ledger: saved states, "
-    "and at the end the best checkpoint), the mean over its time, the mean of Algorithm 4 and the paper's.",
+    caption=storage.ON_DISK_CAPTION + data.sample({"focus": focus}),
 )
-print(storage.verdict(run))
 
 # %%
 page.table(
     storage.summary(runs),
     "copies",
     item="Fig. 16 to 18",
-    caption="Model copies of every mSFT run: by Algorithm 4 (mean over evaluations, peak, bound) and really on disk (mean "
-    "over the run's time, peak).",
+    caption=storage.SUMMARY_CAPTION + data.sample(runs),
     decimals=2,
 )
 
@@ -93,11 +88,4 @@ page.table(
 # `keep_peaks` is memory or disk. Measured by `python benchmarks/storage.py`, not by this notebook.
 
 # %%
-page.table(
-    storage.modes(),
-    "modes",
-    item="keep_peaks",
-    caption="mSFT with its peaks in memory, and on disk as differences to the base: copies of "
-    "the weights on disk, size of a difference beside the weights, and share of the run's time spent on saving.",
-    decimals=3,
-)
+page.table(storage.modes(), "modes", item="keep_peaks", caption=storage.MODES_CAPTION, decimals=3)

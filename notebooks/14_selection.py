@@ -28,55 +28,36 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import reported_numbers, selection, study
+from paper_figures import data, study
+from paper_figures.figures import selection
 
 page = study.start("14_selection", globals())
 runs = page.train(selection.needs(page))
-scores = selection.compare(runs)
 gains = selection.gains(runs)
-model = reported_numbers.model_label(page.focus)
-items = int(runs["sft", "test"].history.drop_duplicates("task").n.sum())
+about = data.sample(runs)
 
 # %% [markdown]
 # ## Each gain under both choices
 
 # %%
-print(selection.verdict(gains))
+print(selection.finding(gains, selection.trained_alike(runs)))
 page.figure(
     selection.dumbbells(gains),
     "dumbbells",
     item="Held-out selection",
-    caption=f"Gain in test accuracy (points, mean over the sub-datasets) of {model}, over the base model (left) and over SFT "
-    "(right), where the checkpoint is chosen on the test items (filled) and on validation items (open); lines on the right: "
-    f"95 % paired bootstrap intervals over the {items} test items. n = 1 run a method and choice.",
+    caption=selection.DUMBBELLS_CAPTION + about,
 )
 
 # %%
-page.table(
-    selection.remains(gains),
-    "remains",
-    item="Held-out selection",
-    caption=f"Gain in test accuracy of {model} under each choice of the checkpoint, its change with a 95 % paired bootstrap "
-    f"interval over the {items} test items, and the percentage of the gain that remains (a dash where there is none to "
-    "keep, negative where it turns into a loss); n = 1 run a method and choice.",
-)
+page.table(selection.remains(gains), "remains", item="Held-out selection", caption=selection.REMAINS_CAPTION + about)
 
 # %% [markdown]
 # ## The checkpoints that were chosen
 
 # %%
 page.table(
-    selection.readable(scores),
+    selection.readable(selection.compare(runs)),
     "checkpoints",
     item="Held-out selection",
-    caption=f"Test accuracy of {model} at the checkpoint that each part chose, its epoch (Ep.), the number of evaluations to "
-    "choose among, the validation accuracy at the checkpoint chosen on it, and the standard error of its test accuracy; "
-    "n = 1 run a method and choice.",
+    caption=selection.READABLE_CAPTION + about,
 )
-
-# %% [markdown]
-# ## What one seed can tell
-
-# %%
-print(selection.caution(scores, selection.trained_alike(runs), items), selection.yardstick(runs))
-print(reported_numbers.scale_note(page.is_paper))

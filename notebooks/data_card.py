@@ -26,7 +26,8 @@ out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 
 # %%
-from paper_figures import data_card, study
+from paper_figures import study
+from paper_figures.figures import data_card
 
 page = study.start("data_card", globals())
 card = data_card.load(profile, mixture=page.mixture, model=page.focus, **page.settings)
@@ -43,8 +44,7 @@ page.table(
     data_card.counts(card),
     "counts",
     item="data card",
-    caption=f"Items of each part of the mixture {card.mixture.name}, mean and longest train example in tokens, and the "
-    "tokens of an epoch (prompt, answer and EOS, without padding).",
+    caption=data_card.COUNTS_CAPTION,
 )
 
 # %%
@@ -52,18 +52,17 @@ page.figure(
     data_card.length_histogram(card),
     "lengths",
     item="data card, lengths",
-    caption=f"Train examples of each sub-dataset of {card.mixture.name} by their tokens; the triangle is the mean.",
+    caption=data_card.LENGTHS_CAPTION,
 )
 # %% [markdown]
 # ## What was left out, and why
-# Over-long items are counted as far as the draw met them.
 
 # %%
 page.table(
     data_card.left_out(card),
     "left_out",
     item="data card, left out",
-    caption=f"Records of {card.mixture.name} that a rule kept out, by sub-dataset and reason.",
+    caption=data_card.LEFT_OUT_CAPTION,
 )
 
 # %% [markdown]
@@ -81,5 +80,5 @@ page.table(
     data_card.licences(card),
     "licences",
     item="data card, sources",
-    caption=f"Source, splits, revision and licence of each sub-dataset of {card.mixture.name}.",
+    caption=data_card.LICENCES_CAPTION,
 )

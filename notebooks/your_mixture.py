@@ -38,7 +38,8 @@ settings = ""  # settings of every run in one text, as the README shows
 mixture_dir = ""  # your folder; "" makes one up
 
 # %%
-from paper_figures import study, your_mixture
+from paper_figures import data, study
+from paper_figures.figures import your_mixture
 
 page = study.start("your_mixture", globals(), "mixture_dir")
 mixture_file, model = your_mixture.prepare(page, mixture_dir)
@@ -72,18 +73,16 @@ page.figure(
     your_mixture.curves(ours),
     "curves",
     item="your own mixture, curves",
-    caption="Score on the test items (%) of each sub-dataset under mSFT, in the order in which it dropped them, against "
-    "the epoch along the kept path; the line above each panel names the metric. One run.",
+    caption=your_mixture.CURVES_CAPTION + data.sample({"msft": ours}),
 )
 
 # %%
-print(your_mixture.verdict(sft, ours))
+print(your_mixture.finding(sft, ours))
 page.table(
     your_mixture.comparison(sft, ours),
     "comparison",
     item="your own mixture, comparison",
-    caption="Score (%) of each sub-dataset before training and at the best checkpoint of SFT and mSFT, and the epoch at "
-    "which mSFT dropped it; one run each. The mean mixes the metrics.",
+    caption=your_mixture.COMPARISON_CAPTION + data.sample(runs),
 )
 
 # %% [markdown]

@@ -2,7 +2,7 @@
 
 import re
 
-# notebook -> module of paper_figures whose needs(page) names its runs; None: it needs none.
+# notebook -> module of paper_figures.figures whose needs(page) names its runs; None: it needs none.
 # The order is that of the report and of execution.
 NOTEBOOKS = {
     "00_quickstart": "quickstart",
@@ -20,6 +20,7 @@ NOTEBOOKS = {
     "12_storage": "storage",
     "13_ies_exclusions": "exclusions",
     "14_selection": "selection",
+    "15_sft_share": None,
     "data_card": None,
     "your_mixture": "your_mixture",
 }
@@ -58,9 +59,9 @@ _LISTS = re.compile(r"\b(Fig|Table)(?:ure)?s?\.?\s*(\d+(?:(?:\s*,\s*|\s*and\s*|\
 
 def paper_items(text: str) -> list[str]:
     """The paper's items that a text names: "Fig. 2, 10 and 11" and "Fig. 16 to 18" are three each."""
-    found = []
+    items = []
     for kind, numbers in _LISTS.findall(text):
         for first, last in re.findall(r"(\d+)(?:\s*(?:to|[-–])\s*(\d+))?", numbers):
             label = "Fig." if kind == "Fig" else "Table"
-            found += [f"{label} {number}" for number in range(int(first), int(last or first) + 1)]
-    return list(dict.fromkeys(found))
+            items += [f"{label} {number}" for number in range(int(first), int(last or first) + 1)]
+    return list(dict.fromkeys(items))

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from paper_figures.reported_numbers import model_label
+
 
 def groups_of(run) -> dict[str, list[str]]:
     """{group: sub-datasets} of a run's mixture, in Table 2's order."""
@@ -73,3 +75,18 @@ def path(run) -> pd.DataFrame:
         piece = history[(history.stage == row.stage) & (history.path_epoch <= row.kept_until)]
         pieces.append(piece if row.stage == 0 else piece[piece.epoch > 0])
     return pd.concat(pieces, ignore_index=True)
+
+
+def sample(runs) -> str:
+    """The last sentence of a caption: models, seeds and test items behind its numbers.
+
+    runs: {key: Run}.
+    """
+    models = dict.fromkeys(model_label(run.config.model) for run in runs.values())
+    seeds = sorted({run.config.seed for run in runs.values()})
+    sizes = sorted({int(count) for run in runs.values() for count in run.history.drop_duplicates("task").n})
+    items = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return (
+        f" {', '.join(models)}; n = 1 run a model, setting and seed (seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(map(str, seeds))}); {items} test items a sub-dataset."
+    )

@@ -86,7 +86,7 @@ def needed(stems: list[str], page, given: dict) -> tuple[dict, list[str]]:
     for stem in stems:
         if contents.NOTEBOOKS.get(stem):
             try:
-                module = importlib.import_module(f"paper_figures.{contents.NOTEBOOKS[stem]}")
+                module = importlib.import_module(f"paper_figures.figures.{contents.NOTEBOOKS[stem]}")
                 taken = inspect.signature(module.needs).parameters
                 own = {name: value for name, value in given.items() if name in taken and name not in _STUDY}
                 needs |= {(stem, key): config for key, config in module.needs(page, **own).items()}

@@ -89,12 +89,12 @@ class LiveFigure:
     def _mean(self, axis) -> None:
         words = []
         for history, event in self.runs.values():
-            own = colour(event.method)
-            _lines(axis, history.groupby(["stage", "path_epoch"], as_index=False).accuracy.mean(), own)
+            shade = colour(event.method)
+            _lines(axis, history.groupby(["stage", "path_epoch"], as_index=False).accuracy.mean(), shade)
             best = event.best_path_epoch, 100 * event.best_accuracy
-            axis.scatter(*best, marker="*", s=70, color=own, zorder=3, edgecolor="white", lw=0.6)
+            axis.scatter(*best, marker="*", s=70, color=shade, zorder=3, edgecolor="white", lw=0.6)
             for start in history.groupby("stage").path_epoch.min().iloc[1:]:
-                axis.axvline(start, color=own, ls=":", lw=0.8)
+                axis.axvline(start, color=shade, ls=":", lw=0.8)
             state = "finished" if event.finished else f"stage {event.stage + 1}, epoch {event.path_epoch:g}"
             words.append(f"{label(event.method)}: {state}, best {best[1]:.1f} at {best[0]:g}")
         axis.set_title("mean of all sub-datasets.  " + ";  ".join(words), loc="left", fontsize=8, y=1.0)
@@ -102,26 +102,30 @@ class LiveFigure:
     def _task(self, axis, task: str) -> None:
         is_out = False
         for history, event in self.runs.values():
-            own, end = colour(event.method), drops(history).get(task)
-            _lines(axis, history[history.task == task], own, end)
+            shade, end = colour(event.method), drops(history).get(task)
+            _lines(axis, history[history.task == task], shade, end)
             if end is not None:
-                axis.axvline(end, color=own, ls=":", lw=1)
+                axis.axvline(end, color=shade, ls=":", lw=1)
                 is_out |= not event.finished
         axis.set_title(pretty(task), fontsize=8, y=1.0, pad=3, color="0.55" if is_out else "black")
         if is_out:
             axis.set_facecolor("0.95")
 
 
-def _lines(axis, rows, own, end: float | None = None) -> None:
+def _lines(axis, rows, shade, end: float | None = None) -> None:
     """The kept path, paler from `end` on, and very pale what each stage trained beyond its roll-back."""
     x, y, stage, on_path = rows.path_epoch.to_numpy(), 100 * rows.accuracy.to_numpy(), rows.stage.to_numpy(), kept(rows)
     on_path = on_path.to_numpy()
     ends = len(x) if end is None else np.searchsorted(x[on_path], end, side="right")
-    axis.plot(x[on_path][:ends], y[on_path][:ends], color=own, lw=1.4)
-    axis.plot(x[on_path][max(ends - 1, 0) :], y[on_path][max(ends - 1, 0) :], color=own, lw=1.2, alpha=0.5)
+    axis.plot(x[on_path][:ends], y[on_path][:ends], color=shade, lw=1.4)
+    axis.plot(x[on_path][max(ends - 1, 0) :], y[on_path][max(ends - 1, 0) :], color=shade, lw=1.2, alpha=0.5)
     off = ~on_path
     off[:-1] |= off[1:] & (stage[1:] == stage[:-1])  # from the last kept point of its stage on
     breaks = np.flatnonzero(np.diff(stage)) + 1
     axis.plot(
-        np.insert(x, breaks, np.nan), np.insert(np.where(off, y, np.nan), breaks, np.nan), color=own, lw=1, alpha=_PALE
+        np.insert(x, breaks, np.nan),
+        np.insert(np.where(off, y, np.nan), breaks, np.nan),
+        color=shade,
+        lw=1,
+        alpha=_PALE,
     )

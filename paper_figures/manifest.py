@@ -22,8 +22,8 @@ def items(out: Path) -> list[dict]:
 def read(out: Path) -> dict:
     """The manifest of a folder; empty parts where there is none yet."""
     path = out / "manifest.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {name: found.get(name, {}) for name in ("notebooks", "executions", "runs")}
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: manifest.get(name, {}) for name in ("notebooks", "executions", "runs")}
 
 
 def machine() -> str:

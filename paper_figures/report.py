@@ -112,13 +112,13 @@ def _overview(items: list[dict]) -> str:
     for item in items:
         for name in contents.paper_items(item["item"]):
             places.setdefault(name, []).append(f'<a href="#{_anchor(item["name"])}">{_text(item["name"])}</a>')
-    found = sum(bool(places[name]) for name in contents.PAPER_ITEMS)
+    count = sum(bool(places[name]) for name in contents.PAPER_ITEMS)
     rows = [
         [_text(name), _text(contents.PAPER_ITEMS.get(name, "")), ", ".join(where) or "<em>not on this page</em>"]
         for name, where in places.items()
     ]
     head = (
-        f'<section id="overview">\n<h2>Items of the paper</h2>\n<p>{found} of {len(contents.PAPER_ITEMS)} are here.</p>'
+        f'<section id="overview">\n<h2>Items of the paper</h2>\n<p>{count} of {len(contents.PAPER_ITEMS)} are here.</p>'
     )
     return f"{head}\n{_table(['item', 'content', 'here'], rows)}\n</section>"
 

@@ -16,6 +16,8 @@ MODELS = {
     "Qwen/Qwen2.5-7B": "Qwen2.5 7B",
     "Qwen/Qwen3-8B-Base": "Qwen3 8B",
 }
+# what a caption says where reported and measured numbers stand beside each other
+SCALE = " Except in the profile `paper`, models are a thousand times smaller and the mixture is generated: compare directions alone."
 
 
 def table(name: str) -> pd.DataFrame:
@@ -53,14 +55,4 @@ def directions(pairs: dict[str, tuple[float, float]], unit: str = "points") -> p
     return pd.DataFrame(rows).set_index("comparison")
 
 
-def scale_note(is_paper: bool) -> str:
-    """What a reader must know of the scale before reading the numbers beside each other."""
-    if is_paper:
-        return "Reported and measured numbers have the same scale."
-    return (
-        "The measured numbers are of tiny models and a generated mixture; those of the paper are of models a thousand "
-        "times larger. Only directions can be compared, and a few dozen test items a sub-dataset leave wide intervals."
-    )
-
-
-__all__ = ["MODELS", "claim", "directions", "model_label", "scale_note", "table"]
+__all__ = ["MODELS", "SCALE", "claim", "directions", "model_label", "table"]

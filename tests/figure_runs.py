@@ -31,6 +31,17 @@ class FakeRun(SimpleNamespace):
     at_best, dropped, metrics = Run.at_best, Run.dropped, {}
 
 
+def answers(history):
+    """Test answers as a run keeps them: of each evaluation's items the first are right, as many as its accuracy says."""
+    rows = [
+        {"stage": row.stage, "epoch": row.epoch, "part": "test", "task": row.task, "item": item}
+        | {"correct": item < round(row.accuracy * row.n)}
+        for row in history.itertuples()
+        for item in range(row.n)
+    ]
+    return pd.DataFrame(rows)
+
+
 def fake_run(method, journal, best, groups=None, params=None, parameters=1):
     """A run of `journal` whose best checkpoint is best = (stage, epoch)."""
     history = pd.DataFrame(history_rows(journal))
@@ -39,6 +50,7 @@ def fake_run(method, journal, best, groups=None, params=None, parameters=1):
     return FakeRun(
         config=SimpleNamespace(method=method, params=params or {}),
         history=history,
+        outputs=answers(history),
         journal=journal,
         result={"best": {"stage": best[0], "epoch": best[1]}, "parameters": parameters},
         best=at,

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from test_main_results import fake_run
 
-from paper_figures import ablations, main_results, study
+from paper_figures import study
+from paper_figures.figures import ablations, main_results
 
 
 def roll_out(stage, offset, end, active):
@@ -88,11 +89,6 @@ def test_drop_times_are_path_epochs(runs):
     assert table.sro_sft.to_dict() == {"p": 0.5, "q": 2.0, "r": 1.0, "s": 3.0}
     assert table.msft.tolist() == pytest.approx([0.5, 1.5, np.nan, np.nan], nan_ok=True)
     assert set(table.best) == {1.0}
-    text = ablations.reading(table.reset_index())
-    assert "1 of 4 sub-datasets (over all models) earlier" in text
-    assert "0 later and 1 at the same epoch" in text
-    assert "0.25 epochs apart" in text
-    assert "had dropped 1 of them" in text
 
 
 def test_one_panel_a_model(runs):
@@ -108,7 +104,8 @@ def test_one_panel_a_model(runs):
     assert len(axes[0].figure.legends[0].get_texts()) == 3
 
 
-def test_the_verdict_counts_the_models_won(runs):
-    text = ablations.verdict(ablations.measured(runs))
-    assert "mSFT +20.0, SRO SFT +10.0, Soft SRO SFT -10.0" in text
-    assert "ahead of both single roll-out searches on 1 of 1 model" in text
+def test_the_finding_compares_the_two_searches(runs):
+    text = ablations.finding(runs, ablations.drop_times(runs))
+    assert text.startswith("mSFT is ahead of SRO SFT by 10.0 points (n = 1 pair of runs, 400 test items;")
+    # p at the same epoch, q half an epoch earlier; r and s were never dropped
+    assert "0.25 ± 3.18 epochs apart (n = 2 of 4 that both drop)" in text

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from figure_runs import fake_run, roll_out
 
-from paper_figures import compute, reported_numbers, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import compute
 
 PARAMETERS = 10
 DYNAMIX = {"epochs": 10.0, "updates": 100, "look_ahead_batch": 8}
@@ -64,8 +65,8 @@ def test_a_budget_overruled_by_a_setting_is_one_row():
 
 
 def test_table_7_has_the_paper_s_columns_and_averages():
-    table, unit = compute.table7(compute.measured(runs()))
-    assert unit == "FLOPs"
+    table = compute.table7(compute.measured(runs()))
+    assert table.index.name == "model (FLOPs)"
     assert list(table.columns) == list(reported_numbers.table("table7").columns[1:])
     assert table.loc["Average"].tolist() == table.loc["m"].tolist()
 
@@ -73,8 +74,8 @@ def test_table_7_has_the_paper_s_columns_and_averages():
 def test_table_7_beside_the_paper():
     theirs = compute.reported()
     ours = theirs.assign(total=2 * theirs.total, method="sft")
-    both, unit = compute.table7(ours, theirs)
-    assert unit == "PFLOPs"
+    both = compute.table7(ours, theirs)
+    assert both.index.names == ["model (PFLOPs)", "source"]
     assert both.loc[("Qwen2.5 3B", "paper"), "SFT"] == pytest.approx(491.72)
     assert both.loc[("Qwen2.5 3B", "here"), "SFT"] == pytest.approx(2 * 491.72)
     # the average is the paper's own, and there is none where a model lacks
@@ -89,10 +90,10 @@ def test_ratios_beside_the_paper():
     assert table.loc["Soft SRO SFT", "paper, lowest"] == pytest.approx(2070.22 / 1170.15)
     assert table.loc["Soft SRO SFT", "paper, highest"] == pytest.approx(1993.78 / 937.61)
     assert table.loc["IES", "here, m"] == pytest.approx(38_000 / 62_000)
-    said = compute.verdict(compute.measured(runs()), compute.reported())
-    assert "Soft SRO SFT 2.00 (2.00)" in said
+    text = compute.finding(compute.measured(runs()), compute.reported())
+    assert "over n = 1 models" in text and "Soft SRO SFT 2.00 (no interval) (2.00)" in text
     # Continual SFT is below SFT here, above it on average in the paper
-    assert said.endswith("On the other side of SFT than in the paper: Continual SFT.")
+    assert "On the other side of SFT than in the paper: Continual SFT;" in text
 
 
 def test_identities_of_table_7():
@@ -126,7 +127,10 @@ def test_what_table_7_implies():
 def test_the_pictures_draw_the_parts_and_the_ratios():
     table = compute.measured(runs())
     left, right = compute.panels(table, compute.reported(), "m")
-    assert [text.get_text() for text in left.get_yticklabels()] == compute._order(table.name)
+    assert [text.get_text() for text in left.get_yticklabels()] == [
+        "SFT", "Continual SFT", "DynamixSFT", "IES", "SRO SFT", "Soft SRO SFT", "mSFT (C=1)", "mSFT (C=3)",
+    ]  # fmt: skip
+
     train, look_ahead, evaluate = left.containers
     assert [bar.get_width() for bar in train][:2] == pytest.approx([60_000 / 1, 18_000 / 1])
     assert look_ahead[2].get_x() == pytest.approx(60_000)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_main_results import fake_run
 
-from paper_figures import consistency
+from paper_figures.figures import consistency
 
 
 @pytest.fixture
@@ -75,9 +75,11 @@ def test_numbers_beside_the_picture(table):
     assert row.tolist() == [pytest.approx(100 * 13 / 60), pytest.approx(0), "level"]
 
 
-def test_the_verdict_names_all_that_tie(table):
-    text = consistency.verdict(table)
-    # 14.1 and 0 against 0 and 14.1: the same mean
-    assert "is that of SFT and IES (7.1 points; mSFT 10.6, SFT 7.1)" in text
-    assert "Most first places: IES and mSFT with 1.83 of 4" in text
-    assert "lowest on 0 of 2" in text
+def test_the_finding_names_all_that_tie(table):
+    text = consistency.finding(table, draws=2000)
+    assert text.startswith("mSFT has 1.83 of 4 first places and IES, the most of the others, 1.83: a lead of +0 %")
+    # of two models 14.1 and 0 against 0 and 14.1: the same mean
+    assert "lowest standard deviation is that of SFT and IES (7.1 points, mSFT 10.6)" in text
+    # the lead is 0, 1, 0 and -1 on the four pairs: half of the draws of four have a mean of a quarter or more either way
+    low, high = (float(word) for word in text.split("interval ")[1].split(",")[0].split(" to "))
+    assert low == -high and 50 <= high <= 75

@@ -10,7 +10,8 @@ from msft import RunConfig
 from msft.cli import commands, options
 from msft.launch import grid, local
 from msft.results import card
-from paper_figures import compute, cost, profiles, reported_numbers, shift, study
+from paper_figures import cost, profiles, reported_numbers, study
+from paper_figures.figures import compute, shift
 
 
 def parsed(command: str) -> tuple[RunConfig, str]:

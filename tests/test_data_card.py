@@ -11,7 +11,8 @@ import msft
 from msft.data.example import Example, training_text
 from msft.data.mixture import Mixture, SubDataset
 from msft.names import load_tokenizer
-from paper_figures import data_card, output, study, style
+from paper_figures import output, study, style
+from paper_figures.figures import data_card
 
 
 def test_counts_are_those_of_the_tiny_mixture(model_folder):

@@ -216,7 +216,7 @@ def modules(monkeypatch):
 
     def give(**needs):
         for name, function in needs.items():
-            monkeypatch.setitem(sys.modules, f"paper_figures.{name}", types.SimpleNamespace(needs=function))
+            monkeypatch.setitem(sys.modules, f"paper_figures.figures.{name}", types.SimpleNamespace(needs=function))
 
     return give
 

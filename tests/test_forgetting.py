@@ -2,7 +2,8 @@ import matplotlib.pyplot as plt
 import pytest
 from figure_runs import msft_run, sft_run
 
-from paper_figures import forgetting, study
+from paper_figures import study
+from paper_figures.figures import forgetting
 
 
 def test_needs_both_methods_of_every_model():
@@ -32,7 +33,7 @@ def test_a_peak_after_the_best_checkpoint_is_marked():
     table = forgetting.decompose(sft_run(), msft_run(best=(0, 0.25))).set_index("task")
     assert table.later.to_dict() == {"a": False, "b": True}
     assert table.forgetting.tolist() == pytest.approx([0, -40])
-    assert "1 of the sub-datasets peaked after" in forgetting.verdict(table.reset_index())
+    assert "and 1 sub-datasets peaked after the best checkpoint" in forgetting.finding(table.reset_index())
 
 
 def test_own_peak_of_a_sub_dataset_that_was_never_dropped():
@@ -79,8 +80,11 @@ def test_tables_have_the_mean():
     assert row[["sub-datasets", "forgetting < 0", "peak after the best"]].tolist() == [2, 0, 0]
 
 
-def test_verdict_says_who_outweighs():
-    won = forgetting.decompose(sft_run(), msft_run())
-    assert "together +15.0 over SFT" in forgetting.verdict(won)
-    lost = forgetting.decompose(sft_run(), msft_run(best=(0, 0.25)))
-    assert "does not outweigh" in forgetting.verdict(lost)
+def test_the_finding_has_both_parts_with_their_intervals():
+    # 10 and 10; 10 and 0; 20 and 10: a deviation of 7.07, and t of one degree of freedom is 12.7
+    text = forgetting.finding(forgetting.decompose(sft_run(), msft_run()))
+    assert (
+        "over-fitting is +10.0 ± 0.0 points and forgetting (Eq. 4) +5.0 ± 63.5, together +15.0 ± 63.5 over SFT" in text
+    )
+    lost = forgetting.finding(forgetting.decompose(sft_run(), msft_run(best=(0, 0.25))))
+    assert "together -10.0" in lost

@@ -1,21 +1,21 @@
+import re
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
 from msft.benchmarks import paper_mixtures
-from paper_figures import granularity, study
-
-
-def subjects():
-    return list(paper_mixtures._by_subject([], []))
+from paper_figures import study
+from paper_figures.figures import granularity
 
 
 def test_every_subject_is_in_one_of_eleven_groups():
-    placed = [granularity._PREFIX + name for names in granularity.GROUPS.values() for name in names]
-    assert len(granularity.GROUPS) == 11
-    assert sorted(placed) == sorted(subjects())
-    assert len(placed) == len(paper_mixtures.SUBJECTS) == 21
+    subjects = ["medmcqa_" + re.sub("[^a-z]+", "_", name.lower()) for name in paper_mixtures.SUBJECTS]
+    groups = granularity.broad_groups(subjects, {})
+    assert len(granularity.GROUPS) == len(groups) == 11
+    assert sorted(task for names in groups.values() for task in names) == sorted(subjects)
+    assert len(subjects) == 21
 
 
 def test_the_papers_two_groups_are_there():
@@ -30,8 +30,8 @@ def test_subjects_that_a_sample_lacks_leave_no_empty_group():
 
 
 def test_another_mixture_has_its_own_groups_or_its_parts():
-    own = {"x": ["a_1"], "y": ["b"]}
-    assert granularity.broad_groups(["a_1", "b"], own) == own
+    groups = {"x": ["a_1"], "y": ["b"]}
+    assert granularity.broad_groups(["a_1", "b"], groups) == groups
     assert granularity.broad_groups(["a_1", "b"], {"all": ["a_1", "b"]}) == {"a 1": ["a_1"], "b": ["b"]}
 
 
@@ -83,10 +83,11 @@ def test_paper_claims_are_compared_where_the_categories_are_there():
     assert granularity.against_paper(named)["paper (points)"].tolist() == [1.86, 0.29, 6.0, 5.3]
 
 
-def test_verdict_counts():
-    words = granularity.verdict(granularity.gains(runs_of()))
-    assert "mSFT gains +15.00 points over SFT on average: better on 2, level on 0, worse on 0 of 2" in words
-    assert "SFT itself stands at 50.0 %" in words and "is 10.0 points" in words
+def test_the_finding_has_both_gains_and_the_room_for_one():
+    text = granularity.finding(runs_of())
+    assert text.startswith("mSFT is ahead of SFT by 15.0 points (n = 1 pair of runs, 20 test items;")
+    assert "IES differs from SFT by -5.0 points" in text
+    assert "SFT leaves 50.0 points to gain" in text
 
 
 def test_needs_the_granular_mixture():

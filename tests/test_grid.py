@@ -74,7 +74,7 @@ def test_the_built_in_grids_are_what_the_notebooks_read(profile, tmp_path):
     for stem, module in contents.NOTEBOOKS.items():
         if module:
             page = study.Study(stem, profile, str(tmp_path), str(tmp_path))
-            configs = importlib.import_module(f"paper_figures.{module}").needs(page).values()
+            configs = importlib.import_module(f"paper_figures.figures.{module}").needs(page).values()
             named = [config for config in configs if not config.mixture.endswith(".yaml")]  # no mixture of one's own
             needed |= set(named)
     assert set(read_grid(profile).runs) == needed

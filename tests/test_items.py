@@ -49,7 +49,7 @@ def test_every_notebook_is_listed_and_every_listed_one_is_there():
 
 @pytest.mark.parametrize("stem", [stem for stem, module in contents.NOTEBOOKS.items() if module])
 def test_a_notebook_s_module_names_its_runs(stem):
-    module = importlib.import_module(f"paper_figures.{contents.NOTEBOOKS[stem]}")
+    module = importlib.import_module(f"paper_figures.figures.{contents.NOTEBOOKS[stem]}")
     assert next(iter(inspect.signature(module.needs).parameters)) == "page"
 
 

@@ -4,12 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from figure_runs import FakeRun
+from figure_runs import FakeRun, answers
 from matplotlib.colors import to_rgba
 
 import msft
 from msft.results.run import BestCheckpoint
-from paper_figures import main_results, reported_numbers, study, style
+from paper_figures import reported_numbers, study, style
+from paper_figures.figures import main_results
 
 TASKS = ("p", "q", "r", "s")
 GROUPS = {"Science and Knowledge": ["p", "q"], "Mathematic and Quantitative": ["r", "s"]}
@@ -30,6 +31,7 @@ def fake_run(method, accuracy, epoch=1.0, base=(0.0,) * 4, model="m", sizes=None
         config=config,
         about={"mixture": mixture},
         history=pd.DataFrame(rows),
+        outputs=answers(pd.DataFrame(rows)),
         result={"best": best},
         best=BestCheckpoint(None, best["accuracy"], epoch),
         journal=[],
@@ -131,12 +133,10 @@ def test_rings_are_drawn_only_where_all_of_the_papers_models_are_there(runs):
     assert [line.get_xdata()[0] for line in right.lines if line.get_marker() == "o"] == pytest.approx([1.8])
 
 
-def test_one_model_has_no_bar_and_no_note_of_one(runs):
+def test_one_model_has_no_bar(runs):
     one = main_results.measured({key: run for key, run in runs.items() if key[0] == "a"})
     left, _ = main_results.by_method(one)
     assert not left.lines
-    assert main_results.bars_note(["a"]) == ""
-    assert "2 models" in main_results.bars_note(["a", "b"])
 
 
 def test_more_models_than_markers_are_all_drawn():
@@ -174,8 +174,11 @@ def test_table_1_is_the_papers():
     assert len(table) == 10
 
 
-def test_the_verdict_names_whoever_won(runs):
-    text = main_results.verdict(runs, main_results.measured(runs))
-    assert "mSFT 50.0, SFT 40.0" in text
-    assert "first, alone or tied, on 2 of 2 models" in text
-    assert "+10.0 points (a +20.0, b +0.0)" in text
+def test_the_finding_names_whoever_won(runs):
+    text = main_results.finding(runs, main_results.measured(runs))
+    assert text.startswith("mSFT is ahead of SFT by 10.0 points (n = 2 pairs of runs, 400 test items;")
+    assert "that of mSFT (50.0 %, mSFT 50.0 %)" in text
+    behind = {(model, {"sft": "msft", "msft": "sft"}[method]): run for (model, method), run in runs.items()}
+    text = main_results.finding(behind, main_results.measured(behind))
+    assert text.startswith("mSFT is behind SFT by 10.0 points")
+    assert "that of SFT (50.0 %, mSFT 40.0 %)" in text

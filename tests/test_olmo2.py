@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from msft.errors import ConfigError
-from paper_figures import olmo2
+from paper_figures.figures import olmo2
 
 
 def flops_of(rows, size, stage):
@@ -87,9 +87,9 @@ def test_shares_are_written_with_two_digits():
     assert [olmo2.percent(share) for share in (0.937, 0.09, 0.000316)] == ["93.7 %", "9.0 %", "0.032 %"]
 
 
-def test_the_verdict_says_what_the_paper_s_share_would_need():
-    said = olmo2.verdict(olmo2.stages(sft_length=700))
-    assert "the paper says about 0.01 %" in said
+def test_the_finding_says_what_the_paper_s_share_would_need():
+    said = olmo2.finding(olmo2.stages(sft_length=700), olmo2.sensitivity())
+    assert "the paper says about 0.01 %" in said and "from 100 to 4,096 tokens, n = 3 sizes" in said
     # solved for the length, the share is the paper's
     factor = float(said.split("example ")[1].split(" to ")[0])
     rows = olmo2.stages(sft_length=700 * factor)

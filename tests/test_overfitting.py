@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from paper_figures import overfitting, study
+from paper_figures import study
+from paper_figures.figures import overfitting
 
 # accuracies at epochs 0, 0.5, 1, 1.5, 2 over 100 items
 ACCURACIES = {
@@ -102,18 +103,15 @@ def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
     assert tuple(colours[1]) == tuple(colours[4]) != to_rgba("white")
 
 
-def test_the_words_follow_the_numbers():
-    text = overfitting.reading({"tiny-qwen2": made(best=1.0)}, "tiny-qwen2")
-    assert "3 sub-datasets peak at 3 different epochs, from 0.5 (early) to 2 (late)" in text
-    assert "one stop for all, at epoch 1; there a sub-dataset is 20.0 points below" in text
-    assert "2 of 3 have lost some of their peak. 1 peaks only at the last evaluation" in text
-    assert "models" not in text
-    level = made({task: [0.1, 0.2, 0.3, 0.2, 0.1] for task in ("a", "b")}, best=1.0)
-    text = overfitting.reading({"level": level, "other": made()}, "level")
-    assert "all sub-datasets peak at epoch 1: none over-fits before another" in text
-    assert "lie apart in 1 of 2 models" in text
-    assert "only at the last" not in text
-    assert "one run, seed 20, 100 test items a sub-dataset" in overfitting.caption(level, "level")
+def test_the_finding_follows_the_numbers():
+    text = overfitting.finding(made(best=1.0))
+    assert "the 3 sub-datasets peak at 3 different epochs, 0.5 to 2," in text
+    # 20, 0 and 40 points below the peaks: a mean of 20 and a standard error of 20 / sqrt 3, times t = 4.30
+    assert "20.0 ± 49.7 points below" in text and "n = 1 run, 300 test items" in text
+    assert "1 of the peaks stand at the last evaluation" in text
+    level = overfitting.finding(made({task: [0.1, 0.2, 0.3, 0.2, 0.1] for task in ("a", "b")}, best=1.0))
+    assert "peak at 1 different epochs, 1 to 1, and SFT's one stop leaves them 0.0 ± 0.0 points" in level
+    assert text.count(". ") == 1, "two sentences"
 
 
 @pytest.mark.parametrize("profile", ["smoke", "tiny", "paper"])

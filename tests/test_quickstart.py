@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from paper_figures import data, quickstart, study
+from paper_figures import data, study
+from paper_figures.figures import quickstart
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +97,10 @@ def test_table_and_words_are_the_runs(finished):
         assert table.loc[name, "Average"] == pytest.approx(100 * run.best.accuracy)
         assert table.loc[name, "Best epoch"] == run.best.path_epoch
     gain = 100 * (msft.best.accuracy - sft.best.accuracy)
-    words = quickstart.verdict(sft, msft)
-    assert (f"{abs(gain):.2f} points" in words) == (gain != 0)
-    assert ("ahead of" in words) == (gain > 0)
+    words = quickstart.finding(sft, msft)
+    assert (f"by {abs(gain):.1f} points" in words) == (gain != 0)
+    assert ("ahead of SFT" in words) == (gain > 0)
     assert f"{msft.flops['total'] / sft.flops['total']:.2f} times" in words
-    assert f"seed {sft.config.seed}" in quickstart.caption(sft, msft)
 
 
 def test_the_runs_are_those_of_the_other_notebooks(tmp_path):
@@ -108,3 +108,13 @@ def test_the_runs_are_those_of_the_other_notebooks(tmp_path):
     needs = quickstart.needs(page)
     assert needs == {"sft": page.config("sft"), "msft": page.config("msft")}
     assert {config.seed for config in quickstart.needs(page, 7).values()} == {7}
+    assert quickstart.needs(page, budget=2.0)["msft"].params["budget"] == 2
+
+
+def test_what_a_caption_ends_with_is_read_from_the_runs(finished):
+    runs = {method: finished(method).run for method in ("sft", "msft")}
+    items = {int(count) for run in runs.values() for count in run.history.n}
+    words = data.sample(runs)
+    assert words.startswith(f" {data.model_label(runs['sft'].config.model)}; n = 1 run")
+    assert f"(seed {runs['sft'].config.seed})" in words
+    assert f"{min(items)}{f' to {max(items)}' if len(items) > 1 else ''} test items a sub-dataset." in words

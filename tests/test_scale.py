@@ -4,7 +4,8 @@ import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
 from msft.errors import ConfigError
-from paper_figures import reported_numbers, scale, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import scale
 
 
 def test_needs_of_a_profile():
@@ -64,8 +65,6 @@ def test_sweep_by_hand():
     assert table.gain.tolist() == pytest.approx([0, -5, 20])
     assert table.flops.tolist() == [54_000, 18_000, 54_000]
     assert table.flops_to_sft.tolist() == pytest.approx([1, 1 / 3, 1])
-    assert "C=2 (+20.0 points over SFT, 1.00 times" in scale.verdict_budgets(table)
-    assert "no C of the sweep" in scale.verdict_budgets(table)
 
 
 def test_budgets_overruled_by_a_setting_are_one_point():
@@ -116,6 +115,13 @@ def test_readable_tables():
     assert shown["paper (PFLOPs)"].tolist()[:2] == [491.72, 223.73] and np.isnan(shown["paper (PFLOPs)"].iloc[2])
     assert "paper (PFLOPs)" not in scale.readable(scale.by_budget(sweep()), "tiny-qwen2")
     assert scale.readable(scale.by_mixture(three())).index.names == ["sub-datasets", "mixture", "method"]
-    assert "+15.0 points with 2 sub-datasets: it is ahead on 1 of 1 mixture" in scale.verdict_mixtures(
-        scale.by_mixture(three())
-    )
+    plt.close("all")
+
+
+def test_the_finding_has_every_gain_with_its_interval():
+    text = scale.finding(three() | sweep())
+    assert text.startswith("Over SFT mSFT gains +15.0 (")
+    assert "with 2 sub-datasets, and by budget -5.0 (" in text
+    # one of the 20 items is lost at C=1: no draw of items puts it above SFT
+    assert " to +0.0) at C=1, +20.0 (" in text and "at C=2 (points with 95 % intervals" in text
+    assert "1 of 3 intervals leave out 0" in text

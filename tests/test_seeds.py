@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from test_main_results import TASKS, fake_run
+from test_main_results import fake_run
 
-from paper_figures import reported_numbers, seeds, study
+from paper_figures import reported_numbers, study
+from paper_figures.figures import seeds
 
 
 @pytest.fixture
@@ -18,21 +19,6 @@ def scores():
 def closed():
     yield
     plt.close("all")
-
-
-def with_outputs(run, correct):
-    """The run with its generated answers: {epoch: [items] of 0 and 1}, the same for every sub-dataset."""
-    rows = [
-        {"stage": 0, "epoch": epoch, "part": part, "task": task, "item": item, "correct": bool(right)}
-        for epoch, answers in correct.items()
-        for task in TASKS
-        # written in any order; only the test part counts
-        for item, right in reversed(list(enumerate(answers)))
-        for part in ("test", "validation")
-    ]
-    run.outputs = pd.DataFrame(rows)
-    run.outputs.loc[run.outputs.part == "validation", "correct"] = False
-    return run
 
 
 def test_the_papers_mean_std_and_p_follow_from_its_seeds():
@@ -88,48 +74,6 @@ def test_the_least_difference_is_the_edge_of_significance():
     assert seeds.least_difference(3) == pytest.approx(4.303 / 3**0.5, abs=1e-3)
     values = np.array([-1.0, 0.0, 1.0]) + seeds.least_difference(3)
     assert seeds.paired_t(values)[1] == pytest.approx(0.05)
-    assert "0.25" in seeds.caution(3)
-
-
-def test_items_are_paired_at_the_best_checkpoints():
-    runs = {
-        ("sft", 20): with_outputs(fake_run("sft", (0.5,) * 4, 1.0), {0.5: [1, 1, 1], 1.0: [1, 0, 0]}),
-        ("msft", 20): with_outputs(fake_run("msft", (0.5,) * 4, 2.0), {1.0: [0, 0, 0], 2.0: [0, 1, 0]}),
-    }
-    differences = seeds.item_differences(runs)
-    assert list(differences) == list(TASKS)
-    assert all(values.tolist() == [[-1, 1, 0]] for values in differences.values())
-
-
-def test_a_gain_that_no_item_or_seed_moves_has_no_width():
-    found = seeds.bootstrap({"p": np.ones((3, 8), int), "q": np.zeros((3, 5), int)}, draws=200)
-    assert found.items == pytest.approx((50, 50))
-    assert found.items_and_seeds == pytest.approx((50, 50))
-
-
-def test_seeds_widen_the_second_interval_alone():
-    # every item of a seed alike: drawing items changes nothing
-    values = np.repeat([[0], [1], [-1]], 8, axis=1)
-    found = seeds.bootstrap({"p": values}, draws=2000)
-    assert found.items == pytest.approx((0, 0))
-    # three equal draws happen with probability 1/27 each, more than 2.5 %
-    assert found.items_and_seeds == pytest.approx((-100, 100))
-
-
-def test_the_items_interval_has_the_width_of_the_normal_theory():
-    rng = np.random.default_rng(3)
-    values = np.repeat(rng.integers(-1, 2, size=(1, 400)), 3, axis=0)
-    low, high = seeds.bootstrap({"p": values}, draws=4000).items
-    # the same items under every seed: three seeds are no more evidence than one
-    expected = 2 * 1.96 * 100 * values[0].std() / 400**0.5
-    assert high - low == pytest.approx(expected, rel=0.06)
-    assert (low + high) / 2 == pytest.approx(100 * values.mean(), abs=0.5)
-
-
-def test_the_bootstrap_is_seeded():
-    values = {"p": np.random.default_rng(0).integers(-1, 2, size=(3, 30))}
-    assert seeds.bootstrap(values, draws=100) == seeds.bootstrap(values, draws=100)
-    assert seeds.bootstrap(values, draws=100) != seeds.bootstrap(values, draws=100, seed=1)
 
 
 def test_the_picture(scores):
@@ -146,13 +90,30 @@ def test_the_picture(scores):
     assert right.get_xlabel() == "gain of mSFT over SFT (points)"
 
 
-def test_the_verdict_says_whether_0_lies_inside(scores):
-    text = seeds.verdict(scores, seeds.Intervals((0.5, 3.5), (-1.0, 5.0)))
-    assert "ahead of SFT on 3 of 3 seeds, by +2.00 points" in text
-    assert "+0.50 to +3.50 over test items, which leaves out 0" in text
-    assert "-1.00 to +5.00 over items and seeds, which holds 0" in text
+def test_the_finding_has_the_interval_and_what_so_few_seeds_can_tell(scores):
+    text = seeds.finding(scores, seeds.Intervals((0.5, 3.5), (-1.0, 5.0)))
+    assert "ahead of SFT on 3 of n = 3 seeds, by +2.00 points on average" in text
+    assert "items and seeds -1.00 to +5.00; the paired t test gives p = 0.074" in text
+    assert (
+        "3 equal signs come up by chance with probability 0.25, p < 0.05 needs a mean of 2.5 standard deviations"
+        in text
+    )
     level = pd.DataFrame({"sft": [70.0, 70.0], "msft": [70.0, 70.0]}, index=[20, 30])
-    assert "paired t test is not defined" in seeds.verdict(level, seeds.Intervals((0, 0), (0, 0)))
+    assert "on 0 of n = 2 seeds, by +0.00 points" in seeds.finding(level, seeds.Intervals((0, 0), (0, 0)))
+    assert "paired t test is not defined" in seeds.finding(level, seeds.Intervals((0, 0), (0, 0)))
+
+
+def test_the_intervals_pair_the_methods_by_seed():
+    runs = {
+        ("sft", 20): fake_run("sft", (0.5,) * 4),
+        ("sft", 30): fake_run("sft", (0.4,) * 4),
+        ("msft", 20): fake_run("msft", (0.6,) * 4),
+        ("msft", 30): fake_run("msft", (0.4,) * 4),
+    }
+    low, high = seeds.intervals(runs).items
+    # a gain of 10 points on one seed of two: its items are those from the 51st to the 60th of 100, in each of four sets
+    assert low < 5 < high and high - low == pytest.approx(2 * 1.96 * 100 * (0.1 * 0.9 / 400) ** 0.5 / 2, rel=0.1)
+    assert seeds.intervals(runs).items_and_runs[0] == pytest.approx(0)
 
 
 def test_directions_take_the_seeds_that_both_have(scores):

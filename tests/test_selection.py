@@ -7,7 +7,8 @@ import pytest
 from figure_runs import fake_run, roll_out
 from matplotlib.colors import to_rgba
 
-from paper_figures import exclusions, selection, study, style
+from paper_figures import study, style
+from paper_figures.figures import selection
 
 ITEMS = 10
 
@@ -83,13 +84,13 @@ def test_each_run_is_needed_once_with_each_choice():
 
 def test_checkpoints_by_hand(runs):
     table = selection.compare(runs).set_index(["method", "part"])
-    held = table.loc[("dynamix_sft", "validation")]
-    assert held[["accuracy", "base", "gain"]].tolist() == pytest.approx([55, 10, 45])
-    assert held.epoch == 0.5
-    assert held.chosen_at == 90
+    row = table.loc[("dynamix_sft", "validation")]
+    assert row[["accuracy", "base", "gain"]].tolist() == pytest.approx([55, 10, 45])
+    assert row.epoch == 0.5
+    assert row.chosen_at == 90
     # sqrt(0.5 * 0.5 / 10 + 0.6 * 0.4 / 10) / 2
-    assert held.error == pytest.approx(100 * 0.049**0.5 / 2)
-    assert held.evaluations == 3
+    assert row.error == pytest.approx(100 * 0.049**0.5 / 2)
+    assert row.evaluations == 3
     # a start point that was evaluated before is no further checkpoint
     assert table.loc[("msft", "test")].evaluations == 2
     shown = selection.readable(table.reset_index())
@@ -166,45 +167,15 @@ def test_the_picture(gains):
     assert len(right.lines) == 3 * 5 + 1
 
 
-def test_the_verdict_names_what_remains(gains):
-    text = selection.verdict(gains)
-    assert "SFT 100 %, DynamixSFT 90 %, IES 100 %, mSFT 83 %" in text
-    assert "mSFT's gain over SFT is +20.0 points where both choose on test items and +10.0" in text
-    assert "so that 50 % of it remains" in text
-    assert "First is mSFT under test selection and mSFT under held-out selection" in text
+def test_the_finding_names_what_remains(runs, gains):
+    text = selection.finding(gains, selection.trained_alike(runs))
+    assert text.startswith("mSFT's gain over SFT is +20.0 points where both choose on test items and +10.0 where both")
+    assert "a change of -10.0 (95 % interval over test items" in text
+    assert "two trainings" in text
+    assert "two trainings" not in selection.finding(gains, ["sft", "msft"])
 
 
-def test_the_verdict_of_a_method_that_is_behind(runs):
+def test_the_finding_of_a_method_that_is_behind(runs):
     runs["msft", "test"] = made("msft", {0.0: (1, 1), 0.5: (5, 4)}, 0.5)
-    text = selection.verdict(selection.gains(runs, draws=50))
-    assert "mSFT's gain over SFT is -5.0 points" in text
-    assert "no gain to keep" in text
-    assert "First is DynamixSFT under test selection and mSFT under held-out selection" in text
-
-
-def test_the_caution_follows_the_runs(runs):
-    table = selection.compare(runs)
-    text = selection.caution(table, selection.trained_alike(runs), 20)
-    assert "one seed and 20 test items" in text
-    assert "The two runs of SFT, DynamixSFT, IES trained alike" in text
-    assert "mSFT also chooses among 2 evaluations, SFT among 3" in text
-    assert "trained alike" not in selection.caution(table, [], 20)
-    assert "two different trainings" not in selection.caution(table, ["msft"], 20)
-
-
-@pytest.mark.parametrize(
-    ("epochs", "rested", "says"), [(2.0, [[], [3]], True), (4.0, [[], [3]], False), (2.0, [[], [0, 1, 2]], False)]
-)
-def test_the_yardstick_needs_trainings_that_are_nearly_alike(runs, epochs, rested, says):
-    """20 examples over two epochs: one skipped pass is 2.5 %, three are 7.5 %."""
-    sft, ies = runs["sft", "test"], runs["ies", "test"]
-    sft.config.params, ies.config.params = {"epochs": 2.0}, {"epochs": epochs}
-    ies.about["mixture"]["sub_datasets"] = {"a": {"train": 10}, "b": {"train": 10}}
-    notes = [{"epoch": e, "sat_out": out, "of": 20} for e, out in enumerate(rested, 1)]
-    ies.journal[0]["result"]["notes"] = notes
-    text = selection.yardstick(runs)
-    assert bool(text) == says
-    if says:
-        assert "IES skipped 2.5 % of the passes" in text
-        assert "-10.0 points from SFT's" in text
-        assert exclusions.sat_out(ies).task.nunique() == 3
+    text = selection.finding(selection.gains(runs, draws=50), [])
+    assert text.startswith("mSFT's gain over SFT is -5.0 points")

@@ -14,7 +14,8 @@ from recorder import owners_of, recorded, same_weights, train
 from msft.methods.msft import earliest_overfit
 from msft.store import checkpoints
 from msft.training import Trainer
-from paper_figures import shift, study
+from paper_figures import study
+from paper_figures.figures import shift
 
 OWN = {"methods_dir": str(shift.METHODS)}
 PARAMS = {"budget": 0.75, "branch": 0.5}
@@ -182,17 +183,18 @@ def test_chance_is_the_mean_distance_between_seeds():
     assert shift.by_chance(runs[:1]) is None
 
 
-def test_the_words_follow_the_numbers():
+def test_the_finding_follows_the_numbers():
     run = made(FULL, REDUCED)
-    text = shift.reading(run, [sft({"a": 1}), sft({"a": 2})])
-    assert "The first to over-fit was gone, at epoch 1.5" in text
-    assert "2 of the other 3 optimal stopping points moved, 1 to later and 1 to earlier epochs, by 0.33 epochs" in text
-    assert "does not tell the exclusion's effect from chance" in text
-    assert "With 2 sub-datasets a peak is at the end" in text
-    assert "The shift is larger than that." in shift.reading(run, [sft({"a": 1}), sft({"a": 1})])
-    assert "unlike in the paper" in shift.reading(made(FULL, FULL), [])
-    assert "Peaks are noisy" not in shift.reading(run, [])
-    assert "from the fork at epoch 1.5) of the 3 other" in shift.caption(run).replace("counted ", "")
+    text = shift.finding(run, [sft({"a": 1}), sft({"a": 2})])
+    assert "Without gone, the first to over-fit (epoch 1.5), 2 of the other 3" in text
+    sizes = shift.shifts(run)["shift"].abs()
+    assert f"by {sizes.mean():.2f} ± {4.3027 * sizes.std() / 3**0.5:.2f} epochs" in text
+    assert "2 have a peak at the end of a branch" in text
+    assert "another seed alone moves a peak by 1.00 epochs: the shift is not shown to be larger" in text
+    # a shift whose interval holds what chance does is not shown either
+    assert "0.00 epochs: the shift is not shown to be larger" in shift.finding(run, [sft({"a": 1}), sft({"a": 1})])
+    assert "0 of the other 3" in shift.finding(made(FULL, FULL), [])
+    assert "there is one seed of SFT" in shift.finding(run, [])
 
 
 @pytest.mark.parametrize("profile", ["smoke", "tiny", "paper"])

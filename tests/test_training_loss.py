@@ -1,9 +1,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from figure_runs import msft_run, sft_run
 
-from paper_figures import study, training_loss
+from paper_figures import study
+from paper_figures.figures import training_loss
 
 
 def test_curves_follow_the_kept_path():
@@ -35,12 +37,15 @@ def test_losses_are_compared_after_the_first_exclusion():
 def test_nothing_to_compare_is_said_plainly():
     table = training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): sft_run()})
     assert np.isnan(table.loc["m", "first exclusion"])
-    assert "no epochs after a first exclusion" in training_loss.verdict(table)
+    assert training_loss.finding(table).startswith("No model has epochs after a first exclusion")
 
 
-def test_verdict_names_the_sign():
-    table = training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): msft_run()})
-    assert "100 % of 1 intervals; on average it lies 0.200 nats below" in training_loss.verdict(table)
+def test_the_finding_names_the_sign():
+    row = training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): msft_run()})
+    table = pd.concat([row, 3 * row]).set_index(pd.Index(["m", "o"]))
+    # -0.2 and -0.6: a deviation of 0.283, and t of one degree of freedom is 12.7
+    assert "lower one on 2 of n = 2 models, by -0.400 ± 2.541 nats" in training_loss.finding(table)
+    assert "lower one on 0 of n = 2 models, by +0.400" in training_loss.finding(-table)
 
 
 def test_a_panel_a_model():

@@ -12,7 +12,8 @@ import pytest
 import msft
 from msft.errors import DataError
 from msft.names import load_tokenizer
-from paper_figures import data, study, your_mixture
+from paper_figures import data, study
+from paper_figures.figures import your_mixture
 
 
 def test_the_made_up_folder_is_a_mixture_of_four_kinds(tmp_path):
@@ -85,13 +86,14 @@ def test_a_run_without_exclusions_has_no_words_on_them(small_run):
     plt.close(axes[0].figure)
 
 
-def test_the_table_and_the_verdict_are_those_of_the_runs(small_run, small_msft_run):
+def test_the_table_and_the_finding_are_those_of_the_runs(small_run, small_msft_run):
     table = your_mixture.comparison(small_run, small_msft_run)
     best = data.at_best(small_msft_run)
     assert table.loc[best.index, "mSFT"].tolist() == pytest.approx((100 * best).tolist())
     assert table.loc["mean", "SFT"] == pytest.approx(100 * data.at_best(small_run).mean())
-    text = your_mixture.verdict(small_run, small_msft_run)
-    gain = small_msft_run.best.accuracy - small_run.best.accuracy
+    text = your_mixture.finding(small_run, small_msft_run)
+    gain = (data.at_best(small_msft_run) - data.at_best(small_run)).mean()
+    assert f"by {100 * abs(gain):.1f} ±" in text
     assert ("ahead of" if gain > 0 else "behind" if gain < 0 else "level with") in text
 
 

@@ -15,7 +15,7 @@ from msft import tiny
 from msft.data.metrics import LABELS, LOSS
 from msft.errors import DataError
 from msft.results.export import export
-from paper_figures import data
+from paper_figures import data, findings
 from paper_figures.style import colour, label, panels, pretty
 
 CHAT_TEMPLATE = (
@@ -110,8 +110,9 @@ def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
 def needs(page, mixture_dir: str = "") -> dict:
     """SFT and mSFT on the user's mixture and model."""
     path, model = prepare(page, mixture_dir)
-    own = {} if page.focus not in tiny.MODELS else {k: v for k, v in tiny.SETTINGS.items() if k not in page.settings}
-    return {method: page.config(method, model=model, mixture=str(path), **own) for method in ("sft", "msft")}
+    known = tiny.SETTINGS if page.focus in tiny.MODELS else {}  # the copy in a folder has no name to know them by
+    settings = {name: value for name, value in known.items() if name not in page.settings}
+    return {method: page.config(method, model=model, mixture=str(path), **settings) for method in ("sft", "msft")}
 
 
 def broken_rows(folder: Path) -> str:
@@ -137,50 +138,65 @@ def broken_rows(folder: Path) -> str:
     return ""
 
 
+CURVES_CAPTION = (
+    "Score on the test items (%) of each sub-dataset under mSFT, in the order in which it dropped them, against the epoch along the "
+    "kept path; the line above each panel names the metric."
+)
+
+
 def curves(run, axes=None):
     """Score of each sub-dataset against epoch: the kept path in colour, what was rolled out and taken back in grey.
 
     A dotted line stands where mSFT dropped the sub-dataset, from there on its curve is pale; the star is the run's
     best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
     """
-    dropped, own = data.drops(run), colour(run.config.method)
-    history, path, metrics = run.history, data.path(run), run.metrics
+    dropped, shade = data.drops(run), colour(run.config.method)
+    history, path, at_best = run.history, data.path(run), data.at_best(run)
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
         columns = 5 if len(tasks) > 8 else min(4, len(tasks))
         axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns)
-    best = run.result["best"]
-    at_best = history[(history.stage == best["stage"]) & (history.epoch == best["epoch"])].set_index("task").accuracy
     for axis, task in zip(axes, tasks, strict=True):
-        rows = history[history.task == task]
-        for _, stage in rows[rows.active].groupby("stage"):
-            axis.plot(stage.path_epoch, 100 * stage.accuracy, color="0.75", lw=0.9)
-        kept = path[path.task == task].sort_values("path_epoch")
-        end = dropped.get(task, kept.path_epoch.max())
-        trained, after = kept[kept.path_epoch <= end], kept[kept.path_epoch >= end]
-        axis.plot(trained.path_epoch, 100 * trained.accuracy, color=own, lw=1.6)
-        axis.plot(after.path_epoch, 100 * after.accuracy, color=own, lw=1.1, alpha=0.4)
-        if task in dropped:
-            axis.axvline(end, color=own, ls=":", lw=1.2)
+        _scores(axis, history[history.task == task], path[path.task == task], dropped.get(task), shade)
         axis.scatter(
-            best["path_epoch"], 100 * at_best[task], marker="*", s=80, color=own, zorder=3, edgecolor="white", lw=0.6
+            run.best.path_epoch, 100 * at_best[task], marker="*", s=80, color=shade, zorder=3, edgecolor="white", lw=0.6
         )
-        axis.set_title(f"{pretty(task)}\n{LABELS.get(metrics.get(task, ''), 'accuracy')}", fontsize=7.5)
+        axis.set_title(f"{pretty(task)}\n{LABELS.get(run.metrics.get(task, ''), 'accuracy')}", fontsize=7.5)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.margins(y=0.1)
         top = max(axis.get_ylim()[1], 0.1)  # from 0 on, also where nothing was ever right
         axis.set_ylim(-0.04 * top, top)
-    shown = [
-        Line2D([], [], color=own, lw=1.6, label=f"{label(run.config.method)}, trained on it"),
-        *([Line2D([], [], color=own, ls=":", lw=1.2, label="dropped")] if dropped else []),
-        *([Line2D([], [], color=own, lw=1.1, alpha=0.4, label="no longer trained on it")] if dropped else []),
-        *([Line2D([], [], color="0.75", lw=0.9, label="rolled back")] if dropped else []),
-        Line2D([], [], color=own, marker="*", ls="", ms=8, mec="white", label="best checkpoint"),
-    ]
+    shown = [Line2D([], [], color=shade, lw=1.6, label=f"{label(run.config.method)}, trained on it")]
+    if dropped:
+        shown += [
+            Line2D([], [], color=shade, ls=":", lw=1.2, label="dropped"),
+            Line2D([], [], color=shade, lw=1.1, alpha=0.4, label="no longer trained on it"),
+            Line2D([], [], color="0.75", lw=0.9, label="rolled back"),
+        ]
+    shown.append(Line2D([], [], color=shade, marker="*", ls="", ms=8, mec="white", label="best checkpoint"))
     axes[0].figure.legend(
         handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, handlelength=1.6, columnspacing=1.4
     )
     return axes
+
+
+def _scores(axis, rows: pd.DataFrame, path: pd.DataFrame, end: float | None, shade) -> None:
+    """The roll-outs of a sub-dataset in grey, over them its kept path, pale from the epoch `end` of its exclusion on."""
+    for _, stage in rows[rows.active].groupby("stage"):
+        axis.plot(stage.path_epoch, 100 * stage.accuracy, color="0.75", lw=0.9)
+    kept = path.sort_values("path_epoch")
+    last = kept.path_epoch.max() if end is None else end
+    trained, after = kept[kept.path_epoch <= last], kept[kept.path_epoch >= last]
+    axis.plot(trained.path_epoch, 100 * trained.accuracy, color=shade, lw=1.6)
+    axis.plot(after.path_epoch, 100 * after.accuracy, color=shade, lw=1.1, alpha=0.4)
+    if end is not None:
+        axis.axvline(end, color=shade, ls=":", lw=1.2)
+
+
+COMPARISON_CAPTION = (
+    "Score (%) of each sub-dataset before training and at the best checkpoint of SFT and mSFT, and the epoch at which mSFT dropped "
+    "it. The mean mixes the metrics."
+)
 
 
 def comparison(sft, ours) -> pd.DataFrame:
@@ -200,17 +216,16 @@ def comparison(sft, ours) -> pd.DataFrame:
     return table.rename_axis("sub-dataset")
 
 
-def verdict(sft, ours) -> str:
-    """Who over-fitted in which order, and what it brought, whoever won."""
-    dropped = data.drops(ours)
-    order = ", ".join(f"{pretty(task)} at epoch {epoch:g}" for task, epoch in dropped.items()) or "nobody"
-    gain = 100 * (ours.best.accuracy - sft.best.accuracy)
-    word = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
-    by = f" by {abs(gain):.2f} points" if gain else ""
+def finding(sft, ours) -> str:
+    """Who over-fitted in which order and what it brought, whoever won, and what one run each leaves open."""
+    order = ", ".join(f"{pretty(task)} at epoch {epoch:g}" for task, epoch in data.drops(ours).items()) or "nobody"
+    gains = 100 * (data.at_best(ours) - data.at_best(sft))
+    word = "ahead of" if gains.mean() > 0 else "behind" if gains.mean() < 0 else "level with"
     return (
-        f"Dropped, in this order: {order}. The best mSFT checkpoint is {word} that of SFT{by} over all test items, one run "
-        "each: repeat it with other seeds before you conclude anything. The scores chose the checkpoint, so that they are "
-        "optimistic; a validation file for each sub-dataset and select_on='validation' take that away."
+        f"Dropped in this order: {order}; mSFT is {word} SFT by {abs(gains.mean()):.1f} ± {findings.half_width(gains):.1f} points "
+        f"(mean and 95 % interval over n = {len(gains)} sub-datasets, one run each). It falls short of a conclusion: repeat it with "
+        "other seeds, and choose on validation files (select_on='validation'), since the scores that are shown also chose the "
+        "checkpoint."
     )
 
 

@@ -3,8 +3,9 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from paper_figures import data, main_results, reported_numbers
-from paper_figures.main_results import AVERAGE
+from paper_figures import data, findings, reported_numbers
+from paper_figures.figures import main_results
+from paper_figures.figures.main_results import AVERAGE
 from paper_figures.style import WIDTH, colour, label, pretty
 
 METHODS = ("sft", "sro_sft", "soft_sro_sft", "msft")
@@ -14,6 +15,12 @@ _STEPS = (("sro_sft", "sft"), ("soft_sro_sft", "sft"), ("msft", "sft"), ("msft",
 def needs(page) -> dict:
     """{(model, method): RunConfig}: Table 3 averages over the models of Table 2, as its SFT and mSFT rows show."""
     return main_results.needs(page, METHODS)
+
+
+BY_METHOD_CAPTION = (
+    "Test accuracy (percent, mean over the sub-datasets) at the best checkpoint of SFT, both single roll-out searches and mSFT, "
+    "and the gain over SFT of the same model (points); bars are means over several models."
+)
 
 
 def measured(runs) -> pd.DataFrame:
@@ -29,6 +36,12 @@ def reported() -> pd.DataFrame:
     return table.assign(method=table.method.map(keys), group=AVERAGE, model=AVERAGE)
 
 
+TABLE3_CAPTION = (
+    "Test accuracy (percent) and epoch of the best checkpoint (Ep.; for the single roll-out searches that of their second "
+    "training): mean over the models and each model."
+)
+
+
 def table3(table: pd.DataFrame, with_paper: bool = False) -> pd.DataFrame:
     """Table 3: accuracy in percent and 'Ep.', averaged over the models and of each.
 
@@ -42,6 +55,11 @@ def table3(table: pd.DataFrame, with_paper: bool = False) -> pd.DataFrame:
         shown.insert(2, f"{AVERAGE}, paper", theirs.accuracy)
         shown.insert(3, f"{AVERAGE} Ep., paper", theirs.epoch)
     return shown
+
+
+AGAINST_PAPER_CAPTION = (
+    "Differences in mean test accuracy (points) over the models of each side." + reported_numbers.SCALE
+)
 
 
 def against_paper(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,6 +86,12 @@ def drop_times(runs) -> pd.DataFrame:
             row = {"model": reported_numbers.model_label(model), "task": task, "sro_sft": peak}
             rows.append({**row, "msft": dropped.get(task, float("nan")), "best": msft.best.path_epoch})
     return pd.DataFrame(rows)
+
+
+DROP_PANELS_CAPTION = (
+    "Epoch at which a sub-dataset is dropped: by SRO SFT at its peak in one roll-out on all sub-datasets (rings), by mSFT at its "
+    "peak in the stage that dropped it (diamonds, along the kept path); the dashed line is the checkpoint that mSFT reports."
+)
 
 
 def drop_panels(table: pd.DataFrame, axes=None):
@@ -109,27 +133,13 @@ def drop_panels(table: pd.DataFrame, axes=None):
     return axes
 
 
-def reading(table: pd.DataFrame) -> str:
-    """How far the two searches are apart, from a table of `drop_times`."""
-    known = table.dropna(subset="msft")
-    shift = known.msft - known.sro_sft
-    before = int((known.msft <= known.best).sum())
+def finding(runs, times: pd.DataFrame) -> str:
+    """Whether searching anew beats the single search, and how far apart the two drop. times: as `drop_times` gives it."""
+    models = dict.fromkeys(model for model, _ in runs)
+    gain = findings.difference([(runs[model, "msft"], runs[model, "sro_sft"]) for model in models])
+    apart = (times.msft - times.sro_sft).dropna().abs()
     return (
-        f"mSFT drops {(shift < 0).sum()} of {len(table)} sub-datasets (over all models) earlier than SRO SFT, "
-        f"{(shift > 0).sum()} later and {(shift == 0).sum()} at the same epoch; the two are {shift.abs().mean():.2f} epochs "
-        f"apart on average. At the checkpoint that mSFT reports it had dropped {before} of them."
-    )
-
-
-def verdict(table: pd.DataFrame) -> str:
-    """What the numbers say, whoever won."""
-    wide = main_results.overall(table)
-    gains = wide.sub(wide.sft, axis=0).drop(columns="sft")
-    means = gains.mean().sort_values(ascending=False)
-    order = ", ".join(f"{label(method)} {gain:+.1f}" for method, gain in means.items())
-    ahead = int((wide.msft > wide[["sro_sft", "soft_sro_sft"]].max(axis=1)).sum())
-    models = f"{len(wide)} model{'s' if len(wide) > 1 else ''}"
-    return (
-        f"Points over SFT, averaged over {models}: {order}. mSFT is ahead of both single roll-out searches on {ahead} "
-        f"of {models}, with one seed each."
+        f"{findings.sentence(gain, 'mSFT', 'SRO SFT')} The two drop a sub-dataset {findings.mean(apart, 2)} "
+        f"epochs apart (n = {len(apart)} of {len(times)} that both drop), but one seed a method "
+        "and model cannot say whether that is the search or chance."
     )

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 
 from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN
-from paper_figures import cost, reported_numbers
-from paper_figures.scale import unit_of
+from paper_figures import cost, findings, reported_numbers
+from paper_figures.figures.scale import unit_of
 from paper_figures.style import WIDTH, colour, label
 
 METHODS = ("sft", "continual_sft", "dynamix_sft", "ies", "sro_sft", "soft_sro_sft", "msft")
@@ -59,8 +59,13 @@ def _order(names) -> list[str]:
     )
 
 
-def table7(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> tuple[pd.DataFrame, str]:
-    """(Table 7, its unit): total compute, rows are models and their average, columns are methods.
+TABLE7_CAPTION = (
+    "Training, look-ahead and evaluation compute of a run by model and method; the unit stands in the first column."
+)
+
+
+def table7(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Table 7: total compute, rows are models and their average, columns are methods; its unit names the rows.
 
     theirs: the reported numbers, put below each row of ours.  A column that lacks a model has no average.
     """
@@ -74,10 +79,16 @@ def table7(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> tuple[pd.
 
     models = list(table.model.unique())
     if theirs is None:
-        return wide(table).rename_axis(index="model", columns=None), unit
+        return wide(table).rename_axis(index=f"model ({unit})", columns=None)
     both = pd.concat({"here": wide(table), "paper": wide(theirs)}, names=["source"]).swaplevel()
     rows = [(model, source) for model in [*models, AVERAGE] for source in ("here", "paper")]
-    return both.loc[rows].rename_axis(index=["model", "source"], columns=None), unit
+    return both.loc[rows].rename_axis(index=[f"model ({unit})", "source"], columns=None)
+
+
+RATIOS_CAPTION = (
+    "Compute over that of SFT on the same model: mean, lowest and highest of the paper's models, and each model here. Ratios "
+    "have no scale, but they depend on how long the evaluated answers are beside the training examples."
+)
 
 
 def ratios(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
@@ -97,6 +108,12 @@ def look_ahead_share(run) -> float:
     sizes = [counts["train"] for counts in run.about["mixture"]["sub_datasets"].values()]
     seen = params["updates"] * sum(min(params["look_ahead_batch"], size) for size in sizes)
     return LOOK_AHEAD * seen / (TRAIN * sum(sizes) * params["epochs"])
+
+
+IDENTITIES_CAPTION = (
+    "Identities of Table 7, in the paper and measured here. The second row is what the settings imply when all examples are "
+    "equally long; for the paper, look-ahead batches of 128 over 10 epochs of 18,000 examples."
+)
 
 
 def identities(runs) -> pd.DataFrame:
@@ -125,6 +142,13 @@ def look_ahead_of_paper(batch: int = 128, epochs: float = 10, sub_datasets: int 
     return LOOK_AHEAD * 100 * batch * sub_datasets / (TRAIN * examples * epochs)
 
 
+IMPLIED_LENGTHS_CAPTION = (
+    "What the paper's Table 7 implies: the training and evaluation parts of SFT, the tokens of a training example and of an "
+    "evaluated item, and Continual SFT as reported beside two ways of counting its evaluations. Parameters as the model cards "
+    "state them; nothing here is measured."
+)
+
+
 def implied_lengths() -> pd.DataFrame:
     """One row a model of Table 7: SFT's training and evaluation parts (PFLOPs), and the tokens of a training example and
     of an evaluated item that they imply.
@@ -151,6 +175,12 @@ def implied_lengths() -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+PANELS_CAPTION = (
+    "Left: compute of one run of each method on the first model, counted from the tokens really trained and evaluated (appendix "
+    "F). Right: over the compute of SFT on the same model, a dot for each model here and a ring for each in the paper."
+)
+
+
 def panels(table: pd.DataFrame, theirs: pd.DataFrame, focus: str, axes=None):
     """Left: compute of each method on one model by its parts. Right: over SFT's, a dot a model, paper's as rings.
 
@@ -160,45 +190,49 @@ def panels(table: pd.DataFrame, theirs: pd.DataFrame, focus: str, axes=None):
         _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharey=True, layout="constrained")
     left, right = axes
     names = _order(table.name)
-    place = {name: row for row, name in enumerate(names)}
-    own = table[table.model == focus].set_index("name")
-    divisor, unit = unit_of(own.total.max())
-    start = np.zeros(len(own))
-    rows = [place[name] for name in own.index]
-    shades = {"train": 1.0, "look_ahead": 0.65, "evaluate": 0.35}
-    for part in PARTS:
-        values = own[part].to_numpy() / divisor
-        if values.any():
-            colours = [(*_rgb(method), shades[part]) for method in own.method]
-            left.barh(rows, values, left=start, height=0.65, color=colours)
-        start += values
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, color="0.2", alpha=shades[part], lw=0, label=words)
-        for part, words in zip(PARTS, ("training", "look-ahead", "evaluation"), strict=True)
-    ]
-    left.set_yticks(range(len(names)), names)
-    left.set_ylim(len(names) - 0.5, -0.5)
-    left.set_xlabel(f"compute of a run ({unit})")
+    handles = _parts(left, table[table.model == focus].set_index("name"), names)
     left.set_title(focus)
-    for name, rows in table.groupby("name", sort=False):
-        if name != label("sft"):
-            shade = colour(rows.method.iloc[0])
-            right.plot(rows.ratio, np.full(len(rows), place[name] - 0.12), "o", color=shade, ms=4.5, alpha=0.8)
-    for name, rows in theirs[theirs.name.isin(names) & (theirs.name != label("sft"))].groupby("name"):
-        right.plot(rows.ratio, np.full(len(rows), place[name] + 0.14), "o", mfc="none", mec="0.35", ms=4.5)
-    right.axvline(1, color=colour("sft"), lw=1.2)
-    right.tick_params(labelleft=False)
-    right.set_xlabel("compute over that of SFT (ratio)")
-    right.set_title("every model")
-    handles += [
-        plt.Line2D([], [], color="0.2", marker="o", ls="", ms=4.5, label="here"),
-        plt.Line2D([], [], mfc="none", mec="0.35", marker="o", ls="", ms=4.5, label="paper"),
-        plt.Line2D([], [], color=colour("sft"), lw=1.2, label="SFT"),
-    ]
+    handles += _over_sft(right, table, theirs[theirs.name.isin(names)], names)
     left.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     for axis in axes:
         axis.grid(axis="y", visible=False)
     return left, right
+
+
+def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:
+    """Bars of training, look-ahead and evaluation of one model, a line a name; returns the legend's handles."""
+    divisor, unit = unit_of(rows.total.max())
+    places, start = [names.index(name) for name in rows.index], np.zeros(len(rows))
+    shades = {"train": 1.0, "look_ahead": 0.65, "evaluate": 0.35}
+    for part in PARTS:
+        values = rows[part].to_numpy() / divisor
+        if values.any():
+            axis.barh(places, values, left=start, height=0.65, color=[(*_rgb(m), shades[part]) for m in rows.method])
+        start += values
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel(f"compute of a run ({unit})")
+    words = zip(PARTS, ("training", "look-ahead", "evaluation"), strict=True)
+    return [plt.Rectangle((0, 0), 1, 1, color="0.2", alpha=shades[part], lw=0, label=word) for part, word in words]
+
+
+def _over_sft(axis, table: pd.DataFrame, theirs: pd.DataFrame, names: list[str]) -> list:
+    """Ratios to SFT, a dot a model and a ring for each of the paper's; returns the legend's handles."""
+    ring = {"mfc": "none", "mec": "0.35", "ms": 4.5}
+    for name, rows in table[table.name != label("sft")].groupby("name", sort=False):
+        shade = colour(rows.method.iloc[0])
+        axis.plot(rows.ratio, np.full(len(rows), names.index(name) - 0.12), "o", color=shade, ms=4.5, alpha=0.8)
+    for name, rows in theirs[theirs.name != label("sft")].groupby("name"):
+        axis.plot(rows.ratio, np.full(len(rows), names.index(name) + 0.14), "o", **ring)
+    axis.axvline(1, color=colour("sft"), lw=1.2)
+    axis.tick_params(labelleft=False)
+    axis.set_xlabel("compute over that of SFT (ratio)")
+    axis.set_title("every model")
+    return [
+        plt.Line2D([], [], color="0.2", marker="o", ls="", ms=4.5, label="here"),
+        plt.Line2D([], [], marker="o", ls="", label="paper", **ring),
+        plt.Line2D([], [], color=colour("sft"), lw=1.2, label="SFT"),
+    ]
 
 
 def _rgb(method: str):
@@ -207,16 +241,15 @@ def _rgb(method: str):
     return to_rgb(colour(method))
 
 
-def verdict(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
-    """Each method's compute over SFT's, here and in the paper, and who is on the same side of SFT."""
-    shown = ratios(table, theirs)
-    here = shown[[column for column in shown if column.startswith("here, ")]].mean(axis=1)
-    both = shown.assign(here=here).drop(label("sft")).dropna(subset=["here", "paper, mean"])
-    parts = [f"{name} {row.here:.2f} ({row['paper, mean']:.2f})" for name, row in both.iterrows()]
-    other = [name for name, row in both.iterrows() if (row.here > 1) != (row["paper, mean"] > 1)]
-    text = f"Compute over SFT's, mean over the models here (in the paper): {', '.join(parts)}. "
-    return text + (
-        f"On the other side of SFT than in the paper: {', '.join(other)}."
-        if other
-        else "Every method is on the same side of SFT as in the paper."
+def finding(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    """Each method's compute over SFT's, here and in the paper, and who is on another side of SFT than there."""
+    by_name, paper = table.groupby("name").ratio, theirs.groupby("name").ratio.mean()
+    names = [name for name in _order(table.name) if name in paper.index and name != label("sft")]
+    ratios = {name: by_name.get_group(name) for name in names}
+    parts = [f"{name} {findings.mean(here, 2)} ({paper[name]:.2f})" for name, here in ratios.items()]
+    other = [name for name, here in ratios.items() if (here.mean() > 1) != (paper[name] > 1)]
+    return (
+        f"Compute over SFT's, mean and 95 % interval over n = {table.model.nunique()} models (in the paper): {', '.join(parts)}. On "
+        f"the other side of SFT than in the paper: {', '.join(other) or 'none'}; a ratio depends on how long evaluated answers are "
+        "beside training examples, and with tiny models so does its distance to the paper's."
     )

@@ -64,33 +64,40 @@ def stages(sft_length=700, dpo_length=650, sft_examples_32b=850_000, mid_tokens_
     return table.assign(share=table.flops / table.groupby("size").flops.transform("sum"))
 
 
+COUNTS_CAPTION = "The counts that the compute of OLMo 2 is worked out from, and where each comes from."
+
+
 def counts(**assumed) -> pd.DataFrame:
     """Every count that the FLOPs rest on: value of each size, and whether the paper states it or it is assumed.
 
     assumed: the arguments of `stages` that differ from its own.
     """
-    given = {name: assumed.get(name, value) for name, (value, *_) in ASSUMED.items()}
+    values = {name: assumed.get(name, value) for name, (value, *_) in ASSUMED.items()}
     note = {name: f"assumed: {why}" for name, (_, _, why) in ASSUMED.items()}
-    own = {name for name, (value, *_) in ASSUMED.items() if given[name] != value}
-    note |= dict.fromkeys(own, "assumed: a parameter of this notebook")
+    changed = {name for name, (value, *_) in ASSUMED.items() if values[name] != value}
+    note |= dict.fromkeys(changed, "assumed: a parameter of this notebook")
     stated, every = "stated", list(SIZES)
     rows = [
         ("parameters", SIZES, "assumed: the models' names; shares do not depend on it"),
         ("pre-training tokens", PRE_TOKENS, stated),
-        ("mid-training tokens", MID_TOKENS | {"32B": given["mid_tokens_32b"]}, f"32B {note['mid_tokens_32b']}"),
-        ("SFT examples", SFT_EXAMPLES | {"32B": given["sft_examples_32b"]}, f"32B {note['sft_examples_32b']}"),
-        ("tokens an SFT example", dict.fromkeys(every, given["sft_length"]), note["sft_length"]),
+        ("mid-training tokens", MID_TOKENS | {"32B": values["mid_tokens_32b"]}, f"32B {note['mid_tokens_32b']}"),
+        ("SFT examples", SFT_EXAMPLES | {"32B": values["sft_examples_32b"]}, f"32B {note['sft_examples_32b']}"),
+        ("tokens an SFT example", dict.fromkeys(every, values["sft_length"]), note["sft_length"]),
         ("SFT epochs", dict.fromkeys(every, SFT_EPOCHS), stated),
         ("DPO pairs of two sequences", PAIRS, stated),
-        ("tokens a DPO sequence", dict.fromkeys(every, given["dpo_length"]), note["dpo_length"]),
+        ("tokens a DPO sequence", dict.fromkeys(every, values["dpo_length"]), note["dpo_length"]),
         ("RLVR episodes", dict.fromkeys(every, EPISODES), stated),
         ("tokens an episode", dict.fromkeys(every, EPISODE_TOKENS), "assumed: prompt and response at their caps"),
         ("models trained in RLVR", TRAINED_MODELS, "stated; assumed: each episode is trained on once"),
     ]
-    wide = [
-        {"count": name, **{size: f"{values[size]:,.0f}" for size in every}, "source": s} for name, values, s in rows
-    ]
+    wide = [{"count": name, **{size: f"{of[size]:,.0f}" for size in every}, "source": s} for name, of, s in rows]
     return pd.DataFrame(wide).set_index("count")
+
+
+TABLE4_CAPTION = (
+    "Training compute of OLMo 2 by stage in units of 1e18 FLOPs, and the shares in percent. The cells of the paper's own table "
+    "are not in its text, so none stand beside these."
+)
 
 
 def table4(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,13 +115,24 @@ def table4(rows: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis(index="stage (1e18 FLOPs)", columns=None)
 
 
+SENSITIVITY_CAPTION = (
+    "Share of SFT in all training compute of OLMo 2, in percent, by the mean tokens assumed for an SFT example."
+)
+
+
 def sensitivity(lengths=(100, 200, 400, 700, 1000, 2000, SFT_CAP), **assumed) -> pd.DataFrame:
     """SFT's share of all training compute, in percent, by the assumed mean tokens of an SFT example."""
-    found = {}
+    shares = {}
     for length in lengths:
         rows = stages(**{**assumed, "sft_length": length})
-        found[length] = 100 * rows[rows.stage == "SFT"].set_index("size").share
-    return pd.DataFrame(found).T.rename_axis(index="tokens an SFT example", columns=None)
+        shares[length] = 100 * rows[rows.stage == "SFT"].set_index("size").share
+    return pd.DataFrame(shares).T.rename_axis(index="tokens an SFT example", columns=None)
+
+
+DOTS_CAPTION = (
+    "Training compute of OLMo 2 by stage in FLOPs on a logarithmic scale, and each stage's share of the whole, for three model "
+    "sizes, with the mean lengths of the table of counts."
+)
 
 
 def dots(rows: pd.DataFrame, axes=None):
@@ -149,16 +167,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.1 else f"{100 * share:#.2g} %"
 
 
-def verdict(rows: pd.DataFrame) -> str:
-    """The shares found, beside the paper's."""
+def finding(rows: pd.DataFrame, by_length: pd.DataFrame) -> str:
+    """SFT's share beside the paper's, and how it moves with what is assumed. by_length: as `sensitivity` gives it."""
     sft = rows[rows.stage == "SFT"].set_index("size")
     claim = reported_numbers.claim("share of the SFT stage")
-    found = ", ".join(f"{percent(sft.share[size])} ({size})" for size in SIZES)
+    shares = ", ".join(f"{percent(sft.share[size])} ({size})" for size in SIZES)
     # the share is nearly linear in the length, so the length that gives the paper's share can be solved for
     rest = rows[rows.stage != "SFT"].groupby("size").flops.sum()
     needed = claim / 100 / (1 - claim / 100) * rest / sft.flops
+    low, high = by_length.to_numpy().min() / 100, by_length.to_numpy().max() / 100
     return (
-        f"SFT takes {found} of the training compute with the lengths assumed here; the paper says about {claim:g} %. "
-        f"The paper's figure would need an SFT example {needed.min():.2f} to {needed.max():.2f} times as long as assumed. "
-        "Under either, SFT is a vanishing part of the whole."
+        f"SFT takes {shares} of the training compute with the lengths assumed here ({percent(low)} to {percent(high)} over lengths "
+        f"from {by_length.index.min():,} to {by_length.index.max():,} tokens, n = {len(SIZES)} sizes); the paper says about "
+        f"{claim:g} %. It falls short of a check, since no mean length is in the paper's text: its figure needs an SFT example "
+        f"{needed.min():.2f} to {needed.max():.2f} times as long as assumed."
     )

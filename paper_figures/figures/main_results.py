@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_figures import data, reported_numbers
+from paper_figures import data, findings, reported_numbers
 from paper_figures.style import METHODS as LABELS
 from paper_figures.style import WIDTH, colour, label
 
@@ -57,6 +57,12 @@ def comparable(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     return theirs if known == set(table.model) else theirs[theirs.model != AVERAGE]
 
 
+SIDE_BY_SIDE_CAPTION = (
+    "Test accuracy (percent) by group of sub-datasets, method and model, and the epoch of the reported checkpoint (Ep.; for "
+    "Continual SFT the mean of the sub-datasets' peaks)."
+)
+
+
 def side_by_side(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Table 2: rows by group and method, for each model its accuracy in percent and its 'Ep.'.
 
@@ -87,6 +93,12 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[(table.group == AVERAGE) & (table.model != AVERAGE)]
     wide = rows.pivot(index="model", columns="method", values="accuracy")
     return wide.loc[rows.model.unique(), _methods(table)]
+
+
+AGAINST_PAPER_CAPTION = (
+    "Mean difference in test accuracy (points) between mSFT and each other method, and between mSFT and SFT in each group, over "
+    "the models of each side." + reported_numbers.SCALE
+)
 
 
 def against_paper(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
@@ -148,9 +160,10 @@ def key(figure, models, ring: str = "") -> None:
     figure.legend(marks, names, loc="outside upper center", ncols=len(names) if len(names) < 6 else 4, frameon=False)
 
 
-def bars_note(models) -> str:
-    """What a caption says of the bars of `dots`, which one model alone does not have."""
-    return f"; the bars are means over the {len(models)} models" if len(models) > 1 else ""
+BY_METHOD_CAPTION = (
+    "Test accuracy (percent, mean over the sub-datasets) at the reported checkpoint of each method and model, and its gain over "
+    "SFT of the same model (points); bars are means over several models, rings, where drawn, the paper's."
+)
 
 
 def by_method(table: pd.DataFrame, theirs: pd.DataFrame | None = None, axes=None):
@@ -177,10 +190,19 @@ def by_method(table: pd.DataFrame, theirs: pd.DataFrame | None = None, axes=None
     return axes
 
 
+ALLOCATION_CAPTION = (
+    "Allocation of the SFT compute in released models, as the paper states it: the same number of epochs for every sub-dataset "
+    "of a mixture, or of a stage. Nothing here is measured."
+)
+
+
 def allocation() -> pd.DataFrame:
     """Table 1: how released models share out their SFT compute, as the paper states it; nothing here is measured."""
     table = reported_numbers.table("table1")
     return table.rename(columns=str.capitalize).set_index("Model")
+
+
+SETTINGS_CAPTION = "Settings of the paper and of the runs of this page, as each run's own record has them."
 
 
 def settings(runs) -> pd.DataFrame:
@@ -190,9 +212,9 @@ def settings(runs) -> pd.DataFrame:
     """
     rows = []
     for row in reported_numbers.table("table5").itertuples():
-        found = sorted({_number(v) for run in runs.values() for v in _values(run, row.name)}, key=str)
-        same = {_number(row.value)} == set(found)
-        here = ", ".join(_text(v) for v in found) or "–"
+        values = sorted({_number(v) for run in runs.values() for v in _values(run, row.name)}, key=str)
+        same = {_number(row.value)} == set(values)
+        here = ", ".join(_text(v) for v in values) or "–"
         rows.append([row.setting, _text(_number(row.value)), here, "yes" if same else "no", row.source])
     return pd.DataFrame(rows, columns=["setting", "paper", "here", "same", "source"]).set_index("setting")
 
@@ -205,8 +227,8 @@ def _values(run, name) -> list:
     if name == "sub_dataset_size":
         return [part["train"] for part in run.about["mixture"]["sub_datasets"].values()]
     if "." in name:
-        method, own = name.split(".")
-        return [config.params[own]] if config.method == method else []
+        method, parameter = name.split(".")
+        return [config.params[parameter]] if config.method == method else []
     return [getattr(config, name)]
 
 
@@ -221,20 +243,12 @@ def _text(value) -> str:
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def verdict(runs, table: pd.DataFrame) -> str:
-    """What the numbers say, whoever won."""
-    wide = overall(table)
-    trained = wide.drop(columns="base", errors="ignore")
-    means = trained.mean().sort_values(ascending=False)
-    order = ", ".join(f"{label(method)} {value:.1f}" for method, value in means.items())
-    first = (trained.msft == trained.max(axis=1)).sum()
-    gains = trained.msft - trained.sft
-    each = ", ".join(f"{model} {gain:+.1f}" for model, gain in gains.items())
-    errors = [data.standard_error(run) for run in runs.values()]
-    models = f"{len(wide)} model{'s' if len(wide) > 1 else ''}"
+def finding(runs, table: pd.DataFrame) -> str:
+    """Whether mSFT is ahead of SFT over all models, and who has the highest mean. table: as `measured` gives it."""
+    models = dict.fromkeys(model for model, _ in runs)
+    gain = findings.difference([(runs[model, "msft"], runs[model, "sft"]) for model in models])
+    means = overall(table).drop(columns="base", errors="ignore").mean()
     return (
-        f"Mean accuracy in percent over {models}: {order}. mSFT is first, alone or tied, on {first} of {models}; over "
-        f"SFT it gains {gains.mean():+.1f} points ({each}). The test items alone give an accuracy of one run a standard "
-        f"error of {min(errors):.1f} to {max(errors):.1f} points, and there is one seed: differences below that say "
-        "little."
+        f"{findings.sentence(gain)} The highest mean over the models is that of {findings.leaders(means)} ({means.max():.1f} %, mSFT "
+        f"{means.msft:.1f} %), which with one seed a method and model ranks no methods that are this close."
     )

@@ -1,17 +1,15 @@
 """Seeds: SFT and mSFT of the focus model over the seeds of the profile, and what so few of them can tell (Table 6)."""
 
-from dataclasses import dataclass
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from paper_figures import data, reported_numbers
+from paper_figures.findings import DRAWS, Intervals, bootstrap, item_differences
 from paper_figures.style import WIDTH, colour, label
 
 METHODS = ("sft", "msft")
-DRAWS = 10_000
 
 
 def needs(page) -> dict:
@@ -43,6 +41,12 @@ def least_difference(count: int, level: float = 0.05) -> float:
     return float(stats.t.ppf(1 - level / 2, count - 1) / np.sqrt(count))
 
 
+TABLE6_CAPTION = (
+    "Test accuracy (percent) on each seed, mean, sample standard deviation, gain over SFT (points) and two-sided p of the paired "
+    "t test over the seeds."
+)
+
+
 def table6(scores: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Table 6: accuracy in percent of each seed, mean, sample standard deviation, gain over SFT, p of the paired t test
     as text.
@@ -72,45 +76,17 @@ def reported() -> pd.DataFrame:
     return scores.rename(columns={label(method): method for method in METHODS}).rename_axis(index="seed", columns=None)
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """95 % bootstrap intervals (low, high), in points, of the mean gain of mSFT over SFT."""
-
-    items: tuple[float, float]  # test items drawn anew, these very runs
-    items_and_seeds: tuple[float, float]  # seeds drawn anew too
+def intervals(runs) -> Intervals:
+    """Bootstrap intervals of the mean gain of mSFT over SFT: over test items, and over items and seeds."""
+    seeds = dict.fromkeys(seed for _, seed in runs)
+    return bootstrap(item_differences([(runs["msft", seed], runs["sft", seed]) for seed in seeds]))
 
 
-def item_differences(runs) -> dict[str, np.ndarray]:
-    """{sub-dataset: [seeds, items]} of mSFT's minus SFT's correctness (-1, 0 or 1) at their reported checkpoints."""
-    correct = {key: correct_at_best(run) for key, run in runs.items()}
-    seeds = list(dict.fromkeys(seed for _, seed in runs))
-    tasks = next(iter(correct.values()))
-    return {t: np.array([correct["msft", s][t] - correct["sft", s][t] for s in seeds]) for t in tasks}
-
-
-def correct_at_best(run) -> dict[str, np.ndarray]:
-    """{sub-dataset: [items] of 0 and 1}: which test items a run's reported checkpoint gets right."""
-    best, outputs = run.result["best"], run.outputs
-    rows = outputs[(outputs.stage == best["stage"]) & (outputs.epoch == best["epoch"]) & (outputs.part == "test")]
-    grouped = rows.sort_values("item", kind="stable").groupby("task", sort=False)
-    return {task: rows.correct.to_numpy(dtype=int) for task, rows in grouped}
-
-
-def bootstrap(differences: dict[str, np.ndarray], draws: int = DRAWS, seed: int = 0) -> Intervals:
-    """Paired bootstrap of the mean gain.
-
-    differences: {sub-dataset: [seeds, items]}.  Items are drawn with replacement within each sub-dataset, the same ones
-    for both methods and every seed, since these share their test items; then, for the second interval, seeds.
-    """
-    rng = np.random.default_rng(seed)
-    gains = 0.0  # [draws, seeds], in points
-    for values in differences.values():
-        seeds, items = values.shape
-        counts = rng.multinomial(items, np.full(items, 1 / items), size=draws)
-        gains = gains + 100 * counts @ values.T / items / len(differences)
-    picked = rng.integers(seeds, size=gains.shape)
-    resampled = np.take_along_axis(gains, picked, axis=1)
-    return Intervals(*(tuple(np.percentile(g.mean(axis=1), [2.5, 97.5]).tolist()) for g in (gains, resampled)))
+SEED_PLOT_CAPTION = (
+    "Left: test accuracy (percent, mean over the sub-datasets) under SFT and mSFT; a line joins a seed, a bar is a mean. Right: "
+    "gain of mSFT over SFT (points) on each seed, and 95 % paired bootstrap intervals of its mean "
+    f"({DRAWS:,} draws of test items within each sub-dataset, or of items and seeds)."
+)
 
 
 def seed_plot(scores: pd.DataFrame, intervals: Intervals, axes=None):
@@ -134,7 +110,7 @@ def seed_plot(scores: pd.DataFrame, intervals: Intervals, axes=None):
     left.set_ylabel("test accuracy (%)")
     left.margins(y=0.12)
     gain = scores.msft - scores.sft
-    rows = [("items", intervals.items), ("items and seeds", intervals.items_and_seeds)]
+    rows = [("items", intervals.items), ("items and seeds", intervals.items_and_runs)]
     for place, (_, (low, high)) in enumerate(rows, 1):
         right.plot([low, high], [place] * 2, color=colour("msft"), lw=2.5, solid_capstyle="butt")
         right.plot(gain.mean(), place, "|", color=colour("msft"), ms=11, mew=2)
@@ -156,6 +132,12 @@ def _spread_out(values: pd.Series) -> pd.Series:
     return heights
 
 
+AGAINST_PAPER_CAPTION = (
+    "Gain of mSFT over SFT (points) on each seed that both have, and the mean of the seeds of each side."
+    + reported_numbers.SCALE
+)
+
+
 def against_paper(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean gain over the seeds and each seed's own, the paper's and ours, by direction."""
     theirs = reported()
@@ -165,28 +147,14 @@ def against_paper(scores: pd.DataFrame) -> pd.DataFrame:
     return reported_numbers.directions(pairs)
 
 
-def verdict(scores: pd.DataFrame, intervals: Intervals) -> str:
-    """What the numbers say, whoever won, and what so few seeds can tell."""
-    gain = scores.msft - scores.sft
+def finding(scores: pd.DataFrame, intervals: Intervals) -> str:
+    """The mean gain with its interval over items and seeds, and what so few seeds can tell."""
+    gain, (low, high) = scores.msft - scores.sft, intervals.items_and_runs
     count, p = len(gain), paired_t(gain)[1]
-    ahead = int((gain > 0).sum())
     test = "is not defined" if np.isnan(p) else f"gives p = {p:.3f}"
-    held = [low > 0 or high < 0 for low, high in (intervals.items, intervals.items_and_seeds)]
     return (
-        f"mSFT is ahead of SFT on {ahead} of {count} seeds, by {gain.mean():+.2f} points on average (standard deviation "
-        f"of the differences {gain.std():.2f}); the paired t test {test}. The 95 % bootstrap interval of the mean gain is "
-        f"{intervals.items[0]:+.2f} to {intervals.items[1]:+.2f} over test items, which "
-        f"{'leaves out' if held[0] else 'holds'} 0, and {intervals.items_and_seeds[0]:+.2f} to "
-        f"{intervals.items_and_seeds[1]:+.2f} over items and seeds, which {'leaves out' if held[1] else 'holds'} 0."
-    )
-
-
-def caution(count: int) -> str:
-    """What `count` seeds can and cannot tell."""
-    return (
-        f"With {count} seeds the mean difference must reach {least_difference(count):.1f} of its own standard deviations "
-        f"for p < 0.05, the test has to assume normal differences, and {count} equal signs come up by chance alone with "
-        f"probability {2 * 0.5**count:.2f}. Seeds change the order of the data alone: neither the data nor the base model "
-        "varies. A bootstrap over so few seeds tends to be too narrow. Where a checkpoint is chosen on the test items, as "
-        "in the paper, every method profits, and mSFT chooses among more checkpoints."
+        f"mSFT is ahead of SFT on {(gain > 0).sum()} of n = {count} seeds, by {gain.mean():+.2f} points on average (95 % "
+        f"interval over items and seeds {low:+.2f} to {high:+.2f}; the paired t test {test}). It falls short of proof: "
+        f"{count} equal signs come up by chance with probability {2 * 0.5**count:.2f}, p < 0.05 needs a mean of "
+        f"{least_difference(count):.1f} standard deviations, and seeds change the order of the data alone."
     )

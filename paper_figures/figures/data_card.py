@@ -54,8 +54,8 @@ def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = ""
         problem = str(error)
     # a tokenizer that cuts these texts into very many tokens can leave a sub-dataset empty; the card shows why
     sizes = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "revision")}
-    given = {name: value for name, value in sizes.items() if value is not None}
-    whole = names.load_mixture(config.mixture, data_dir=config.data_dir, **given)
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    whole = names.load_mixture(config.mixture, data_dir=config.data_dir, **sizes)
     tokenizer = names.load_tokenizer(names.model_source(config.model), config.model_revision)
     examples = {sub.name: tokens.tokenize(tokenizer, sub.train) for sub in whole}
     return Card(whole, _lengths(examples), config.max_tokens, problem)
@@ -63,6 +63,12 @@ def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = ""
 
 def _lengths(examples: dict) -> dict[str, list[int]]:
     return {name: [len(row.ids) for row in rows] for name, rows in examples.items()}
+
+
+COUNTS_CAPTION = (
+    "Items of each part of the mixture, mean and longest train example in tokens, and the tokens of an epoch (prompt, answer and EOS, "
+    "without padding)."
+)
 
 
 def counts(card: Card) -> pd.DataFrame:
@@ -83,6 +89,9 @@ def counts(card: Card) -> pd.DataFrame:
         "tokens an epoch": sum(every),
     }
     return table.rename_axis("sub-dataset")
+
+
+LENGTHS_CAPTION = "Train examples of each sub-dataset by their tokens; the triangle is the mean."
 
 
 def length_histogram(card: Card, axes=None):
@@ -117,15 +126,14 @@ def length_histogram(card: Card, axes=None):
         axis.set_title(textwrap.fill(pretty(name), 17), pad=8)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    axes[0].figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside upper center",
-        ncols=len(handles),
-        frameon=False,
-        handlelength=1.6,
-    )
+    place = {"loc": "outside upper center", "ncols": len(handles), "frameon": False}
+    axes[0].figure.legend(handles.values(), handles.keys(), handlelength=1.6, **place)
     return axes
+
+
+LEFT_OUT_CAPTION = (
+    "Records that a rule kept out, by sub-dataset and reason; over-long items are counted as far as the draw met them."
+)
 
 
 def left_out(card: Card) -> pd.DataFrame:
@@ -138,6 +146,9 @@ def left_out(card: Card) -> pd.DataFrame:
         over = {name: sum(length > card.max_tokens for length in lengths) for name, lengths in card.lengths.items()}
         table[f"train: over {card.max_tokens} tokens, shown here"] = pd.Series(over)
     return table
+
+
+LICENCES_CAPTION = "Source, splits, revision and licence of each sub-dataset."
 
 
 def licences(card: Card) -> pd.DataFrame:

@@ -5,14 +5,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import data
-from paper_figures.reported_numbers import model_label
+from paper_figures import data, findings
 from paper_figures.style import WIDTH, colour, label, panels, pretty
 
 
-def needs(page, seed: int = 0) -> dict:
-    """SFT and mSFT of the focus model; seed 0 stands for the profile's first."""
-    return {method: page.config(method, seed=seed) for method in ("sft", "msft")}
+def needs(page, seed: int = 0, budget: float = 3.0) -> dict:
+    """SFT and mSFT of the focus model; seed 0 stands for the profile's first, budget is C in epochs."""
+    return {
+        "sft": page.config("sft", seed=seed),
+        "msft": page.config("msft", seed=seed, params={"budget": budget}),
+    }
+
+
+COMPARISON_CAPTION = "Test accuracy (%) by group, before training and at the best checkpoint of SFT and mSFT, and the epoch of that checkpoint."
 
 
 def comparison(sft, msft) -> pd.DataFrame:
@@ -23,6 +28,14 @@ def comparison(sft, msft) -> pd.DataFrame:
         scores = data.by_group(data.at_best(run), groups)
         rows[label(run.config.method)] = {**scores, "Best epoch": run.best.path_epoch}
     return pd.DataFrame(rows).T.rename_axis("Method")
+
+
+FIRST_PICTURE_CAPTION = (
+    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred; a "
+    "pale line leads to one off the kept path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is "
+    "the peak under SFT, the dotted line and its number the epoch at which mSFT dropped the sub-dataset; its line is pale "
+    "from there on."
+)
 
 
 def first_picture(sft, msft):
@@ -55,18 +68,18 @@ def mean_curves(sft, msft, ax=None):
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 2.0), layout="constrained")
     for line, (run, rows) in enumerate(((sft, sft.history), (msft, data.path(msft)))):
-        own, best = colour(run.config.method), run.result["best"]
+        shade, best = colour(run.config.method), run.result["best"]
         reached, accuracy = run.best.path_epoch, 100 * run.best.accuracy
         last = run.history[(run.history.stage == best["stage"]) & (run.history.epoch <= best["epoch"])]
         for part, style in ((last, {"lw": 1.3, "alpha": 0.4}), (rows, {"lw": 1.8})):
             mean = 100 * part.groupby("path_epoch").accuracy.mean()
-            ax.plot(mean.index, mean, color=own, **style)
+            ax.plot(mean.index, mean, color=shade, **style)
         # the second star is the smaller one: both can be seen where they coincide
-        ax.scatter(reached, accuracy, marker="*", s=150 - 50 * line, color=own, zorder=3, edgecolor="white", lw=0.6)
+        ax.scatter(reached, accuracy, marker="*", s=150 - 50 * line, color=shade, zorder=3, edgecolor="white", lw=0.6)
         # both curves rise from the left: the lower right is free
         ax.text(
             0.99, 0.11 + 0.15 * line, f"{label(run.config.method)}: best {accuracy:.1f} % at epoch {reached:g}",
-            transform=ax.transAxes, ha="right", va="center", color=own, fontweight="bold",
+            transform=ax.transAxes, ha="right", va="center", color=shade, fontweight="bold",
         )  # fmt: skip
     ax.set_xlim(left=0)
     ax.margins(y=0.1)
@@ -87,23 +100,12 @@ def accuracy_curves(sft, msft, axes=None):
     path, dropped = data.path(msft), data.drops(msft)
     lines = {}
     for axis, task in zip(axes, tasks, strict=True):
-        curve = 100 * sft.history[sft.history.task == task].set_index("path_epoch").accuracy.sort_index()
+        curve, peak = _curve(sft.history, task), peaks.loc[task]
         (lines["SFT"],) = axis.plot(curve.index, curve, color=colour("sft"), lw=1.1)
-        peak = peaks.loc[task]
         lines["peak under SFT"] = axis.scatter(
             peak.peak_epoch, 100 * peak.peak, marker="*", s=70, color=colour("sft"), zorder=3, edgecolor="white", lw=0.6
         )
-        curve = 100 * path[path.task == task].set_index("path_epoch").accuracy.sort_index()
-        end = dropped.get(task, curve.index[-1])
-        trained, after = curve[curve.index <= end], curve[curve.index >= end]
-        (lines["mSFT"],) = axis.plot(trained.index, trained, color=colour("msft"), lw=1.5)
-        (lines["mSFT, no longer trained on it"],) = axis.plot(after.index, after, color=colour("msft"), lw=1, alpha=0.4)
-        if task in dropped:
-            lines["dropped by mSFT"] = axis.axvline(end, color=colour("msft"), ls=":", lw=1.2)
-            axis.annotate(
-                f"{end:g}", (end, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-                color=colour("msft"), fontsize=6.5,
-            )  # fmt: skip
+        lines |= _kept_and_dropped(axis, _curve(path, task), dropped.get(task))
         axis.set_title(pretty(task), pad=11)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.margins(y=0.08)
@@ -116,10 +118,37 @@ def accuracy_curves(sft, msft, axes=None):
     return axes
 
 
+def _curve(history: pd.DataFrame, task: str) -> pd.Series:
+    """Accuracy in percent of a sub-dataset by path epoch."""
+    return 100 * history[history.task == task].set_index("path_epoch").accuracy.sort_index()
+
+
+def _kept_and_dropped(axis, curve: pd.Series, end: float | None) -> dict:
+    """Draws mSFT's curve, pale from the epoch `end` of its exclusion on, which gets a line; returns {name: line}."""
+    last = curve.index[-1] if end is None else end
+    trained, after = curve[curve.index <= last], curve[curve.index >= last]
+    (strong,) = axis.plot(trained.index, trained, color=colour("msft"), lw=1.5)
+    (pale,) = axis.plot(after.index, after, color=colour("msft"), lw=1, alpha=0.4)
+    lines = {"mSFT": strong, "mSFT, no longer trained on it": pale}
+    if end is not None:
+        lines["dropped by mSFT"] = axis.axvline(end, color=colour("msft"), ls=":", lw=1.2)
+        axis.annotate(
+            f"{end:g}", (end, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom",
+            color=colour("msft"), fontsize=6.5,
+        )  # fmt: skip
+    return lines
+
+
 def _by_drop(msft) -> list[str]:
     """Sub-datasets in the order in which mSFT dropped them; those never dropped last."""
     dropped = data.drops(msft)
     return [*dropped, *(task for task in msft.history.task.unique() if task not in dropped)]
+
+
+STAGE_TIMELINE_CAPTION = (
+    "Epoch along the kept path until which mSFT trained each sub-dataset (top), and the roll-out of every stage (bottom): "
+    "kept in colour, rolled back in grey, the arrow leads back. The dashed line is the best checkpoint."
+)
 
 
 def stage_timeline(msft, axes=None):
@@ -131,73 +160,48 @@ def stage_timeline(msft, axes=None):
     until = dict.fromkeys(ordered, stages.kept_until.iloc[-1]) | data.drops(msft)
     if axes is None:
         heights = [len(ordered), max(len(stages), 4)]
-        _, axes = plt.subplots(
-            2,
-            1,
-            figsize=(WIDTH, 0.19 * sum(heights) + 1.1),
-            height_ratios=heights,
-            sharex=True,
-            layout="constrained",
-        )
+        size = (WIDTH, 0.19 * sum(heights) + 1.1)
+        _, axes = plt.subplots(2, 1, figsize=size, height_ratios=heights, sharex=True, layout="constrained")
     top, bottom = axes
     top.barh(range(len(ordered)), [until[t] for t in ordered], color=colour("msft"), alpha=0.75, height=0.7)
     top.set_yticks(range(len(ordered)), [pretty(t) for t in ordered])
     top.invert_yaxis()
     top.set_title("trained until", loc="left")
-    for row in stages.itertuples():
-        bottom.plot([row.start, row.end], [row.stage + 1] * 2, color="0.75", lw=3, solid_capstyle="butt")
-        bottom.plot([row.start, row.kept_until], [row.stage + 1] * 2, color=colour("msft"), lw=3, solid_capstyle="butt")
-        if row.dropped is not None and isinstance(row.dropped, str):
-            bottom.annotate(
-                "",
-                (row.kept_until, row.stage + 1.42),
-                (row.end, row.stage + 1.42),
-                arrowprops={"arrowstyle": "->", "color": "0.35", "lw": 0.8},
-            )
-            bottom.text(
-                row.end + 0.006 * stages.end.max(),
-                row.stage + 1.05,
-                f"drops {pretty(row.dropped)}",
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-                fontsize=6.5,
-                color="0.25",
-            )
+    _roll_outs(stages, bottom)
     best = msft.best.path_epoch
     for axis in axes:
         axis.axvline(best, color="0.2", ls="--", lw=1)
         axis.grid(axis="y", visible=False)
     # above the bars, where no bar or label is
     top.annotate("best", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=7)
-    bottom.set_yticks(range(1, len(stages) + 1))
-    bottom.set_ylim(len(stages) + 0.9, 0.4)
-    bottom.set_ylabel("stage")
-    bottom.set_xlabel("epoch along the kept path")
-    bottom.set_title("rolled out (grey), kept (colour), rolled back (arrow)", loc="left")
-    bottom.set_xlim(0, stages.end.max() * 1.16)
     return axes
 
 
-def caption(sft, msft) -> str:
-    """The caption of the first picture."""
-    sets, items = sft.history.task.nunique(), sorted({int(n) for n in sft.history.n})
-    number = f"{items[0]}" if len(items) == 1 else f"{items[0]} to {items[-1]}"
-    return (
-        f"Test accuracy (%) against epoch of SFT and of mSFT (C = {msft.config.params['budget']:g}) with "
-        f"{model_label(sft.config.model)}, one run each with seed {sft.config.seed}, {number} test items a sub-dataset. "
-        f"Top: the mean of all {sets} sub-datasets, the best checkpoint starred; a pale line leads to one off the kept "
-        "path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is the peak under SFT, the "
-        "dotted line and its number the epoch at which mSFT dropped the sub-dataset; its line is pale from there on."
-    )
+def _roll_outs(stages: pd.DataFrame, axis) -> None:
+    """A line a stage: what was kept in colour, what was rolled back in grey, an arrow back with the name of the dropped."""
+    for row in stages.itertuples():
+        line = row.stage + 1
+        axis.plot([row.start, row.end], [line] * 2, color="0.75", lw=3, solid_capstyle="butt")
+        axis.plot([row.start, row.kept_until], [line] * 2, color=colour("msft"), lw=3, solid_capstyle="butt")
+        if isinstance(row.dropped, str):
+            arrow = {"arrowstyle": "->", "color": "0.35", "lw": 0.8}
+            axis.annotate("", (row.kept_until, line + 0.42), (row.end, line + 0.42), arrowprops=arrow)
+            axis.text(
+                row.end + 0.006 * stages.end.max(), line + 0.05, f"drops {pretty(row.dropped)}", va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, fontsize=6.5, color="0.25",
+            )  # fmt: skip
+    axis.set_yticks(range(1, len(stages) + 1))
+    axis.set_ylim(len(stages) + 0.9, 0.4)
+    axis.set_ylabel("stage")
+    axis.set_xlabel("epoch along the kept path")
+    axis.set_title("rolled out (grey), kept (colour), rolled back (arrow)", loc="left")
+    axis.set_xlim(0, stages.end.max() * 1.16)
 
 
-def verdict(sft, msft) -> str:
-    """What the numbers say, whoever won."""
-    gain = 100 * (data.at_best(msft).mean() - data.at_best(sft).mean())
+def finding(sft, msft) -> str:
+    """Whether mSFT is ahead of SFT, and what one run each leaves open."""
     cost = msft.flops["total"] / sft.flops["total"]
-    word = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
-    by = f" by {abs(gain):.2f} points" if gain else ""
     return (
-        f"On this mixture and seed mSFT is {word} SFT{by}, with {cost:.2f} times its FLOPs. One seed of a small "
-        "mixture says little by itself: the calibration table in the README has five."
+        f"{findings.sentence(findings.difference([(msft, sft)]))} It took {cost:.2f} times the FLOPs of SFT, and one seed of "
+        "a small mixture says little by itself: the README has more seeds."
     )

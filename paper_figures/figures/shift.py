@@ -8,10 +8,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import data
+from paper_figures import data, findings
 from paper_figures.style import WIDTH, colour, panels, pretty
 
-METHODS = Path(__file__).parent / "methods"
+METHODS = Path(__file__).parents[1] / "methods"
 BRANCHES = {"full": "full mixture", "reduced": "without the first over-fitted one"}
 _COLOURS = {"full": colour("sft"), "reduced": colour("msft")}
 
@@ -59,6 +59,12 @@ def shifts(run) -> pd.DataFrame:
     return table.rename_axis(index="sub-dataset", columns=None)
 
 
+SHIFT_TABLE_CAPTION = (
+    "Optimal compute in epochs since the fork on the full and on the reduced mixture, the shift between them, the accuracy (%) "
+    "at both peaks, and whether a peak is at the end of its branch."
+)
+
+
 def shift_table(run) -> pd.DataFrame:
     """The shifts with the accuracy (%) at both peaks."""
     table, rows = shifts(run), branches(run)
@@ -74,17 +80,6 @@ def shift_table(run) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("sub-dataset")
 
 
-def caption(run) -> str:
-    """The caption of the shift plot."""
-    where, table = fork(run), shifts(run)
-    return (
-        f"Optimal compute (epoch of the earliest best test accuracy, counted from the fork at epoch {where.epoch:g}) of "
-        f"the {len(table)} other sub-datasets on the full mixture and without {pretty(where.first)}, the first to "
-        "over-fit, and the shift between the two (reduced minus full, in epochs). One run, both branches from the same "
-        "checkpoint."
-    )
-
-
 def by_chance(sft_runs) -> float | None:
     """Mean distance in epochs between the peaks of a sub-dataset in two SFT runs that differ in the seed alone.
 
@@ -93,6 +88,13 @@ def by_chance(sft_runs) -> float | None:
     peaks = [data.peaks(run).set_index("task").peak_epoch for run in sft_runs]
     pairs = [(a - b).abs().mean() for a, b in combinations(peaks, 2)]
     return sum(pairs) / len(pairs) if pairs else None
+
+
+SHIFT_PLOT_CAPTION = (
+    "Optimal compute (epoch of the earliest best test accuracy, counted from the fork) of each other sub-dataset on the full "
+    "mixture and without the first to over-fit, and the shift between the two (reduced minus full, in epochs). Both branches "
+    "begin at the same checkpoint."
+)
 
 
 def shift_plot(run, axes=None):
@@ -132,6 +134,9 @@ def shift_plot(run, axes=None):
     return axes
 
 
+BRANCH_CURVES_CAPTION = "Test accuracy (%) of each remaining sub-dataset along both branches, the peak of each starred."
+
+
 def branch_curves(run, axes=None):
     """Accuracy of each remaining sub-dataset along both branches, the peaks starred: what the shifts are read from.
 
@@ -156,26 +161,17 @@ def branch_curves(run, axes=None):
     return axes
 
 
-def reading(run, sft_runs) -> str:
-    """What the shifts say, and how far peaks move by chance."""
+def finding(run, sft_runs) -> str:
+    """How far the peaks moved, and how far another seed moves them."""
     table, where, chance = shifts(run), fork(run), by_chance(sft_runs)
-    size, later, earlier = table["shift"].abs().mean(), (table["shift"] > 0).sum(), (table["shift"] < 0).sum()
-    text = f"The first to over-fit was {pretty(where.first)}, at epoch {where.epoch:g}. Without it "
-    if later + earlier:
-        text += (
-            f"{later + earlier} of the other {len(table)} optimal stopping points moved, {later} to later and {earlier} "
-            f"to earlier epochs, by {size:.2f} epochs on average over all {len(table)}. That they move is what the paper "
-            "reports."
-        )
-    else:
-        text += "none of the optimal stopping points moved, unlike in the paper."
-    if chance is not None:
-        text += f" Peaks are noisy, though: under plain SFT another seed alone moves them by {chance:.2f} epochs on average."
-        text += (
-            " The shift is larger than that."
-            if size > chance
-            else " The shift is not larger, so this run by itself does not tell the exclusion's effect from chance."
-        )
-    if table.at_end.any():
-        text += f" With {table.at_end.sum()} sub-datasets a peak is at the end of its branch and may really be later."
-    return text
+    sizes = table["shift"].abs()
+    moved, error = (sizes > 0).sum(), findings.half_width(sizes)
+    text = (
+        f"Without {pretty(where.first)}, the first to over-fit (epoch {where.epoch:g}), {moved} of the other {len(table)} "
+        f"optimal stopping points move, by {findings.mean(sizes, 2)} epochs (mean absolute shift and 95 % interval over "
+        f"sub-datasets; n = 1 run; {table.at_end.sum()} have a peak at the end of a branch)."
+    )
+    if chance is None:
+        return f"{text} It falls short of telling this from chance: there is one seed of SFT."
+    verdict = "is larger" if sizes.mean() - error > chance else "is not shown to be larger"
+    return f"{text} Under plain SFT another seed alone moves a peak by {chance:.2f} epochs: the shift {verdict}."

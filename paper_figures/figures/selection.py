@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from paper_figures import data, exclusions, seeds
+from paper_figures import data, findings
 from paper_figures.style import WIDTH, colour, label
 
 # methods that report their best checkpoint; Continual SFT reports its last
@@ -57,21 +57,21 @@ def trained_alike(runs) -> list[str]:
     return alike
 
 
-def gains(runs, draws: int = seeds.DRAWS) -> pd.DataFrame:
+def gains(runs, draws: int = findings.DRAWS) -> pd.DataFrame:
     """What is left of each gain: every method over base, then every other over SFT.
 
     One row a comparison: method, over ('base' or 'sft'), test and validation (gain in points of test accuracy where that
     part chose both checkpoints), test_low to validation_high (95 % paired bootstrap over test items; nan over base),
     change (validation minus test, points) with low and high, remains (percent; nan where there is no gain to keep).
     """
-    correct = {key: seeds.correct_at_best(run) for key, run in runs.items()}
+    correct = {key: findings.correct_at_best(run) for key, run in runs.items()}
     base = 100 * np.mean(list(data.at_base(runs["sft", "test"])))
 
     def minus(one, other):
         return {task: one[task] - other[task] for task in one}
 
     def interval(differences):
-        return seeds.bootstrap({task: values[None] for task, values in differences.items()}, draws).items
+        return findings.bootstrap({task: [values] for task, values in differences.items()}, draws).items
 
     def mean(values):
         return 100 * float(np.mean([items.mean() for items in values.values()]))
@@ -93,21 +93,33 @@ def gains(runs, draws: int = seeds.DRAWS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+READABLE_CAPTION = (
+    "Test accuracy at the checkpoint that each part chose, its epoch (Ep.), the number of evaluations to choose among, the validation "
+    "accuracy at the checkpoint chosen on it, and the standard error of its test accuracy."
+)
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """One row a method: test accuracy and Ep. under each choice, validation accuracy at the one it chose, how many
     evaluations there were to choose among. table: as `compare` gives it."""
-    test, held = (table[table.part == part].set_index("method") for part in PARTS)
+    test, validation = (table[table.part == part].set_index("method") for part in PARTS)
     columns = {
         "chosen on test (%)": test.accuracy,
         "Ep.": test.epoch,
         "among": test.evaluations,
-        "chosen on validation (%)": held.accuracy,
-        "Ep. (validation)": held.epoch,
-        "among (validation)": held.evaluations,
-        "validation accuracy there (%)": held.chosen_at,
-        "standard error (points)": held.error,
+        "chosen on validation (%)": validation.accuracy,
+        "Ep. (validation)": validation.epoch,
+        "among (validation)": validation.evaluations,
+        "validation accuracy there (%)": validation.chosen_at,
+        "standard error (points)": validation.error,
     }
     return pd.DataFrame(columns).loc[list(table.method.unique())].rename(index=label)
+
+
+REMAINS_CAPTION = (
+    "Gain in test accuracy under each choice of the checkpoint, its change with a 95 % paired bootstrap interval over the test items, "
+    "and the percentage of the gain that remains (a dash where there is none to keep, negative where it turns into a loss)."
+)
 
 
 def remains(table: pd.DataFrame) -> pd.DataFrame:
@@ -121,6 +133,13 @@ def remains(table: pd.DataFrame) -> pd.DataFrame:
         "remains (%)": table.remains,
     }
     return pd.DataFrame(columns).set_axis(names).rename_axis("gain")
+
+
+DUMBBELLS_CAPTION = (
+    "Gain in test accuracy (points, mean over the sub-datasets), over the base model (left) and over SFT (right), where the checkpoint "
+    "is chosen on the test items (filled) and on validation items (open); lines on the right: 95 % paired bootstrap intervals over the "
+    "test items."
+)
 
 
 def dumbbells(table: pd.DataFrame, axes=None):
@@ -157,62 +176,18 @@ def dumbbells(table: pd.DataFrame, axes=None):
     return axes
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """What remains of the gains, whoever wins. table: as `gains` gives it."""
-    base, over = table[table.over == "base"].set_index("method"), table[table.over == "sft"].set_index("method")
-    kept = [f"{label(m)} {row.remains:.0f} %" if row.test > 0 else f"{label(m)} had none" for m, row in base.iterrows()]
-    row = over.loc["msft"]
-    if not row.test > 0:
-        share = "so that there was no gain to keep"
-    else:
-        share = f"so that {row.remains:.0f} % of it remains"
+def finding(table: pd.DataFrame, alike: list[str]) -> str:
+    """What held-out selection leaves of mSFT's gain over SFT. table: as `gains`, alike: as `trained_alike` gives it."""
+    row = table[(table.over == "sft") & (table.method == "msft")].iloc[0]
     inside = "holds" if row.low <= 0 <= row.high else "leaves out"
-    first, held = (" and ".join(label(m) for m in base.index[base[part] == base[part].max()]) for part in PARTS)
-    return (
-        f"Of the gain over the base model there remains: {', '.join(kept)}. mSFT's gain over SFT is {row.test:+.1f} points "
-        f"where both choose on test items and {row.validation:+.1f} where both choose on validation items, {share}; the "
-        f"change of {row.change:+.1f} points has a 95 % interval of {row.low:+.1f} to {row.high:+.1f} over the test items, "
-        f"which {inside} 0. First is {first} under test selection and {held} under held-out selection."
+    mixed = (
+        ""
+        if "msft" in alike
+        else "mSFT's two runs are two trainings, so that its change is not one of selection alone, and "
     )
-
-
-def caution(table: pd.DataFrame, alike: list[str], items: int) -> str:
-    """What one run a method and choice can tell.
-
-    table: as `compare` gives it.  alike: as `trained_alike` gives it.  items: test items, all sub-datasets together.
-    """
-    counts = table[table.part == "test"].set_index("method").evaluations
-    text = f"This is one seed and {items} test items. "
-    if alike:
-        text += (
-            f"The two runs of {', '.join(label(m) for m in alike)} trained alike and differ in the chosen checkpoint alone, so "
-            "test selection cannot lose to held-out selection there: only the size of the difference is a finding. "
-        )
-    if "msft" not in alike:
-        text += (
-            "mSFT decides what to drop on the same items, so its two runs are two different trainings: its difference mixes "
-            "what selection flatters with how far two such trainings lie apart anyway, and a second seed may turn its sign. "
-        )
-    return text + (
-        f"mSFT also chooses among {counts['msft']} evaluations, SFT among {counts['sft']}: the maximum of more noisy values "
-        "is flattered more. The intervals draw test items anew and take the checkpoints as given; they hold neither the "
-        "variation between seeds nor that of the validation items."
-    )
-
-
-def yardstick(runs, least: float = 5.0) -> str:
-    """How far IES ends from SFT where it skipped hardly anything: a measure of how far two nearly alike trainings lie apart.
-
-    Empty where IES skipped `least` percent of the passes or more, or where the two train for different numbers of epochs.
-    """
-    sft, ies = runs["sft", "test"], runs["ies", "test"]
-    notes = exclusions.sat_out(ies)
-    skipped = notes[notes.task == exclusions.ALL].resting.mean()
-    if skipped >= least or sft.config.params["epochs"] != ies.config.params["epochs"]:
-        return ""
-    apart = 100 * (data.at_best(ies).mean() - data.at_best(sft).mean())
     return (
-        f"A yardstick: IES skipped {skipped:.1f} % of the passes and is otherwise SFT, yet its chosen checkpoint lies "
-        f"{apart:+.1f} points from SFT's. Two nearly alike trainings can lie that far apart here, and one seed cannot tell "
-        "such a distance from the merit of a method."
+        f"mSFT's gain over SFT is {row.test:+.1f} points where both choose on test items and {row.validation:+.1f} where both choose "
+        f"on validation items, a change of {row.change:+.1f} (95 % interval over test items {row.low:+.1f} to {row.high:+.1f}, which "
+        f"{inside} 0; n = 1 run a method and choice). It falls short of a verdict: {mixed}the interval holds neither the variation "
+        "between seeds nor that of the validation items."
     )

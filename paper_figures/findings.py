@@ -1,0 +1,118 @@
+"""A difference between two methods with its interval and its n, and the sentence that says it, whoever wins."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from paper_figures.style import label
+
+DRAWS = 10_000  # of the bootstrap
+ONE_SEED = (
+    "It falls short of a ranking: there is one seed, and the test items that are reported also chose each checkpoint, "
+    "which flatters the method with more evaluations."
+)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95 % bootstrap intervals (low, high), in points, of a mean difference in test accuracy."""
+
+    items: tuple[float, float]  # test items drawn anew, these very runs
+    items_and_runs: tuple[float, float]  # pairs of runs drawn anew too
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference in test accuracy over pairs of runs, with the interval over the test items they share."""
+
+    points: float
+    low: float
+    high: float
+    pairs: int
+    items: int
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def correct_at_best(run) -> dict[str, np.ndarray]:
+    """{sub-dataset: [items] of 0 and 1}: which test items a run's reported checkpoint gets right."""
+    best, outputs = run.result["best"], run.outputs
+    rows = outputs[(outputs.stage == best["stage"]) & (outputs.epoch == best["epoch"]) & (outputs.part == "test")]
+    grouped = rows.sort_values("item", kind="stable").groupby("task", sort=False)
+    return {task: rows.correct.to_numpy(dtype=int) for task, rows in grouped}
+
+
+def item_differences(pairs: Iterable[tuple]) -> dict[str, list[np.ndarray]]:
+    """{sub-dataset: a pair's [items] of -1, 0 or 1}: correctness of the first run of a pair minus that of the second.
+
+    pairs: (run, run) at their reported checkpoints, the two of a pair on the same test items.
+    """
+    correct = [(correct_at_best(one), correct_at_best(other)) for one, other in pairs]
+    return {task: [one[task] - other[task] for one, other in correct] for task in correct[0][0]}
+
+
+def bootstrap(differences: dict[str, list[np.ndarray]], draws: int = DRAWS, seed: int = 0) -> Intervals:
+    """Paired bootstrap of the mean difference.
+
+    differences: as `item_differences` gives it.  Items are drawn with replacement within each sub-dataset, the same ones
+    for both runs of a pair and for all pairs with as many items, since these share them; then, for the second interval,
+    pairs.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = len(next(iter(differences.values())))
+    gains = np.zeros((draws, pairs))  # in points
+    for rows in differences.values():
+        counts: dict[int, np.ndarray] = {}  # items -> how often a draw has each, [draws, items]
+        for pair, values in enumerate(rows):
+            items = len(values)
+            if items not in counts:
+                counts[items] = rng.multinomial(items, np.full(items, 1 / items), size=draws)
+            gains[:, pair] += 100 * counts[items] @ values / items / len(differences)
+    picked = rng.integers(pairs, size=gains.shape)
+    resampled = np.take_along_axis(gains, picked, axis=1)
+    return Intervals(*(tuple(np.percentile(g.mean(axis=1), [2.5, 97.5]).tolist()) for g in (gains, resampled)))
+
+
+def difference(pairs: Iterable[tuple], draws: int = DRAWS) -> Difference:
+    """The mean over pairs of runs of the first's accuracy minus the second's, over all sub-datasets alike."""
+    differences = item_differences(pairs)
+    low, high = bootstrap(differences, draws).items
+    points = 100 * float(np.mean([values.mean() for rows in differences.values() for values in rows]))
+    first = [rows[0] for rows in differences.values()]
+    return Difference(points, low, high, len(next(iter(differences.values()))), sum(len(values) for values in first))
+
+
+def sentence(gain: Difference, subject: str = "mSFT", other: str = "SFT") -> str:
+    """The finding, whichever side it is on; whether the interval holds 0 is said too."""
+    side = "ahead of" if gain.points > 0 else "behind" if gain.points < 0 else "level with"
+    by = f" by {abs(gain.points):.1f} points" if gain.points else ""
+    shown = "leaves out 0" if gain.is_shown else "holds 0, so that neither is shown to be better"
+    return (
+        f"{subject} is {side} {other}{by} (n = {gain.pairs} pair{'s' * (gain.pairs > 1)} of runs, {gain.items} test items; "
+        f"the 95 % interval over items, {gain.low:+.1f} to {gain.high:+.1f}, {shown})."
+    )
+
+
+def leaders(values) -> str:
+    """The names of the methods that are highest in a Series by method, all that tie."""
+    return " and ".join(label(method) for method in values.index[np.isclose(values, values.max())])
+
+
+def mean(values, decimals: int = 1, signed: bool = False) -> str:
+    """The mean of values as text with half of its 95 % t interval, which fewer than two values do not have."""
+    form = f"{'+' if signed else ''}.{decimals}f"
+    half = half_width(values)
+    return f"{np.mean(values):{form}}" + (" (no interval)" if np.isnan(half) else f" ± {half:.{decimals}f}")
+
+
+def half_width(values) -> float:
+    """Half of the 95 % t interval of the mean of independent values; nan for fewer than two."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return np.nan
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
