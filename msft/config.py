@@ -80,20 +80,19 @@ class RunConfig:
     )
 
     def __post_init__(self):
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        clean, problems = check_values(RunConfig, given, "setting")
+        clean, problems = check_values(RunConfig, vars(self), "setting")
         for name, value in clean.items():
             if value and name in ("model", "mixture", "data_dir", "methods_dir"):
                 value = clean[name] = settled(name, value)
             object.__setattr__(self, name, value)
         if "method" in clean and "params" in clean:
-            params, found = methods.check_params(
+            params, wrong = methods.check_params(
                 clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
             )
             object.__setattr__(self, "params", params)
-            problems += found
-        wanted = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
-        problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in wanted if name not in TRACKERS]
+            problems += wrong
+        trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
+        problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in trackers if name not in TRACKERS]
         for name in ("model", "mixture"):
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")
@@ -114,14 +113,13 @@ class RunConfig:
         return config
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_dict(), sort_keys=True))
+        return hash((self.method, self.model, self.mixture, self.seed, *self.params.values()))
 
-    def with_defaults(self, own: Mapping) -> "RunConfig":
+    def with_defaults(self, model_settings: Mapping) -> "RunConfig":
         """Every None that has a default filled in: the model's own first, then the paper's."""
-        filled = {**PAPER_SETTINGS, **own}
-        return dataclasses.replace(
-            self, **{name: value for name, value in filled.items() if getattr(self, name) is None}
-        )
+        defaults = {**PAPER_SETTINGS, **model_settings}
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     def to_dict(self) -> dict:
         """All settings as plain values."""

@@ -45,7 +45,7 @@ ERRORS = [
     ("methods x", ["unknown argument 'x'"]),
     ("run --seed 1 --method sft --seed 2", ["--seed is given 2 times: '1', '2'; give it once"]),
     ("run --params budget=1 --params budget=2", ["--params names 'budget' twice"]),
-    ("run --seed 020", ["setting seed = '020'"]),
+    ("run --seed 1:30", ["setting seed = '1:30'"]),
 ]
 
 
