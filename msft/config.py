@@ -14,7 +14,7 @@ from msft.errors import ConfigError, unknown
 from msft.paths import expanded
 from msft.settings import check_values, parse_yaml, setting
 
-_CANNOT_START = "the run cannot start with these settings:"
+CANNOT_START = "the run cannot start with these settings:"
 TRACKERS = ("tensorboard", "wandb")
 # Table 5 and section 2 of the protocol; a model's own defaults (the tiny ones) may stand before these
 PAPER_SETTINGS = {
@@ -97,7 +97,7 @@ class RunConfig:
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")
         if problems:
-            raise ConfigError(_CANNOT_START, problems)
+            raise ConfigError(CANNOT_START, problems)
 
     @classmethod
     def from_mapping(cls, values: Mapping) -> "RunConfig":
@@ -109,7 +109,7 @@ class RunConfig:
         except ConfigError as error:
             problems += error.problems
         if problems:
-            raise ConfigError(_CANNOT_START, problems)
+            raise ConfigError(CANNOT_START, problems)
         return config
 
     def __hash__(self) -> int:

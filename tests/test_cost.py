@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from msft import RunConfig
-from msft.cli import commands, options
+from msft.cli import options
 from msft.launch import grid, local
 from paper_figures import compute, cost, profiles, reported_numbers, shift, study
 
@@ -16,9 +16,8 @@ def parsed(command: str) -> tuple[RunConfig, str]:
     """The config and the runs folder that `python -m msft run` reads from a command line."""
     words = shlex.split(command)
     assert words[:4] == ["python", "-m", "msft", "run"]
-    _, given, problems = options.read("run", words[4:])
-    flags = given[options.Run]
-    return commands.settings(flags, given[RunConfig], problems), flags["runs_dir"]
+    flags = options.read(options.Run, words[4:])
+    return options.config_of(flags), flags.runs_dir
 
 
 def sft(model, **more):
