@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -124,6 +125,28 @@ class RunConfig:
     def to_dict(self) -> dict:
         """All settings as plain values."""
         return dataclasses.asdict(self)
+
+    @property
+    def changed_params(self) -> dict:
+        """The method's parameters that differ from its defaults."""
+        plain, _ = methods.check_params(self.method, {}, self.methods_dir)
+        return {name: value for name, value in self.params.items() if value != plain.get(name)}
+
+    def command_line(self, **other) -> str:
+        """The command that trains this run, quoted for a shell; settings at their defaults are left out.
+
+        other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        first = {name: getattr(self, name) for name in ("method", "model", "mixture")}
+        changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+        values = {**first, **changed, **other}
+        del values["params"]  # they never equal their field's default, which is made anew for each config
+        words = ["python", "-m", "msft", "run"]
+        for name, value in values.items():
+            words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        pairs = [f"{name}={value}" for name, value in self.changed_params.items()]
+        return shlex.join(words + (["--params", *pairs] if pairs else []))
 
     def fingerprint(self, *contents: str) -> str:
         """Hash of the settings that change the result, and of the contents (data, model) given."""

@@ -1,7 +1,6 @@
 """What the paper's runs cost, estimated before anything is trained, and the commands that train them."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -111,18 +110,6 @@ def _why(theirs: float, expected: float, least: float, most: float, method: str)
     return "below" if theirs < least else "above"
 
 
-def command(config: RunConfig, runs_dir: str | Path) -> str:
-    """The command line that trains a run, quoted for a shell."""
-    plain = RunConfig(method=config.method, methods_dir=config.methods_dir)
-    words = ["python", "-m", "msft", "run", "--runs-dir", str(runs_dir), "--method", config.method]
-    for name, value in config.to_dict().items():
-        # methods_dir stands in `plain` too, without which a method of one's own cannot be checked
-        if name not in ("method", "params") and (value != getattr(plain, name) or (name == "methods_dir" and value)):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    changed = [f"{name}={value}" for name, value in config.params.items() if value != plain.params[name]]
-    return shlex.join([*words, *(["--params", *changed] if changed else [])])
-
-
 def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | Path, why: str) -> str:
     """One message: how many runs are missing, the commands that train them, and what they are estimated to cost."""
     configs = list(dict.fromkeys(configs))
@@ -134,7 +121,7 @@ def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | P
         [
             f"{len(configs)} of {needed} runs are not in {runs_dir}, and they are not trained here: {why}.",
             "On a machine with a GPU and the data, this notebook trains them itself, and so do these commands:",
-            *(f"    {command(config, runs_dir)}" for config in configs),
+            *(f"    {config.command_line(runs_dir=runs_dir)}" for config in configs),
             f"Estimated cost: {total / 1e15:,.0f} PFLOPs, about {hours:,.1f} hours of one H100 at {UTILISATION:.0%} of its "
             "dense bf16 peak (evaluation counted by appendix F, without the shared prompts)"
             + (f"; {unknown} runs of other models, mixtures or methods are not in the estimate." if unknown else "."),
@@ -149,7 +136,6 @@ __all__ = [
     "PEAK",
     "UTILISATION",
     "against_table7",
-    "command",
     "estimate",
     "flops",
     "what_is_missing",

@@ -15,7 +15,10 @@ def run(flags: options.Run) -> int:
     """Trains a run, goes on with it, or reads it."""
     config = options.config_of(flags)
     from msft import distributed, runs
+    from msft.launch.accelerated import unused_keys
 
+    if (unused := unused_keys(config)) and distributed.is_main():
+        print(together("of accelerate's configuration a run does not use:", unused), file=sys.stderr)
     done = runs.run(config, flags.runs_dir, progress=not flags.quiet, wait=not flags.no_wait)
     if distributed.is_main():
         best = done.best

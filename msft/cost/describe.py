@@ -75,17 +75,14 @@ def report(
 
 def _line(e: Estimate) -> tuple[str, ...]:
     config = e.config
-    plain = RunConfig(method=config.method, methods_dir=config.methods_dir)
-    own = [
-        f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.params.items() if v != plain.params[k]
-    ]
-    own += [f"select_on={config.select_on}"] if config.select_on != plain.select_on else []
+    changed = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.changed_params.items()]
+    changed += [f"select_on={config.select_on}"] if config.select_on != RunConfig.select_on else []
     name = (
         config.method,
         Path(config.model).name,
         Path(config.mixture).stem,
         str(config.seed),
-        " ".join(own) or "-",
+        " ".join(changed) or "-",
         e.state,
     )
     if e.problem:

@@ -1,7 +1,6 @@
 """The model card of a finished run: what it is, what it was trained on, who over-fitted when, and how it was made."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 
 import yaml
@@ -83,17 +82,9 @@ _METHODS = {
 
 
 def command(config: RunConfig) -> str:
-    """The command that trains the run; folders of this machine by their last name."""
-    words = ["python", "-m", "msft", "run", "--method", config.method, "--model", _public(config.model)]
-    words += ["--mixture", _name(config)]
-    for field in dataclasses.fields(RunConfig):
-        value = getattr(config, field.name)
-        if field.name in ("method", "model", "mixture", "params") or not field.metadata["result"]:
-            continue
-        if value != field.default and value is not None:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
-    pairs = [f"{name}={value}" for name, value in config.params.items()]
-    return shlex.join(words + (["--params", *pairs] if pairs else []))
+    """What trains the run elsewhere: folders of this machine by their last name."""
+    of_machine = [field.name for field in dataclasses.fields(RunConfig) if not field.metadata["result"]]
+    return config.command_line(model=_public(config.model), mixture=_name(config), **dict.fromkeys(of_machine))
 
 
 def _front_matter(config: RunConfig, sets: dict) -> str:
