@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import msft
 from msft import distributed, run_directory
 from msft.errors import DataError, ModelError, RunError
+from msft.launch.accelerated import unused_keys
 from msft.loss import tokens
 from msft.store import saving
 from msft.training import Trainer
@@ -301,18 +302,11 @@ def test_shipped_configuration_is_one_of_accelerates(name, kind):
 
 def environment_of(*words):
     """The variables that `accelerate launch` sets for its processes, by its own code."""
-    from accelerate.commands.launch import launch_command_parser
-    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    args = launch_command_parser().parse_args([*words, "script.py"])
-    if args.config_file:  # what launch_command does with a file, less its look for GPUs
-        values = load_config_from_file(args.config_file)
-        args.use_fsdp = values.distributed_type == "FSDP"
-        args.mixed_precision, args.num_processes, args.main_process_port = values.mixed_precision, 2, 0
-        for name, value in (values.fsdp_config or {}).items():
-            setattr(args, name, value)
-    args.mixed_precision = args.mixed_precision or "no"
+    words = [*words, "--num_processes", "2", "--main_process_port", "0", "script.py"]
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
     return prepare_multi_gpu_env(args)
 
 
@@ -323,7 +317,7 @@ def test_of_the_shipped_configurations_every_key_is_used(name):
 
 def test_keys_of_accelerate_that_a_run_does_not_use_are_named():
     words = "--use_fsdp --fsdp_version 2 --fsdp_offload_params true --fsdp_activation_checkpointing true"
-    words += " --mixed_precision bf16 --dynamo_backend inductor --num_processes 2 --main_process_port 0"
+    words += " --mixed_precision bf16 --dynamo_backend inductor"
     lines = unused_keys(msft.RunConfig(), environment_of(*words.split()))
     keys = ["mixed_precision", "dynamo_config", "fsdp_offload_params", "fsdp_activation_checkpointing"]
     assert [line.partition(":")[0] for line in lines] == keys
