@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from msft.errors import ConfigError, unknown
 from msft.paths import expanded
 from msft.settings import check_values, parse_yaml, setting
 
-_CANNOT_START = "the run cannot start with these settings:"
+CANNOT_START = "the run cannot start with these settings:"
 TRACKERS = ("tensorboard", "wandb")
 # Table 5 and section 2 of the protocol; a model's own defaults (the tiny ones) may stand before these
 PAPER_SETTINGS = {
@@ -72,25 +73,24 @@ class RunConfig:
     track: str | None = setting(None, "where to log: tensorboard, wandb, or both with a comma", result=False)
 
     def __post_init__(self):
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        clean, problems = check_values(RunConfig, given, "setting")
+        clean, problems = check_values(RunConfig, vars(self), "setting")
         for name, value in clean.items():
             if value and name in ("model", "mixture", "data_dir", "methods_dir"):
                 value = clean[name] = settled(name, value)
             object.__setattr__(self, name, value)
         if "method" in clean and "params" in clean:
-            params, found = methods.check_params(
+            params, wrong = methods.check_params(
                 clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
             )
             object.__setattr__(self, "params", params)
-            problems += found
-        wanted = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
-        problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in wanted if name not in TRACKERS]
+            problems += wrong
+        trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
+        problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in trackers if name not in TRACKERS]
         for name in ("model", "mixture"):
             if name in clean and not clean[name].strip():
                 problems.append(f"setting {name} is empty")
         if problems:
-            raise ConfigError(_CANNOT_START, problems)
+            raise ConfigError(CANNOT_START, problems)
 
     @classmethod
     def from_mapping(cls, values: Mapping) -> "RunConfig":
@@ -102,22 +102,43 @@ class RunConfig:
         except ConfigError as error:
             problems += error.problems
         if problems:
-            raise ConfigError(_CANNOT_START, problems)
+            raise ConfigError(CANNOT_START, problems)
         return config
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_dict(), sort_keys=True))
+        return hash((self.method, self.model, self.mixture, self.seed, *self.params.values()))
 
-    def with_defaults(self, own: Mapping) -> "RunConfig":
+    def with_defaults(self, model_settings: Mapping) -> "RunConfig":
         """Every None that has a default filled in: the model's own first, then the paper's."""
-        filled = {**PAPER_SETTINGS, **own}
-        return dataclasses.replace(
-            self, **{name: value for name, value in filled.items() if getattr(self, name) is None}
-        )
+        defaults = {**PAPER_SETTINGS, **model_settings}
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     def to_dict(self) -> dict:
         """All settings as plain values."""
         return dataclasses.asdict(self)
+
+    @property
+    def changed_params(self) -> dict:
+        """The method's parameters that differ from its defaults."""
+        plain, _ = methods.check_params(self.method, {}, self.methods_dir)
+        return {name: value for name, value in self.params.items() if value != plain.get(name)}
+
+    def command_line(self, **other) -> str:
+        """The command that trains this run, quoted for a shell; settings at their defaults are left out.
+
+        other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        first = {name: getattr(self, name) for name in ("method", "model", "mixture")}
+        changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+        values = {**first, **changed, **other}
+        del values["params"]  # they never equal their field's default, which is made anew for each config
+        words = ["python", "-m", "msft", "run"]
+        for name, value in values.items():
+            words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        pairs = [f"{name}={value}" for name, value in self.changed_params.items()]
+        return shlex.join(words + (["--params", *pairs] if pairs else []))
 
     def fingerprint(self, *contents: str) -> str:
         """Hash of the settings that change the result, and of the contents (data, model) given."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msft import benchmarks, distributed, tiny
 from msft.benchmarks import paper_mixtures
+from msft.config import RunConfig
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import ConfigError, DataError, ModelError, unknown
@@ -49,6 +50,11 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
 def model_settings(name: str) -> dict:
     """A model's own default settings: those of the tiny models; {} stands for the paper's."""
     return dict(tiny.SETTINGS) if name in tiny.MODELS else {}
+
+
+def filled(config: RunConfig) -> RunConfig:
+    """A config with every default filled in, as its run has it."""
+    return config.with_defaults(model_settings(config.model))
 
 
 def model_source(name: str) -> str:

@@ -1,10 +1,10 @@
 """Typed settings: one declaration gives the default, the doc line, the bounds and the flag of a setting."""
 
+import contextlib
 import dataclasses
 import math
 import numbers
 import os
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -13,11 +13,9 @@ import yaml
 
 from msft.errors import unknown
 
-_AMBIGUOUS = re.compile(r"[-+]?(0\d+|\d[\d_]*_[\d_]*|\d+(:[0-5]?\d)+)(\.\d*)?")
 
-
-class _OnceLoader(yaml.SafeLoader):
-    """Safe YAML in which no key may stand twice: plain YAML takes the last of them without a word."""
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which no key stands twice and a value means what the same characters mean on the command line."""
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
@@ -29,21 +27,19 @@ class _OnceLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node, deep=False):
-        # YAML 1.1 reads 020 as 16, 1_000 as 1000 and 1:30 as 90; the command line reads other numbers or none
-        is_number = isinstance(node, yaml.ScalarNode) and node.tag in (
-            "tag:yaml.org,2002:int",
-            "tag:yaml.org,2002:float",
-        )
-        if is_number and _AMBIGUOUS.fullmatch(node.value):
-            raise yaml.MarkedYAMLError(
-                f"the number {node.value} can be read in two ways; write it plainly", node.start_mark
-            )
-        return super().construct_object(node, deep)
+        value = super().construct_object(node, deep)
+        if not isinstance(node, yaml.ScalarNode) or value is None:
+            return value
+        # YAML 1.1 reads 020 as 16, 1:30 as 90, 1.10 as 1.1 and no as False: such a text is left to the setting's reader
+        is_as_written = isinstance(value, int | float) and str(value) == node.value and not isinstance(value, bool)
+        is_infinite = isinstance(value, float) and not math.isfinite(value)
+        return value if is_as_written or is_infinite else node.value
 
 
 def parse_yaml(text: str) -> object:
-    """What `yaml.safe_load` gives, but a key that stands twice in a mapping is an error too."""
-    return _OnceLoader(text).get_single_data()
+    """What `yaml.safe_load` gives, but a key that stands twice is an error, and numbers, words and dates that only YAML
+    reads in a way of its own stay texts."""
+    return _Loader(text).get_single_data()
 
 
 def setting(default, doc: str, *, low=None, high=None, choices=None, result=True, epochs=False):
@@ -58,46 +54,70 @@ def setting(default, doc: str, *, low=None, high=None, choices=None, result=True
     return dataclasses.field(default=default, metadata=meta)
 
 
-def _allowed_types(annotation) -> tuple[type, ...]:
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return tuple(options)
+def _is_none(value) -> bool:
+    return value is None or str(value).lower() in ("none", "null")
 
 
-def _coerce(value, options: tuple[type, ...]):
-    """A value as one of the types, reading strings as the command line gives them; raises ValueError."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        value = int(value)  # numpy's integers too
-    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-        if type(None) in options:
-            return None
+def _read_none(value) -> None:
+    if not _is_none(value):
         raise ValueError
-    if isinstance(value, str) and str not in options:
-        if bool in options and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-        if _AMBIGUOUS.fullmatch(value):
-            raise ValueError
-        for kind in (int, float):
-            if kind in options:
-                try:
-                    return kind(value)
-                except ValueError:
-                    continue
+
+
+def _read_bool(value) -> bool:
+    return {"true": True, "false": False}[str(value).lower()]
+
+
+def _read_int(value) -> int:
+    _refuse_bool(value)
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            value = float(value)
+    if int(value) != value:
         raise ValueError
-    if isinstance(value, bool):
-        if bool not in options:
-            raise ValueError
+    return int(value)
+
+
+def _read_float(value) -> float:
+    _refuse_bool(value)
+    return float(value)
+
+
+def _read_str(value) -> str:
+    _refuse_bool(value)
+    if _is_none(value):
+        raise ValueError
+    return str(value) if isinstance(value, numbers.Real) else os.fspath(value)
+
+
+def _refuse_bool(value) -> None:
+    if isinstance(value, bool):  # to Python, True is the number 1
+        raise ValueError
+
+
+# type -> how a value, or its text on the command line, is read; tried in this order
+_READERS = {
+    type(None): _read_none,
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    str: _read_str,
+    dict: lambda value: dict(value.items()),
+}
+_REFUSED = (ValueError, TypeError, OverflowError, LookupError, AttributeError)
+
+
+def _read(value, kinds: tuple[type, ...]):
+    """A value as the first of the types that can read it; raises ValueError."""
+    for kind, reader in _READERS.items():
+        if kind in kinds:
+            with contextlib.suppress(*_REFUSED):
+                return reader(value)
+    own = tuple(kind for kind in kinds if isinstance(kind, type) and kind not in _READERS)
+    if isinstance(value, own):  # of a user's method, such as a list
         return value
-    if isinstance(value, float) and float not in options and int in options and value.is_integer():
-        return int(value)
-    if isinstance(value, int) and int not in options and float in options:
-        return float(value)
-    if isinstance(value, Mapping) and dict in options:
-        return dict(value)
-    if not isinstance(value, tuple(kind for kind in options if kind is not type(None))):
-        raise ValueError
-    return value
+    raise ValueError
 
 
 def check_values(kind: type, values: Mapping, what: str) -> tuple[dict, list[str]]:
@@ -109,26 +129,33 @@ def check_values(kind: type, values: Mapping, what: str) -> tuple[dict, list[str
         if name not in fields:
             problems.append(unknown(what, name, list(fields)))
             continue
-        options, meta = _allowed_types(hints[name]), fields[name].metadata
+        is_union = isinstance(hints[name], types.UnionType)
+        kinds = typing.get_args(hints[name]) if is_union else (hints[name],)
         try:
-            value = _coerce(value, options)
-        except (ValueError, OverflowError):
-            names = " or ".join("none" if o is type(None) else o.__name__ for o in options)
+            value = _read(value, kinds)
+        except ValueError:
+            names = " or ".join("none" if k is type(None) else k.__name__ for k in kinds)
             problems.append(f"{what} {name} = {value!r}: give a value of type {names}")
             continue
-        if value is not None:
-            if meta.get("choices") and value not in meta["choices"]:
-                problems.append(f"{what} {name}: " + unknown("value", value, [str(c) for c in meta["choices"]]))
-                continue
-            low, high = meta.get("low"), meta.get("high")
-            finite = not isinstance(value, float) or math.isfinite(value)
-            if not finite or (low is not None and value < low) or (high is not None and value > high):
-                least = "-inf" if low is None else low
-                most = "inf" if high is None else high
-                problems.append(f"{what} {name} = {value!r}: must lie in [{least}, {most}]")
-                continue
+        if problem := _out_of_bounds(value, fields[name].metadata):
+            problems.append(f"{what} {name}{problem}")
+            continue
         clean[name] = value
     return clean, problems
+
+
+def _out_of_bounds(value, meta: Mapping) -> str:
+    """What is wrong with a value by its field's choices and bounds, or ''."""
+    if value is None:
+        return ""
+    if meta.get("choices") and value not in meta["choices"]:
+        return ": " + unknown("value", value, [str(choice) for choice in meta["choices"]])
+    low = -math.inf if meta.get("low") is None else meta["low"]
+    high = math.inf if meta.get("high") is None else meta["high"]
+    is_number = isinstance(value, int | float)
+    if is_number and not (math.isfinite(value) and low <= value <= high):
+        return f" = {value!r}: must lie in [{low}, {high}]"
+    return ""
 
 
 def describe(kind: type) -> list[str]:

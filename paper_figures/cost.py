@@ -14,8 +14,7 @@ from msft.cost.rehearsal import rehearse
 from msft.cost.sizes import parameters_of, sizes_of
 from msft.cost.sizes import table as size_table
 from msft.errors import DataError, ModelError
-from msft.names import model_settings
-from msft.results.card import command
+from msft.names import filled
 from msft.results.flops import FORWARD, TRAIN, run_flops
 from paper_figures.reported_numbers import MODELS, claim, table
 
@@ -39,8 +38,7 @@ def estimate(config: RunConfig) -> plan.Estimate | None:
     SRO and Soft SRO read their search from the SFT run, whose time is counted there alone.
     """
     try:
-        filled = config.with_defaults(model_settings(config.model))
-        found = plan.estimate(filled, plan.rates_of([]), has_search=True)
+        found = plan.estimate(filled(config), plan.rates_of([]), has_search=True)
     except (DataError, ModelError):
         return None
     return found if found.expected else None
@@ -84,8 +82,8 @@ def against_table7(configs: Iterable[RunConfig]) -> pd.DataFrame:
         theirs = reported.loc[MODELS[config.model], column]
         if pd.isna(theirs):
             continue
-        filled, sizes = config.with_defaults({}), sizes_of(config)
-        ways = {name: way.entries for name, way in rehearse(filled, sizes.sets).items()}
+        sizes = sizes_of(config)
+        ways = {name: way.entries for name, way in rehearse(filled(config), sizes.sets).items()}
         ours = {name: run_flops(way, sizes.parameters, config.method) for name, way in ways.items()}
         train, item = implied_tokens(config.model)
         train /= sum(s.tokens for s in sizes.sets) / len(sizes.sets)
@@ -122,7 +120,7 @@ def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | P
         [
             f"{len(configs)} of {needed} runs are not in {runs_dir}, and they are not trained here: {why}.",
             "On a machine with a GPU and the data, this notebook trains them itself, and so do these commands:",
-            *(f"    {command(config, runs_dir)}" for config in configs),
+            *(f"    {config.command_line(runs_dir=runs_dir)}" for config in configs),
             f"Estimated cost: {total / 1e15:,.0f} PFLOPs, about {hours:,.1f} hours of one H100 at {UTILISATION:.0%} of its "
             "dense bf16 peak (evaluation counted by appendix F, without the shared prompts)"
             + (f"; {unknown} runs of other models, mixtures or methods are not in the estimate." if unknown else "."),
@@ -137,7 +135,6 @@ __all__ = [
     "PEAK",
     "UTILISATION",
     "against_table7",
-    "command",
     "estimate",
     "flops",
     "what_is_missing",

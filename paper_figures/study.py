@@ -7,7 +7,6 @@ page.figure(overfitting.curves(runs), "curves", item="Fig. 2", caption="...")
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +14,8 @@ import pandas as pd
 from msft import RunConfig, methods
 from msft.errors import ConfigError, DataError, ModelError, RunError, nearest, together, unknown
 from msft.launch import local
-from msft.names import model_settings
 from msft.paths import expanded
-from msft.results.run import Run, load_runs
+from msft.results.run import Run, matching
 from msft.store.files import write_atomic
 from paper_figures import cost, output, profiles, style
 
@@ -110,7 +108,9 @@ class Study:
         Raises MissingRuns in the paper profile on a machine without a GPU, or without the data or the model, with
         the commands that train what is missing and their cost.
         """
-        found = self._finished(needs) if self.is_paper else {}
+        # their data and model need not be at hand to be read
+        known = zip(needs, matching(list(needs.values()), self.runs_dir) if self.is_paper else (), strict=False)
+        found = {key: run for key, run in known if run and run.status == "finished"}
         missing = {key: config for key, config in needs.items() if key not in found}
         if missing:
             if self.is_paper and not self.allow_cpu and not _has_gpu():
@@ -130,20 +130,6 @@ class Study:
         # several keys of a notebook may stand for one run
         needed = len(set(needs.values()))
         return MissingRuns(cost.what_is_missing(missing.values(), needed, self.runs_dir, why))
-
-    def _finished(self, needs: Mapping[object, RunConfig]) -> dict[object, Run]:
-        """Finished runs with the settings asked for: their data and model need not be at hand to be read."""
-        # plain values: a run copied from another machine may name a folder of methods that is not there
-        known = [(run.about["config"], run) for run in load_runs(self.runs_dir)]
-        determining = [field.name for field in fields(RunConfig) if field.metadata["result"]]
-        found = {}
-        for key, config in needs.items():
-            given = config.with_defaults(model_settings(config.model)).to_dict()
-            for done, run in known:
-                if all(done.get(name) == given[name] for name in determining):
-                    found[key] = run
-                    break
-        return found
 
     def figure(self, axes, name: str, *, item: str, caption: str):
         """Saves a figure as PNG and PDF and tells the report of it; returns nothing to show: the cell shows it.

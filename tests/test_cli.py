@@ -1,6 +1,5 @@
 """The command line: help with defaults, every error at once with the nearest name, and quiet where it is piped."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 import msft
 from msft.__main__ import main
 from msft.cli import options
+from msft.cli.commands import COMMANDS
 
 ERRORS = [
     (
@@ -45,7 +45,7 @@ ERRORS = [
     ("methods x", ["unknown argument 'x'"]),
     ("run --seed 1 --method sft --seed 2", ["--seed is given 2 times: '1', '2'; give it once"]),
     ("run --params budget=1 --params budget=2", ["--params names 'budget' twice"]),
-    ("run --seed 020", ["setting seed = '020'"]),
+    ("run --seed 1:30", ["setting seed = '1:30'"]),
 ]
 
 
@@ -63,34 +63,31 @@ def test_every_error_is_told_at_once(line, fragments, capsys, tmp_path, monkeypa
 def test_without_a_command_the_commands_are_listed(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
-    assert all(f"\n  {name} " in told for name in options.COMMANDS)
-    assert set(options.COMMANDS) == {"run", "plan", "grid", "status", "eval", "export", "methods"}
+    assert all(f"\n  {name} " in told for name in COMMANDS)
+    assert set(COMMANDS) == {"run", "plan", "grid", "status", "eval", "export", "methods"}
 
 
-@pytest.mark.parametrize("command", options.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_every_flag_and_its_default(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    own, more, positional = options.COMMANDS[command]
-    for kind in (own, *more):
-        for field in dataclasses.fields(kind):
+    flags, _ = COMMANDS[command]
+    for kind in filter(None, (flags, flags.more)):
+        for field in options.flags_of(kind):
             assert f"--{field.name.replace('_', '-')} " in told
             if isinstance(field.default, (int, float, str)) and field.type is not bool:
                 assert f"(default: {field.default})" in told
             assert field.metadata["doc"].split(";")[0] in told
-    assert all(name.upper() in told for name in positional)
+    assert all(name.upper() in told for name in options.positionals_of(flags))
     assert "[VALUE]" not in told
 
 
 def test_a_file_s_settings_and_the_flags_over_them(tmp_path):
-    from msft.cli import commands
-
     (tmp_path / "own.yaml").write_text("method: sft\nseed: 30\nparams: {epochs: 2}\n")
     words = ["--config", str(tmp_path / "own.yaml"), "--seed", "40", "--params", "epochs=3"]
-    _, given, problems = options.read("run", words)
-    config = commands.settings(given[options.Run], given[msft.RunConfig], problems)
+    config = options.config_of(options.read(options.Run, words))
     assert config == msft.RunConfig(method="sft", seed=40, params={"epochs": 3})
 
 

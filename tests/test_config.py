@@ -13,7 +13,9 @@ from msft.settings import describe
 
 BAD = [
     ({"method": "msftt"}, ["unknown method 'msftt'", "Did you mean 'msft'?", "sft"]),
-    ({"method": 3}, ["setting method = 3", "type str"]),
+    ({"method": 3}, ["unknown method '3'", "sft"]),
+    ({"method": True}, ["setting method = True", "type str"]),
+    ({"model": ["a"]}, ["setting model = ['a']", "type str"]),
     ({"model": ""}, ["setting model is empty"]),
     ({"mixture": "  "}, ["setting mixture is empty"]),
     ({"seed": -1}, ["setting seed = -1", "must lie in [0, 2147483647]"]),
@@ -96,10 +98,36 @@ def test_yaml_round_trip(tmp_path):
     assert RunConfig.from_mapping(config.to_dict()) == config
 
 
-def test_yaml_with_a_bare_exponent(tmp_path):
+def read_or_refused(read, *args):
+    try:
+        return read(*args)
+    except ConfigError as error:
+        return [problem.split(" = ")[0] for problem in error.problems]
+
+
+TEXTS = ["20", "020", "1_000", "1:30", "0x10", "1e-5", "1.10", "2024", "2020-01-01", "true", "True", "no", "on", "none"]
+TEXTS += ["null", "-1", "+5", "1.0", ".5", "a"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("name", ["seed", "learning_rate", "revision", "trust_remote_code", "batch_size", "device"])
+def test_a_value_means_the_same_in_yaml_and_on_the_command_line(tmp_path, name, text):
     path = tmp_path / "config.yaml"
-    path.write_text("learning_rate: 1e-5\nseed: 30\n")  # YAML 1.1 reads 1e-5 as a text
-    assert RunConfig.from_mapping(read_yaml(path)).learning_rate == 1e-5
+    path.write_text(f"{name}: {text}\n")
+    in_yaml = read_or_refused(lambda: RunConfig.from_mapping(read_yaml(path)))
+    on_command_line = read_or_refused(lambda: RunConfig.from_mapping({name: text}))
+    assert in_yaml == on_command_line
+
+
+def test_numbers_are_read_plainly():
+    assert RunConfig(seed="020").seed == 20
+    assert RunConfig(seed=3.0).seed == 3
+    assert RunConfig(model=2024).model == "2024"  # a folder's name, as papermill and YAML hand it over
+
+
+def test_equal_configs_are_one_key():
+    few, many = RunConfig(params={"budget": 3}, seed="20"), RunConfig(seed=20.0)
+    assert len({few, many, RunConfig(seed=21), RunConfig(params={"budget": 2})}) == 3
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "", "a: [1", "\x00"])

@@ -7,9 +7,8 @@ import shlex
 import pytest
 
 from msft import RunConfig
-from msft.cli import commands, options
+from msft.cli import options
 from msft.launch import grid, local
-from msft.results import card
 from paper_figures import cost, profiles, reported_numbers, study
 from paper_figures.figures import compute, shift
 
@@ -18,9 +17,8 @@ def parsed(command: str) -> tuple[RunConfig, str]:
     """The config and the runs folder that `python -m msft run` reads from a command line."""
     words = shlex.split(command)
     assert words[:4] == ["python", "-m", "msft", "run"]
-    _, given, problems = options.read("run", words[4:])
-    flags = given[options.Run]
-    return commands.settings(flags, given[RunConfig], problems), flags["runs_dir"]
+    flags = options.read(options.Run, words[4:])
+    return options.config_of(flags), flags.runs_dir
 
 
 def sft(model, **more):
@@ -31,7 +29,7 @@ def sft(model, **more):
 def test_commands_are_read_back_as_the_same_settings(profile):
     page = study.Study("11_flops", profile)
     for config in compute.needs(page).values():
-        assert parsed(card.command(config, "runs")) == (config, "runs")
+        assert parsed(config.command_line(runs_dir="runs")) == (config, "runs")
 
 
 @pytest.mark.parametrize(
@@ -45,13 +43,13 @@ def test_commands_are_read_back_as_the_same_settings(profile):
 )
 def test_commands_carry_every_setting_and_are_quoted(changed):
     config = RunConfig.from_mapping({"method": "msft", "params": {"budget": 1.5, "max_stages": 4}, **changed})
-    assert parsed(card.command(config, "my runs")) == (config, "my runs")
+    assert parsed(config.command_line(runs_dir="my runs")) == (config, "my runs")
 
 
 def test_a_method_of_one_s_own_has_a_command_too():
     page = study.Study("02_optimal_compute_shift", "paper")
     config = shift.needs(page)["bifurcation"]
-    assert parsed(card.command(config, "runs"))[0] == config
+    assert parsed(config.command_line(runs_dir="runs"))[0] == config
     # 3 epochs until the fork, then two branches of 7 (one of them without a sub-dataset), against SFT's 10
     assert 1.5 < cost.flops(config) / cost.flops(sft("Qwen/Qwen2.5-3B")) < 1.7
     config = dataclasses.replace(config, model="my/model")

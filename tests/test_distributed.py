@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import msft
 from msft import distributed
 from msft.errors import DataError, ModelError, RunError
+from msft.launch.accelerated import unused_keys
 from msft.loss import tokens
 from msft.store import saving
 from msft.training import Trainer
@@ -297,6 +298,46 @@ def test_shipped_configuration_is_one_of_accelerates(name, kind):
     loaded = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
     assert loaded.distributed_type == kind
     assert loaded.mixed_precision == "no"
+
+
+def environment_of(*words):
+    """The variables that `accelerate launch` sets for its processes, by its own code."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    words = [*words, "--num_processes", "2", "--main_process_port", "0", "script.py"]
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    return prepare_multi_gpu_env(args)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_of_the_shipped_configurations_every_key_is_used(name):
+    assert unused_keys(msft.RunConfig(), environment_of("--config_file", str(CONFIGS / f"{name}.yaml"))) == []
+
+
+def test_keys_of_accelerate_that_a_run_does_not_use_are_named():
+    words = "--use_fsdp --fsdp_version 2 --fsdp_offload_params true --fsdp_activation_checkpointing true"
+    words += " --mixed_precision bf16 --dynamo_backend inductor"
+    lines = unused_keys(msft.RunConfig(), environment_of(*words.split()))
+    keys = ["mixed_precision", "dynamo_config", "fsdp_offload_params", "fsdp_activation_checkpointing"]
+    assert [line.partition(":")[0] for line in lines] == keys
+    assert "mixed_precision: bf16 (--precision decides)" in lines
+
+
+def test_a_cpu_is_asked_for_by_the_run_s_own_setting():
+    environment = {"ACCELERATE_USE_CPU": "true"}
+    assert unused_keys(msft.RunConfig(), environment) == ["use_cpu: true (--device cpu decides)"]
+    assert unused_keys(msft.RunConfig(device="cpu"), environment) == []
+
+
+def test_unused_keys_are_said_at_the_start(monkeypatch, capsys, small_run):
+    from msft import runs
+    from msft.__main__ import main
+
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(runs, "run", lambda *_, **__: small_run)
+    assert main(["run"]) == 0
+    assert "  - deepspeed_config: true (take fsdp_config to shard the weights)" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

@@ -82,8 +82,8 @@ def test_the_paper_s_runs_are_not_trained_without_a_gpu(tmp_path, monkeypatch):
         page.train({"sft": page.config("sft")})
     said = str(caught.value)
     assert "1 of 1 runs are not in" in said
-    assert "python -m msft run --runs-dir" in said
-    assert "--model Qwen/Qwen2.5-3B" in said
+    assert "python -m msft run --method sft --model Qwen/Qwen2.5-3B" in said
+    assert "--runs-dir" in said
     assert "hours of one H100" in said
 
 

@@ -1,45 +1,26 @@
-"""What each command does, once its flags are read (options.py). Each returns the exit code."""
+"""What each command does with its flags (options.py). Each returns the exit code."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
 
 from msft import methods
 from msft.cli import options
-from msft.config import RunConfig, read_yaml
-from msft.errors import ConfigError, RunError
-from msft.launch.slurm import Options as Slurm
+from msft.config import RunConfig
+from msft.errors import ConfigError, RunError, together
 from msft.paths import expanded
 from msft.settings import describe
 
 
-def settings(flags: dict, given: dict, problems: list[str]) -> RunConfig:
-    """The config of `run` and `plan`: the file's settings, the flags over them; every problem at once."""
-    values, found = {}, []
-    if flags.get("config"):
-        try:
-            values = read_yaml(flags["config"])
-        except ConfigError as error:
-            found = error.problems
-    values, more = options.merged(values, given, flags.get("config"))
-    try:
-        config = RunConfig.from_mapping(values)
-        problems = [*problems, *found, *more]
-    except ConfigError as error:
-        problems = [*problems, *found, *more, *error.problems]
-    if problems:
-        raise ConfigError("the run cannot start with these settings:", problems)
-    return config
-
-
-def run(told: dict, given: dict, problems: list[str]) -> int:
+def run(flags: options.Run) -> int:
     """Trains a run, goes on with it, or reads it."""
-    flags = given[options.Run]
-    config = settings(flags, given[RunConfig], problems)
+    config = options.config_of(flags)
     from msft import distributed, runs
+    from msft.launch.accelerated import unused_keys
 
-    done = runs.run(config, flags["runs_dir"], progress=not flags["quiet"], wait=not flags["no_wait"])
+    if (unused := unused_keys(config)) and distributed.is_main():
+        print(together("of accelerate's configuration a run does not use:", unused), file=sys.stderr)
+    done = runs.run(config, flags.runs_dir, progress=not flags.quiet, wait=not flags.no_wait)
     if distributed.is_main():
         best = done.best
         print(
@@ -48,82 +29,63 @@ def run(told: dict, given: dict, problems: list[str]) -> int:
     return 0
 
 
-def _must_be_right(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("the command cannot be carried out:", problems)
-
-
-def plan(told: dict, given: dict, problems: list[str]) -> int:
+def plan(flags: options.Plan) -> int:
     """Says what a run or a grid costs."""
-    flags = given[options.Plan]
-    if flags.get("grid"):
-        given_too = [
-            f"--{name.replace('_', '-')} is for one run; a grid has its settings in its file"
-            for name in given[RunConfig]
-        ]
-        _must_be_right([*problems, *given_too])
+    if flags.grid:
+        words = [f"--{name.replace('_', '-')}" for name in flags.given]
+        flags.check(*(f"{word} is for one run; a grid has its settings in its file" for word in words))
         from msft.launch.grid import read_grid
 
-        configs = read_grid(flags["grid"]).runs
+        configs = read_grid(flags.grid).runs
     else:
-        configs = (settings(flags, given[RunConfig], problems),)
+        configs = (options.config_of(flags),)
     from msft.cost import describe, plan
     from msft.results.run import load_runs
 
-    rates = plan.rates_of(load_runs(flags["runs_dir"]), flags["utilisation"], flags["peak"])
-    estimates = plan.plan(configs, flags["runs_dir"], rates, flags["card"])
-    if flags["json"]:
+    rates = plan.rates_of(load_runs(flags.runs_dir), flags.utilisation, flags.peak)
+    estimates = plan.plan(configs, flags.runs_dir, rates, flags.card)
+    if flags.json:
         print(json.dumps([describe.as_dict(estimate) for estimate in estimates], indent=1))
     else:
-        print(describe.report(estimates, flags["runs_dir"], rates, flags["slots"], flags["card"]))
+        print(describe.report(estimates, flags.runs_dir, rates, flags.slots, flags.card))
     return 0
 
 
-def grid(told: dict, given: dict, problems: list[str]) -> int:
+def grid(flags: options.Grid) -> int:
     """Shows a grid and, with --submit, trains what is not finished."""
-    flags, asked = given[options.Grid], given[Slurm]
-    _must_be_right(problems)
+    flags.check()
     from msft.cost import describe, plan
-    from msft.launch import slurm
+    from msft.launch import local, slurm
     from msft.launch.grid import read_grid
     from msft.results.run import load_runs
 
-    over = {name: flags[name] for name in ("data_dir", "device")}
-    found = read_grid(told["grid"], over)
-    jobs = slurm.read_options({**found.slurm, **asked})
-    runs_dir = flags["runs_dir"]
+    runs_dir, whole = flags.runs_dir, read_grid(flags.grid, {"data_dir": flags.data_dir, "device": flags.device})
+    jobs = slurm.read_options({**whole.slurm, **flags.given})
     rates = plan.rates_of(load_runs(runs_dir))
-    estimates = plan.plan(found.runs, runs_dir, rates)
+    estimates = plan.plan(whole.runs, runs_dir, rates)
     # what another launcher is at is waited for here, and left to it on a cluster
-    done = ("finished", "running") if flags["submit"] == "slurm" else ("finished",)
+    done = ("finished", "running") if flags.submit == "slurm" else ("finished",)
     todo = [e for e in estimates if e.state not in done]
-    print(describe.report(estimates, runs_dir, rates, flags["slots"] or 1))
-    if not flags["submit"]:
+    print(describe.report(estimates, runs_dir, rates, flags.slots or 1))
+    if not flags.submit:
         print("\nNothing was started. --submit local trains the runs here, --submit slurm on a cluster.")
         return 0
     sys.stdout.flush()
     if not todo:
         return 0
-    needed, free = plan.disk_needed(todo, flags["slots"] or 1), plan.disk_free(runs_dir)
-    if needed > free and not flags["any_disk"]:
+    needed, free = plan.disk_needed(todo, flags.slots or 1), plan.disk_free(runs_dir)
+    if needed > free and not flags.any_disk:
         raise RunError(
             f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}: "
             "free space, give another --runs-dir, or --any-disk to start all the same"
         )
     longest = sorted(todo, key=lambda e: -(e.expected.flops["total"] if e.expected else float("inf")))
     configs = [e.config for e in longest]
-    if flags["submit"] == "slurm":
+    if flags.submit == "slurm":
         for config, job in zip(configs, slurm.submit(configs, runs_dir, jobs), strict=True):
             print(f"job {job.job_id}: {config.method} {config.model} {config.mixture} seed {config.seed}")
         return 0
-    return _local(configs, runs_dir, flags["slots"])
-
-
-def _local(configs, runs_dir, slots) -> int:
-    from msft.errors import together
-    from msft.launch import local
-
-    slots = slots or min(map(local.slots_of, configs))
+    slots = flags.slots or min(map(local.slots_of, configs))
     problems = local.in_processes(configs, local.run_names(configs), runs_dir, slots)
     if problems:
         raise RunError(together(f"{len(problems)} of {len(configs)} runs failed:", problems))
@@ -131,40 +93,39 @@ def _local(configs, runs_dir, slots) -> int:
     return 0
 
 
-def status(told: dict, given: dict, problems: list[str]) -> int:
+def status(flags: options.Status) -> int:
     """Lists the runs of a folder; 1 where one is damaged."""
-    flags = given[options.Status]
-    _must_be_right(problems)
-    if not Path(flags["runs_dir"]).is_dir():
-        raise ConfigError(f"runs_dir {flags['runs_dir']!r} is no folder; give a folder of runs")
+    flags.check()
+    if not Path(flags.runs_dir).is_dir():
+        raise ConfigError(f"runs_dir {flags.runs_dir!r} is no folder; give a folder of runs")
     from msft.launch.status import as_json, line_of, rows_of, runs_of
 
-    rows = rows_of(runs_of(flags["runs_dir"]))
+    rows = rows_of(runs_of(flags.runs_dir))
     damaged = [row for row in rows if row["state"] == "damaged"]
-    if flags["json"]:
+    if flags.json:
         print(as_json(rows))
-    for row in [] if flags["json"] else rows:
+    for row in [] if flags.json else rows:
         print(line_of(row))
     for row in damaged:
         print(row["why"], file=sys.stderr)
     return 1 if damaged else 0
 
 
-def evaluate(told: dict, given: dict, problems: list[str]) -> int:
+def evaluate(flags: options.Eval) -> int:
     """Measures a model without training, as the run that it lies in measured it where there is one."""
-    flags = {name: value for name, value in given[options.Eval].items() if value is not None}
-    _must_be_right(problems)
+    flags.check()
     import pandas as pd
 
     from msft import runs
     from msft.evaluation import Evaluator
     from msft.results.run import Run
 
-    run = Run(Path(expanded(told["model"])).parent)
-    own = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
-    values = {field.name: own.get(field.name) for field in dataclasses.fields(RunConfig) if field.name in _MEASURED}
-    values = {name: value for name, value in values.items() if value is not None} | flags
-    prepared = runs.prepare(RunConfig(**{**values, "method": "sft", "model": told["model"]}))
+    run = Run(Path(expanded(flags.model)).parent)
+    of_run = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
+    values = {name: of_run.get(name) for name in _MEASURED}
+    values |= {name: value for name, value in vars(flags).items() if value is not None and name in _MEASURED}
+    values = {name: value for name, value in values.items() if value is not None}
+    prepared = runs.prepare(RunConfig(**values, method="sft", model=flags.model))
     model, config = prepared.load_model(), prepared.config
     _, mixture = prepared.tokens(model)
     runs.say_left_out(mixture)
@@ -183,22 +144,19 @@ _MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new
 _MEASURED |= {"train_size", "test_size", "validation_size", "revision", "trust_remote_code", "device", "threads"}
 
 
-def export(told: dict, given: dict, problems: list[str]) -> int:
+def export(flags: options.Export) -> int:
     """Writes a finished run's best checkpoint for others to load."""
-    flags = given[options.Export]
-    _must_be_right(problems)
+    flags.check()
     from msft.results.export import export
 
-    print(
-        export(told["run"], told["target"], push=flags["push"], dtype=flags["dtype"] or "", private=not flags["public"])
-    )
+    print(export(flags.run, flags.target, push=flags.push, dtype=flags.dtype or "", private=not flags.public))
     return 0
 
 
-def list_methods(told: dict, given: dict, problems: list[str]) -> int:
+def list_methods(flags: options.Methods) -> int:
     """Lists the methods and their parameters."""
-    folder = given[options.Methods]["methods_dir"] if not problems else None
-    _must_be_right(problems)
+    flags.check()
+    folder = flags.methods_dir
     for name in methods.available(folder):
         module = methods.load(name, folder)
         print(f"{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
@@ -207,5 +165,12 @@ def list_methods(told: dict, given: dict, problems: list[str]) -> int:
     return 0
 
 
-BODIES = {"run": run, "plan": plan, "grid": grid, "status": status, "eval": evaluate}
-BODIES |= {"export": export, "methods": list_methods}
+COMMANDS = {
+    "run": (options.Run, run),
+    "plan": (options.Plan, plan),
+    "grid": (options.Grid, grid),
+    "status": (options.Status, status),
+    "eval": (options.Eval, evaluate),
+    "export": (options.Export, export),
+    "methods": (options.Methods, list_methods),
+}

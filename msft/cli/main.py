@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    from msft.cli.options import COMMANDS, read
+    from msft.cli.commands import COMMANDS
+    from msft.cli.options import read
 
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help(COMMANDS))
@@ -47,11 +48,9 @@ def _main(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         print(unknown("command", words[0], list(COMMANDS)), file=sys.stderr)
         return 2
-    from msft.cli.commands import BODIES
-
+    kind, command = COMMANDS[words[0]]
     try:
-        told, given, problems = read(words[0], words[1:])
-        return BODIES[words[0]](told, given, problems)
+        return command(read(kind, words[1:]))
     except argparse.ArgumentError as error:
         say(error)
         return 2
@@ -61,7 +60,7 @@ def _main(words: list[str]) -> int:
 
 
 def _help(commands: dict) -> str:
-    rows = [f"  {name:8} {parts[0].__doc__}" for name, parts in commands.items()]
+    rows = [f"  {name:8} {kind.__doc__}" for name, (kind, _) in commands.items()]
     head = "usage: msft COMMAND [flags]\n\nTrain mixtures with an early stop for each sub-dataset.\n"
     example = "Try: msft run --method msft --model tiny-qwen2 --mixture tiny"
     return "\n".join([head, *rows, "", "msft COMMAND --help tells its flags.", example])

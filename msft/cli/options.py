@@ -2,25 +2,50 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import ClassVar
 
-from msft.config import PAPER_SETTINGS, RunConfig
+from msft.config import CANNOT_START, PAPER_SETTINGS, RunConfig, read_yaml
 from msft.cost.plan import CARD, PEAK, UTILISATION
-from msft.errors import nearest
+from msft.errors import ConfigError, nearest
 from msft.launch import grid
 from msft.launch.slurm import Options as Slurm
 from msft.paths import expanded
 from msft.settings import check_values, setting
 
-MISSING = object()  # stands for the value of a flag that was given without one
+_MISSING = object()  # stands for the value of a flag that was given without one
 _RUNS_DIR = setting("runs", "folder of run directories")
 _DATA_DIR = setting(None, "folder in hub format that stands in for the hub")
+_DEVICE = setting(None, "cpu, cuda, ...; none takes what is there")
+
+
+def positional(doc: str):
+    """A field for a word that stands without a flag and must be there."""
+    return dataclasses.field(default="", metadata={"doc": doc, "positional": True})
+
+
+class Flags:
+    """Base of a command's flags.
+
+    more: a settings class whose fields are flags too.  given: their values, as the texts that were given.
+    problems: what is wrong with the words, a line each.
+    """
+
+    more: ClassVar[type | None] = None
+    given: dict[str, object]
+    problems: list[str]
+
+    def check(self, *more: str) -> None:
+        """Raises ConfigError where something is wrong, that which was found since too."""
+        if self.problems or more:
+            raise ConfigError("the command cannot be carried out:", [*self.problems, *more])
 
 
 @dataclasses.dataclass
-class Run:
+class Run(Flags):
     """train a run, go on with it, or read it when it is finished"""  # noqa: D403, D415
 
+    more: ClassVar = RunConfig
     config: str | None = setting(None, "YAML file with settings; flags override it")
     runs_dir: str = _RUNS_DIR
     no_wait: bool = setting(False, "fail at once where another process is at the same run")
@@ -28,9 +53,10 @@ class Run:
 
 
 @dataclasses.dataclass
-class Plan:
+class Plan(Flags):
     """say what a run or a grid costs before anything is trained: FLOPs, hours, memory, disk"""  # noqa: D403, D415
 
+    more: ClassVar = RunConfig
     grid: str | None = setting(None, "plan a grid in place of one run: paper, tiny or a YAML file")
     config: str | None = setting(None, "YAML file with a run's settings; flags override it")
     runs_dir: str = _RUNS_DIR
@@ -42,21 +68,23 @@ class Plan:
 
 
 @dataclasses.dataclass
-class Grid:
+class Grid(Flags):
     """expand a grid to runs, show them, and train them here or on a cluster"""  # noqa: D403, D415
 
+    more: ClassVar = Slurm
+    grid: str = positional("paper, tiny or a YAML file")
     runs_dir: str = _RUNS_DIR
     submit: str | None = setting(
         None, "train what is not finished; without it nothing starts", choices=("local", "slurm")
     )
     slots: int | None = setting(None, "runs at a time; none takes one a GPU, or what the cores hold", low=1, high=4096)
     data_dir: str | None = _DATA_DIR
-    device: str | None = setting(None, "cpu, cuda, ...; none takes what is there")
+    device: str | None = _DEVICE
     any_disk: bool = setting(False, "start although the disk is estimated too small")
 
 
 @dataclasses.dataclass
-class Status:
+class Status(Flags):
     """list the runs of a folder: accuracy, what they took and what was estimated, why they failed"""  # noqa: D403, D415
 
     runs_dir: str = _RUNS_DIR
@@ -64,9 +92,10 @@ class Status:
 
 
 @dataclasses.dataclass
-class Eval:
+class Eval(Flags):
     """measure a model, five-shot, without training"""  # noqa: D403, D415
 
+    model: str = positional("tiny name, hub id or local folder, such as <run>/best")
     mixture: str | None = setting(
         None, "whose test sets; none takes those of the run that the model lies in, else tiny"
     )
@@ -79,35 +108,25 @@ class Eval:
     )
     max_new_tokens: int | None = setting(None, "tokens generated an item at most; none likewise", low=1, high=131072)
     eval_batch_size: int | None = setting(None, "items a forward pass; none likewise", low=1, high=65536)
-    device: str | None = setting(None, "cpu, cuda, ...; none takes what is there")
+    device: str | None = _DEVICE
 
 
 @dataclasses.dataclass
-class Methods:
+class Methods(Flags):
     """list the methods and their parameters"""  # noqa: D403, D415
 
     methods_dir: str | None = setting(None, "a folder with methods of your own")
 
 
 @dataclasses.dataclass
-class Export:
+class Export(Flags):
     """write a finished run's best checkpoint with a model card, to a folder or the hub"""  # noqa: D403, D415
 
+    run: str = positional("directory of a finished run")
+    target: str = positional("a new folder; with --push owner/name")
     push: bool = setting(False, "TARGET is the hub's owner/name, and the files go there")
     public: bool = setting(False, "the repository that --push makes is public")
     dtype: str | None = setting(None, "convert the weights; none leaves them as trained", choices=("bf16", "fp32"))
-
-
-# command -> (its own flags, flags of settings besides, {positional: help})
-COMMANDS: dict[str, tuple] = {
-    "run": (Run, (RunConfig,), {}),
-    "plan": (Plan, (RunConfig,), {}),
-    "grid": (Grid, (Slurm,), {"grid": "paper, tiny or a YAML file"}),
-    "status": (Status, (), {}),
-    "eval": (Eval, (), {"model": "tiny name, hub id or local folder, such as <run>/best"}),
-    "export": (Export, (), {"run": "directory of a finished run", "target": "a new folder; with --push owner/name"}),
-    "methods": (Methods, (), {}),
-}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -122,25 +141,35 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
+def flags_of(kind: type) -> list[dataclasses.Field]:
+    """The fields of a settings class that are flags."""
+    return [field for field in dataclasses.fields(kind) if "positional" not in field.metadata]
+
+
+def positionals_of(kind: type[Flags]) -> dict[str, str]:
+    """{name: doc} of the words that stand without a flag."""
+    return {field.name: field.metadata["doc"] for field in dataclasses.fields(kind) if "positional" in field.metadata}
+
+
+def parser_of(kind: type[Flags]) -> argparse.ArgumentParser:
     """The parser of a command. Values stay texts: `read` checks them, so that all errors are told at once."""
-    own, more, positional = COMMANDS[command]
-    names = "".join(f" {name.upper()}" for name in positional)
+    command, words = kind.__name__.lower(), positionals_of(kind)
+    names = "".join(f" {name.upper()}" for name in words)
     parser = argparse.ArgumentParser(
         prog=f"msft {command}",
         usage=f"msft {command}{names} [flags]",
-        description=f"{own.__doc__[0].upper()}{own.__doc__[1:]}.",
-        epilog=grid.__doc__ if command == "grid" else None,
+        description=f"{kind.__doc__[0].upper()}{kind.__doc__[1:]}.",
+        epilog=grid.__doc__ if kind is Grid else None,
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    for name, doc in positional.items():
+    for name, doc in words.items():
         parser.add_argument(name, nargs="?", metavar=name.upper(), help=doc)
     titles = {RunConfig: "settings of the run (see also `msft methods`)", Slurm: "options of --submit slurm"}
-    for kind in (own, *more):
-        group = parser.add_argument_group(titles.get(kind, "flags of the command"))
-        for field in dataclasses.fields(kind):
-            _add(group, kind, field)
+    for part in filter(None, (kind, kind.more)):
+        group = parser.add_argument_group(titles.get(part, "flags of the command"))
+        for field in flags_of(part):
+            _add(group, part, field)
     return parser
 
 
@@ -156,51 +185,47 @@ def _add(group, kind: type, field: dataclasses.Field) -> None:
         default = none if field.default is None else field.default
         choices = f"; one of {', '.join(meta['choices'])}" if meta["choices"] else ""
         text = f"{meta['doc']}{choices} (default: {default})".replace("%", "%%")
-        group.add_argument(_flag(field.name), nargs="?", const=MISSING, action="append", metavar="VALUE", help=text)
+        group.add_argument(_flag(field.name), nargs="?", const=_MISSING, action="append", metavar="VALUE", help=text)
 
 
-def read(command: str, words: list[str]) -> tuple[dict, dict[type, dict], list[str]]:
-    """(positional values, {settings class: values that were given}, problems).
-
-    Values of the command's own class are checked and have their defaults; the others are as they were given, for
-    RunConfig and the like to check.
-    """
-    own, more, positional = COMMANDS[command]
-    parsed, left = parser_of(command).parse_known_args(words)
-    flags = [_flag(field.name) for kind in (own, *more) for field in dataclasses.fields(kind)]
+def read(kind: type[Flags], words: Sequence[str]) -> Flags:
+    """A command's flags, checked, with their defaults; those of `more` as they were given, and all that is wrong."""
+    parsed, unread = parser_of(kind).parse_known_args(words)
+    parts = [part for part in (kind, kind.more) if part]
+    known = [_flag(field.name) for part in parts for field in flags_of(part)]
     problems = [
-        f"unknown argument {word!r}.{nearest(word.split('=')[0], [*flags, '--help'])}"
-        for before, word in zip(["", *left], left, strict=False)
+        f"unknown argument {word!r}.{nearest(word.split('=')[0], [*known, '--help'])}"
+        for before, word in zip(["", *unread], unread, strict=False)
         if word.startswith("-") or not before.startswith("--")  # the value of an unknown flag is no second error
     ]
-    given: dict[type, dict] = {}
-    for kind in (own, *more):
-        values = {}
-        for field in dataclasses.fields(kind):
-            value = getattr(parsed, field.name)
-            if isinstance(value, list) and field.name != "params":
-                if len(value) > 1:
-                    each = ", ".join("nothing" if text is MISSING else repr(text) for text in value)
-                    problems.append(f"{_flag(field.name)} is given {len(value)} times: {each}; give it once")
-                value = value[-1]
-            if isinstance(value, str) and value.startswith("~"):  # no shell expands it in --flag=~/x
-                value = expanded(value)
-            values[field.name] = value
-        problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is MISSING]
-        given[kind] = {name: value for name, value in values.items() if value is not None and value is not MISSING}
-    if own is not RunConfig:
-        clean, found = check_values(own, given[own], "flag")
-        problems += found
-        given[own] = vars(own(**clean)) if not found else clean
-    told = {name: getattr(parsed, name) and expanded(getattr(parsed, name)) for name in positional}
-    if not unknown_only(problems):
-        problems += [f"{name.upper()} is missing: {doc}" for name, doc in positional.items() if told[name] is None]
-    return told, given, problems
+    values, *given = [_given(parsed, part, problems) for part in parts]
+    clean, wrong = check_values(kind, values, "flag")
+    problems += wrong
+    places = {name: expanded(getattr(parsed, name) or "") for name in positionals_of(kind)}
+    if not problems or not all(problem.startswith("unknown argument") for problem in problems):
+        # where unknown words are all that is wrong, one of them may be the missing one, mistyped
+        missing = {name: doc for name, doc in positionals_of(kind).items() if not places[name]}
+        problems += [f"{name.upper()} is missing: {doc}" for name, doc in missing.items()]
+    flags = kind(**clean, **places)
+    flags.given, flags.problems = given[0] if given else {}, problems
+    return flags
 
 
-def unknown_only(problems: list[str]) -> bool:
-    """Whether unknown words are all that is wrong: a missing positional may then be one of them, mistyped."""
-    return bool(problems) and all(problem.startswith("unknown argument") for problem in problems)
+def _given(parsed: argparse.Namespace, part: type, problems: list[str]) -> dict:
+    """{name: value} of the flags that were given; what is wrong with them is added to the problems."""
+    values = {}
+    for name in (field.name for field in flags_of(part)):
+        value = getattr(parsed, name)
+        if isinstance(value, list) and name != "params":
+            if len(value) > 1:
+                each = ", ".join("nothing" if text is _MISSING else repr(text) for text in value)
+                problems.append(f"{_flag(name)} is given {len(value)} times: {each}; give it once")
+            value = value[-1]
+        if value is not None:
+            # no shell expands it in --flag=~/x
+            values[name] = expanded(value) if isinstance(value, str) and value.startswith("~") else value
+    problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is _MISSING]
+    return {name: value for name, value in values.items() if value is not _MISSING}
 
 
 def params_of(texts: list[str] | None) -> tuple[dict, list[str]]:
@@ -215,11 +240,25 @@ def params_of(texts: list[str] | None) -> tuple[dict, list[str]]:
     return {name: value for name, sign, value in pairs if sign}, problems
 
 
-def merged(values: Mapping, given: Mapping, source: str) -> tuple[dict, list[str]]:
-    """(settings of a file with the flags over them, problems)."""
-    own = values.get("params") or {}
-    params, problems = params_of(given.get("params"))
-    if not isinstance(own, dict):
-        return dict(values), [*problems, f"{source}: params = {own!r}: give a mapping of names to values"]
-    plain = {name: value for name, value in given.items() if name != "params"}
-    return {**values, **plain, **({"params": {**own, **params}} if own or params else {})}, problems
+def config_of(flags: Flags) -> RunConfig:
+    """The config of `run` and `plan`: the file's settings, the flags over them. Raises ConfigError with every problem."""
+    values, problems = {}, list(flags.problems)
+    if flags.config:
+        try:
+            values = read_yaml(flags.config)
+        except ConfigError as error:
+            problems += error.problems
+    params, wrong = params_of(flags.given.get("params"))
+    problems += wrong
+    in_file = values.get("params") or {}
+    if not isinstance(in_file, dict):
+        problems.append(f"{flags.config}: params = {in_file!r}: give a mapping of names to values")
+    elif in_file or params:
+        values["params"] = {**in_file, **params}
+    try:
+        config = RunConfig.from_mapping({**values, **{k: v for k, v in flags.given.items() if k != "params"}})
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(CANNOT_START, problems)
+    return config

@@ -4,8 +4,8 @@ Nothing is trained, and accuracies are made up (SCENARIOS), so a method that is 
 of its own. The entries have the form of a journal's, and `msft.flops` counts both in the same way.
 """
 
+import dataclasses
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from msft import methods
+from msft.config import RunConfig
 from msft.cost.sizes import SetSize
 from msft.curve import Curve
 
@@ -38,21 +39,16 @@ class Rehearsal:
     held: peaks that wait at a time at most, the start point and the best among them.  has_search: whether the finished SFT run is read for the search.
     """
 
-    def __init__(self, config, sets: Sequence[SetSize], scenario: str, has_search: bool):
+    def __init__(self, config: RunConfig, sets: Sequence[SetSize], scenario: str, has_search: bool):
         self.config, self.sets = config, {size.name: size for size in sets}
         self.tasks = list(self.sets)
         self.scenario, self.has_search = scenario, has_search
         self.stage, self.order_stage, self.offset = 0, 0, 0.0
-        self.entries, self.spent, self.generations, self.held = (
-            [],
-            {"train": 0.0, "forward": 0.0, "evaluate": 0.0},
-            0,
-            0,
-        )
-        self.spent["look_ahead"] = 0.0
+        self.entries, self.generations, self.held = [], 0, 0
+        self.spent = dict.fromkeys(("train", "forward", "look_ahead", "evaluate"), 0.0)
         self.saves_within = False  # whether a stage keeps no peaks, and so saves on its way
         self.is_plain = True  # whether no accuracy and no loss was looked at that could have changed the work
-        self._measured = False
+        self._is_measured = False
 
     @functools.cached_property
     def owners(self) -> list[str]:
@@ -100,8 +96,7 @@ class Rehearsal:
         active = [task for task in self.tasks if task in set(active)]
         self.saves_within |= not keep and not keep_start
         self.held = max(self.held, min(len(keep) + keep_start + 1, round(epochs * self.config.evaluations_per_epoch)))
-        result = self._count("roll_out", active, epochs, schedule, True)
-        return self._rolled_out(result)
+        return self._rolled_out(self._count("roll_out", active, epochs, schedule, True))
 
     def search(self, epochs: float) -> Curve:
         """Counts the search; where the SFT run is there, it costs no time."""
@@ -139,37 +134,31 @@ class Rehearsal:
         return curve
 
     def _count(self, kind: str, active, epochs: float, schedule, is_spent: bool) -> dict:
-        count = round(epochs * self.config.evaluations_per_epoch)
-        told = SimpleNamespace(epoch=0, step=0, forward_tokens=0, look_ahead_tokens=0)
+        position = SimpleNamespace(epoch=0, step=0, forward_tokens=0, look_ahead_tokens=0)
         if schedule is None:
             trained = epochs * sum(self.sets[task].train * self.sets[task].tokens for task in active)
         else:
-            trained = self._scheduled(schedule, active, epochs, told)
+            trained = self._scheduled(schedule, active, epochs, position)
         tokens = {name: size.items * size.item_tokens for name, size in self.sets.items()}
         accuracy = SCENARIOS[self.scenario](self, active, epochs)
         points = []
-        for number in range(count + 1):
-            epoch = number / self.config.evaluations_per_epoch
+        for number in range(round(epochs * self.config.evaluations_per_epoch) + 1):
+            epoch, is_reused = number / self.config.evaluations_per_epoch, number == 0 and self._is_measured
             scores = {task: accuracy(task, epoch) for task in self.tasks}
-            points.append(
-                {"epoch": epoch, "selection": scores, "tokens": tokens, "reused": number == 0 and self._measured}
-            )
-        self._measured = True
+            points.append({"epoch": epoch, "selection": scores, "tokens": tokens, "reused": is_reused})
+        self._is_measured = True
         result = {"stage": self.stage, "offset": self.offset, "points": points, "trained_tokens": trained}
-        result |= {"forward_tokens": told.forward_tokens, "look_ahead_tokens": told.look_ahead_tokens}
+        result |= {"forward_tokens": position.forward_tokens, "look_ahead_tokens": position.look_ahead_tokens}
         self.entries.append({"kind": kind, "arguments": {"active": list(active)}, "result": result})
         if is_spent:
-            fresh = sum(not point["reused"] for point in points)
-            asked = sum(size.items + size.selection_items for size in self.sets.values())
-            both = sum((size.items + size.selection_items) * size.item_tokens for size in self.sets.values())
-            self.generations += fresh * asked
-            self.spent["train"] += trained
-            self.spent["forward"] += told.forward_tokens
-            self.spent["look_ahead"] += told.look_ahead_tokens
-            self.spent["evaluate"] += fresh * both
+            measured = sum(not point["reused"] for point in points)
+            self.generations += measured * sum(size.all_items for size in self.sets.values())
+            evaluated = measured * sum(size.all_items * size.item_tokens for size in self.sets.values())
+            amounts = (trained, position.forward_tokens, position.look_ahead_tokens, evaluated)
+            self.spent = {kind: self.spent[kind] + amount for kind, amount in zip(self.spent, amounts, strict=True)}
         return result
 
-    def _scheduled(self, schedule, active, epochs: float, told) -> float:
+    def _scheduled(self, schedule, active, epochs: float, position) -> float:
         """Tokens that a schedule trains: it picks the examples, hears losses and looks ahead as in a real run."""
         schedule.start(self, active)
         self.is_plain = self.is_plain and not schedule.hears
@@ -178,45 +167,39 @@ class Rehearsal:
             picked = schedule.examples(epoch)
             share = min(1.0, epochs - epoch)
             trained += share * float(self._lengths[picked].sum())
-            told.epoch = epoch
+            position.epoch = epoch
             for step in range(math.ceil(share * len(picked) / self.config.batch_size)):
-                told.step = step
-                schedule.before_step(told)
+                position.step = step
+                schedule.before_step(position)
             # losses that stay, so that everybody may sit out, or that never settle
             schedule.hear(picked, np.full(len(picked), 1.0 if self.scenario == "at once" else 1e9 * (epoch % 2)))
-            schedule.end_epoch(told)
+            schedule.end_epoch(position)
         return trained
 
 
 @functools.cache
-def _rehearsed(method, params, methods_dir, evaluations, batch_size, sets, scenario, has_search) -> Rehearsal:
-    own = json.loads(params)
-    config = SimpleNamespace(params=own, evaluations_per_epoch=evaluations, batch_size=batch_size, seed=0)
-    module = methods.load(method, methods_dir)
+def _rehearsed(config: RunConfig, sets: tuple[SetSize, ...], scenario: str, has_search: bool) -> Rehearsal:
+    module = methods.load(config.method, config.methods_dir)
     trainer = Rehearsal(config, sets, scenario, has_search)
-    module.run(trainer, module.Params(**own))
+    module.run(trainer, module.Params(**config.params))
     return trainer
 
 
-def rehearse(config, sets: tuple[SetSize, ...], has_search: bool = False) -> dict[str, Rehearsal]:
+def rehearse(config: RunConfig, sets: tuple[SetSize, ...], has_search: bool = False) -> dict[str, Rehearsal]:
     """{scenario: what the method would do in it}, with the sub-datasets as they are and, as 'expected', with lengths evened
     out, so that it does not matter which of them is dropped when.
 
     has_search: whether the SFT run of the same settings is there to read the search of SRO and Soft SRO from.
     """
-    key = (config.method, json.dumps(config.params, sort_keys=True), config.methods_dir, config.evaluations_per_epoch)
-    key += (config.batch_size,)
-    found = {"expected": _rehearsed(*key, _evened(sets), "spread", has_search)}
-    for scenario in SCENARIOS:
-        if found["expected"].is_plain:  # the same in every scenario
-            break
-        found[scenario] = _rehearsed(*key, sets, scenario, has_search)
-    return found
+    names = ("method", "params", "methods_dir", "evaluations_per_epoch", "batch_size")
+    work = RunConfig(**{name: getattr(config, name) for name in names}, seed=0)  # all that the work depends on
+    ways = {"expected": _rehearsed(work, _evened(sets), "spread", has_search)}
+    if not ways["expected"].is_plain:  # else it is the same in every scenario
+        ways |= {scenario: _rehearsed(work, sets, scenario, has_search) for scenario in SCENARIOS}
+    return ways
 
 
 def _evened(sets: tuple[SetSize, ...]) -> tuple[SetSize, ...]:
     tokens = sum(size.train * size.tokens for size in sets) / sum(size.train for size in sets)
-    items = sum((s.items + s.selection_items) * s.item_tokens for s in sets) / sum(
-        s.items + s.selection_items for s in sets
-    )
-    return tuple(SetSize(s.name, s.train, s.items, s.selection_items, tokens, items) for s in sets)
+    item_tokens = sum(s.all_items * s.item_tokens for s in sets) / sum(s.all_items for s in sets)
+    return tuple(dataclasses.replace(size, tokens=tokens, item_tokens=item_tokens) for size in sets)

@@ -29,19 +29,19 @@ class SetSize:
     tokens: float
     item_tokens: float
 
+    @property
+    def all_items(self) -> int:
+        """Items of an evaluation."""
+        return self.items + self.selection_items
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """A run's model and data.
-
-    shape: layers, hidden, heads, kv_heads, head (size), inner, vocab; None where it is not known.
-    exact: whether the tokens are counted on the very data.
-    """
+    """A run's model and data. shape: layers, hidden, heads, kv_heads, head (size), inner, vocab; None if not known."""
 
     parameters: int
     shape: dict | None
     sets: tuple[SetSize, ...]
-    exact: bool
 
 
 @functools.cache
@@ -63,75 +63,64 @@ def parameters_of(shape: dict) -> int:
 
 def sizes_of(config: RunConfig) -> Sizes:
     """Model and data of a run. Raises DataError or ModelError for what can neither be looked up nor read here."""
-    determining = ("model", "mixture", "train_size", "test_size", "validation_size", "data_dir", "select_on")
-    determining += ("max_tokens", "max_prompt_tokens", "model_revision")
-    return _sizes(*(getattr(config, name) for name in determining))
+    return _sizes(dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None))
 
 
 @functools.cache
-def _sizes(model, mixture, train, test, validation, data_dir, select_on, max_tokens, max_prompt, revision) -> Sizes:
-    shape = table()["models"].get(model)
-    folder = None if shape else _folder(model, revision)
+def _sizes(config: RunConfig) -> Sizes:
+    shape = table()["models"].get(config.model)
+    folder = None if shape else _folder(config.model, config.model_revision)
     parameters = parameters_of(shape) if shape else _count(folder)
     shape = shape or _shape(folder)
-    validates = select_on == "validation"
-    known = mixture in paper_mixtures.NAMES and not data_dir
-    if known or (mixture in tiny.MIXTURES and shape and shape.get("tokens") == "tiny"):
-        counts = _paper_counts(mixture, train, test, validation) if known else _tiny_counts(mixture)
-        means = table()["tokens"][(shape or {}).get("tokens", "qwen")]
-        sets = tuple(
-            SetSize(
-                name,
-                n,
-                items,
-                held * validates,
-                means.get(kind, means["mean"])[0],
-                sum(means.get(kind, means["mean"])[1:]),
-            )
-            for name, kind, n, items, held in counts
-        )
-        return Sizes(parameters, shape, sets, not known)
-    return Sizes(
-        parameters,
-        shape,
-        _read(model, mixture, train, test, validation, data_dir, validates, max_tokens, max_prompt),
-        True,
-    )
+    tokenizer = (shape or {}).get("tokens", "qwen")
+    if config.mixture in paper_mixtures.NAMES and not config.data_dir:
+        return Sizes(parameters, shape, _known(config, tokenizer, _paper_counts(config)))
+    if config.mixture in tiny.MIXTURES and tokenizer == "tiny":
+        subs = tiny.make_mixture(config.mixture)
+        counts = [(sub.name, sub.name, len(sub.train), len(sub.test), len(sub.validation)) for sub in subs]
+        return Sizes(parameters, shape, _known(config, tokenizer, counts))
+    return Sizes(parameters, shape, _read(config))
 
 
-def _paper_counts(mixture: str, *asked):
-    """(name, name in the table, train, test, validation) of each sub-dataset, where the hub has enough."""
-    sizes = (900, 200, 100) if mixture == "medmcqa-21" else (1800, 200, 200)
-    sizes = [size if given is None else given for size, given in zip(sizes, asked, strict=True)]
+def _known(config: RunConfig, tokenizer: str, counts: list[tuple]) -> tuple[SetSize, ...]:
+    """Sub-datasets whose tokens the table has; counts: name, name in the table, train, test, validation of each."""
+    means, sets = table()["tokens"][tokenizer], []
+    for name, kind, train, items, validation in counts:
+        tokens, question, answer = means.get(kind, means["mean"])
+        selection_items = validation if config.select_on == "validation" else 0
+        sets.append(SetSize(name, train, items, selection_items, tokens, question + answer))
+    return tuple(sets)
+
+
+def _paper_counts(config: RunConfig) -> list[tuple]:
+    """The counts that are asked for; the hub has enough."""
+    mixture, asked = config.mixture, (config.train_size, config.test_size, config.validation_size)
+    defaults = (900, 200, 100) if mixture == "medmcqa-21" else (1800, 200, 200)
+    sizes = [default if size is None else size for default, size in zip(defaults, asked, strict=True)]
     if mixture == "medmcqa-21":
         return [(subject, "medmcqa", *sizes) for subject in paper_mixtures.SUBJECTS]
     return [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(mixture)]
 
 
-def _tiny_counts(mixture: str):
-    subs = tiny.make_mixture(mixture)
-    return [(sub.name, sub.name, len(sub.train), len(sub.test), len(sub.validation)) for sub in subs]
-
-
-def _read(model, mixture, train, test, validation, data_dir, validates, max_tokens, max_prompt) -> tuple[SetSize, ...]:
-    """Counts the data with the model's own tokenizer; what was counted before is remembered beside the tiny models."""
+def _read(config: RunConfig) -> tuple[SetSize, ...]:
+    """Counts the data with the model's own tokenizer."""
     from msft.data.example import training_text
     from msft.loss.tokens import fit_mixture, tokenize
 
-    tokenizer = names.load_tokenizer(names.model_source(model))
-    asked = {"train_size": train, "test_size": test, "validation_size": validation, "data_dir": data_dir}
-    limits = {"max_tokens": max_tokens, "max_prompt_tokens": max_prompt}
-    given = {name: value for name, value in asked.items() if value is not None}
-    loaded = names.load_mixture(mixture, tokenizer=tokenizer, **given, **limits)
-    examples, fitting, _ = fit_mixture(tokenizer, loaded, max_tokens, max_prompt)
+    tokenizer = names.load_tokenizer(names.model_source(config.model))
+    limits = {"max_tokens": config.max_tokens, "max_prompt_tokens": config.max_prompt_tokens}
+    asked = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "data_dir")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **asked, **limits)
+    examples, mixture, _ = fit_mixture(tokenizer, mixture, **limits)
     sets = []
-    for sub in fitting:
+    for sub in mixture:
         rows, items = examples[sub.name], tokenize(tokenizer, sub.test)
-        asked_of = tokenizer([training_text(example)[0] for example in sub.test])["input_ids"]
-        item = sum(map(len, asked_of)) + sum(row.targets for row in items)
+        questions = tokenizer([training_text(example)[0] for example in sub.test])["input_ids"]
+        item_tokens = sum(map(len, questions)) + sum(row.targets for row in items)
+        selection_items = len(sub.validation) if config.select_on == "validation" else 0
         tokens = sum(len(row.ids) for row in rows) / len(rows)
-        held = len(sub.validation) * validates
-        sets.append(SetSize(sub.name, len(rows), len(sub.test), held, tokens, item / len(sub.test)))
+        sets.append(SetSize(sub.name, len(rows), len(sub.test), selection_items, tokens, item_tokens / len(sub.test)))
     return tuple(sets)
 
 
@@ -142,13 +131,13 @@ def _folder(model: str, revision: str | None) -> Path:
         return source
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "config.json", revision=revision)
-    if not isinstance(found, str):
+    file = try_to_load_from_cache(model, "config.json", revision=revision)
+    if not isinstance(file, str):
         known = ", ".join(table()["models"])
         raise ModelError(
             f"{model!r} is not on this machine, and its size is not known. Known: {known}; or give a folder"
         )
-    return Path(found).parent
+    return Path(file).parent
 
 
 def _count(folder: Path) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from msft.config import RunConfig
 from msft.cost.plan import AFTER_SFT, search_of
 from msft.errors import MsftError, RunError, together
-from msft.names import model_settings
+from msft.names import filled
 from msft.paths import expanded
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
@@ -38,7 +38,7 @@ def slots_of(config: RunConfig) -> int:
 
     if config.device is None and torch.cuda.is_available():
         return torch.cuda.device_count()
-    threads = config.with_defaults(model_settings(config.model)).threads
+    threads = filled(config).threads
     return max((os.cpu_count() or 1) // threads, 1) if threads else 1
 
 
@@ -77,10 +77,8 @@ def run_names(configs: Sequence[RunConfig]) -> list[str]:
     for config in configs:
         # the four that no data, tokenizer or base model depends on
         shared = dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
-        key = json.dumps(shared.to_dict(), sort_keys=True)
-        known[key] = known.get(key) or prepare(shared)
-        own = config.with_defaults(model_settings(config.model))
-        names.append(dataclasses.replace(known[key], config=own).name)
+        known[shared] = known.get(shared) or prepare(shared)
+        names.append(dataclasses.replace(known[shared], config=filled(config)).name)
     return names
 
 
@@ -162,9 +160,8 @@ def in_processes(
 
     names: of the runs' directories.  A failure is noted in the run's directory, for `status` to tell.
     """
-    searches = [search_of(config) for config in configs]
-    known = {_key(config): name for config, name in zip(configs, names, strict=True)}
-    after = [known.get(_key(search)) if search else None for search in searches]
+    known = {filled(config): name for config, name in zip(configs, names, strict=True)}
+    after = [known.get(search_of(filled(config))) for config in configs]
     jobs = _Queue([_Job(*job) for job in zip(configs, names, after, strict=True)])
     problems: list[str] = []
     started, done, told, runs_dir = time.monotonic(), [], threading.Lock(), Path(expanded(runs_dir))
@@ -208,10 +205,6 @@ def in_processes(
         jobs.clear()  # the workers save and stop, and take nothing more
         raise
     return problems
-
-
-def _key(config: RunConfig) -> str:
-    return json.dumps(config.with_defaults(model_settings(config.model)).to_dict(), sort_keys=True)
 
 
 def log_of(runs_dir: str | Path, name: str) -> Path:

@@ -1,7 +1,6 @@
 """The model card of a finished run: what it is, what it was trained on, who over-fitted when, and how it was made."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 
 from msft.config import RunConfig
@@ -58,17 +57,11 @@ def text(run: Run, name: str) -> str:
     return str(card)
 
 
-def command(config: RunConfig, runs_dir: str | Path = "") -> str:
-    """The command line that trains a run, quoted for a shell; without runs_dir as somebody elsewhere would give it."""
-    plain = RunConfig(method=config.method, methods_dir=config.methods_dir)
-    words = ["python", "-m", "msft", "run", *(["--runs-dir", str(runs_dir)] if runs_dir else [])]
-    words += ["--method", config.method]
-    for name, value in (config.to_dict() if runs_dir else shared_settings(config)).items():
-        # methods_dir stands in `plain` too, without which a method of one's own cannot be checked
-        if name not in ("method", "params") and (value != getattr(plain, name) or (name == "methods_dir" and value)):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    changed = [f"{name}={value}" for name, value in config.params.items() if value != plain.params[name]]
-    return shlex.join([*words, *(["--params", *changed] if changed else [])])
+def command(config: RunConfig) -> str:
+    """What trains the run elsewhere: folders of this machine by their last name."""
+    of_machine = [field.name for field in dataclasses.fields(RunConfig) if not field.metadata["result"]]
+    shared = shared_settings(config)
+    return config.command_line(model=shared["model"], mixture=shared["mixture"], **dict.fromkeys(of_machine))
 
 
 def shared_settings(config: RunConfig) -> dict:
