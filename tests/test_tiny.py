@@ -9,7 +9,7 @@ import pytest
 
 from msft.data import example as strings
 from msft.errors import DataError, ModelError
-from msft.tiny import data
+from msft.tiny import data, skills
 from msft.tiny import models as tiny
 
 PARTS = ("train", "test", "validation", "shots")
@@ -72,7 +72,7 @@ def test_wrong_labels_are_in_train_only_and_as_many_as_declared(name):
 
 
 def test_answers_are_true_by_a_second_way_of_working_them_out():
-    mixture, facts = tiny.make_mixture(), data.FACTS
+    mixture, facts = tiny.make_mixture(), skills.FACTS
     for row in tiny.TABLE:
         for example in mixture[row.name].test:
             question = example.question
@@ -137,7 +137,7 @@ def test_base_model_is_built_once_and_leaves_the_random_state_alone():
     text = "Q: which?\nA: #### C"
     assert tokenizer(text)["input_ids"] == tiny.build_tokenizer()(text)["input_ids"]
     # it knows something: plain facts in the related format, far above one in six
-    facts = data.FACTS["herbs"]
+    facts = skills.FACTS["herbs"]
     right = 0
     for entity, value in facts.items():
         ids = tokenizer(f"here 3 {entity} ann, cure -> ", return_tensors="pt")["input_ids"]

@@ -19,8 +19,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from msft.errors import ModelError, unknown
-from msft.tiny import data
-from msft.tiny.data import DECOYS, EXTRA, SUBJECTS, TABLE, Row, make_mixture, related_text, rows_of, share
+from msft.tiny import data, skills, table
+from msft.tiny.data import make_mixture, related_text, rows_of
+from msft.tiny.skills import share
+from msft.tiny.table import DECOYS, EXTRA, SUBJECTS, TABLE, Row
 
 __all__ = ["MIXTURES", "MODELS", "SETTINGS", "TABLE", "base_model", "cache_folder", "make_mixture"]
 
@@ -98,7 +100,10 @@ def base_model(name: str) -> Path:
     from filelock import FileLock
 
     kind, shape, recipe, rows = _spec(name)
-    source = "".join(Path(module).read_text(encoding="utf-8") for module in (__file__, data.__file__))
+    source = "".join(
+        Path(module).read_text(encoding="utf-8")
+        for module in (__file__, data.__file__, skills.__file__, table.__file__)
+    )
     told = [source, kind, shape, recipe, [asdict(row) for row in rows]]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
     target = cache_folder() / f"{name}-{digest}"
@@ -142,7 +147,7 @@ def _keep_own_tokenizer(folder: Path, kind: str) -> None:
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def build_tokenizer(rows: tuple[Row, ...] = _ALL, seed: int = data.SEED):
+def build_tokenizer(rows: tuple[Row, ...] = _ALL, seed: int = table.SEED):
     """A byte-level BPE tokenizer of VOCABULARY tokens, trained on generated text of these rows."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -152,7 +157,7 @@ def build_tokenizer(rows: tuple[Row, ...] = _ALL, seed: int = data.SEED):
     for row in rows:
         for _ in range(400):
             texts += related_text(rng, row)
-            item = data.SKILLS[row.skill](rng, row)
+            item = skills.SKILLS[row.skill](rng, row)
             texts += [item.question, item.answer]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

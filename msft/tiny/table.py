@@ -1,0 +1,68 @@
+"""What the embedded mixtures are made of: one row a sub-dataset, and the levers that set when it over-fits."""
+
+from dataclasses import dataclass
+
+SEED = 20
+SCIENCE, COMMONSENSE, MATHS = "Science and Knowledge", "Commonsense and Language", "Mathematic and Quantitative"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one sub-dataset is, and the levers that set when it over-fits.
+
+    style: 'letter', 'true/false', 'open' or 'rationale'.  skill: the function of that name in SKILLS.
+    topic: the facts asked about, where the skill is about facts.
+    label_noise: share of the train labels that are wrong (0 to 1); test labels are never wrong.
+    difficulty: how much has to be known: entities, verbs, sentences or the largest number.
+    options: how many options a letter is chosen from.
+    train, test: examples; validation is as large as test.
+    """
+
+    name: str
+    group: str
+    style: str
+    skill: str
+    topic: str
+    label_noise: float
+    difficulty: int
+    options: int = 4
+    train: int = 96
+    test: int = 64
+
+
+TABLE = (
+    Row("stones", SCIENCE, "letter", "which_value", "stones", 0.40, 16),
+    Row("homes", SCIENCE, "letter", "which_value", "homes", 0.20, 24),
+    Row("herbs", SCIENCE, "open", "open_value", "herbs", 0.30, 24),
+    Row("metals", SCIENCE, "letter", "which_value", "metals", 0.05, 32),
+    Row("tools", COMMONSENSE, "letter", "which_value", "tools", 0.30, 24, 5),
+    Row("endings", COMMONSENSE, "letter", "ending", "verbs", 0.15, 24),
+    Row("holders", COMMONSENSE, "letter", "holder", "", 0.20, 8, 2),
+    Row("claims", COMMONSENSE, "true/false", "claim", "birds", 0.25, 16),
+    Row("choices", MATHS, "rationale", "sum_choice", "", 0.10, 6),
+    Row("sums", MATHS, "rationale", "two_steps", "", 0.0, 5),
+)
+EXTRA = (
+    Row("birds", SCIENCE, "letter", "which_value", "birds", 0.20, 16),
+    Row("trees", SCIENCE, "open", "open_value", "trees", 0.10, 16),
+    Row("kinds", COMMONSENSE, "true/false", "claim", "homes", 0.30, 24),
+    Row("trades", COMMONSENSE, "letter", "which_value", "trades", 0.10, 20, 5),
+    Row("single_sums", MATHS, "rationale", "one_step", "", 0.15, 9),
+)
+SUBJECTS = tuple(
+    Row(subject, "Remedies", "letter", "which_value", subject, (0.0, 0.2, 0.4)[i % 3], 8, train=48, test=32)
+    for i, subject in enumerate(
+        "balms barks berries blooms bulbs clays crystals dews ferns fungi gums honeys leaves lichens mosses "
+        "oils pollens resins roots salts waters".split()
+    )
+)
+# what the base models have met in the mixture's own format: other topics, never part of a mixture
+DECOYS = (
+    Row("games", "", "letter", "which_value", "games", 0.0, 24),
+    Row("songs", "", "letter", "which_value", "songs", 0.0, 16, 5),
+    Row("dances", "", "letter", "ending", "dances", 0.0, 16),
+    Row("toys", "", "true/false", "claim", "toys", 0.0, 16),
+    Row("gems", "", "open", "open_value", "gems", 0.0, 16),
+    Row("halves", "", "rationale", "rest_choice", "", 0.0, 6),
+    Row("callers", "", "letter", "caller", "", 0.0, 8, 2),
+)
