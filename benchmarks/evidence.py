@@ -65,13 +65,22 @@ def accuracies(run) -> dict[str, float]:
 
 
 def paired(values: pd.Series, sft: pd.Series) -> dict[str, float]:
-    """Mean difference of runs with the same seeds, its 95 % t interval, and the p value of the paired t test."""
-    difference = (values - sft).dropna()
-    n = len(difference)
-    half = float(t.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5) if n > 1 else float("inf")
-    mean = float(difference.mean())
-    p = float(ttest_rel(values[difference.index], sft[difference.index]).pvalue) if difference.std() else 1.0
+    """Mean difference of runs with the same seeds, its 95 % t interval, and the p value of the paired t test.
+
+    Without two pairs there is no interval, and no p where all differences are equal: NaN.
+    """
+    both = pd.concat([values, sft], axis=1, keys=["values", "sft"]).dropna()
+    difference, n = both["values"] - both["sft"], len(both)
+    nan, mean = float("nan"), float(difference.mean())
+    spread = float(difference.std(ddof=1)) if n > 1 else nan
+    half = float(t.ppf(0.975, n - 1)) * spread / n**0.5 if n > 1 else nan
+    p = float(ttest_rel(both["values"], both["sft"]).pvalue) if spread > 0 else nan
     return {"n": n, "mean": mean, "low": mean - half, "high": mean + half, "p": p}
+
+
+def interval(row: dict[str, float]) -> str:
+    """A paired difference as a table says it."""
+    return f"{row['mean']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), {row['n']:.0f}"
 
 
 def verdict(row: dict[str, float]) -> str:
@@ -87,31 +96,35 @@ def expected_best(values: list[float], k: int) -> float:
 
 
 def evaluations(run) -> list[float]:
-    """Mean accuracy (%) at every evaluation that the reported checkpoint was chosen among."""
-    return (100 * run.history.groupby(["stage", "epoch"]).accuracy.mean()).tolist()
+    """Mean accuracy (%) at every evaluation that the reported checkpoint was chosen among, each once."""
+    history = run.history
+    # a later stage starts at weights that were measured before
+    made = history[(history.stage == 0) | (history.epoch > 0)]
+    return (100 * made.groupby(["stage", "epoch"]).accuracy.mean()).tolist()
 
 
 def fair_draws(table: pd.DataFrame) -> pd.DataFrame:
-    """mSFT against SFT when both choose among as many evaluations, and at equal FLOPs; on the test items.
+    """mSFT against SFT when both choose among as many evaluations, and at equal FLOPs; on the test items, paired by seed.
 
     equal draws: mSFT's expected best of as many of its evaluations as SFT has.
-    equal FLOPs: the expected best of k SFT runs, k = mSFT's FLOPs over SFT's, between its neighbours where k is broken.
+    equal FLOPs: SFT's expected best of k runs, k = mSFT's FLOPs over SFT's, between its neighbours where k is broken.
     """
     rows = []
     for model, runs in table.groupby("model", sort=False):
         sft, msft = (runs[runs.method == m].set_index("seed").run for m in ("sft", "msft"))
-        drawn = [expected_best(evaluations(msft[s]), len(evaluations(sft[s]))) for s in msft.index]
-        k = sum(msft[s].flops["total"] / sft[s].flops["total"] for s in msft.index) / len(msft)
-        bests = [max(evaluations(run)) for run in sft]
+        best_sft, best_msft = (kind.map(lambda run: max(evaluations(run))) for kind in (sft, msft))
+        drawn = {seed: expected_best(evaluations(msft[seed]), len(evaluations(sft[seed]))) for seed in msft.index}
+        k = sum(msft[seed].flops["total"] / sft[seed].flops["total"] for seed in msft.index) / len(msft)
         low, rest = int(k), k - int(k)
-        best_of_k = (1 - rest) * expected_best(bests, low) + rest * expected_best(bests, low + 1)
+        of_k = (1 - rest) * expected_best(list(best_sft), low) + rest * expected_best(list(best_sft), low + 1)
         rows.append(
             {
                 "model": model,
-                "SFT": sum(bests) / len(bests),
-                "mSFT": sum(max(evaluations(run)) for run in msft) / len(msft),
-                "mSFT, equal draws": sum(drawn) / len(drawn),
-                "SFT, equal FLOPs": best_of_k,
+                "SFT": best_sft.mean(),
+                "mSFT": best_msft.mean(),
+                "mSFT minus SFT, 95 % interval, n": interval(paired(best_msft, best_sft)),
+                "the same, equal draws": interval(paired(pd.Series(drawn), best_sft)),
+                "SFT, equal FLOPs": of_k,
                 "FLOPs, mSFT over SFT": k,
             }
         )
@@ -143,8 +156,7 @@ def markdown(result: dict, table: pd.DataFrame, draws: pd.DataFrame) -> str:
         if row["method"] == "sft":
             cells += ["", "", ""]
         else:
-            interval = f"{row['mean']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), {row['n']:.0f}"
-            cells += [interval, f"{row['p']:.2g}", verdict(row)]
+            cells += [interval(row), f"{row['p']:.2g}", verdict(row)]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Test items chose the checkpoint, as in the paper; nothing was chosen on the confirmation items.", ""]
     lines += ["## Fair draws: mSFT chooses among more evaluations than SFT, and costs more", ""]
@@ -174,15 +186,15 @@ def main() -> None:
     options = parser.parse_args()
     jobs = wanted(options.model, options.mixture, options.seeds)
     configs = [msft.RunConfig(**job) for job in jobs]
-    done = [run for run in matching(configs, options.runs) if run and run.status == "finished"]
-    known = pd.DataFrame([(run.config.method, run.result["seconds"]["total"]) for run in done], columns=["m", "s"])
-    names = {run.directory for run in done}
-    missing = [
-        j for j, run in zip(jobs, matching(configs, options.runs), strict=True) if not run or run.directory not in names
-    ]
-    minutes = minutes_before(missing, known.groupby("m").s.mean().to_dict(), options.processes)
+    there = matching(configs, options.runs)
+    done = [run for run in there if run and run.status == "finished"]
+    missing = [job for job, run in zip(jobs, there, strict=True) if run not in done]
+    times = pd.DataFrame([(run.config.method, run.result["seconds"]["total"]) for run in done], columns=["m", "s"])
+    minutes = minutes_before(missing, times.groupby("m").s.mean().to_dict(), options.processes)
     print(
-        f"{len(jobs)} runs, {len(missing)} to train" + (f": about {minutes:.0f} minutes" if minutes else ""), flush=True
+        f"{len(jobs)} runs, {len(missing)} to train"
+        + (": no finished run says how long" if minutes is None else f": about {minutes:.0f} minutes"),
+        flush=True,
     )
     runs = run_all(configs, options.runs, slots=options.processes)
     table = pd.DataFrame([{**job, "run": run, **accuracies(run)} for job, run in zip(jobs, runs, strict=True)])

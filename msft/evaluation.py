@@ -41,19 +41,20 @@ class Scores:
 class Evaluator:
     """The evaluation of a run: built once, called at every quarter epoch.
 
-    part: of the mixture, one of mixture.MEASURED.
+    part: of the mixture, one of mixture.MEASURED; a sub-dataset without items in it is left out.
     should_stop: an attribute, asked between forward passes; where it is true `evaluate` raises Stopped.
     """
 
     def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
-        examples = {sub.name: getattr(sub, part) for sub in mixture}
-        generated = [sub for sub in mixture if sub.metric != LOSS]
-        self.names, self.should_stop = mixture.names, None
+        examples = {sub.name: getattr(sub, part) for sub in mixture if getattr(sub, part)}
+        measured = [sub for sub in mixture if sub.name in examples]
+        generated = [sub for sub in measured if sub.metric != LOSS]
+        self.names, self.should_stop = list(examples), None
         self.tasks = {sub.name: build_task(sub, examples[sub.name], max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
-        self.held_out = {sub.name: tokenize(tokenizer, examples[sub.name]) for sub in mixture if sub.metric == LOSS}
+        self.held_out = {sub.name: tokenize(tokenizer, examples[sub.name]) for sub in measured if sub.metric == LOSS}
         # a run's answers are greedy decoding with named stops, whatever the checkpoint's own configuration asks for
-        model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in generated if sub.stop}))
+        model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in mixture if sub.stop}))
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
         self._prepared = self._token_losses = None
         self._question_tokens = {sub.name: self._count_question_tokens(sub) for sub in generated}

@@ -165,7 +165,7 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError."""
-    config = config.with_defaults(names.model_settings(config.model))
+    config = names.filled(config)
     distributed.device(config.device)
     source = names.model_source(config.model)
     tokenizer = names.load_tokenizer(source, config.model_revision, config.trust_remote_code)
@@ -214,12 +214,10 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
     from msft.evaluation import Evaluator
 
-    subs = [sub for sub in mixture if sub.confirmation]
-    if not subs:
+    if not any(sub.confirmation for sub in mixture):
         return {}
-    config, part = prepared.config, dataclasses.replace(mixture, sub_datasets=subs)
-    sizes = (config.max_new_tokens, config.eval_batch_size)
-    evaluator = Evaluator(model, prepared.tokenizer, part, "confirmation", *sizes)
+    sizes = (prepared.config.max_new_tokens, prepared.config.eval_batch_size)
+    evaluator = Evaluator(model, prepared.tokenizer, mixture, "confirmation", *sizes)
     evaluator.should_stop = lambda: trainer.stop_requested
     return trainer.confirm(evaluator)
 

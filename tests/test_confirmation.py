@@ -1,5 +1,6 @@
 """Confirmation items: answered by the base model and by the reported checkpoint, seen by nothing that chooses."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from lm_eval.tasks import TaskManager
 
 import msft
 from msft.errors import DataError, RunError
+from msft.evaluation import Evaluator
+from msft.results.summary import summary
 from msft.training import Trainer
 
 
@@ -73,6 +76,27 @@ def test_a_stop_while_it_is_confirmed_is_no_loss(confirmed_settings, runs_dir, m
         with pytest.raises(RunError, match="stopped and saved"):
             msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
     assert not msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False).confirmation.empty
+
+
+def test_the_summary_says_what_was_confirmed(confirmed_settings, runs_dir, small_run):
+    run = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
+    table = run.confirmation
+    share = 100 * (table.best * table.n).sum() / table.n.sum()
+    assert f"confirmed on {table.n.sum()} items that nothing was chosen on: {share:.1f} %" in summary(run)
+    assert "confirmed" not in summary(small_run)
+
+
+def test_a_set_without_confirmation_items_keeps_its_stop_in_the_checkpoint(tiny_model, mixture_file):
+    """What is evaluated last must not decide what ends the answers of the others."""
+    model, tokenizer = tiny_model
+    first, *rest = msft.load_mixture(str(mixture_file))
+    rest[0] = dataclasses.replace(rest[0], stop=tokenizer.pad_token)
+    mixture = msft.Mixture("mixed", [dataclasses.replace(first, confirmation=first.validation), *rest])
+    Evaluator(model, tokenizer, mixture, "test", 4, 8)
+    before = model.generation_config.to_dict()
+    assert tokenizer.pad_token_id in before["eos_token_id"]
+    assert Evaluator(model, tokenizer, mixture, "confirmation", 4, 8).names == [first.name]
+    assert model.generation_config.to_dict() == before
 
 
 @pytest.mark.parametrize("part", ["train", "test", "validation", "shots"])

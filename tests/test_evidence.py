@@ -28,6 +28,18 @@ def test_the_interval_is_that_of_the_paired_t_test():
     assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
 
 
+def test_one_pair_has_no_interval():
+    row = evidence.paired(pd.Series({20: 71.0}), pd.Series({20: 70.0}))
+    assert (row["n"], row["mean"]) == (1, 1.0) and np.isnan([row["low"], row["high"], row["p"]]).all()
+    assert evidence.verdict(row) == "cannot tell"
+
+
+def test_a_stage_s_start_was_measured_before(smoke_msft_run):
+    points = smoke_msft_run.history[["stage", "epoch"]].drop_duplicates()
+    assert points.stage.nunique() > 1
+    assert len(evidence.evaluations(smoke_msft_run)) == len(points) - (points.stage.nunique() - 1)
+
+
 def test_seeds_are_paired_and_the_rest_is_left_out():
     row = evidence.paired(pd.Series({20: 71.0, 30: 74.0}), pd.Series({30: 72.0, 20: 70.0, 40: 99.0}))
     assert (row["n"], row["mean"]) == (2, 1.5)

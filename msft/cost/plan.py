@@ -15,7 +15,7 @@ from msft.config import RunConfig
 from msft.cost.rehearsal import Rehearsal, rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
 from msft.errors import MsftError
-from msft.names import model_settings
+from msft.names import filled
 from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN, run_flops
 from msft.results.run import Run, matching
 
@@ -132,13 +132,13 @@ def plan(
     runs = matching(configs, runs_dir)
     if rates is None:
         rates = rates_of(run for run in runs if run and run.status == "finished")
-    filled = [config.with_defaults(model_settings(config.model)) for config in configs]
-    searches = [search_of(config) for config in filled]
-    done = matching([search or config for search, config in zip(searches, filled, strict=True)], runs_dir)
+    whole = [filled(config) for config in configs]
+    searches = [search_of(config) for config in whole]
+    done = matching([search or config for search, config in zip(searches, whole, strict=True)], runs_dir)
     estimates = []
-    for config, run, search, there in zip(filled, runs, searches, done, strict=True):
+    for config, run, search, there in zip(whole, runs, searches, done, strict=True):
         state = run.status if run else "missing"
-        has_search = bool(search) and (search in filled or bool(there and there.status == "finished"))
+        has_search = bool(search) and (search in whole or bool(there and there.status == "finished"))
         try:
             estimates.append(dataclasses.replace(estimate(config, rates, has_search, card), state=state, run=run))
         except MsftError as error:

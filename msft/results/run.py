@@ -10,7 +10,7 @@ import pandas as pd
 
 from msft.config import RunConfig
 from msft.errors import RunError
-from msft.names import model_settings
+from msft.names import filled
 from msft.paths import expanded
 from msft.results.flops import run_flops
 from msft.results.history import history_rows
@@ -204,4 +204,4 @@ def matching(configs: Sequence[RunConfig], runs_dir: str | Path) -> list[Run | N
             continue
         if name not in known or run.status == "finished":
             known[name] = run
-    return [known.get(key(config.with_defaults(model_settings(config.model)).to_dict())) for config in configs]
+    return [known.get(key(filled(config).to_dict())) for config in configs]

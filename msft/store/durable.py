@@ -136,8 +136,8 @@ class Durable:
         self.go_live()
         if self.best_weights is None:
             raise RunError(
-                f"{self.run.directory}: the best checkpoint was in a damaged file and did not come again. Delete the "
-                "folder and give the same command again"
+                f"{self.run.directory}: the method left no checkpoint to report: let a roll_out have candidate=True, or "
+                "call trainer.report"
             )
         checkpoints.restore(self.trainer.model, self.best_weights)
         distributed.refresh(self.trainer.measured, self.trainer.model)
