@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from paper_figures.findings import half_width
+
 SEEDS = (20, 30, 40, 50, 60)
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,14 +32,6 @@ def mean_curve(runs: list) -> pd.DataFrame:
     """Accuracy by epoch and sub-dataset, the mean over runs of SFT."""
     curves = [run.history.pivot(index="epoch", columns="task", values="accuracy") for run in runs]
     return (sum(curves) / len(curves))[list(runs[0].history.task.unique())]
-
-
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % t interval of a mean."""
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
-    return differences.mean() - half, differences.mean() + half
 
 
 def calibration(sft: list, msft: list) -> tuple[dict, str]:
@@ -59,7 +53,7 @@ def calibration(sft: list, msft: list) -> tuple[dict, str]:
     base = np.array([100 * run.history.query("stage == 0 and epoch == 0").accuracy.mean() for run in sft])
     best = {name: np.array([100 * run.best.accuracy for run in runs]) for name, runs in (("SFT", sft), ("mSFT", msft))}
     gain = best["mSFT"] - best["SFT"]
-    low, high = interval(gain)
+    half = half_width(gain)
     facts = {
         "base, mean of seeds (%)": base.mean(),
         "best of SFT, mean of seeds (%)": best["SFT"].mean(),
@@ -70,7 +64,7 @@ def calibration(sft: list, msft: list) -> tuple[dict, str]:
         ),
         "best of mSFT, mean of seeds (%)": best["mSFT"].mean(),
         "mSFT minus SFT (points)": gain.mean(),
-        "95 % interval": [low, high],
+        "95 % interval": [gain.mean() - half, gain.mean() + half],
         "mSFT minus SFT by seed": gain.tolist(),
         "SFT by seed": best["SFT"].tolist(),
         "mSFT by seed": best["mSFT"].tolist(),

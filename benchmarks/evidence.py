@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 from recording import RESULTS, heading, measured_with, write
-from scipy.stats import t, ttest_rel
+
+from paper_figures.figures.seeds import paired_t
+from paper_figures.findings import half_width
 
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (16, 8, 5)  # on the first model, on each of the others, of each of the seven methods
@@ -71,10 +73,7 @@ def paired(values: pd.Series, sft: pd.Series) -> dict[str, float]:
     """
     both = pd.concat([values, sft], axis=1, keys=["values", "sft"]).dropna()
     difference, n = both["values"] - both["sft"], len(both)
-    nan, mean = float("nan"), float(difference.mean())
-    spread = float(difference.std(ddof=1)) if n > 1 else nan
-    half = float(t.ppf(0.975, n - 1)) * spread / n**0.5 if n > 1 else nan
-    p = float(ttest_rel(both["values"], both["sft"]).pvalue) if spread > 0 else nan
+    mean, half, (_, p) = float(difference.mean()), half_width(difference), paired_t(difference)
     return {"n": n, "mean": mean, "low": mean - half, "high": mean + half, "p": p}
 
 
