@@ -19,8 +19,8 @@ class SubDataset:
     """One sub-dataset of a mixture, its parts disjoint.
 
     name: unique in the mixture.  group: its row in Table 2, '' where it has none.
-    train, test, validation, confirmation, shots: lists of Example; confirmation items are answered once, by the base
-    model and by the reported checkpoint, and nothing is ever chosen on them.  Five shots, the same for every item, or none where the items are
+    train, test, validation, confirmation, shots: lists of Example. Nothing is ever chosen on confirmation items: the base
+    model and the reported checkpoint answer them once. Five shots, the same for every item, or none where the items are
     chats or measured by their loss.
     left_out: how many records each rule kept out, by reason.
     source: where the records come from and under which licence, for the data card.
