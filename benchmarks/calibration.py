@@ -1,122 +1,206 @@
-"""The tiny mixture as an instrument: does plain SFT over-fit at different times, and what does mSFT bring?
+"""The tiny mixture as an instrument: can it see over-fitting under plain SFT, on every base model?
 
-    python benchmarks/calibration.py            # five seeds of SFT and mSFT, two runs at a time
-    python benchmarks/calibration.py --rates    # SFT alone at three learning rates: how the rate was chosen
+    python benchmarks/calibration.py            # five seeds of SFT on each base model: each bar and its figure
+    python benchmarks/calibration.py --rates    # SFT at four learning rates, three seeds: how the rates were chosen
 
-Writes benchmarks/results/calibration.{json,md}. Finished runs are read, not trained again.
+Nothing here trains mSFT or any other method. Peaks are chosen on the validation items and measured on the test items,
+so that no figure is a maximum of noise. Writes calibration.{json,md} or learning_rate.{json,md}; finished runs are read.
 """
 
 import argparse
-import json
-import platform
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from recording import RESULTS, heading, measured_with, write
 
-from paper_figures.findings import half_width
-
+MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (20, 30, 40, 50, 60)
-RESULTS = Path(__file__).parent / "results"
+RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 
 
-def train_all(jobs: list[dict], runs_dir: str, processes: int) -> list:
-    """The finished runs of these settings, `processes` at a time."""
+def train(jobs: list[dict], runs_dir: str, processes: int) -> list:
+    """The finished runs of these settings."""
     import msft
     from msft.launch.local import run_all
 
     return run_all([msft.RunConfig(**job) for job in jobs], runs_dir, slots=processes)
 
 
-def mean_curve(runs: list) -> pd.DataFrame:
-    """Accuracy by epoch and sub-dataset, the mean over runs of SFT."""
-    curves = [run.history.pivot(index="epoch", columns="task", values="accuracy") for run in runs]
-    return (sum(curves) / len(curves))[list(runs[0].history.task.unique())]
+def curves(run, column: str = "accuracy") -> pd.DataFrame:
+    """Percentages by epoch (rows) and sub-dataset (columns)."""
+    return 100 * run.history.pivot(index="epoch", columns="task", values=column)[list(run.metrics)]
 
 
-def calibration(sft: list, msft: list) -> tuple[dict, str]:
-    curve = mean_curve(sft)
-    rows = []
-    for task in curve:
-        peak = float(curve[task].idxmax())
-        rows.append(
-            {
-                "sub-dataset": task,
-                "base": 100 * curve[task].iloc[0],
-                "peak": 100 * curve[task].max(),
-                "peak epoch": peak,
-                "epoch 10": 100 * curve[task].iloc[-1],
-                "lost": 100 * (curve[task].max() - curve[task].iloc[-1]),
-            }
-        )
-    table = pd.DataFrame(rows)
-    base = np.array([100 * run.history.query("stage == 0 and epoch == 0").accuracy.mean() for run in sft])
-    best = {name: np.array([100 * run.best.accuracy for run in runs]) for name, runs in (("SFT", sft), ("mSFT", msft))}
-    gain = best["mSFT"] - best["SFT"]
-    half = half_width(gain)
-    facts = {
-        "base, mean of seeds (%)": base.mean(),
-        "best of SFT, mean of seeds (%)": best["SFT"].mean(),
-        "best of SFT minus base (points)": best["SFT"].mean() - base.mean(),
-        "distinct peak epochs of the mean curves": int(table["peak epoch"].nunique()),
-        "sub-datasets that peak before epoch 8 and lose 2 points or more by epoch 10": int(
-            ((table["peak epoch"] < 8) & (table.lost >= 2)).sum()
+def chance(row) -> float:
+    """The percentage that guessing reaches on a row of the tiny table."""
+    from msft.tiny.skills import VALUES
+
+    if row.style == "open":
+        return 100 / len(VALUES[row.topic][1])
+    return {"letter": 100 / row.options, "true/false": 50.0, "rationale": 25.0 if row.skill == "sum_choice" else 0.0}[
+        row.style
+    ]
+
+
+def jitter(curve: pd.DataFrame, start: float = 3) -> pd.Series:
+    """Mean absolute change between neighbouring evaluations from an epoch on, in points."""
+    return curve[curve.index >= start].diff().abs().mean()
+
+
+def icc(peaks: pd.DataFrame) -> float:
+    """One-way intraclass correlation of [sub-datasets, seeds]: the share of the variance that sub-datasets explain."""
+    k = peaks.shape[1]
+    between = k * peaks.mean(axis=1).var(ddof=1)
+    within = peaks.var(axis=1, ddof=1).mean()
+    return float((between - within) / (between + (k - 1) * within))
+
+
+def by_task(runs: list) -> pd.DataFrame:
+    """One row a sub-dataset, means over the runs: base, peak and its epoch, last value, jitter."""
+    curve = sum(curves(run) for run in runs) / len(runs)
+    chosen = sum(curves(run, "selection") for run in runs) / len(runs)
+    at = chosen.idxmax()
+    peak = pd.Series({task: curve[task][at[task]] for task in curve})
+    late = curve[curve.index > 6]
+    return pd.DataFrame(
+        {
+            "base": curve.iloc[0],
+            "peak": peak,
+            "peak epoch": at,
+            "last": curve.iloc[-1],
+            "lost": peak - curve.iloc[-1],
+            "risen after epoch 6": late.max() - curve[curve.index <= 6].max() if len(late) else float("nan"),
+            "jitter": sum(jitter(curves(run)) for run in runs) / len(runs),
+            "before epoch 1": curve[curve.index < 1].max(),
+        }
+    )
+
+
+def headroom(run) -> float:
+    """Mean of the sub-datasets' own peaks minus the best of the mean, in points; epochs from the validation items."""
+    curve, chosen = curves(run), curves(run, "selection")
+    own = pd.Series({task: curve[task][chosen[task].idxmax()] for task in curve}).mean()
+    return float(own - curve.mean(axis=1)[chosen.mean(axis=1).idxmax()])
+
+
+def without_shots(run) -> dict[str, float]:
+    """Accuracies (%) of the reported checkpoint, answering the test items with five shots and with none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from msft.evaluation import Evaluator
+    from msft.tiny import make_mixture
+
+    model = AutoModelForCausalLM.from_pretrained(run.best.path, dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.best.path)
+    found = {}
+    for name, shots in (("five shots", True), ("no shots", False)):
+        subs = [sub if shots else replace(sub, shots=[]) for sub in make_mixture(run.config.mixture)]
+        scores = Evaluator(model, tokenizer, subs, "test", run.config.max_new_tokens or 32, 512).evaluate()
+        found[name] = 100 * sum(score.accuracy for score in scores.values()) / len(scores)
+    return found
+
+
+def bars(runs: list, shots: dict[str, float]) -> list[dict]:
+    """Every bar with its figure: what, bar, measured, met."""
+    from msft.tiny.data import rows_of
+
+    table = by_task(runs)
+    above = table.peak - pd.Series({row.name: chance(row) for row in rows_of(runs[0].config.mixture)})
+    early = table[(table["peak epoch"] < 6) & (table.lost >= 6)]
+    late = table[table["risen after epoch 6"] > 0]
+    peaks = pd.concat([curves(run, "selection").idxmax() for run in runs], axis=1)
+    mean_jitter = sum(jitter(curves(run).mean(axis=1).to_frame()).iloc[0] for run in runs) / len(runs)
+    n, difference = len(table), abs(shots["five shots"] - shots["no shots"])
+    room = sum(map(headroom, runs)) / len(runs)
+    rows = [
+        ("jitter of a sub-dataset (points)", "at most 3", table.jitter.mean(), table.jitter.mean() <= 3),
+        ("jitter of the mean (points)", "at most 1", mean_jitter, mean_jitter <= 1),
+        (f"lowest peak above chance ({above.idxmin()})", "at least 15", above.min(), above.min() >= 15),
+        (
+            f"highest before epoch 1 ({table['before epoch 1'].idxmax()}, %)",
+            "at most 97",
+            table["before epoch 1"].max(),
+            table["before epoch 1"].max() <= 97,
         ),
-        "best of mSFT, mean of seeds (%)": best["mSFT"].mean(),
-        "mSFT minus SFT (points)": gain.mean(),
-        "95 % interval": [gain.mean() - half, gain.mean() + half],
-        "mSFT minus SFT by seed": gain.tolist(),
-        "SFT by seed": best["SFT"].tolist(),
-        "mSFT by seed": best["mSFT"].tolist(),
-        "FLOPs, mSFT over SFT": float(
-            np.mean([m.flops["total"] / s.flops["total"] for m, s in zip(msft, sft, strict=True)])
-        ),
-    }
-    return {"seeds": list(SEEDS), "facts": facts, "sub_datasets": rows}, table.round(2)
+        ("headroom (points)", "at least 6", room, room >= 6),
+        ("peak before epoch 6 and lose 6 points", f"at least {n / 2:g}", len(early), len(early) >= n / 2),
+        ("still rise after epoch 6", "at least 3", len(late), len(late) >= 3),
+        ("ICC of the peaks over seeds", "at least 0.7", icc(peaks), icc(peaks) >= 0.7),
+        ("five shots against none (points)", "at most 5", difference, difference <= 5),
+    ]
+    return [dict(zip(("what", "bar", "measured", "met"), row, strict=True)) for row in rows]
 
 
-def markdown(facts: dict, table: pd.DataFrame, model: str) -> str:
-    from paper_figures.output import markdown as as_table
-
-    def text(value) -> str:
-        if isinstance(value, list):
-            return ", ".join(f"{v:.2f}" for v in value)
-        return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-    lines = [f"# The tiny mixture under SFT, {model}, mean of seeds {', '.join(map(str, SEEDS))}", ""]
-    lines += ["Command: `python benchmarks/calibration.py`", "", as_table(table.set_index("sub-dataset"), 2), ""]
-    lines += ["| fact | value |", "|---|---|", *(f"| {name} | {text(value)} |" for name, value in facts.items())]
+def markdown(result: dict) -> str:
+    lines = ["# The tiny mixture under SFT", "", heading(result), ""]
+    lines += [f"Means of seeds {', '.join(map(str, SEEDS))}; peaks chosen on validation items, measured on test items."]
+    for key, found in result["bases"].items():
+        lines += ["", f"## {key}, learning rate {found['learning_rate']:g}, best of SFT {found['best']:.1f} %", ""]
+        lines += ["| what | bar | measured | |", "|---|---|---|---|"]
+        lines += [
+            f"| {row['what']} | {row['bar']} | {row['measured']:.2f} | {'met' if row['met'] else '**not met**'} |"
+            for row in found["bars"]
+        ]
+        columns = list(found["sub_datasets"][0])
+        lines += ["", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        for row in found["sub_datasets"]:
+            lines.append("| " + " | ".join(v if isinstance(v, str) else f"{v:.2f}" for v in row.values()) + " |")
     return "\n".join(lines) + "\n"
+
+
+def calibrate(options) -> None:
+    pairs = [(model, mixture) for mixture in options.mixture for model in options.model]
+    base = {"method": "sft", "select_on": "validation"}
+    jobs = [{**base, "model": m, "mixture": x, "seed": seed} for m, x in pairs for seed in options.seeds]
+    runs = train(jobs, options.runs, options.processes)
+    bases = {}
+    for number, (model, mixture) in enumerate(pairs):
+        own = runs[number * len(options.seeds) :][: len(options.seeds)]
+        shots = pd.DataFrame([without_shots(run) for run in own]).mean().to_dict()
+        found = {"learning_rate": own[0].config.learning_rate, "best": 100 * sum(r.best.accuracy for r in own) / len(own)}
+        found |= {"bars": bars(own, shots), "shots": shots}
+        found["sub_datasets"] = by_task(own).rename_axis("sub-dataset").reset_index().to_dict("records")
+        bases[model if mixture == "tiny" else f"{model}, {mixture}"] = found
+    result = {"command": "python benchmarks/calibration.py", **measured_with("msft", "torch", "transformers")}
+    result |= {"commit": runs[0].about["git_commit"], "seeds": options.seeds, "bases": bases}
+    write(options.results, "calibration", result, markdown(result))
+
+
+def rates(options) -> None:
+    from msft.tiny import identity
+
+    keys = [(model, rate) for model in options.model for rate in RATES]
+    jobs = [
+        {"method": "sft", "model": model, "learning_rate": rate, "seed": seed}
+        for model, rate in keys
+        for seed in options.seeds[:3]
+    ]
+    runs = train(jobs, options.runs, options.processes)
+    table = pd.DataFrame(
+        [{**job, "best": 100 * run.best.accuracy} for job, run in zip(jobs, runs, strict=True)]
+    ).pivot_table(index="model", columns="learning_rate", values="best", sort=False)
+    result = {"command": "python benchmarks/calibration.py --rates", **measured_with("msft", "torch", "transformers")}
+    result |= {"seeds": options.seeds[:3], "bases": {model: identity(model) for model in options.model}}
+    result["best of SFT (%)"] = {model: {f"{rate:g}": v for rate, v in row.items()} for model, row in table.iterrows()}
+    lines = ["# The learning rate of the tiny bases, chosen for plain SFT", "", heading(result), ""]
+    lines += [f"Best mean accuracy (%) of SFT, mean of seeds {', '.join(map(str, options.seeds[:3]))}.", ""]
+    lines += [f"| base | {' | '.join(f'{rate:g}' for rate in table)} |", "|" + "---|" * (len(table.columns) + 1)]
+    lines += [f"| {model} | {' | '.join(f'{value:.1f}' for value in row)} |" for model, row in table.iterrows()]
+    write(options.results, "learning_rate", result, "\n".join(lines) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="runs")
-    parser.add_argument("--model", default="tiny-qwen2")
+    parser.add_argument("--model", nargs="+", default=list(MODELS))
+    parser.add_argument("--mixture", nargs="+", default=["tiny"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rates", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    if options.rates:
-        rates = (2.5e-4, 5e-4, 1e-3)
-        jobs = [{"method": "sft", "model": options.model, "learning_rate": rate} for rate in rates]
-        runs = train_all(jobs, options.runs, options.processes)
-        found = {str(rate): 100 * run.best.accuracy for rate, run in zip(rates, runs, strict=True)}
-        (RESULTS / "learning_rate.json").write_text(
-            json.dumps({"model": options.model, "best of SFT (%)": found}, indent=1) + "\n", encoding="utf-8"
-        )
-        print(found)
-        return
-    jobs = [{"method": method, "model": options.model, "seed": seed} for method in ("sft", "msft") for seed in SEEDS]
-    runs = train_all(jobs, options.runs, options.processes)
-    result, table = calibration(runs[: len(SEEDS)], runs[len(SEEDS) :])
-    about = runs[0].about
-    result |= {"model": options.model, "versions": about["versions"], "commit": about["git_commit"]}
-    result |= {"machine": f"{platform.system()} {platform.machine()}", "command": "python benchmarks/calibration.py"}
-    (RESULTS / "calibration.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    text = markdown(result["facts"], table, options.model)
-    (RESULTS / "calibration.md").write_text(text, encoding="utf-8")
-    print(text)
+    (rates if options.rates else calibrate)(options)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import types
 import warnings
 from pathlib import Path
 
-from calibration import RESULTS
+from recording import RESULTS
 
 KINDS = ("error", "torn", "crash", "full")
 KEEP = ("memory", "disk")

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from calibration import RESULTS
+from recording import RESULTS
 
 MODES = ("memory", "disk")
 TRAININGS = {

@@ -1,9 +1,12 @@
 """The embedded default: the declared table is what the generated mixture is, and base models build once."""
 
+import json
 import os
+import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,10 @@ from msft.errors import DataError, ModelError
 from msft.tiny import data, skills
 from msft.tiny import models as tiny
 
-PARTS = ("train", "test", "validation", "shots")
+PARTS = ("train", "test", "validation", "confirmation", "shots")
+
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def test_parts_are_disjoint_and_as_large_as_declared(name):
         questions = [example.question for part in PARTS for example in getattr(sub, part)]
         assert len(questions) == len(set(questions)), sub.name
         sizes = [len(getattr(sub, part)) for part in PARTS]
-        assert sizes == [row.train, row.test, row.test, strings.SHOTS]
+        assert sizes == [row.train, row.test, row.test, row.confirmation, strings.SHOTS]
 
 
 def test_groups_styles_and_sizes_of_the_mixtures():
@@ -62,13 +68,22 @@ def test_groups_styles_and_sizes_of_the_mixtures():
 
 
 @pytest.mark.parametrize("name", tiny.MIXTURES)
-def test_wrong_labels_are_in_train_only_and_as_many_as_declared(name):
+def test_wrong_labels_are_in_train_only_and_hold_for_a_whole_entity(name):
     pairs = zip(tiny.make_mixture(name), data.make_mixture(name, clean=True), tiny.rows_of(name), strict=True)
     for noisy, clean, row in pairs:
-        assert (noisy.test, noisy.validation, noisy.shots) == (clean.test, clean.validation, clean.shots)
+        assert all(getattr(noisy, part) == getattr(clean, part) for part in PARTS[1:])
         assert [e.question for e in noisy.train] == [e.question for e in clean.train]
-        wrong = sum(a.answer != b.answer for a, b in zip(noisy.train, clean.train, strict=True))
-        assert wrong == round(row.label_noise * row.train), row.name
+        labels = {}
+        for said, right in zip(noisy.train, clean.train, strict=True):
+            words = set(re.findall(r"\w+", said.question))
+            keys = words & (skills.FACTS[row.topic].keys() if row.topic else set(skills.VERBS))
+            labels.setdefault(min(keys, default=said.question), set()).add((said.answer, said.answer == right.answer))
+        wrong = sum(not right for answers in labels.values() for _, right in answers)
+        if row.skill == "one_step":  # what a sum is asked about cannot be told from its text
+            assert wrong
+            continue
+        assert all(len(answers) == 1 for answers in labels.values()) or not row.wrong, row.name
+        assert wrong == round(row.wrong * len(labels)), row.name
 
 
 def test_answers_are_true_by_a_second_way_of_working_them_out():
@@ -86,7 +101,7 @@ def test_answers_are_true_by_a_second_way_of_working_them_out():
             elif row.skill == "claim":
                 (entity,) = facts[row.topic].keys() & set(re.findall(r"\w+", question))
                 said = re.search(r"(\w+)\?$", question)[1]
-                assert example.answer == str(facts[row.topic][entity] == said)
+                assert example.answer == str(facts[row.topic][entity] == said), question
             elif row.skill == "sum_choice":
                 total = sum(map(int, re.findall(r"\d+", question.split(" total")[0])))
                 assert f"={total}. #### " in example.target
@@ -137,7 +152,7 @@ def test_base_model_is_built_once_and_leaves_the_random_state_alone():
     text = "Q: which?\nA: #### C"
     assert tokenizer(text)["input_ids"] == tiny.build_tokenizer()(text)["input_ids"]
     # it knows something: plain facts in the related format, far above one in six
-    facts = skills.FACTS["herbs"]
+    facts = skills.FACTS["herbs"]  # which the smoke model knows
     right = 0
     for entity, value in facts.items():
         ids = tokenizer(f"here 3 {entity} ann, cure -> ", return_tensors="pt")["input_ids"]
@@ -168,3 +183,34 @@ def test_every_architecture_trains_and_reads_our_tokenizer_back(name, tokenizer,
     assert torch.equal(
         AutoModelForCausalLM.from_pretrained(tmp_path)(input_ids=ids).logits, model(input_ids=ids).logits
     )
+
+
+def test_pre_training_meets_no_question_of_a_mixture():
+    asked = {
+        e.question for name in tiny.MIXTURES for sub in tiny.make_mixture(name) for part in PARTS for e in getattr(sub, part)
+    }
+    rng = random.Random(0)
+    for row in tiny.TABLE:
+        met = {data.related_text(rng, row)[0].removeprefix("Q: ").removesuffix("\nA: ") for _ in range(2000)}
+        assert not met & asked, row.name
+
+
+def test_identity_changes_with_the_recipe_and_the_text_alone(monkeypatch):
+    names = [name for name in tiny.MODELS if name != "tiny-smoke"]
+    before = [tiny.identity(name) for name in names]
+    assert len(set(before)) == 3 and before == [tiny.identity(name) for name in names]
+    with monkeypatch.context() as patch:
+        patch.setitem(tiny._RECIPE, "steps", tiny._RECIPE["steps"] + 1)
+        assert not set(before) & {tiny.identity(name) for name in names}
+    with monkeypatch.context() as patch:
+        patch.setitem(skills.SHARES, "claim", 9.0)
+        assert not set(before) & {tiny.identity(name) for name in names}
+
+
+def test_rates_were_tuned_on_the_bases_that_ship():
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "learning_rate.json").read_text(encoding="utf-8"))
+    assert recorded["bases"] == {name: tiny.identity(name) for name in recorded["bases"]}
+    for name, found in recorded["best of SFT (%)"].items():
+        rates, best = [float(rate) for rate in found], list(found.values())
+        assert rates[best.index(max(best))] == tiny.SETTINGS["learning_rate"], name
+        assert 0 < best.index(max(best)) < len(best) - 1, f"{name}: not an inner optimum"

@@ -8,6 +8,7 @@ are imported inside the functions, so that `import msft` stays fast.
 """
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -15,16 +16,16 @@ import random
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from msft.errors import ModelError, unknown
-from msft.tiny import data, skills, table
+from msft.tiny import skills, table
 from msft.tiny.data import make_mixture, related_text, rows_of
 from msft.tiny.skills import share
-from msft.tiny.table import DECOYS, EXTRA, SUBJECTS, TABLE, Row
+from msft.tiny.table import DECOYS, EOS, EXTRA, SUBJECTS, TABLE, Row
 
-__all__ = ["MIXTURES", "MODELS", "SETTINGS", "TABLE", "base_model", "cache_folder", "make_mixture"]
+__all__ = ["MIXTURES", "MODELS", "SETTINGS", "TABLE", "base_model", "cache_folder", "identity", "make_mixture"]
 
 MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2", "tiny-smoke")
@@ -40,7 +41,7 @@ SETTINGS = {
 _ALL = (*TABLE, *EXTRA, *SUBJECTS, *DECOYS)
 
 VOCABULARY = 1200
-PAD, EOS = "<pad>", "<eos>"
+PAD = "<pad>"
 # a space belongs to the word before it: 'A: ' + '#### C' has the tokens of 'A: #### C'
 _PIECES = r"[A-Z1-2][.)] |[A-Za-z]+ ?|\d|#+ ?|[^\sA-Za-z\d] ?|\n|[^\S\n]"
 
@@ -63,7 +64,7 @@ _RECIPE = {
     "seed": 20,
     "learning_rate": 4e-3,
     "warm_up": 50,
-    "steps": 550,
+    "steps": 1000,
     "batch": 12,
     "length": 160,
     "pool": 2400,
@@ -91,22 +92,28 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
     return kind, shape, _RECIPE, _ALL
 
 
+def identity(name: str) -> str:
+    """A hash of all that determines a tiny base model's weights: architecture, recipe, related text.
+
+    Raises ModelError for an unknown name.
+    """
+    kind, shape, recipe, rows = _spec(name)
+    rng = random.Random(table.SEED)
+    texts = [(share(row), [related_text(rng, row) for _ in range(100)]) for row in rows]
+    source = [inspect.getsource(part) for part in (build_tokenizer, new_model, pretrain, _pool, _contexts, _optimise)]
+    told = [kind, shape, recipe, texts, source]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def base_model(name: str) -> Path:
     """The folder (Hugging Face format) of a tiny base model; pre-trains it into the cache when absent.
 
-    The folder's name carries a hash of all that determines the weights, so a changed recipe is never
-    served an old model.  Raises ModelError for an unknown name.
+    The folder's name carries the identity, so a changed recipe is never served an old model.
+    Raises ModelError for an unknown name.
     """
     from filelock import FileLock
 
-    kind, shape, recipe, rows = _spec(name)
-    source = "".join(
-        Path(module).read_text(encoding="utf-8")
-        for module in (__file__, data.__file__, skills.__file__, table.__file__)
-    )
-    told = [source, kind, shape, recipe, [asdict(row) for row in rows]]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-    target = cache_folder() / f"{name}-{digest}"
+    target = cache_folder() / f"{name}-{identity(name)}"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -224,8 +231,10 @@ def _contexts(pools, shares, rng: random.Random, count: int, length: int):
 
     ids, marks = [], []
     for pool in rng.choices(pools, shares, k=count):
-        tokens, answer = [], []
+        tokens, answer, mixed = [], [], rng.random() < 0.5
         while len(tokens) <= length:
+            if mixed:
+                pool = rng.choices(pools, shares)[0]
             item = pool[int(rng.random() * len(pool))]
             tokens += item[0]
             answer += item[1]

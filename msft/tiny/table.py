@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 SEED = 20
+EOS = "<eos>"
 SCIENCE, COMMONSENSE, MATHS = "Science and Knowledge", "Commonsense and Language", "Mathematic and Quantitative"
 
 
@@ -12,10 +13,13 @@ class Row:
 
     style: 'letter', 'true/false', 'open' or 'rationale'.  skill: the function of that name in SKILLS.
     topic: the facts asked about, where the skill is about facts.
-    label_noise: share of the train labels that are wrong (0 to 1); test labels are never wrong.
+    wrong: share of what is asked about (entities, verbs, pairs of numbers) whose train labels are all wrong, each in its
+        own way, as where a source is out of date; labels of the other parts are never wrong.
     difficulty: how much has to be known: entities, verbs, sentences or the largest number.
     options: how many options a letter is chosen from.
-    train, test: examples; validation is as large as test.
+    train, test, confirmation: examples; validation is as large as test.
+    known: share of the facts that the base models have met; of the others they have met the words with any answer.
+    native: share of the related text that asks in the mixture's own words.
     """
 
     name: str
@@ -23,29 +27,32 @@ class Row:
     style: str
     skill: str
     topic: str
-    label_noise: float
+    wrong: float
     difficulty: int
     options: int = 4
     train: int = 96
-    test: int = 64
+    test: int = 100
+    confirmation: int = 1000
+    known: float = 1.0
+    native: float = 0.2
 
 
 TABLE = (
-    Row("stones", SCIENCE, "letter", "which_value", "stones", 0.40, 16),
-    Row("homes", SCIENCE, "letter", "which_value", "homes", 0.20, 24),
-    Row("herbs", SCIENCE, "open", "open_value", "herbs", 0.30, 24),
-    Row("metals", SCIENCE, "letter", "which_value", "metals", 0.05, 32),
-    Row("tools", COMMONSENSE, "letter", "which_value", "tools", 0.30, 24, 5),
-    Row("endings", COMMONSENSE, "letter", "ending", "verbs", 0.15, 24),
-    Row("holders", COMMONSENSE, "letter", "holder", "", 0.20, 8, 2),
-    Row("claims", COMMONSENSE, "true/false", "claim", "birds", 0.25, 16),
-    Row("choices", MATHS, "rationale", "sum_choice", "", 0.10, 6),
-    Row("sums", MATHS, "rationale", "two_steps", "", 0.0, 5),
+    Row("stones", SCIENCE, "letter", "which_value", "stones", 0.5, 24, train=144),
+    Row("homes", SCIENCE, "letter", "which_value", "homes", 0.4, 24, train=72),
+    Row("herbs", SCIENCE, "open", "open_value", "herbs", 0.0, 40, train=80, known=0.0),
+    Row("metals", SCIENCE, "open", "open_value", "metals", 0.0, 64, train=96, known=0.0),
+    Row("tools", COMMONSENSE, "letter", "which_value", "tools", 0.4, 32, 5, train=64),
+    Row("endings", COMMONSENSE, "letter", "ending", "verbs", 0.35, 32, train=96),
+    Row("holders", COMMONSENSE, "letter", "holder", "", 0.35, 8, 2, train=48),
+    Row("claims", COMMONSENSE, "true/false", "claim", "owls", 0.3, 40, train=80, known=0.9),
+    Row("choices", MATHS, "rationale", "sum_choice", "", 0.0, 6),
+    Row("sums", MATHS, "rationale", "two_steps", "", 0.0, 5, train=144, native=0.0),
 )
 EXTRA = (
     Row("birds", SCIENCE, "letter", "which_value", "birds", 0.20, 16),
-    Row("trees", SCIENCE, "open", "open_value", "trees", 0.10, 16),
-    Row("kinds", COMMONSENSE, "true/false", "claim", "homes", 0.30, 24),
+    Row("trees", SCIENCE, "open", "open_value", "trees", 0.10, 16, native=0.0),
+    Row("kinds", COMMONSENSE, "true/false", "claim", "kinds", 0.30, 24),
     Row("trades", COMMONSENSE, "letter", "which_value", "trades", 0.10, 20, 5),
     Row("single_sums", MATHS, "rationale", "one_step", "", 0.15, 9),
 )
