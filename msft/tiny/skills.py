@@ -228,7 +228,7 @@ def two_steps(rng: random.Random, row: Row) -> Item:
 
 
 # how often pre-training meets an item of a skill; what is slow to learn comes more often
-SHARES = {"claim": 2.5, "sum_choice": 2.0, "two_steps": 1.5, "one_step": 2.0, "rest_choice": 1.0, "holder": 2.0}
+SHARES = {"claim": 2.5, "sum_choice": 2.0, "two_steps": 1.0, "one_step": 2.0, "rest_choice": 1.0, "holder": 2.0}
 
 
 def share(row: Row) -> float:
