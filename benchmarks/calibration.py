@@ -14,6 +14,9 @@ from pathlib import Path
 import pandas as pd
 from recording import RESULTS, heading, measured_with, write
 
+from msft import RunConfig
+from msft.launch.local import run_all
+
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (20, 30, 40, 50, 60)
 RATES = (2e-4, 4e-4, 8e-4)
@@ -21,10 +24,7 @@ RATES = (2e-4, 4e-4, 8e-4)
 
 def train(jobs: list[dict], runs_dir: str, processes: int) -> list:
     """The finished runs of these settings."""
-    import msft
-    from msft.launch.local import run_all
-
-    return run_all([msft.RunConfig(**job) for job in jobs], runs_dir, slots=processes)
+    return run_all([RunConfig(**job) for job in jobs], runs_dir, slots=processes)
 
 
 def curves(run, column: str = "accuracy") -> pd.DataFrame:
@@ -129,7 +129,7 @@ def bars(runs: list, shots: dict[str, float]) -> list[dict]:
         ("ICC of the peaks over seeds", "at least 0.7", icc(peaks), icc(peaks) >= 0.7),
         ("five shots against none (points)", "at most 5", difference, difference <= 5),
     ]
-    return [dict(zip(("what", "bar", "measured", "met"), row, strict=True)) for row in rows]
+    return [{"what": w, "bar": bar, "measured": float(m), "met": bool(met)} for w, bar, m, met in rows]
 
 
 def markdown(result: dict) -> str:

@@ -12,9 +12,9 @@ from scipy import stats
 
 def test_every_run_is_wanted_once():
     jobs = evidence.wanted(["a", "b"], "tiny", (16, 8, 5))
-    keys = [(job["model"], job["method"], job["seed"]) for job in jobs]
-    assert len(keys) == len(set(keys)) == 2 * 16 + 2 * 8 + 5 * 5
-    assert {seed for model, method, seed in keys if (model, method) == ("a", "msft")} == set(range(20, 180, 10))
+    keys = [(job["model"], job["name"], job["seed"]) for job in jobs]
+    assert len(keys) == len(set(keys)) == 2 * 16 + 2 * 8 + 6 * 5
+    assert {seed for model, name, seed in keys if (model, name) == ("a", "mSFT")} == set(range(20, 180, 10))
 
 
 def test_the_interval_is_that_of_the_paired_t_test():
@@ -61,7 +61,7 @@ def test_expected_best_is_the_mean_over_all_draws(k):
 
 
 def test_time_before_counts_each_method_at_its_own_pace():
-    missing = [{"method": "sft"}, {"method": "msft"}, {"method": "ies"}]
+    missing = [{"name": "SFT"}, {"name": "mSFT"}, {"name": "IES"}]
     assert evidence.minutes_before(missing, {"sft": 60.0, "msft": 120.0}, 2) == pytest.approx((1 + 2 + 1.5) / 2)
     assert evidence.minutes_before(missing, {}, 2) is None
 
@@ -73,9 +73,9 @@ def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch):
         evidence,
         "METHODS",
         {
-            "sft": {"epochs": 0.5},
-            "msft": {"budget": 0.25},
-            "dynamix_sft": {"look_ahead_batch": 2, "epochs": 0.5, "updates": 2},
+            "SFT": ("sft", {"epochs": 0.5}),
+            "mSFT": ("msft", {"budget": 0.25}),
+            "DynamixSFT": ("dynamix_sft", {"look_ahead_batch": 2, "epochs": 0.5, "updates": 2}),
         },
     )
     evidence.main()
