@@ -47,8 +47,8 @@ _PIECES = r"[A-Z1-2][.)] |[A-Za-z]+ ?|\d|#+ ?|[^\sA-Za-z\d] ?|\n|[^\S\n]"
 
 _SHAPE = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 128,
-    "intermediate_size": 344,
+    "hidden_size": 96,
+    "intermediate_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
@@ -62,7 +62,7 @@ _SHAPE = {
 }
 _RECIPE = {
     "seed": 20,
-    "learning_rate": 1.5e-3,
+    "learning_rate": 2e-3,
     "warm_up": 50,
     "steps": 1000,
     "batch": 12,
@@ -88,7 +88,7 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
         decoys = [row for row in DECOYS if row.skill in {other.skill for other in rows_of(name)} | {"caller"}]
         return "qwen2", _SHAPE, recipe, (*(replace(row, train=0, test=0) for row in rows_of(name)), *decoys)
     kind = name.removeprefix("tiny-")
-    shape = {**_SHAPE, "head_dim": 32} if kind == "qwen3" else _SHAPE
+    shape = {**_SHAPE, "head_dim": 24} if kind == "qwen3" else _SHAPE
     return kind, shape, _RECIPE, _ALL
 
 

@@ -31,8 +31,8 @@ class Row:
     difficulty: int
     options: int = 4
     train: int = 96
-    test: int = 100
-    confirmation: int = 1000
+    test: int = 64
+    confirmation: int = 500
     known: float = 1.0
     native: float = 0.2
 
