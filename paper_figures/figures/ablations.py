@@ -19,7 +19,7 @@ def needs(page) -> dict:
 
 BY_METHOD_CAPTION = (
     "Test accuracy (percent, mean over the sub-datasets) at the best checkpoint of SFT, both single roll-out searches and mSFT, "
-    "and the gain over SFT of the same model (points); bars are means over several models."
+    "and the gain over SFT of the same model (points); bars are means over several models with 95 % intervals over the test items."
 )
 
 
@@ -49,7 +49,7 @@ def table3(table: pd.DataFrame, with_paper: bool = False) -> pd.DataFrame:
     """
     wide = main_results.side_by_side(table).droplevel("Group")
     models = [name for name in wide.columns if not name.startswith(AVERAGE)]
-    shown = wide[[AVERAGE, f"{AVERAGE} Ep.", *models]]
+    shown = wide[[AVERAGE, f"{AVERAGE} Ep.", *models, f"{AVERAGE} over SFT"]]
     if with_paper:
         theirs = reported().assign(method=lambda rows: rows.method.map(label)).set_index("method")
         shown.insert(2, f"{AVERAGE}, paper", theirs.accuracy)
