@@ -41,9 +41,7 @@ about = data.sample({"sft": example})
 # In the `paper` profile this is Qwen3 8B, as in the paper; the paper's own distances stand beside.
 
 # %%
-page.figure(
-    overfitting.one_panel(example), "curves", item="Fig. 2", caption=overfitting.ONE_PANEL_CAPTION + about
-)
+page.figure(overfitting.one_panel(example), "curves", item="Fig. 2", caption=overfitting.ONE_PANEL_CAPTION + about)
 page.figure(
     overfitting.distance_bars({page.example: example}),
     "distances",
@@ -65,9 +63,7 @@ page.table(
 # ## The same, a panel a sub-dataset
 
 # %%
-page.figure(
-    overfitting.curves(example), "panels", item="Fig. 2, in panels", caption=overfitting.CURVES_CAPTION + about
-)
+page.figure(overfitting.curves(example), "panels", item="Fig. 2, in panels", caption=overfitting.CURVES_CAPTION + about)
 
 # %% [markdown]
 # ## Fig. 10, 11: the other models

@@ -2,7 +2,6 @@
 
 import re
 import textwrap
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -154,8 +153,6 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, band: float 
     return axes
 
 
-
-
 def panels(count: int, xlabel: str, ylabel: str, height: float = 1.5, columns: int = 5):
     """A grid of `count` axes that share x and y, at most `columns` a row; returns them flat, in reading order.
 
@@ -181,7 +178,10 @@ def panels(count: int, xlabel: str, ylabel: str, height: float = 1.5, columns: i
 def even_columns(count: int, most: int) -> int:
     """Panels a row, `most` or fewer, so that no panel is left alone in a row."""
     most = min(count, most)
-    return next((columns for columns in range(most, 1, -1) if count % columns == 0 or count % columns > columns / 2), most)
+    return next(
+        (columns for columns in range(most, 1, -1) if count % columns == 0 or count % columns > columns / 2),
+        most + 1 if count > most else most,
+    )
 
 
 def say(axes, finding: str):

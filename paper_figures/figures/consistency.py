@@ -28,6 +28,16 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("model", sort=False).std()
 
 
+def spread_halves(runs, draws: int = 2000) -> pd.Series:
+    """Half of the 95 % interval of each method's mean spread: its test items drawn anew, every sub-dataset by itself."""
+    rng, drawn = np.random.default_rng(0), {}
+    for (_, method), run in runs.items():
+        at = run.at_best
+        scores = 100 * rng.binomial(at.n, at.accuracy, size=(draws, len(at))) / at.n.to_numpy()  # [draws, sub-datasets]
+        drawn.setdefault(method, []).append(scores.std(axis=1, ddof=1))
+    return pd.Series({method: 1.96 * np.mean(parts, axis=0).std() for method, parts in drawn.items()})
+
+
 def gain_spread(table: pd.DataFrame) -> pd.DataFrame:
     """The same of the gains over SFT: 0 would be one gain shared by all sub-datasets."""
     return table.sub(table.sft, axis=0).drop(columns="sft").groupby("model", sort=False).std()
@@ -84,15 +94,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 PANELS_CAPTION = (
     "Left: sample standard deviation (points) of test accuracy across the sub-datasets, each model a point; bars are means over "
-    "several models with their 95 % t intervals. Right: first places on the pairs of model and sub-dataset, ties shared, with 95 % "
+    "several models, with 95 % intervals over the test items. Right: first places on the pairs of model and sub-dataset, ties shared, with 95 % "
     "bootstrap intervals over the pairs; rings, where drawn, are the paper's."
 )
 
 
-def panels(table: pd.DataFrame, theirs: dict[str, float] | None = None, axes=None):
+def panels(table: pd.DataFrame, halves: pd.Series, theirs: dict[str, float] | None = None, axes=None):
     """Fig. 4: left the standard deviation across sub-datasets, each model a point; right the count of first places.
 
-    table: as `scores` gives it.  theirs: {method: the paper's count}, drawn as rings.
+    table: as `scores` gives it.  halves: as `spread_halves` does.  theirs: {method: the paper's count}, drawn as rings.
     axes: a pair of axes, made where absent. Returns them.
     """
     deviations, places = spread(table), first_places(table)
@@ -100,7 +110,7 @@ def panels(table: pd.DataFrame, theirs: dict[str, float] | None = None, axes=Non
         size = (WIDTH, main_results.row_height(deviations) * len(places) + 1.0)
         _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     left, right = axes
-    main_results.dots(left, deviations, halves=deviations.apply(findings.half_width))
+    main_results.dots(left, deviations, halves=halves)
     left.set_xlabel("standard deviation of accuracy\nacross sub-datasets (points)")
     colours = [colour(method) for method in places.index]
     spans = place_intervals(table)
@@ -117,15 +127,17 @@ def panels(table: pd.DataFrame, theirs: dict[str, float] | None = None, axes=Non
     right.grid(axis="y", visible=False)
     right.margins(x=0.15)
     main_results.key(left.figure, deviations.index, "count in the paper" if theirs else "")
-    return say(axes, _title(table))
+    return say(axes, _title(table, halves))
 
 
-def _title(table: pd.DataFrame) -> str:
+def _title(table: pd.DataFrame, halves: pd.Series) -> str:
     rival, lead, low, high = _lead(table)
     verdict = f"{lead:+.0f} % of the pairs ({low:+.0f} to {high:+.0f})"
-    first = f"mSFT has {first_places(table).shared.msft:.1f} of {len(table)} first places, {verdict} over {label(rival)}"
+    first = (
+        f"mSFT has {first_places(table).shared.msft:.1f} of {len(table)} first places, {verdict} over {label(rival)}"
+    )
     deviations = spread(table)
-    half = findings.half_width(deviations.msft - deviations.sft)
+    half = np.hypot(halves.msft, halves.sft)
     even = deviations.msft.mean() - deviations.sft.mean()
     told = "" if abs(even) > half else ", cannot tell from 0"
     return f"{first}; its deviation across sub-datasets differs from SFT's by {even:+.1f} points{told}"

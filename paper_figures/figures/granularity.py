@@ -141,9 +141,17 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     handles, words = ax.get_legend_handles_labels()
     ax.figure.legend(handles, words, loc="outside upper center", ncols=len(words), frameon=False)
     means = {name: (table.loc["mean", name], *spans.loc["mean", name][["low", "high"]]) for name in names}
-    words = [f"{name} {signed(mean, 1)} ({signed(low, 1)} to {signed(high, 1)})" for name, (mean, low, high) in means.items()]
+    words = [
+        f"{name} {signed(mean, 1)} ({signed(low, 1)} to {signed(high, 1)})" for name, (mean, low, high) in means.items()
+    ]
     is_shown = [low > 0 or high < 0 for _, low, high in means.values()]
-    lead = "Mean gain over SFT" if all(is_shown) else "Mean gain over SFT, cannot tell from 0" if not any(is_shown) else None
+    lead = (
+        "Mean gain over SFT"
+        if all(is_shown)
+        else "Mean gain over SFT, cannot tell from 0"
+        if not any(is_shown)
+        else None
+    )
     lead = lead or f"Mean gain over SFT, shown for {names[is_shown.index(True)]} alone"
     return say(ax, f"{lead}: {', '.join(words)} points")
 

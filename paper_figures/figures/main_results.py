@@ -145,7 +145,7 @@ def dots(axis, table: pd.DataFrame, theirs: pd.Series | None = None, halves: pd.
         mean = table[method].mean()
         if method in far and table[method].max() < low:
             axis.annotate(
-                f"\N{LEFTWARDS ARROW} {mean:.1f}{' (mean)' if len(table) > 1 else ''}", (0.01, place), va="center",
+                f"\N{LEFTWARDS ARROW} {mean:.1f}".replace("-", "\N{MINUS SIGN}"), (0.01, place), va="center",
                 xycoords=("axes fraction", "data"), fontsize=7, color=colour(method),
             )  # fmt: skip
             continue

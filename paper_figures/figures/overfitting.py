@@ -63,9 +63,7 @@ def one_panel(run, ax=None):
 
 def _title(run) -> str:
     peaks = data.peaks(run).peak_epoch
-    return (
-        f"{len(peaks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g}; the mixture at {run.best.path_epoch:g}"
-    )
+    return f"{len(peaks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g}; the mixture at {run.best.path_epoch:g}"
 
 
 def distances(run) -> pd.Series:
@@ -79,9 +77,7 @@ def reported_distances() -> pd.Series:
     return reported_numbers.table("fig2").set_index("sub_dataset").distance_from_mixture_peak.drop(MIXTURE)
 
 
-DISTANCES_CAPTION = (
-    "Distance in epochs between the peak of each sub-dataset and that of the mixture under SFT; above each panel the mean."
-)
+DISTANCES_CAPTION = "Distance in epochs between the peak of each sub-dataset and that of the mixture under SFT; above each panel the mean."
 
 
 def distance_bars(runs: Mapping[str, object], with_paper: bool = True):

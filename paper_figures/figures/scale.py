@@ -200,7 +200,9 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
             top.annotate(signed(gain, 1), (place, gain), (6, 4), textcoords="offset points", fontsize=7)
         divisor, unit = unit_of(rows.sft.max())
         for number, (part, (words, shade)) in enumerate(_PARTS.items()):
-            bars = bottom.bar(x + 0.28 * (number - 1), 100 * rows[part] / rows.sft, width=0.26, color=shade, label=words)
+            bars = bottom.bar(
+                x + 0.28 * (number - 1), 100 * rows[part] / rows.sft, width=0.26, color=shade, label=words
+            )
             labels = [signed(value, 1 if abs(value) < 10 else 0) for value in rows[part] / divisor]
             bottom.bar_label(bars, labels, fontsize=6.5, padding=1)
         for axis in (top, bottom):
@@ -218,7 +220,10 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
 
 def _budget_title(table: pd.DataFrame) -> str:
     cheapest = table.iloc[0]
-    gains = [f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}) at C = {row.budget:g}" for row in table.itertuples()]
+    gains = [
+        f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}) at C = {row.budget:g}"
+        for row in table.itertuples()
+    ]
     shown = any((table.low > 0) | (table.high < 0))
     words = "mSFT's gain over SFT is" if shown else "Cannot tell whether mSFT gains:"
     share = 100 * cheapest.net / cheapest.sft

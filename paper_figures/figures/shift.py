@@ -18,7 +18,10 @@ _COLOURS = {"full": colour("sft"), "reduced": colour("msft")}
 
 def needs(page) -> dict:
     """The bifurcation of every model, and SFT of the focus model at each seed: how far peaks move by chance alone."""
-    own = {"params": {"budget": page.config("msft").params["budget"], "branch": page.branch}, "methods_dir": str(METHODS)}
+    own = {
+        "params": {"budget": page.config("msft").params["budget"], "branch": page.branch},
+        "methods_dir": str(METHODS),
+    }
     models = dict.fromkeys([page.example, *page.models])
     runs = {("bifurcation", model): page.config("bifurcation", model=model, **own) for model in models}
     return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds}

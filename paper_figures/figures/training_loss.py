@@ -45,7 +45,11 @@ def panels_of(runs, models, axes=None):
     models = list(models)
     if axes is None:
         axes = panels(
-            len(models), "epoch (mSFT: along the kept path)", "training loss (nats)", 2.4 if len(models) == 1 else 1.9, 3
+            len(models),
+            "epoch (mSFT: along the kept path)",
+            "training loss (nats)",
+            2.4 if len(models) == 1 else 1.9,
+            3,
         )
     for axis, model in zip(axes, models, strict=True):
         msft = runs[model, "msft"]
