@@ -135,6 +135,8 @@ def heat_maps(table: pd.DataFrame, axes=None):
     bar = axes[0].figure.colorbar(image, ax=list(axes), pad=0.01, aspect=25)
     bar.set_label("sat out so far (%)", fontsize=8)
     last = table[(table.epoch == table.epoch.max()) & (table.task != ALL)].groupby("task").ever.mean()
+    if last.empty:
+        return axes
     least, most = last.idxmin(), last.idxmax()
     return say(
         axes,
