@@ -119,14 +119,14 @@ def spread_out(heights, least: float) -> np.ndarray:
     return placed
 
 
-def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, band: float = 0.0, columns: int = 3):
+def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, bands: Mapping[str, float] | None = None):
     """Bars of {panel: values by name} on one x axis; panels with equal names have them in one order and once.
 
-    band: values this small, on both sides of 0, lie in a grey band.  Returns the axes, flat.
+    bands: {panel: half of the grey band around 0 of it}.  Returns the axes, flat.
     """
     first = next(iter(values.values())).sort_values(ascending=False, kind="stable")
     equal = all(set(series.index) == set(first.index) for series in values.values())
-    columns = even_columns(len(values), columns)
+    columns = even_columns(len(values), 3)
     rows, longest = -(-len(values) // columns), max(map(len, values.values()))
     size = (min(WIDTH, 2.6 * columns), (0.19 * longest + 0.55) * rows + 0.35)
     figure, grid = plt.subplots(
@@ -140,8 +140,8 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, band: float 
         drawn = axis.barh(range(len(series)), series, height=0.68, color=shade)
         axis.bar_label(drawn, [signed(v) if series.min() < 0 else f"{v:g}" for v in series], padding=2, fontsize=7)
         axis.axvline(0, color="0.2", lw=0.8)
-        if band:
-            axis.axvspan(-band, band, color="0.9", zorder=0)
+        if bands and bands.get(title):
+            axis.axvspan(-bands[title], bands[title], color="0.9", zorder=0)
         axis.set_yticks(range(len(series)), series.index)
         axis.set_ylim(len(series) - 0.4, -0.6)
         low = min(series.min() for series in values.values())
@@ -193,8 +193,8 @@ def say(axes, finding: str):
     for legend in figure.legends:
         legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     finding = re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", finding)
-    lines = len(textwrap.wrap(finding, int(15 * figure.get_figwidth())))
-    text = textwrap.fill(finding, -(-len(finding) // lines) + 7)  # lines of about one length
+    lines = len(textwrap.wrap(finding, int(15 * figure.get_figwidth()), break_on_hyphens=False))
+    text = textwrap.fill(finding, -(-len(finding) // lines) + 7, break_on_hyphens=False)  # lines of about one length
     figure.text(0.01, 1.01, text, ha="left", va="bottom", fontsize=8.5, fontweight="bold", gid=_FINDING)
     return axes
 

@@ -187,7 +187,7 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
 
     table: as by_budget gives it.  theirs: as reported_budgets does.  here: what the left column is called. Returns the axes.
     """
-    size = (0.8 * WIDTH, 3.9)
+    size = (0.8 * WIDTH, 4.1)
     _, axes = plt.subplots(2, 2, figsize=size, sharex=True, sharey="row", height_ratios=(2, 3), layout="constrained")
     columns = {here: table, "the paper, four models": theirs}
     every = sorted({*table.budget, *theirs.budget})
@@ -196,15 +196,18 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
         x = np.array([every.index(budget) for budget in rows.budget])
         whiskers = None if rows.low.isna().all() else (rows.gain - rows.low, rows.high - rows.gain)
         top.errorbar(x, rows.gain, yerr=whiskers, fmt="o-", color=colour("msft"), ms=4.5, lw=1.3, capsize=2)
-        for place, gain in zip(x, rows.gain, strict=True):
-            top.annotate(signed(gain, 1), (place, gain), (6, 4), textcoords="offset points", fontsize=7)
+        rises = np.append(np.diff(rows.gain), -1) > 0
+        for place, gain, is_rising in zip(x, rows.gain, rises, strict=True):
+            # on the side that the line leaves free
+            where = {"textcoords": "offset points", "va": "top" if is_rising else "bottom", "fontsize": 7}
+            top.annotate(signed(gain, 1), (place, gain), (6, -3 if is_rising else 3), **where)
         divisor, unit = unit_of(rows.sft.max())
         for number, (part, (words, shade)) in enumerate(_PARTS.items()):
             bars = bottom.bar(
-                x + 0.28 * (number - 1), 100 * rows[part] / rows.sft, width=0.26, color=shade, label=words
+                x + 0.31 * (number - 1), 100 * rows[part] / rows.sft, width=0.29, color=shade, label=words
             )
             labels = [signed(value, 1 if abs(value) < 10 else 0) for value in rows[part] / divisor]
-            bottom.bar_label(bars, labels, fontsize=6.5, padding=1)
+            bottom.bar_label(bars, labels, fontsize=6, padding=1)
         for axis in (top, bottom):
             axis.axhline(0, color=colour("sft"), lw=1.2)
             axis.grid(axis="x", visible=False)
@@ -221,7 +224,7 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
 def _budget_title(table: pd.DataFrame) -> str:
     cheapest = table.iloc[0]
     gains = [
-        f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}) at C = {row.budget:g}"
+        f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}) at C\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row.budget:g}"
         for row in table.itertuples()
     ]
     shown = any((table.low > 0) | (table.high < 0))

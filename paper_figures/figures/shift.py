@@ -142,10 +142,11 @@ def shift_bars(runs, sft_runs, with_paper: bool = True):
         shown[f"{name}, without {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"] = values
         told.append(f"{findings.mean(values.abs(), 2)} epochs ({name})")
     verdict = _verdict([shifts(run)["shift"].abs() for run in runs.values()], chance)
+    bands = dict.fromkeys(shown, chance or 0.0)
     if with_paper:
         theirs = reported_shifts()
         shown[f"the paper, without ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
-    axes = bar_panels(shown, "shift of the optimal compute (epochs)", colour("msft"), chance or 0.0)
+    axes = bar_panels(shown, "shift of the optimal compute (epochs)", colour("msft"), bands)
     return say(axes, f"One sub-dataset less moves the other peaks by {', '.join(told)}{verdict}")
 
 
