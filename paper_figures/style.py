@@ -42,7 +42,6 @@ def use_style() -> None:
         {
             "figure.dpi": 110,
             "savefig.dpi": 200,
-            "savefig.bbox": "tight",
             "font.size": 8,
             "axes.titlesize": 8.5,
             "axes.labelsize": 8,
