@@ -76,6 +76,15 @@ def stages(run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def evaluated_at(run, stage: int, epoch: float) -> tuple[int, float]:
+    """(stage, epoch) at which a point was evaluated: the start of a later stage is a point of one before it."""
+    while epoch == 0 and stage > 0:
+        stage -= 1
+        left = stages(run).set_index("stage").loc[stage]
+        epoch = float(left.kept_until - left.start)
+    return stage, epoch
+
+
 def path(run) -> pd.DataFrame:
     """The history along the weights that were kept: of each stage, what lies before its roll-back."""
     history, pieces = run.history, []

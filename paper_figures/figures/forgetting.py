@@ -31,17 +31,14 @@ def own_peaks(msft) -> pd.DataFrame:
     0..1), dropped (bool).
     """
     stages, history = data.stages(msft), msft.history
-    dropped, left = set(stages.dropped.dropna()), stages.set_index("stage")
+    dropped = set(stages.dropped.dropna())
     rows = []
     for task in history.task.unique():
         last = max(row.stage for row in stages.itertuples() if task in row.active)
         curve = history[(history.stage == last) & (history.task == task)].sort_values("epoch")
         # decisions were taken on `selection`, which is the test accuracy unless the run selects on a validation set
         top = curve.loc[curve.selection.idxmax()]
-        stage, epoch = last, top.epoch
-        while epoch == 0 and stage > 0:  # the start of a stage is the point that the one before was left at
-            stage -= 1
-            epoch = float(left.kept_until[stage] - left.start[stage])
+        stage, epoch = data.evaluated_at(msft, last, top.epoch)
         row = {"task": task, "stage": stage, "epoch": epoch, "path_epoch": top.path_epoch}
         rows.append({**row, "peak": top.accuracy, "dropped": task in dropped})
     return pd.DataFrame(rows)

@@ -50,7 +50,7 @@ def one_panel(run, ax=None):
         )
         end = line.index[-1]
         ax.annotate(
-            f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.03 * end, height), va="center", fontsize=7.5,
+            f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.05 * end, height), va="center", fontsize=7.5,
             color=shade, fontweight="bold" if is_mixture else None, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 1},
         )  # fmt: skip

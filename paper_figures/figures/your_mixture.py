@@ -155,7 +155,7 @@ def curves(run, axes=None):
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
         columns = 5 if len(tasks) > 8 else min(4, len(tasks))
-        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns)
+        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns, False)
     for axis, task in zip(axes, tasks, strict=True):
         _scores(axis, history[history.task == task], path[path.task == task], dropped.get(task), shade)
         axis.scatter(
