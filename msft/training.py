@@ -280,11 +280,20 @@ class Trainer:
             roll_out.shown.step()
             self.durable.writer.check()
             if self.durable.must_save(roll_out) and progress.step < end:
-                progress.losses += read_losses(unread, self.owners, self.stage)
+                self._read(progress, unread)
                 unread = []
                 self.durable.save_within(roll_out)
-        progress.losses += read_losses(unread, self.owners, self.stage)
+        self._read(progress, unread)
         self._clock["train"] += time.monotonic() - started - (self.durable.seconds - saving)
+
+    def _read(self, progress: Progress, steps: Sequence[tuple]) -> None:
+        """Takes in the losses of steps (see read_losses), and those of their examples by sub-dataset."""
+        progress.losses += read_losses(steps, self.owners, self.stage)
+        indices = [i for _, batch, _, _ in steps for i in batch]
+        sums = torch.cat([sums for *_, sums in steps]) if steps else torch.zeros(0)  # [examples of all steps]
+        for i, loss in zip(indices, means(sums, [self.rows[i] for i in indices]), strict=True):
+            total, count = progress.task_losses.get(self.owners[i], (0.0, 0))
+            progress.task_losses[self.owners[i]] = [total + loss, count + 1]
 
     # evaluation --------------------------------------------------------------------------------------------
 
@@ -298,7 +307,8 @@ class Trainer:
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch
         train_loss = sum(progress.losses) / len(progress.losses) if progress.losses else None
-        point = {"epoch": epoch, "train_loss": train_loss, "reused": False}
+        by_task = {task: total / count for task, (total, count) in progress.task_losses.items()}
+        point = {"epoch": epoch, "train_loss": train_loss, "task_losses": by_task, "reused": False}
         if not progress.points and self.here is not None:
             # the start point is the very weights that were evaluated before
             point |= {key: self.here[key] for key in MEASURED} | {"reused": True}
@@ -308,7 +318,7 @@ class Trainer:
             except Stopped:
                 durable.stopping = True
                 durable.save_within(roll_out)
-        progress.losses = []
+        progress.losses, progress.task_losses = [], {}
         progress.points.append(point)
         self.here = point
         self._clock["evaluate"] += time.monotonic() - started

@@ -33,56 +33,72 @@ from paper_figures.figures import overfitting
 
 page = study.start("01_heterogeneous_overfitting", globals())
 runs = page.train(overfitting.needs(page))
-focus = runs[page.focus]
+example = runs[page.example]
+about = data.sample({"sft": example})
 
 # %% [markdown]
-# ## Fig. 2: accuracy against epoch, the focus model
+# ## Fig. 2: when each sub-dataset is at its best
+# In the `paper` profile this is Qwen3 8B, as in the paper; the paper's own distances stand beside.
 
 # %%
+page.figure(overfitting.one_panel(example), "curves", item="Fig. 2", caption=overfitting.ONE_PANEL_CAPTION + about)
 page.figure(
-    overfitting.curves(focus),
-    "curves",
+    overfitting.distance_bars({page.example: example}),
+    "distances",
     item="Fig. 2",
-    caption=overfitting.CURVES_CAPTION + data.sample({"sft": focus}),
+    caption=overfitting.DISTANCES_CAPTION + about,
 )
 
 # %%
-print(overfitting.finding(focus))
+print(overfitting.finding(example))
 page.table(
-    overfitting.peak_table(focus),
+    overfitting.peak_table(example),
     "peaks",
     item="Fig. 2, as a table",
-    caption=overfitting.PEAK_TABLE_CAPTION + data.sample({"sft": focus}),
+    caption=overfitting.PEAK_TABLE_CAPTION + about,
     decimals=2,
 )
+
+# %% [markdown]
+# ## The same, a panel a sub-dataset
+
+# %%
+page.figure(overfitting.curves(example), "panels", item="Fig. 2, in panels", caption=overfitting.CURVES_CAPTION + about)
 
 # %% [markdown]
 # ## Fig. 10, 11: the other models
 
 # %%
-for model, run in runs.items():
-    if model != page.focus:
-        page.figure(
-            overfitting.curves(run),
-            f"curves_{overfitting.file_name(model)}",
-            item="Fig. 10, 11",
-            caption=overfitting.CURVES_CAPTION + data.sample({"sft": run}),
-        )
+others = {model: run for model, run in runs.items() if model != page.example}
+for model, run in others.items():
+    page.figure(
+        overfitting.one_panel(run),
+        f"curves_{overfitting.file_name(model)}",
+        item="Fig. 10, 11",
+        caption=overfitting.ONE_PANEL_CAPTION + data.sample({"sft": run}),
+    )
+if others:
+    page.figure(
+        overfitting.distance_bars(others, with_paper=False),
+        "distances_others",
+        item="Fig. 10, 11",
+        caption=overfitting.DISTANCES_CAPTION + data.sample(others),
+    )
 
 # %% [markdown]
-# ## Fig. 12: optimal compute of each sub-dataset and model
+# ## Optimal compute of each sub-dataset and model
 
 # %%
 page.figure(
     overfitting.compute_map(runs),
     "optimal_compute",
-    item="Fig. 12",
+    item="Optimal compute by model",
     caption=overfitting.COMPUTE_MAP_CAPTION + data.sample(runs),
 )
 page.table(
     overfitting.spread(runs),
     "spread",
-    item="Fig. 12, as a table",
+    item="Fig. 2, 10, 11, as a table",
     caption=overfitting.SPREAD_CAPTION + data.sample(runs),
     decimals=2,
 )

@@ -19,7 +19,7 @@
 # Section 3.1 of the paper: peaks found in one SFT run are not those of a run that drops sub-datasets on the way. The
 # experiment trains the full mixture until the first sub-dataset over-fits, forks there, and goes on with and without
 # that sub-dataset from the same checkpoint. The paper reports that leaving out a tenth of the data significantly
-# alters the optimal stopping points of the other nine (Fig. 3).
+# alters the optimal stopping points of the other nine (Fig. 3; Fig. 12 for its other models).
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny" or "paper"
@@ -33,19 +33,24 @@ from paper_figures.figures import shift
 
 page = study.start("02_optimal_compute_shift", globals())
 runs = page.train(shift.needs(page))
-forked = runs.pop("bifurcation")
-about = data.sample({"bifurcation": forked})
+forked = {key[1]: run for key, run in runs.items() if key[0] == "bifurcation"}
+seeds = [run for key, run in runs.items() if key[0] == "sft"]
+example, others = forked[page.example], {model: run for model, run in forked.items() if model != page.example}
+about = data.sample({"bifurcation": example})
 
 # %% [markdown]
 # ## Fig. 3: the shift of the optimal compute
+# Grey is what chance does: how far the peaks of SFT runs of the focus model lie apart that differ in the seed alone.
 
 # %%
-page.figure(shift.shift_plot(forked), "shift", item="Fig. 3", caption=shift.SHIFT_PLOT_CAPTION + about)
+page.figure(
+    shift.shift_bars({page.example: example}, seeds), "shift", item="Fig. 3", caption=shift.SHIFT_BARS_CAPTION + about
+)
 
 # %%
-print(shift.finding(forked, runs.values()))
+print(shift.finding(example, seeds))
 page.table(
-    shift.shift_table(forked),
+    shift.shift_table(example),
     "shift_table",
     item="Fig. 3, as a table",
     caption=shift.SHIFT_TABLE_CAPTION + about,
@@ -56,4 +61,25 @@ page.table(
 # ## The curves behind it
 
 # %%
-page.figure(shift.branch_curves(forked), "branches", item="Fig. 3, curves", caption=shift.BRANCH_CURVES_CAPTION + about)
+page.figure(
+    shift.branch_curves(example), "branches", item="Fig. 3, curves", caption=shift.BRANCH_CURVES_CAPTION + about
+)
+
+# %% [markdown]
+# ## Fig. 12: the other models
+
+# %%
+if others:
+    page.figure(
+        shift.shift_bars(others, seeds, with_paper=False),
+        "shift_others",
+        item="Fig. 12",
+        caption=shift.SHIFT_BARS_CAPTION + data.sample(others),
+    )
+page.table(
+    shift.by_model(forked),
+    "shift_by_model",
+    item="Fig. 3, 12, as a table",
+    caption=shift.BY_MODEL_CAPTION + data.sample(forked),
+    decimals=2,
+)

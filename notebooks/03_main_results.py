@@ -41,7 +41,7 @@ about = data.sample(runs)
 
 # %%
 page.figure(
-    main_results.by_method(table, same_scale),
+    main_results.by_method(table, main_results.gains(runs), same_scale),
     "methods",
     item="Table 2",
     caption=main_results.BY_METHOD_CAPTION + about,

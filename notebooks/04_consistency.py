@@ -42,7 +42,7 @@ about = data.sample(runs)
 
 # %%
 page.figure(
-    consistency.panels(table, consistency.reported_places() if same_scale else None),
+    consistency.panels(table, consistency.spread_halves(runs), consistency.reported_places() if same_scale else None),
     "consistency",
     item="Fig. 4",
     caption=consistency.PANELS_CAPTION + about,

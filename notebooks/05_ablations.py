@@ -39,7 +39,12 @@ about = data.sample(runs)
 # ## Accuracy
 
 # %%
-page.figure(main_results.by_method(table), "ablation", item="Table 3", caption=ablations.BY_METHOD_CAPTION + about)
+page.figure(
+    main_results.by_method(table, main_results.gains(runs)),
+    "ablation",
+    item="Table 3",
+    caption=ablations.BY_METHOD_CAPTION + about,
+)
 
 # %%
 print(ablations.finding(runs, times))

@@ -41,7 +41,12 @@ about = data.sample(runs)
 # A category with few test items moves in large steps.
 
 # %%
-page.figure(granularity.bars(table), "gains", item="Fig. 7", caption=granularity.BARS_CAPTION + about)
+page.figure(
+    granularity.bars(table, granularity.intervals(runs)),
+    "gains",
+    item="Fig. 7",
+    caption=granularity.BARS_CAPTION + about,
+)
 
 # %%
 print(granularity.finding(runs))

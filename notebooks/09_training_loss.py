@@ -17,9 +17,9 @@
 # # Training loss
 #
 # The paper reports that mSFT commonly has the lower training loss, with steps down after exclusions (Fig. 9, 14, 15).
-# The loss here is the mean over the optimizer steps between two evaluations. It is measured on what is being trained:
-# after an exclusion the mixture is another one, so a step can also come from what was left out, and the optimizer
-# starts afresh.
+# After an exclusion the two methods train on different mixtures, so their mean losses cannot be compared as they are.
+# Here each sub-dataset's loss is kept apart, and at every epoch both methods are averaged over the sub-datasets that
+# both still train. The optimizer of mSFT starts afresh after an exclusion.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny" or "paper"
@@ -33,19 +33,19 @@ from paper_figures.figures import training_loss
 
 page = study.start("09_training_loss", globals())
 runs = page.train(training_loss.needs(page))
-others = [model for model in page.models if model != page.focus]
+others = [model for model in page.models if model != page.example]
 about = data.sample(runs)
 
 # %% [markdown]
-# ## The model of the further analyses
-# mSFT is drawn along the weights that it kept.
+# ## Fig. 9: the example
+# Qwen3 8B in the `paper` profile, as in the paper. mSFT is drawn along the weights that it kept.
 
 # %%
 page.figure(
-    training_loss.panels_of(runs, [page.focus]),
+    training_loss.panels_of(runs, [page.example]),
     "loss",
     item="Fig. 9",
-    caption=training_loss.PANELS_CAPTION + data.sample({m: runs[page.focus, m] for m in training_loss.METHODS}),
+    caption=training_loss.PANELS_CAPTION + data.sample({m: runs[page.example, m] for m in training_loss.METHODS}),
 )
 
 # %% [markdown]
@@ -62,7 +62,7 @@ if others:
 
 # %% [markdown]
 # ## Which is lower
-# Up to the first exclusion both runs train the same batches; compared are the intervals behind it that both have.
+# Up to the first exclusion both runs train the same batches; compared is what lies behind it.
 
 # %%
 table = training_loss.compare(runs)

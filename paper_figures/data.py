@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from msft.results.flops import FORWARD
 from paper_figures.reported_numbers import model_label
 
 
@@ -31,6 +32,13 @@ def by_group(accuracy: pd.Series, groups: dict[str, list[str]]) -> dict[str, flo
     """Mean accuracy in percent of each group, and of all sub-datasets as 'Average'."""
     rows = {group: 100 * accuracy[tasks].mean() for group, tasks in groups.items()}
     return {**rows, "Average": 100 * accuracy.mean()}
+
+
+def without_forward_passes(run) -> dict[str, float]:
+    """The FLOPs of a run as Table 7 counts IES: an example that sits out costs nothing, its forward pass included."""
+    tokens = sum(e["result"]["forward_tokens"] for e in run.journal if e["kind"] == "roll_out")
+    spared = FORWARD * run.result["parameters"] * tokens
+    return {**run.flops, "train": run.flops["train"] - spared, "total": run.flops["total"] - spared}
 
 
 def standard_error(run) -> float:
@@ -66,6 +74,15 @@ def stages(run) -> pd.DataFrame:
             rows[-1]["kept_until"] = rows[-1]["start"] + entry["arguments"]["epoch"]
             rows[-1]["dropped"] = entry["arguments"].get("dropped")
     return pd.DataFrame(rows)
+
+
+def evaluated_at(run, stage: int, epoch: float) -> tuple[int, float]:
+    """(stage, epoch) at which a point was evaluated: the start of a later stage is a point of one before it."""
+    while epoch == 0 and stage > 0:
+        stage -= 1
+        left = stages(run).set_index("stage").loc[stage]
+        epoch = float(left.kept_until - left.start)
+    return stage, epoch
 
 
 def path(run) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from paper_figures import data
 from paper_figures.style import label
 
 DRAWS = 10_000  # of the bootstrap
@@ -42,7 +43,9 @@ class Difference:
 def correct_at_best(run) -> dict[str, np.ndarray]:
     """{sub-dataset: [items] of 0 and 1}: which test items a run's reported checkpoint gets right."""
     best, outputs = run.result["best"], run.outputs
-    rows = outputs[(outputs.stage == best["stage"]) & (outputs.epoch == best["epoch"]) & (outputs.part == "test")]
+    # Continual SFT may end where its last sub-dataset began
+    stage, epoch = data.evaluated_at(run, best["stage"], best["epoch"])
+    rows = outputs[(outputs.stage == stage) & (outputs.epoch == epoch) & (outputs.part == "test")]
     grouped = rows.sort_values("item", kind="stable").groupby("task", sort=False)
     return {task: rows.correct.to_numpy(dtype=int) for task, rows in grouped}
 

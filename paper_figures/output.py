@@ -10,8 +10,8 @@ def save_figure(figure, out_dir: str | Path, name: str) -> Path:
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # no date in the file: equal data give equal bytes
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.png", bbox_inches="tight", metadata={"Software": None})
     return folder / f"{name}.png"
 
 

@@ -3,13 +3,16 @@
 from msft import RunConfig
 from msft.errors import ConfigError, unknown
 
-# models: of the main table.  focus: the one of the further analyses (the paper: Qwen2.5 3B).
+# models: of the main table.  focus: the one of the further analyses (the paper: Qwen2.5 3B).  example: that of Fig. 2,
+# 3 and 9 (the paper: Qwen3 8B).  swept: those of the mean in Fig. 6 (the paper: the four for which Table 7 has C = 1).
 # mixtures: number of sub-datasets -> mixture (Fig. 5).  granular: the 21 sub-categories (Fig. 7).
 # budgets: C of the sweep (Fig. 6).  branch: epochs of the bifurcation's branches (Fig. 3).
 PROFILES = {
     "smoke": {
         "models": ["tiny-smoke"],
         "focus": "tiny-smoke",
+        "example": "tiny-smoke",
+        "swept": ["tiny-smoke"],
         "mixture": "tiny-smoke",
         "mixtures": {3: "tiny-smoke"},
         "granular": "tiny-smoke",
@@ -29,11 +32,13 @@ PROFILES = {
     "tiny": {
         "models": ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"],
         "focus": "tiny-qwen2",
+        "example": "tiny-qwen2",
+        "swept": ["tiny-qwen2"],
         "mixture": "tiny",
         "mixtures": {5: "tiny-5", 10: "tiny", 15: "tiny-15"},
         "granular": "tiny-21",
         "seeds": [20, 30, 40],
-        "budgets": [1.0, 2.0, 3.0, 5.0],
+        "budgets": [1.0, 3.0, 5.0],
         "branch": 6.0,
         # the look-ahead batch shrinks with the batch size and the mixture; 128 would cost many times the training
         "params": {"dynamix_sft": {"look_ahead_batch": 8}},
@@ -48,11 +53,13 @@ PROFILES = {
             "Qwen/Qwen3-8B-Base",
         ],
         "focus": "Qwen/Qwen2.5-3B",
+        "example": "Qwen/Qwen3-8B-Base",
+        "swept": ["allenai/OLMo-2-0425-1B", "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B"],
         "mixture": "paper-10",
         "mixtures": {5: "paper-5", 10: "paper-10", 15: "paper-15"},
         "granular": "medmcqa-21",
         "seeds": [20, 30, 40],
-        "budgets": [1.0, 2.0, 3.0, 5.0],
+        "budgets": [1.0, 3.0, 5.0],
         "branch": 7.0,
         "params": {},
     },

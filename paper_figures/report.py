@@ -149,10 +149,11 @@ def _item(out: Path, to: Path, item: dict) -> str:
     files = [_link(out / f"{name}.{kind}", to, kind.upper()) for kind in ("png", "pdf", "csv", "md", "tex")]
     runs = "".join(f'<li><a href="#{_anchor(run)}">{_text(run)}</a></li>' for run in item["runs"])
     count = f"{len(item['runs'])} run{'s' if len(item['runs']) > 1 else ''}"
+    finding = f"<b>{_text(item['finding'])}</b> " if item.get("finding") else ""
     behind = f"<details><summary>{count} behind it</summary><ul>{runs}</ul></details>" if runs else ""
     return (
         f'<figure id="{_anchor(name)}" class="{item["kind"]}">\n{body}\n'
-        f"<figcaption><b>{_text(item['item'])}</b> {_text(item['caption'])} "
+        f"<figcaption><b>{_text(item['item'])}</b> {finding}{_text(item['caption'])} "
         f'<span class="source">{_text(name)}: {" ".join(filter(None, files))}</span></figcaption>\n{behind}\n</figure>'
     )
 

@@ -75,7 +75,8 @@ class Study:
         self.notebook, self.profile, self.runs_dir = notebook, profile, Path(expanded(runs_dir))
         self.out_dir = Path(expanded(out_dir) or f"paper_figures/out/{profile}")
         self.models = [name.strip() for name in models.split(",") if name.strip()] or list(chosen["models"])
-        self.focus = self.models[0] if models else chosen["focus"]
+        self.focus, self.example = (self.models[0] if models else chosen[name] for name in ("focus", "example"))
+        self.swept = [self.focus] if models else list(chosen["swept"])
         self.mixture = mixture or chosen["mixture"]
         self.mixtures = {count: mixture or name for count, name in chosen["mixtures"].items()}
         self.granular = mixture or chosen["granular"]
@@ -132,13 +133,13 @@ class Study:
         return MissingRuns(cost.what_is_missing(missing.values(), needed, self.runs_dir, why))
 
     def figure(self, axes, name: str, *, item: str, caption: str):
-        """Saves a figure as PNG and PDF and tells the report of it; returns nothing to show: the cell shows it.
+        """Saves a figure as PNG and PDF and tells the report of it, its finding (style.say) too; the cell shows it.
 
         axes: an axes, an array of them, or a figure.  item: what it is in the paper, such as "Fig. 2".
         """
         figure = style.figure_of(axes)
         output.save_figure(figure, self.out_dir, self._name(name))
-        self._register("figure", name, item, caption)
+        self._register("figure", name, item, caption, finding=style.said(figure))
 
     def table(self, table: pd.DataFrame, name: str, *, item: str, caption: str, decimals: int = 1):
         """Saves a table as CSV, Markdown and LaTeX and tells the report of it; returns it styled for the notebook."""

@@ -10,11 +10,16 @@ from msft.results.run import Run
 
 
 def roll_out(stage, offset, points, tasks=("a", "b"), active=None, n=10, tokens=100):
-    """points: [(epoch, accuracies in the order of the tasks, training loss)]; tokens: trained, none are evaluated."""
+    """points: [(epoch, accuracies in the order of the tasks, training loss)]; tokens: trained, none are evaluated.
+
+    A training loss may be {sub-dataset: its own}; the loss of all is then their mean.
+    """
     rows = []
     for epoch, accuracies, loss in points:
         scores = dict(zip(tasks, accuracies, strict=True))
-        row = {"epoch": epoch, "accuracy": scores, "selection": scores, "train_loss": loss}
+        own = loss if isinstance(loss, dict) else {}
+        loss = sum(own.values()) / len(own) if own else loss
+        row = {"epoch": epoch, "accuracy": scores, "selection": scores, "train_loss": loss, "task_losses": own}
         rows.append({**row, "n": dict.fromkeys(tasks, n), "tokens": dict.fromkeys(tasks, 0), "reused": False})
     result = {"stage": stage, "offset": offset, "points": rows, "trained_tokens": tokens}
     result |= {"forward_tokens": 0, "look_ahead_tokens": 0}

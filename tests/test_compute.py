@@ -3,18 +3,18 @@ import numpy as np
 import pytest
 from figure_runs import fake_run, roll_out
 
-from paper_figures import reported_numbers, study
+from paper_figures import reported_numbers, study, style
 from paper_figures.figures import compute
 
 PARAMETERS = 10
 DYNAMIX = {"epochs": 10.0, "updates": 100, "look_ahead_batch": 8}
 
 
-def of(method, tokens, evaluated=50, look_ahead=0, params=None):
+def of(method, tokens, evaluated=50, look_ahead=0, params=None, forward=0):
     """A run that trained on `tokens`, evaluated two sub-datasets of `evaluated` tokens each, and looked ahead."""
     entry = roll_out(0, 0.0, [(0, [0.4, 0.5], None)], tokens=tokens)
     entry["result"]["points"][0]["tokens"] = {"a": evaluated, "b": evaluated}
-    entry["result"]["look_ahead_tokens"] = look_ahead
+    entry["result"] |= {"look_ahead_tokens": look_ahead, "forward_tokens": forward}
     run = fake_run(method, [entry], (0, 0), params=params, parameters=PARAMETERS)
     run.about["mixture"]["sub_datasets"] = {"a": {"train": 96}, "b": {"train": 4}}
     return run
@@ -26,7 +26,7 @@ def runs():
         "sft": of("sft", 1000),
         "continual_sft": of("continual_sft", 300),
         "dynamix_sft": of("dynamix_sft", 1000, look_ahead=700, params=DYNAMIX),
-        "ies": of("ies", 600),
+        "ies": of("ies", 600, forward=100),
         "sro_sft": of("sro_sft", 1500),
         "soft_sro_sft": of("soft_sro_sft", 2000, 100),
         "msft": of("msft", 1600, params={"budget": 3.0}),
@@ -54,8 +54,10 @@ def test_flops_by_hand():
     assert table.total["SFT"] == 62_000
     assert table.look_ahead["DynamixSFT"] == 8 * 10 * 700
     assert table.ratio["Soft SRO SFT"] == pytest.approx(2)
+    # as Table 7 counts it, an example of IES that sits out costs nothing; its forward pass is 2 * 10 * 100 FLOPs
+    assert table.total["IES"] == 38_000 and table.total[compute.WITH_PASSES] == 40_000
     assert table.ratio["mSFT (C=1)"] == pytest.approx((30_000 + 2_000) / 62_000)
-    assert set(table.index) == set(compute.reported().name)
+    assert set(table.index) - {compute.WITH_PASSES} == set(compute.reported().name)
 
 
 def test_a_budget_overruled_by_a_setting_is_one_row():
@@ -67,7 +69,8 @@ def test_a_budget_overruled_by_a_setting_is_one_row():
 def test_table_7_has_the_paper_s_columns_and_averages():
     table = compute.table7(compute.measured(runs()))
     assert table.index.name == "model (FLOPs)"
-    assert list(table.columns) == list(reported_numbers.table("table7").columns[1:])
+    # with the other way of counting IES as one column more
+    assert [n for n in table if n != compute.WITH_PASSES] == list(reported_numbers.table("table7").columns[1:])
     assert table.loc["Average"].tolist() == table.loc["m"].tolist()
 
 
@@ -117,6 +120,10 @@ def test_what_table_7_implies():
     # the same mixture and tokenizer: equal lengths, whatever the model's size
     assert qwen["tokens a training example"].between(89, 91).all()
     assert table["tokens an evaluated item"].between(100, 385).all()
+    other, table = table.iloc[-1], table.iloc[:-1]
+    # the row of OLMo 2 1B has lengths like the others' with another number of parameters
+    assert table.loc["OLMo 2 1B", "tokens a training example"] == pytest.approx(68, abs=0.5)
+    assert other["tokens a training example"] == pytest.approx(86, abs=0.5)
     whole = table["training of SFT (PFLOPs)"] + table["evaluation of SFT (PFLOPs)"]
     assert whole.tolist() == pytest.approx(reported_numbers.table("table7").SFT[:-1].tolist())
     # Continual SFT counts all ten sub-datasets at every evaluation
@@ -124,11 +131,22 @@ def test_what_table_7_implies():
     assert (table["if those not trained count once"] / table["Continual SFT, reported"]).max() < 0.5
 
 
+def test_what_table_7_cannot_be():
+    table = compute.limits()
+    # a forward pass for every example that sits out is more than is reported on four models, free ones on none
+    too_little = table["IES, reported"] < table["least, with forward passes"]
+    assert list(table.index[too_little]) == ["Qwen2.5 1.5B", "Qwen2.5 3B", "Qwen2.5 7B", "Qwen3 8B"]
+    assert (table["IES, reported"] > table["least, sitting out is free"]).all()
+    impossible = table["mSFT (C=3), reported"] < table["least, longest dropped first"]
+    assert list(table.index[impossible]) == ["Qwen2.5 7B"]
+
+
 def test_the_pictures_draw_the_parts_and_the_ratios():
     table = compute.measured(runs())
     left, right = compute.panels(table, compute.reported(), "m")
     assert [text.get_text() for text in left.get_yticklabels()] == [
-        "SFT", "Continual SFT", "DynamixSFT", "IES", "SRO SFT", "Soft SRO SFT", "mSFT (C=1)", "mSFT (C=3)",
+        "SFT", "Continual SFT", "DynamixSFT", "IES", "IES, with forward passes", "SRO SFT", "Soft SRO SFT", "mSFT (C=1)",
+        "mSFT (C=3)",
     ]  # fmt: skip
 
     train, look_ahead, evaluate = left.containers
@@ -136,7 +154,8 @@ def test_the_pictures_draw_the_parts_and_the_ratios():
     assert look_ahead[2].get_x() == pytest.approx(60_000)
     assert evaluate[2].get_x() + evaluate[2].get_width() == pytest.approx(60_000 + 56_000 + 2_000)
     assert left.get_xlabel() == "compute of a run (FLOPs)" and "ratio" in right.get_xlabel()
-    # seven methods here, seven in the paper, and the line of SFT
-    assert len(right.lines) == 15
+    # eight counts here, seven in the paper, and the line of SFT
+    assert len(right.lines) == 16
+    assert "mSFT (C=1) takes 0.52 (no interval) times the compute of SFT (the paper 0.49)" in style.said(left)
     assert sorted(len(line.get_xdata()) for line in right.lines if line.get_mfc() == "none") == [4, 6, 6, 6, 6, 6, 6]
     plt.close("all")

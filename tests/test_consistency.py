@@ -46,6 +46,19 @@ def test_spread_is_the_sample_deviation_across_sub_datasets(table):
     assert gains.loc["a"].tolist() == pytest.approx([20 / 2**0.5, 0])
 
 
+def test_the_interval_of_a_spread_is_that_of_its_items():
+    run = fake_run("sft", (0.5, 0.5, 0.5, 0.5))
+    half = consistency.spread_halves({("a", "sft"): run, ("b", "sft"): run})
+    # four accuracies of 100 items each have errors of 5 points: the spread of a model has 5 / sqrt(2 * 3), of two less
+    assert half.sft == pytest.approx(1.96 * 5 / 6**0.5 / 2**0.5, rel=0.1)
+
+
+def test_first_places_have_the_interval_of_their_pairs(table):
+    spans = consistency.place_intervals(table, draws=4000)
+    # SFT has a third of one pair in four: drawn anew, from none to all four, but seldom more than three
+    assert spans.loc["sft"].tolist() == pytest.approx([0, 1])
+
+
 def test_ties_are_shared_and_the_places_add_up(table):
     places = consistency.first_places(table)
     # a/p: ies = msft; a/q: msft; b/p: all three; b/q: ies
@@ -56,10 +69,11 @@ def test_ties_are_shared_and_the_places_add_up(table):
 
 
 def test_the_panels_draw_what_the_table_says(table):
-    left, right = consistency.panels(table, consistency.reported_places())
+    halves = pd.Series({"sft": 1.0, "ies": 2.0, "msft": 3.0})
+    left, right = consistency.panels(table, halves, consistency.reported_places())
     assert [bar.get_width() for bar in right.patches] == pytest.approx([1 / 3, 11 / 6, 11 / 6])
     assert [t.get_text() for t in right.texts] == ["0.33", "1.83", "1.83"]
-    rings = {line.get_ydata()[0]: line.get_xdata()[0] for line in right.lines}
+    rings = {line.get_ydata()[0]: line.get_xdata()[0] for line in right.lines if line.get_mfc() == "none"}
     assert rings == {2: 26, 1: 13}
     assert len(left.collections) == 2 * 3
     assert "points" in left.get_xlabel()

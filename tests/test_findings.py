@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from figure_runs import msft_run
 from test_main_results import TASKS, fake_run
 
 from paper_figures import findings
@@ -34,6 +35,13 @@ def test_items_are_paired_at_the_best_checkpoints():
     gain = findings.difference([(runs["msft", 20], runs["sft", 20])], draws=500)
     assert (gain.points, gain.pairs, gain.items) == (0, 1, 12)
     assert gain.low < 0 < gain.high and not gain.is_shown
+
+
+def test_a_run_that_ends_where_its_last_stage_began_has_the_answers_of_the_point_before():
+    run = msft_run(best=(1, 0.0))  # as Continual SFT reports it; its start is epoch 0.25 of the stage before
+    run.outputs = run.outputs[(run.outputs.stage == 0) | (run.outputs.epoch > 0)]
+    correct = findings.correct_at_best(run)
+    assert {task: items.sum() for task, items in correct.items()} == {"a": 5, "b": 3}
 
 
 def test_a_gain_that_no_item_or_run_moves_has_no_width():

@@ -64,14 +64,34 @@ def test_a_category_is_the_mean_of_its_sub_datasets_and_the_mean_that_of_all():
 
 def test_bars_are_sorted_with_the_mean_last():
     shown = granularity.by_category(granularity.gains(runs_of()))
-    ax = granularity.bars(shown)
+    ax = granularity.bars(shown, granularity.intervals(runs_of(), 200))
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "mean"]
-    widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
+    widths = [[bar.get_width() for bar in bars] for bars in ax.containers if hasattr(bars, "patches")]
     assert widths[0] == pytest.approx([20, 10, 15])
     assert widths[1] == pytest.approx([0, -10, -5])
-    assert [text.get_text() for text in ax.texts] == ["+20.0", "+10.0", "+15.0", "0", "−10.0", "−5.0"]
+    assert [text.get_text() for text in ax.texts] == [
+        "mSFT +20.0", "IES 0", "mSFT +10.0", "IES −10.0", "mSFT +15.0", "IES −5.0",
+    ]  # fmt: skip
     assert "points" in ax.get_xlabel()
     plt.close("all")
+
+
+def test_categories_without_a_difference_share_a_row():
+    table = granularity.gains(runs_of())
+    level = [table[table.task == "a"].assign(task=name, category=name, gain=0.0) for name in ("c", "d")]
+    shown = granularity.by_category(pd.concat([table, *level]))
+    ax = granularity.bars(shown, granularity.intervals(runs_of(), 200))
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "2 more: as SFT", "mean"]
+    plt.close("all")
+
+
+def test_intervals_are_those_of_the_items():
+    spans = granularity.intervals(runs_of(), 4000)
+    assert list(spans.index) == ["a", "b", "mean"]
+    # mSFT on a: 2 of 10 items gained, none lost: binomial around 20 %; IES on a: no item differs
+    low, high = spans.loc["a", "mSFT"]
+    assert low == 0 and 40 <= high <= 50
+    assert spans.loc["a", "IES"].tolist() == [0, 0]
 
 
 def test_paper_claims_are_compared_where_the_categories_are_there():

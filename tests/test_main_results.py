@@ -83,12 +83,16 @@ def test_the_papers_numbers_come_in_the_same_form():
 
 def test_table_2_keeps_the_papers_order_and_has_two_columns_a_model(runs):
     wide = main_results.side_by_side(main_results.measured(runs))
-    assert list(wide.columns) == ["a", "a Ep.", "b", "b Ep.", "Average", "Average Ep."]
+    assert list(wide.columns) == [
+        "a", "a Ep.", "b", "b Ep.", "Average", "Average Ep.", "Average over SFT",
+    ]  # fmt: skip
     assert wide.index.names == ["Group", "Method"]
     assert [m for g, m in wide.index if g == "Average"] == ["Base", "SFT", "mSFT"]
     assert list(dict.fromkeys(g for g, _ in wide.index)) == [*GROUPS, "Average"]
     assert wide.loc[("Average", "SFT"), "a"] == pytest.approx(30)
     assert wide.loc[("Average", "mSFT"), "b Ep."] == 3.0
+    assert wide.loc[("Average", "mSFT"), "Average over SFT"] == pytest.approx(10)
+    assert wide.loc[("Science and Knowledge", "mSFT"), "Average over SFT"] == pytest.approx(20)
 
 
 def test_reported_rows_stand_below_ours_for_the_models_that_the_paper_has(runs):
@@ -113,10 +117,11 @@ def test_directions_are_differences_of_the_averages_over_models(runs):
 
 
 def test_the_picture_has_a_point_a_model_and_a_bar_a_method(runs):
-    left, right = main_results.by_method(main_results.measured(runs))
+    left, right = main_results.by_method(main_results.measured(runs), main_results.gains(runs))
     assert [t.get_text() for t in left.get_yticklabels()] == ["Base", "SFT", "mSFT"]
     assert [t.get_text() for t in right.get_yticklabels()] == ["mSFT"]
     assert [float(p.get_offsets()[0][0]) for p in right.collections] == pytest.approx([20, 0])
+    assert style.said(left) == "Shown to differ from SFT: mSFT +10.0 points"
     assert right.lines[0].get_xdata()[0] == pytest.approx(10)
     assert to_rgba(right.lines[0].get_color()) == to_rgba(style.colour("msft"))
     assert left.get_xlabel() == "test accuracy (%)"
@@ -124,10 +129,10 @@ def test_the_picture_has_a_point_a_model_and_a_bar_a_method(runs):
 
 
 def test_rings_are_drawn_only_where_all_of_the_papers_models_are_there(runs):
-    left, _ = main_results.by_method(main_results.measured(runs), main_results.reported())
+    left, _ = main_results.by_method(main_results.measured(runs), {}, main_results.reported())
     assert "mean in the paper" not in [t.get_text() for t in left.figure.legends[0].get_texts()]
     whole = {(m, method): runs["a", method] for m in reported_numbers.MODELS for method in ("sft", "msft")}
-    left, right = main_results.by_method(main_results.measured(whole), main_results.reported())
+    left, right = main_results.by_method(main_results.measured(whole), {}, main_results.reported())
     rings = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"]
     assert rings == pytest.approx([27.1, 61.9, 63.7])
     assert [line.get_xdata()[0] for line in right.lines if line.get_marker() == "o"] == pytest.approx([1.8])
@@ -135,8 +140,21 @@ def test_rings_are_drawn_only_where_all_of_the_papers_models_are_there(runs):
 
 def test_one_model_has_no_bar(runs):
     one = main_results.measured({key: run for key, run in runs.items() if key[0] == "a"})
-    left, _ = main_results.by_method(one)
-    assert not left.lines
+    left, _ = main_results.by_method(one, {})
+    # its interval over the test items alone
+    assert all(len(set(line.get_ydata())) == 1 for line in left.lines)
+
+
+def test_what_lies_far_below_stands_at_the_edge():
+    _, axis = plt.subplots()
+    table = pd.DataFrame({"base": [10.0, 12.0], "sft": [70.0, 72.0], "ies": [71.0, 73.0], "msft": [70.0, 76.0]})
+    main_results.dots(axis, table)
+    assert [text.get_text() for text in axis.texts] == ["\N{LEFTWARDS ARROW} 11.0"]
+    assert 65 < axis.get_xlim()[0] < 70
+    # nobody is far: the axis is that of all
+    _, axis = plt.subplots()
+    main_results.dots(axis, table.assign(base=[66.0, 67.0]))
+    assert not axis.texts and axis.get_xlim()[0] < 66
 
 
 def test_more_models_than_markers_are_all_drawn():

@@ -29,7 +29,9 @@ def test_shares_add_up_and_table_4_has_its_rows():
     rows = olmo2.stages()
     assert rows.groupby("size").share.sum().tolist() == pytest.approx([1, 1, 1])
     table = olmo2.table4(rows)
-    assert list(table.columns) == ["7B", "13B", "32B"]
+    assert list(table.columns) == ["source", "7B", "13B", "32B"]
+    assert table.source["Pre-training"] == "OLMo 2 paper, section 2.3" and table.source["Post total"] == "–"
+    table = table.drop(columns="source").astype(float)
     post = table.loc[["SFT", "DPO", "RLVR-grad", "RLVR-roll"]].sum()
     assert table.loc["Post total"].tolist() == pytest.approx(post.tolist())
     whole = post + table.loc[["Pre-training", "Mid-training"]].sum()

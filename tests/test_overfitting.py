@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from paper_figures import study
+from paper_figures import study, style
 from paper_figures.figures import overfitting
 
 # accuracies at epochs 0, 0.5, 1, 1.5, 2 over 100 items
@@ -82,6 +82,37 @@ def test_curves_star_each_peak_and_are_pale_behind_it():
     figure = axes[0].figure
     assert (figure.get_supxlabel(), figure.get_supylabel()) == ("epoch", "test accuracy (%)")
     assert len(figure.legends[0].texts) == 4
+
+
+def test_one_panel_has_all_curves_with_their_peaks_and_the_mixture_s():
+    axis = overfitting.one_panel(made(best=1.0))
+    drawn = {text.get_text(): line for text, line in zip(axis.texts, axis.lines, strict=False)}
+    assert list(drawn) == ["early (0.5)", "tied peak (1)", "late (2)", "mixture (0.5)"]
+    assert drawn["mixture (0.5)"].get_ydata().tolist() == pytest.approx(
+        [20 / 3, 136 / 3, 130 / 3, 100 / 3 + 10, 130 / 3]
+    )
+    stars = [tuple(points.get_offsets()[0]) for points in axis.collections]
+    assert stars[:3] == [pytest.approx(star) for star in ((0.5, 80), (1.0, 50), (2.0, 60))]
+    assert axis.lines[-1].get_xdata() == [1.0, 1.0]
+    assert style.said(axis) == "3 sub-datasets peak between epochs 0.5 and 2; the mixture at 1"
+
+
+def test_distances_from_the_mixture_s_peak_and_the_paper_s_beside():
+    run = made(best=1.0)
+    assert overfitting.distances(run).to_dict() == {"early": 0.5, "tied peak": 0.0, "late": 1.0}
+    theirs = overfitting.reported_distances()
+    assert len(theirs) == 10 and theirs.mean() == pytest.approx(1.93, abs=0.005)
+    ours, paper = overfitting.distance_bars({"m": run})
+    assert [bar.get_width() for bar in ours.patches] == [1.0, 0.5, 0.0]
+    assert sorted(bar.get_width() for bar in paper.patches) == sorted(theirs)
+    assert [axis.get_title() for axis in (ours, paper)] == ["m\nmean 0.50", "the paper, Qwen3 8B\nmean 1.93"]
+    assert ours.get_xlim() == paper.get_xlim()
+    assert "0.50 ± 1.24 (m); the paper 1.93" in style.said(ours)
+    # the paper's sub-datasets stand beside their own
+    named = made({"aqua_rat": [0.1, 0.5, 0.2], "sciq": [0.1, 0.2, 0.5]}, best=0.5)
+    table = overfitting.peak_table(named)
+    assert table["paper, from the mixture's"].tolist() == [1.75, 0.25]
+    assert "paper, from the mixture's" not in overfitting.peak_table(run)
 
 
 def test_curves_draw_on_given_axes():

@@ -90,6 +90,16 @@ def test_a_misspelt_notebook_parameter_is_an_error_with_the_near_name():
         check_parameters(notebook, {"profile": ["smoke"]})
 
 
+def test_the_citation_is_the_same_in_both_places():
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    entry = (ROOT / "README.md").read_text().split("```bibtex")[1].split("```")[0]
+    assert f"{{{paper['title']}}}" in entry and "arXiv:2603.21606" in entry and "2603.21606" in paper["url"]
+    names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    assert f"{{{names}}}" in entry
+
+
 def test_the_make_verbs_are_there():
     text = (ROOT / "Makefile").read_text()
     for verb in ("reproduce", "test", "lint", "notebooks", "report", "faults", "sync", "clean"):

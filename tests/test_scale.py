@@ -4,7 +4,7 @@ import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
 from msft.errors import ConfigError
-from paper_figures import reported_numbers, study
+from paper_figures import reported_numbers, study, style
 from paper_figures.figures import scale
 
 
@@ -14,16 +14,24 @@ def test_needs_of_a_profile():
     assert {key for key in wanted if key[0] == "mixture"} == {
         ("mixture", name, method) for name in ("tiny-5", "tiny", "tiny-15") for method in ("sft", "ies", "msft")
     }
-    assert [key[1] for key in wanted if key[0] == "budget"] == ["sft", 1.0, 2.0, 3.0, 5.0]
+    assert [key[1:] for key in wanted if key[0] == "budget"] == [("tiny-qwen2", c) for c in ("sft", 1.0, 3.0, 5.0)]
     # the default run is part of the sweep and trained once
-    assert wanted["budget", 3.0] == page.config("msft") == wanted["mixture", "tiny", "msft"]
-    assert wanted["budget", "sft"] == wanted["mixture", "tiny", "sft"]
+    assert wanted["budget", "tiny-qwen2", 3.0] == page.config("msft") == wanted["mixture", "tiny", "msft"]
+    assert wanted["budget", "tiny-qwen2", "sft"] == wanted["mixture", "tiny", "sft"]
+
+
+def test_the_paper_s_sweep_is_on_the_models_that_its_table_7_has_with_c_1():
+    page = study.Study("06_scale_and_budget", "paper")
+    wanted = {key[1:] for key in scale.needs(page) if key[0] == "budget"}
+    table = reported_numbers.table("table7").set_index("model").drop("Average").dropna()
+    assert [reported_numbers.model_label(model) for model in page.swept] == list(table.index)
+    assert wanted == {(model, c) for model in page.swept for c in ("sft", 1.0, 3.0, 5.0)}
 
 
 def test_a_mixture_of_ones_own_is_needed_once():
     wanted = scale.needs(study.Study("06_scale_and_budget", "tiny", mixture="tiny-5"), budgets="1, 2")
     assert {key[1] for key in wanted if key[0] == "mixture"} == {"tiny-5"}
-    assert [key[1] for key in wanted if key[0] == "budget"] == ["sft", 1.0, 2.0]
+    assert [key[2] for key in wanted if key[0] == "budget"] == ["sft", 1.0, 2.0]
 
 
 @pytest.mark.parametrize("text", ["one", "1;2", ",", "-1", "0", "inf", "nan"])
@@ -39,17 +47,24 @@ def three():
 
 
 def sweep():
-    """C=1 with 300 tokens, C=2 with twice 450, SFT with 900; 6 FLOPs a token and parameter."""
-    journal = [roll_out(0, 0.0, [(0, [0.4, 0.5], None)], tokens=300)]
-    short = fake_run("msft", journal, (0, 0), params={"budget": 1.0}, parameters=10)
-    journal = [roll_out(0, 0.0, [(0, [0.6, 0.8], None)], tokens=450)] + [roll_out(1, 0.0, [], tokens=450)]
-    long = fake_run("msft", journal, (0, 0), params={"budget": 2.0}, parameters=10)
-    sft = fake_run("sft", [roll_out(0, 0.0, [(0, [0.4, 0.6], None)], tokens=900)], (0, 0), parameters=10)
-    return {("budget", "sft"): sft, ("budget", 2.0): long, ("budget", 1.0): short}
+    """mSFT of two sub-datasets, 100 tokens an epoch of both: C=1 in stages of 100 and 50 tokens, C=2 of 200 and 100; SFT
+    trains 300. 10 parameters; 6 FLOPs a token and parameter, and nothing is evaluated."""
+
+    def msft(c, accuracies):
+        points = [(0, [0.1, 0.1], None), (c, accuracies, 1.0)]
+        journal = [roll_out(0, 0.0, points, tokens=100 * c), roll_out(1, c, points, active=["b"], tokens=50 * c)]
+        return fake_run("msft", journal, (0, c), params={"budget": float(c)}, parameters=10)
+
+    sft = fake_run("sft", [roll_out(0, 0.0, [(0, [0.4, 0.6], None)], tokens=300)], (0, 0), parameters=10)
+    return {
+        ("budget", "m", "sft"): sft,
+        ("budget", "m", 2.0): msft(2, [0.6, 0.8]),
+        ("budget", "m", 1.0): msft(1, [0.4, 0.5]),
+    }
 
 
 def test_mixtures_by_hand():
-    table = scale.by_mixture(three() | sweep())
+    table = scale.by_mixture(three())
     assert table.method.tolist() == ["sft", "ies", "msft"]
     assert table.sub_datasets.tolist() == [2] * 3
     assert table.accuracy.tolist() == pytest.approx([50, 45, 65])
@@ -60,17 +75,50 @@ def test_mixtures_by_hand():
 
 def test_sweep_by_hand():
     table = scale.by_budget(sweep())
-    assert table.method.tolist() == ["sft", "msft", "msft"]
-    assert table.budget.tolist()[1:] == [1.0, 2.0]
-    assert table.gain.tolist() == pytest.approx([0, -5, 20])
-    assert table.flops.tolist() == [54_000, 18_000, 54_000]
-    assert table.flops_to_sft.tolist() == pytest.approx([1, 1 / 3, 1])
+    assert table.budget.tolist() == [1.0, 2.0]
+    assert table.gain.tolist() == pytest.approx([-5, 20])
+    assert table.sft.tolist() == [18_000, 18_000]
+    # two stages of C epochs of the full mixture, less SFT's 300 tokens; net: 150 C tokens less these
+    assert table.overhead.tolist() == pytest.approx([60 * (200 - 300), 60 * (400 - 300)])
+    assert table.net.tolist() == pytest.approx([60 * (150 - 300), 0])
+    assert table.savings.tolist() == pytest.approx([60 * -50, 60 * -100])
+    assert (table.overhead + table.savings).tolist() == pytest.approx(table.net.tolist())
+
+
+def test_without_exclusion_every_evaluation_counts_all():
+    run = sweep()["budget", "m", 2.0]
+    for entry in run.journal:
+        for place, point in enumerate(entry["result"]["points"]):
+            point |= {"tokens": {"a": 7, "b": 3}, "reused": entry["result"]["stage"] == 1 and place == 0}
+    # the start of the second stage is the end of the first
+    assert scale.without_exclusion(run) == 10 * (6 * 400 + 2 * 3 * 10)
+
+
+def test_a_mean_over_models_is_that_of_differences():
+    runs = sweep()
+    runs["budget", "o", "sft"], runs["budget", "o", 1.0] = runs["budget", "m", "sft"], runs["budget", "m", 2.0]
+    runs["budget", "o", 1.0].config.params["budget"] = 1.0
+    del runs["budget", "m", 2.0]
+    (row,) = scale.by_budget(runs).to_dict("records")
+    assert (row["models"], row["gain"]) == (2, pytest.approx(7.5))
+    assert row["net"] == pytest.approx(60 * -150 / 2)
 
 
 def test_budgets_overruled_by_a_setting_are_one_point():
     runs = sweep()
-    runs["budget", 2.0] = runs["budget", 1.0]
-    assert scale.by_budget(runs).budget.tolist()[1:] == [1.0]
+    runs["budget", "m", 2.0] = runs["budget", "m", 1.0]
+    assert scale.by_budget(runs).budget.tolist() == [1.0]
+
+
+def test_the_paper_s_figure_6_agrees_with_its_table_7():
+    """Net is mSFT's compute less SFT's, a mean over the four models that have C=1; the overhead grows by 2 epochs in 10."""
+    theirs, table = scale.reported_budgets().set_index("budget"), reported_numbers.table("table7").set_index("model")
+    four = table.drop("Average").dropna()
+    for c in (1, 3):
+        assert theirs.net[c] / 1e15 == pytest.approx((four[f"mSFT (C={c})"] - four["SFT"]).mean(), abs=0.06)
+    assert (theirs.overhead + theirs.savings).tolist() == pytest.approx(theirs.net.tolist(), abs=0.2e15)
+    assert theirs.overhead[5] == pytest.approx(2 * theirs.overhead[3], rel=1e-3)
+    assert theirs.overhead[3] == pytest.approx(2 * theirs.sft[3], rel=0.02)
 
 
 def test_units():
@@ -81,15 +129,20 @@ def test_units():
 
 def test_pictures_draw_what_the_tables_say():
     left, right = scale.mixture_panels(scale.by_mixture(three()))
-    assert [bars[0].get_height() for bars in right.containers] == pytest.approx([-5, 15])
+    assert [bars[0].get_height() for bars in right.containers if hasattr(bars, "patches")] == pytest.approx([-5, 15])
     assert [text.get_text() for text in right.texts] == ["−5.0", "+15.0"]
     assert [text.get_text() for text in left.get_xticklabels()] == ["2"]
-    assert len(left.containers) == 3 and "%" in left.get_ylabel() and "points" in right.get_ylabel()
-    left, right = scale.budget_panels(scale.by_budget(sweep()))
-    line = next(line for line in right.lines if line.get_label() == "mSFT")
-    assert line.get_xdata().tolist() == [1, 2]
-    assert line.get_ydata().tolist() == [18_000, 54_000]
-    assert right.get_ylabel() == "total compute (FLOPs)" and "epochs" in left.get_xlabel()
+    assert "%" in left.get_ylabel() and "points" in right.get_ylabel()
+    axes = scale.budget_panels(scale.by_budget(sweep()), scale.reported_budgets())
+    assert [axis.get_title() for axis in axes[0]] == ["here", "the paper, four models"]
+    ours, theirs = axes[1]
+    assert [label.get_text() for label in ours.get_xticklabels()] == ["C = 1", "C = 2", "C = 3", "C = 5"]
+    # overhead, savings and net in percent of SFT's
+    heights = [[bar.get_height() for bar in bars] for bars in ours.containers]
+    assert heights == [pytest.approx(row, abs=1e-9) for row in ([-100 / 3, 100 / 3], [-50 / 3, -100 / 3], [-50, 0])]
+    assert [text.get_text() for text in theirs.texts][:3] == ["0", "+456", "+912"]
+    assert ours.get_ylim() == theirs.get_ylim() and axes[0][0].get_ylim() == axes[0][1].get_ylim()
+    assert "C = 1 takes 50 % less compute than SFT" in style.said(axes)
     plt.close("all")
 
 
@@ -102,24 +155,26 @@ def test_the_papers_claims_agree_with_its_table_7():
 
 def test_claims_beside_ours():
     claims = scale.against_paper(scale.by_mixture(three()), scale.by_budget(sweep()))
-    assert claims.iloc[:, 0].tolist() == pytest.approx([5.4, 3.4, 100 * (1 - 441.25 / 922.57)], abs=0.01)
-    assert claims.iloc[:, 1].tolist() == pytest.approx([15, -5, 200 / 3])
-    assert claims["same direction"].tolist() == ["yes", "no", "yes"]
-    without = {key: run for key, run in sweep().items() if key[1] != 1.0}
-    assert len(scale.against_paper(scale.by_mixture(three()), scale.by_budget(without))) == 1
+    assert list(claims.index) == ["mSFT over SFT, mean over the mixtures", "mSFT with C=1 over SFT"]
+    assert claims.iloc[:, 0].tolist() == [5.4, 3.4]
+    assert claims.iloc[:, 1].tolist() == pytest.approx([15, -5])
+    assert claims["same direction"].tolist() == ["yes", "no"]
 
 
 def test_readable_tables():
-    shown = scale.readable(scale.by_budget(sweep()), "Qwen/Qwen2.5-3B")
-    assert list(shown.index) == ["SFT", "mSFT (C=1)", "mSFT (C=2)"]
-    assert shown["paper (PFLOPs)"].tolist()[:2] == [491.72, 223.73] and np.isnan(shown["paper (PFLOPs)"].iloc[2])
-    assert "paper (PFLOPs)" not in scale.readable(scale.by_budget(sweep()), "tiny-qwen2")
+    shown = scale.budget_table(scale.by_budget(sweep()), scale.reported_budgets())
+    assert list(shown.index) == [
+        ("C = 1", "here"), ("C = 1", "paper"), ("C = 2", "here"), ("C = 3", "paper"), ("C = 5", "paper"),
+    ]  # fmt: skip
+    assert shown.loc[("C = 3", "paper"), ["overhead", "net", "gain (points)"]].tolist() == pytest.approx(
+        [456.1, 103.7, 2.3]
+    )
+    assert shown.loc[("C = 1", "here"), "net (% of SFT)"] == pytest.approx(-50)
     assert scale.readable(scale.by_mixture(three())).index.names == ["sub-datasets", "mixture", "method"]
-    plt.close("all")
 
 
 def test_the_finding_has_every_gain_with_its_interval():
-    text = scale.finding(three() | sweep())
+    text = scale.finding(scale.by_mixture(three()), scale.by_budget(sweep()))
     assert text.startswith("Over SFT mSFT gains +15.0 (")
     assert "with 2 sub-datasets, and by budget -5.0 (" in text
     # one of the 20 items is lost at C=1: no draw of items puts it above SFT

@@ -14,7 +14,7 @@ from recorder import owners_of, recorded, same_weights, train
 from msft.methods.msft import earliest_overfit
 from msft.store import checkpoints
 from msft.training import Trainer
-from paper_figures import study
+from paper_figures import study, style
 from paper_figures.figures import shift
 
 OWN = {"methods_dir": str(shift.METHODS)}
@@ -81,8 +81,8 @@ def test_a_finished_bifurcation_is_read_and_its_pictures_are_drawn(trained, sett
     others = run.history.task.nunique() - 1
     assert len(shift.shifts(run)) == len(shift.shift_table(run)) == others
     assert len(shift.branch_curves(run)) == others
-    left, right = shift.shift_plot(run)
-    assert len(right.patches) == len(left.get_yticks()) == others
+    axis, _ = shift.shift_bars({"m": run}, [])
+    assert len(axis.get_yticks()) == others
 
 
 def test_a_budget_in_which_nobody_over_fits_is_followed_by_another(monkeypatch):
@@ -154,17 +154,37 @@ def test_shifts_are_those_worked_out_by_hand():
 
 def test_the_pictures_show_the_shifts():
     run = made(FULL, REDUCED)
-    left, right = shift.shift_plot(run)
-    assert [label.get_text() for label in left.get_yticklabels()] == ["one task", "two", "three"]
-    assert [bar.get_width() for bar in right.patches] == [-0.5, 0, 0.5]
-    assert [text.get_text() for text in right.texts] == ["\N{MINUS SIGN}0.5", "0", "+0.5"]
-    assert "epochs" in left.get_xlabel()
-    assert "epochs" in right.get_xlabel()
+    ours, paper = shift.shift_bars({"m": run}, [])
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["three", "two", "one task"]
+    assert [bar.get_width() for bar in ours.patches] == [0.5, 0, -0.5]
+    assert [text.get_text() for text in ours.texts] == ["+0.5", "0", "\N{MINUS SIGN}0.5"]
+    assert [axis.get_title() for axis in (ours, paper)] == [
+        "m, without gone\nmean |shift| 0.33", "the paper, without ARC-Easy\nmean |shift| 1.19",
+    ]  # fmt: skip
+    assert sorted(bar.get_width() for bar in paper.patches) == sorted(shift.reported_shifts())
+    assert ours.get_xlim() == paper.get_xlim() and "epochs" in ours.figure.get_supxlabel()
     axes = shift.branch_curves(run)
     assert [axis.get_title() for axis in axes] == ["one task", "two", "three"]
     assert [len(axis.lines) for axis in axes] == [2, 2, 2]
     stars = [tuple(map(float, points.get_offsets()[0])) for points in axes[0].collections]
     assert stars == [pytest.approx((1, 50)), pytest.approx((0.5, 60))]
+
+
+def test_the_title_says_what_chance_does():
+    run = made(FULL, REDUCED)
+    axes = shift.shift_bars({"m": run}, [sft({"a": 1}), sft({"a": 2})])
+    assert style.said(axes).endswith("0.33 ± 0.72 epochs (m); cannot be told from the 1.00 that another seed does")
+    moved = made(FULL, {**FULL, "one_task": [0.6, 0.2, 0.5], "two": [0.3, 0.1, 0.4], "three": [0.1, 0.2, 0.4]})
+    assert shift.shifts(moved)["shift"].abs().tolist() == [1, 1, 0.5]
+    axes = shift.shift_bars({"m": moved}, [sft({"a": 1}), sft({"a": 1})], with_paper=False)
+    assert len(axes) == 1 and style.said(axes).endswith("(m); more than 0.00 that another seed does")
+
+
+def test_a_row_a_model_and_the_paper_s():
+    table = shift.by_model({"m": made(FULL, REDUCED)})
+    assert table.loc["m"].tolist() == ["gone", 1.5, "2 of 3", pytest.approx(1 / 3), pytest.approx(0.717, abs=1e-3)]
+    assert table.loc["the paper, Qwen3 8B"].tolist()[:3] == ["ARC-Easy", 0.25, "9 of 9"]
+    assert table.loc["the paper, Qwen3 8B", "mean |shift|"] == pytest.approx(1.19, abs=0.005)
 
 
 def sft(peaks):
@@ -201,8 +221,9 @@ def test_the_finding_follows_the_numbers():
 def test_the_runs_of_a_profile_are_the_bifurcation_and_sft_at_each_seed(profile, tmp_path):
     page = study.Study("02_optimal_compute_shift", profile, str(tmp_path))
     needs = shift.needs(page)
-    forked = needs.pop("bifurcation")
-    assert (forked.method, forked.model, forked.seed) == ("bifurcation", page.focus, page.seeds[0])
-    assert forked.params == {"budget": page.config("msft").params["budget"], "branch": page.branch}
+    for model in page.models:
+        forked = needs.pop(("bifurcation", model))
+        assert (forked.method, forked.model, forked.seed) == ("bifurcation", model, page.seeds[0])
+        assert forked.params == {"budget": page.config("msft").params["budget"], "branch": page.branch}
     assert {config.seed for config in needs.values()} == set(page.seeds)
     assert page.config("sft") in needs.values()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from figure_runs import msft_run
 
-from paper_figures import study
+from paper_figures import study, style
 from paper_figures.figures import storage
 
 
@@ -42,8 +42,12 @@ def test_a_row_and_a_panel_a_run(run):
     # a mixture is named by what it has, whatever the profile calls it
     assert list(table.index) == ["Qwen2.5 3B", "2 sub-datasets", "C = 1"]
     assert table["on disk, peak"].tolist() == [3, 3, 3]
+    # appendix H for two sub-datasets
+    assert table["predicted mean"].tolist() == [3.5] * 3
     axes = storage.live_copies(runs)
-    assert [axis.get_title() for axis in axes] == [f"{name}: mean 1.3" for name in table.index]
+    assert [axis.get_title() for axis in axes] == [f"{name}\nmean 1.3, predicted 3.5" for name in table.index]
+    assert len({axis.get_ylim() for axis in axes}) == 1
+    assert "keeps 1.3 to 1.3 model copies on average, fewer than predicted in 3 of 3 runs" in style.said(axes)
     plt.close("all")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from msft.errors import ConfigError, DataError
 from msft.launch import local
-from paper_figures import study
+from paper_figures import study, style
 
 
 def page_of(tmp_path, profile="smoke", **options):
@@ -113,6 +113,7 @@ def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_r
     page.figure(axes, "curves", item="Fig. 2", caption="Curves.")
     table = pd.DataFrame({"a": [1.234]}, index=pd.Index(["x"], name="row"))
     styled = page.table(table, "numbers", item="Table 2", caption="Numbers.", decimals=2)
+    style.say(figure, "It rises -1 and falls.")
     page.figure(figure, "curves", item="Fig. 2", caption="Curves again.")
     plt.close(figure)
     out = tmp_path / "out"
@@ -124,6 +125,7 @@ def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_r
     assert entries["01_curves"] == {
         "kind": "figure", "name": "01_curves", "item": "Fig. 2", "caption": "Curves again.",
         "notebook": "01_heterogeneous_overfitting", "place": 0, "profile": "smoke", "runs": [small_run.directory.name],
+        "finding": "It rises \N{MINUS SIGN}1 and falls.",
     }  # fmt: skip
     assert (entries["01_numbers"]["place"], entries["01_numbers"]["decimals"]) == (1, 2)
     assert entries["01_numbers"]["rounded"] == ["a"]

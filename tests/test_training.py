@@ -56,6 +56,25 @@ def test_trajectory_depends_on_what_it_should(tmp_path):
         assert losses_of(tmp_path / name, **{name: setting}) != pytest.approx(TRAJECTORY, abs=1e-5)
 
 
+@pytest.mark.parametrize("quarters", [1, 4])
+def test_the_loss_of_a_sub_dataset_is_that_of_its_own_examples(tmp_path, quarters):
+    # a rate at which no weight changes: the losses of an epoch are those of the model as it stands
+    settings = {"learning_rate": 1e-30, "evaluations_per_epoch": quarters}
+    trainer, _ = make_trainer(tmp_path, fixed_model(), examples=fixed_examples(), **settings)
+    owned = {task: [i for i, owner in enumerate(trainer.owners) if owner == task] for task in ("b", "c")}
+    expected = {task: sum(trainer.example_losses(indices)) / len(indices) for task, indices in owned.items()}
+    points = trainer.roll_out(["b", "c"], epochs=1).points
+    assert points[0]["task_losses"] == {}
+    for point in points[1:]:
+        assert set(point["task_losses"]) <= {"b", "c"}  # what is not trained has none
+    if quarters == 1:
+        assert points[1]["task_losses"] == pytest.approx(expected, rel=1e-5)
+    else:
+        for task, loss in expected.items():
+            own = [point["task_losses"][task] for point in points[1:] if task in point["task_losses"]]
+            assert min(own) <= loss <= max(own)
+
+
 def test_loss_decreases(tmp_path):
     trainer, _ = make_trainer(tmp_path, learning_rate=3e-3)
     curve = trainer.roll_out(trainer.tasks, epochs=4)

@@ -2,72 +2,81 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from figure_runs import msft_run, sft_run
+from figure_runs import START, fake_run, roll_back, roll_out
 
-from paper_figures import study
+from paper_figures import study, style
 from paper_figures.figures import training_loss
 
 
-def test_curves_follow_the_kept_path():
-    assert training_loss.curve(sft_run())[["path_epoch", "train_loss"]].values.tolist() == [
-        [0.25, 2.0], [0.5, 1.0], [0.75, 0.5],
+def sft_run():
+    points = [START, *((e, [0.5, 0.5], {"a": a, "b": b}) for e, a, b in [(0.25, 3, 1), (0.5, 2, 0.9), (0.75, 2, 0.7)])]
+    return fake_run("sft", [roll_out(0, 0.0, points)], (0, 0.5))
+
+
+def msft_run():
+    """Drops a at epoch 0.25; b goes on from there in stage 1, with losses of its own alone."""
+    first = [START, (0.25, [0.5, 0.3], {"a": 3, "b": 1}), (0.5, [0.4, 0.2], {"a": 2, "b": 0.9})]
+    second = [(0, [0.5, 0.3], None), (0.25, [0.6, 0.7], {"b": 0.8}), (0.5, [0.4, 0.8], {"b": 0.4})]
+    journal = [roll_out(0, 0.0, first), roll_back(0, 0.25, "a"), roll_out(1, 0.25, second, active=["b"])]
+    return fake_run("msft", journal, (1, 0.5))
+
+
+def pair(model="m"):
+    return {(model, "sft"): sft_run(), (model, "msft"): msft_run()}
+
+
+def test_losses_are_those_of_the_sub_datasets_that_both_still_train():
+    table = training_loss.losses(sft_run(), msft_run())
+    assert table.values.tolist() == [
+        [0.25, "a", 3, 3], [0.25, "b", 1, 1], [0.5, "b", 0.9, 0.8], [0.75, "b", 0.7, 0.4],
     ]  # fmt: skip
-    # stage 0 was left at 0.25, stage 1 at its 0.25
-    assert training_loss.curve(msft_run()).values.tolist() == [[0, 0.25, 2.0], [1, 0.5, 0.8]]
-    assert training_loss.exclusions(msft_run()) == [0.25, 0.5]
-    assert training_loss.exclusions(sft_run()) == []
-
-
-def test_the_way_to_the_best_checkpoint():
-    assert training_loss.branch_to_best(msft_run()).values.tolist() == [[0.5, 0.8]]
-    off_the_path = training_loss.branch_to_best(msft_run(best=(1, 0.5)))
-    assert off_the_path.values.tolist() == [[0.5, 0.8], [0.75, 0.4]]
-    assert training_loss.branch_to_best(msft_run(best=(0, 0.0))).empty
+    # runs of former versions did not note them
+    old = sft_run()
+    old.history["task_loss"] = np.nan
+    assert training_loss.losses(old, msft_run()).empty
 
 
 def test_losses_are_compared_after_the_first_exclusion():
-    row = training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): msft_run()}).loc["m"]
+    row = training_loss.compare(pair()).loc["m"]
     assert row["first exclusion"] == 0.25
-    assert row["compared"] == 1  # epoch 0.5; mSFT ends there
+    assert row["compared"] == 2  # b at epochs 0.5 and 0.75; what SFT still trains of a is no part of it
     assert row["mSFT lower (%)"] == 100
-    assert row["difference (nats)"] == pytest.approx(0.8 - 1.0)
-    assert row[["at the best of SFT", "at the best of mSFT"]].tolist() == [1.0, 0.8]
+    assert row["difference (nats)"] == pytest.approx((-0.1 - 0.3) / 2)
+    assert np.isnan(row.low)  # one sub-dataset has no interval
 
 
 def test_nothing_to_compare_is_said_plainly():
     table = training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): sft_run()})
     assert np.isnan(table.loc["m", "first exclusion"])
-    assert training_loss.finding(table).startswith("No model has epochs after a first exclusion")
+    assert training_loss.finding(table).startswith("No model has sub-datasets that both runs train")
+    assert training_loss.title(table).startswith("Nothing to compare")
 
 
 def test_the_finding_names_the_sign():
-    row = training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): msft_run()})
+    row = training_loss.compare(pair())
     table = pd.concat([row, 3 * row]).set_index(pd.Index(["m", "o"]))
     # -0.2 and -0.6: a deviation of 0.283, and t of one degree of freedom is 12.7
     assert "lower one on 2 of n = 2 models, by -0.400 ± 2.541 nats" in training_loss.finding(table)
     assert "lower one on 0 of n = 2 models, by +0.400" in training_loss.finding(-table)
 
 
+def test_the_title_says_what_is_shown_alone():
+    row = training_loss.compare(pair())
+    assert "cannot tell whose is lower; mSFT minus SFT -0.200 nats (m)" in training_loss.title(row)
+    assert "mSFT's is shown to be lower on 1 of 1" in training_loss.title(row.assign(low=-0.3, high=-0.1))
+    assert "mSFT's is shown to be higher on 1 of 1" in training_loss.title(row.assign(low=0.1, high=0.3))
+
+
 def test_a_panel_a_model():
-    runs = {(name, run.config.method): run for name in ("one", "two") for run in (sft_run(), msft_run(best=(1, 0.5)))}
-    axes = training_loss.panels_of(runs, ["one", "two"])
+    axes = training_loss.panels_of(pair("one") | pair("two"), ["one", "two"])
     assert [axis.get_title() for axis in axes] == ["one", "two"]
     figure = axes[0].figure
     assert "nats" in figure.get_supylabel() and "epoch" in figure.get_supxlabel()
     for axis in axes:
-        assert axis.lines[0].get_ydata().tolist() == [2.0, 1.0, 0.5]
-        stars = [c.get_offsets().tolist() for c in axis.collections if len(c.get_offsets())]
-        assert [[0.5, 1.0]] in stars and [[0.75, 0.4]] in stars
-    assert [text.get_text() for text in figure.legends[0].texts][:2] == ["SFT", "mSFT"]
-    plt.close("all")
-
-
-def test_a_base_model_that_is_best_has_no_star():
-    runs = {("m", "sft"): sft_run(), ("m", "msft"): msft_run(best=(0, 0.0))}
-    (axis,) = training_loss.panels_of(runs, ["m"])
-    stars = [c.get_offsets().tolist() for c in axis.collections if len(c.get_offsets())]
-    assert [[0.5, 1.0]] in stars and [[0.75, 0.4]] not in stars
-    assert np.isnan(training_loss.compare(runs).loc["m", "at the best of mSFT"])
+        sft, msft = (line.get_ydata().tolist() for line in axis.lines)
+        assert sft == pytest.approx([2, 0.9, 0.7]) and msft == pytest.approx([2, 0.8, 0.4])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["SFT", "mSFT", "exclusion"]
+    assert style.said(axes).startswith("Training loss on what both still train: cannot tell")
     plt.close("all")
 
 

@@ -1,5 +1,6 @@
 """The history of a run, read off its journal."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 
@@ -9,6 +10,7 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
     stage: number of the roll-out.  epoch: within it.  path_epoch: the paper's Ep., epochs behind the weights.
     accuracy: on the test set, 0..1.  selection: the accuracy that decisions were taken on.  n: test items.
     active: whether the stage trains the sub-dataset.  train_loss: mean loss since the evaluation before, in nats.
+    task_loss: that of the sub-dataset's own examples, each its mean over tokens; nan where none was trained.
     metrics: what accuracy is of each sub-dataset, '' being the paper's; a column `metric` where one is not ''.
     """
     named = metrics and any(metrics.values())
@@ -30,6 +32,8 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
                         "active": task in active,
                         "train_loss": point["train_loss"],
                         "selection": point["selection"][task],
+                        # runs of former versions did not note it
+                        "task_loss": point.get("task_losses", {}).get(task, math.nan),
                         **({"metric": metrics.get(task, "")} if named else {}),
                     }
                 )

@@ -98,8 +98,8 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
-        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on, and metric what
-        it is where the mixture names one."""
+        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on, task_loss the
+        training loss of the sub-dataset alone, and metric what accuracy is where the mixture names one."""
         return pd.DataFrame(history_rows(self.journal, self.metrics))
 
     @property

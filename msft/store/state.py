@@ -27,6 +27,9 @@ class Progress:
     evaluations: int = 0
     points: list[dict] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
+    task_losses: dict[str, list] = dataclasses.field(
+        default_factory=dict
+    )  # sum of the examples' means, and their count
     holders: dict[str, list] = dataclasses.field(default_factory=dict)
     trained_tokens: int = 0
     forward_tokens: int = 0

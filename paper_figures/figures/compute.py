@@ -4,14 +4,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from msft.launch.grid import read_grid
 from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN
-from paper_figures import cost, findings, reported_numbers
+from paper_figures import cost, data, findings, reported_numbers
 from paper_figures.figures.scale import unit_of
-from paper_figures.style import WIDTH, colour, label
+from paper_figures.style import WIDTH, colour, label, say
 
 METHODS = ("sft", "continual_sft", "dynamix_sft", "ies", "sro_sft", "soft_sro_sft", "msft")
 PARTS = ("train", "look_ahead", "evaluate")
 AVERAGE = "Average"
+OTHER_N = 1.18e9  # of the first OLMo 1B: with it Table 7's row of OLMo 2 1B has lengths like the others'
+WITH_PASSES = "IES, with forward passes"
 
 
 def needs(page) -> dict:
@@ -33,11 +36,19 @@ def _name(run) -> str:
 
 def measured(runs) -> pd.DataFrame:
     """One row a run: model (the paper's name), method, name (as Table 7 has it), train, look_ahead, evaluate, total
-    (FLOPs), ratio (total over that of SFT of the same model)."""
+    (FLOPs), ratio (total over that of SFT of the same model).
+
+    IES is counted twice: as Table 7 does, where examples that sit out cost nothing, and with the forward passes that
+    tell which of them return.
+    """
     rows = {}
     for key, run in runs.items():
-        model, name = reported_numbers.model_label(key[0]), _name(run)
-        rows[model, name] = {"model": model, "method": run.config.method, "name": name, **run.flops}
+        model, method = reported_numbers.model_label(key[0]), run.config.method
+        counts = {_name(run): run.flops}
+        if method == "ies":
+            counts = {_name(run): data.without_forward_passes(run), WITH_PASSES: run.flops}
+        for name, flops in counts.items():
+            rows[model, name] = {"model": model, "method": method, "name": name, **flops}
     table = pd.DataFrame(rows.values())
     sft = table[table.method == "sft"].set_index("model").total
     return table.assign(ratio=table.total / table.model.map(sft))
@@ -53,6 +64,7 @@ def reported() -> pd.DataFrame:
 def _order(names) -> list[str]:
     """Names in the order of the methods, mSFT by its budget."""
     place = {label(method): i for i, method in enumerate(METHODS)}
+    place[WITH_PASSES] = place[label("ies")] + 0.5
     names = dict.fromkeys(names)
     return sorted(
         names, key=lambda n: (place.get(n.split(" (C=")[0], 99), float(n[:-1].split("C=")[-1] if "C=" in n else 0))
@@ -60,7 +72,8 @@ def _order(names) -> list[str]:
 
 
 TABLE7_CAPTION = (
-    "Training, look-ahead and evaluation compute of a run by model and method; the unit stands in the first column."
+    "Training, look-ahead and evaluation compute of a run by model and method; the unit stands in the first column. IES as Table 7 "
+    "counts it (an example that sits out costs nothing), and with the forward passes that it really takes."
 )
 
 
@@ -172,7 +185,34 @@ def implied_lengths() -> pd.DataFrame:
         "if all ten are evaluated": 0.3 * train + 3 * evaluate,
         "if those not trained count once": 0.3 * train + (0.3 + 90 / 400) * evaluate,
     }
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns)
+    other = table.loc[["OLMo 2 1B"]].rename(index={"OLMo 2 1B": f"OLMo 2 1B, if N = {OTHER_N:g}"})
+    lengths = [name for name in table if name.startswith("tokens")]
+    other[lengths] *= parameters["OLMo 2 1B"] / OTHER_N
+    return pd.concat([table, other])
+
+
+LIMITS_CAPTION = (
+    "What two columns of Table 7 can be at the tokens that it implies itself (PFLOPs): IES as reported, the least that it can cost when "
+    "examples that sit out cost nothing or a forward pass, all of them from epoch 4 on; and mSFT (C=3) as reported beside the least "
+    "that ten stages of 3 epochs can cost, the longest sub-dataset dropped first. Nothing here is measured."
+)
+
+
+def limits() -> pd.DataFrame:
+    """One row a model of Table 7: IES and mSFT (C=3) as reported (PFLOPs), and the least that they can have cost."""
+    wide, parts = reported_numbers.table("table7").set_index("model").drop(AVERAGE), implied_lengths().loc[:"Qwen3 8B"]
+    train, evaluate = parts["training of SFT (PFLOPs)"], parts["evaluation of SFT (PFLOPs)"]
+    ours = [run for run in read_grid("paper").runs if run.method == "msft"]
+    least = cost.against_table7(ours)
+    columns = {
+        "IES, reported": wide["IES"],
+        "least, sitting out is free": 0.3 * train + evaluate,
+        "least, with forward passes": (0.3 + 0.7 * FORWARD / TRAIN) * train + evaluate,
+        "mSFT (C=3), reported": wide["mSFT (C=3)"],
+        "least, longest dropped first": least[least.method == "mSFT (C=3)"].set_index("model")["from"],
+    }
+    return pd.DataFrame(columns).loc[wide.index].rename_axis("model")
 
 
 PANELS_CAPTION = (
@@ -196,7 +236,18 @@ def panels(table: pd.DataFrame, theirs: pd.DataFrame, focus: str, axes=None):
     left.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     for axis in axes:
         axis.grid(axis="y", visible=False)
-    return left, right
+    return say((left, right), _title(table, theirs))
+
+
+def _title(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    by_name, paper = table.groupby("name").ratio, theirs.groupby("name").ratio.mean()
+    names = [name for name in _order(table.name) if name.startswith("mSFT")]
+    words = [
+        f"{name} takes {findings.mean(by_name.get_group(name), 2)} times the compute of SFT"
+        + (f" (the paper {paper[name]:.2f})" if name in paper else "")
+        for name in names
+    ]
+    return ", ".join(words)
 
 
 def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:

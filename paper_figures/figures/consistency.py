@@ -6,7 +6,7 @@ import pandas as pd
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.figures import main_results
-from paper_figures.style import WIDTH, colour, label
+from paper_figures.style import WIDTH, colour, label, say
 
 COMPARISONS = 60  # the paper's first places are out of 6 models x 10 benchmarks
 
@@ -26,6 +26,16 @@ def scores(runs) -> pd.DataFrame:
 def spread(table: pd.DataFrame) -> pd.DataFrame:
     """Sample standard deviation, in points, of a method's accuracy across sub-datasets: one row a model."""
     return table.groupby("model", sort=False).std()
+
+
+def spread_halves(runs, draws: int = 2000) -> pd.Series:
+    """Half of the 95 % interval of each method's mean spread: its test items drawn anew, every sub-dataset by itself."""
+    rng, drawn = np.random.default_rng(0), {}
+    for (_, method), run in runs.items():
+        at = run.at_best
+        scores = 100 * rng.binomial(at.n, at.accuracy, size=(draws, len(at))) / at.n.to_numpy()  # [draws, sub-datasets]
+        drawn.setdefault(method, []).append(scores.std(axis=1, ddof=1))
+    return pd.Series({method: 1.96 * np.mean(parts, axis=0).std() for method, parts in drawn.items()})
 
 
 def gain_spread(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,6 +63,13 @@ def first_places(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(counts).rename_axis("method")
 
 
+def place_intervals(table: pd.DataFrame, draws: int = findings.DRAWS) -> pd.DataFrame:
+    """95 % bootstrap intervals (low, high) of each method's shared first places, over the pairs of model and sub-dataset."""
+    drawn = np.random.default_rng(0).integers(len(table), size=(draws, len(table)))
+    spans = {m: np.percentile(share_of_first(table, m).to_numpy()[drawn].sum(axis=1), [2.5, 97.5]) for m in table}
+    return pd.DataFrame(spans, index=["low", "high"]).T
+
+
 SUMMARY_CAPTION = (
     "Means over the models of accuracy and of the standard deviations across sub-datasets (of accuracy, and of the gain over "
     "SFT), and counts of first places on the pairs of model and sub-dataset."
@@ -77,14 +94,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 PANELS_CAPTION = (
     "Left: sample standard deviation (points) of test accuracy across the sub-datasets, each model a point; bars are means over "
-    "several models. Right: first places on the pairs of model and sub-dataset, ties shared; rings, where drawn, are the paper's."
+    "several models, with 95 % intervals over the test items. Right: first places on the pairs of model and sub-dataset, ties shared, with 95 % "
+    "bootstrap intervals over the pairs; rings, where drawn, are the paper's."
 )
 
 
-def panels(table: pd.DataFrame, theirs: dict[str, float] | None = None, axes=None):
+def panels(table: pd.DataFrame, halves: pd.Series, theirs: dict[str, float] | None = None, axes=None):
     """Fig. 4: left the standard deviation across sub-datasets, each model a point; right the count of first places.
 
-    table: as `scores` gives it.  theirs: {method: the paper's count}, drawn as rings.
+    table: as `scores` gives it.  halves: as `spread_halves` does.  theirs: {method: the paper's count}, drawn as rings.
     axes: a pair of axes, made where absent. Returns them.
     """
     deviations, places = spread(table), first_places(table)
@@ -92,18 +110,46 @@ def panels(table: pd.DataFrame, theirs: dict[str, float] | None = None, axes=Non
         size = (WIDTH, main_results.row_height(deviations) * len(places) + 1.0)
         _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     left, right = axes
-    main_results.dots(left, deviations)
+    main_results.dots(left, deviations, halves=halves)
     left.set_xlabel("standard deviation of accuracy\nacross sub-datasets (points)")
     colours = [colour(method) for method in places.index]
-    bars = right.barh(range(len(places)), places.shared, color=colours, height=0.6)
-    right.bar_label(bars, [f"{value:.2f}".rstrip("0").rstrip(".") for value in places.shared], fontsize=7, padding=6)
+    spans = place_intervals(table)
+    whiskers = (places.shared - spans.low, spans.high - places.shared)
+    right.barh(
+        range(len(places)), places.shared, color=colours, height=0.6, xerr=whiskers, error_kw={"lw": 0.9}, ecolor="0.3"
+    )
+    for place, (value, end) in enumerate(zip(places.shared, spans.high, strict=True)):
+        text = f"{value:.2f}".rstrip("0").rstrip(".")
+        right.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
     for method, count in (theirs or {}).items():
         right.plot(count, list(places.index).index(method), "o", mfc="none", mec="0.2", ms=9, mew=1.0, zorder=4)
     right.set_xlabel(f"first places of {len(table)}\n(ties shared)")
     right.grid(axis="y", visible=False)
     right.margins(x=0.15)
     main_results.key(left.figure, deviations.index, "count in the paper" if theirs else "")
-    return axes
+    return say(axes, _title(table, halves))
+
+
+def _title(table: pd.DataFrame, halves: pd.Series) -> str:
+    rival, lead, low, high = _lead(table)
+    verdict = f"{lead:+.0f} % of the pairs ({low:+.0f} to {high:+.0f})"
+    first = (
+        f"mSFT has {first_places(table).shared.msft:.1f} of {len(table)} first places, {verdict} over {label(rival)}"
+    )
+    deviations = spread(table)
+    half = np.hypot(halves.msft, halves.sft)
+    even = deviations.msft.mean() - deviations.sft.mean()
+    told = "" if abs(even) > half else ", cannot tell from 0"
+    return f"{first}; its deviation across sub-datasets differs from SFT's by {even:+.1f} points{told}"
+
+
+def _lead(table: pd.DataFrame, draws: int = findings.DRAWS) -> tuple[str, float, float, float]:
+    """(the other method with the most first places, mSFT's lead over it in % of the pairs, its 95 % interval)."""
+    rival = first_places(table).shared.drop("msft").idxmax()
+    lead = share_of_first(table, "msft") - share_of_first(table, rival)
+    drawn = np.random.default_rng(0).integers(len(lead), size=(draws, len(lead)))
+    low, high = np.percentile(100 * lead.to_numpy()[drawn].mean(axis=1), [2.5, 97.5])
+    return rival, 100 * lead.mean(), low, high
 
 
 def reported_places() -> dict[str, float]:
@@ -139,12 +185,10 @@ def finding(table: pd.DataFrame, draws: int = findings.DRAWS) -> str:
     """First places of mSFT against those of the method with the most, and whose deviation is the lowest."""
     places, deviations = first_places(table).shared, spread(table).mean()
     rivals = places.drop("msft")
-    lead = share_of_first(table, "msft") - share_of_first(table, rivals.idxmax())
-    drawn = np.random.default_rng(0).integers(len(lead), size=(draws, len(lead)))
-    low, high = np.percentile(100 * lead.to_numpy()[drawn].mean(axis=1), [2.5, 97.5])
+    _, lead, low, high = _lead(table, draws)
     return (
         f"mSFT has {places.msft:.2f} of {len(table)} first places and {findings.leaders(rivals)}, the most of the others, "
-        f"{rivals.max():.2f}: a lead of {100 * lead.mean():+.0f} % of the pairs of model and sub-dataset (95 % interval "
+        f"{rivals.max():.2f}: a lead of {lead:+.0f} % of the pairs of model and sub-dataset (95 % interval "
         f"{low:+.0f} to {high:+.0f}, n = {len(table)} pairs, ties shared). The lowest standard deviation is that of "
         f"{findings.leaders(-deviations)} ({deviations.min():.1f} points, mSFT {deviations.msft:.1f}), which falls short of a "
         "measure of consistency: it mixes how hard the sub-datasets are with how evenly a method does."

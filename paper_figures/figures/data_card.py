@@ -14,7 +14,7 @@ from msft.data.mixture import Mixture
 from msft.errors import DataError
 from msft.loss import tokens
 from paper_figures import profiles
-from paper_figures.style import colour, panels, pretty
+from paper_figures.style import colour, panels, pretty, say
 
 _PARTS = ("train", "test", "validation", "shots")
 
@@ -128,7 +128,13 @@ def length_histogram(card: Card, axes=None):
         axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     place = {"loc": "outside upper center", "ncols": len(handles), "frameon": False}
     axes[0].figure.legend(handles.values(), handles.keys(), handlelength=1.6, **place)
-    return axes
+    means = {name: np.mean(lengths) for name, lengths in card.lengths.items()}
+    short, long = min(means, key=means.get), max(means, key=means.get)
+    return say(
+        axes,
+        f"A training example has {means[short]:.0f} tokens on average in {pretty(short)} and {means[long]:.0f} in {pretty(long)}, the "
+        "two ends",
+    )
 
 
 LEFT_OUT_CAPTION = (

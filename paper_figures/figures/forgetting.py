@@ -6,7 +6,7 @@ import pandas as pd
 
 from paper_figures import data, findings
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import WIDTH, colour, pretty
+from paper_figures.style import COLUMN, colour, pretty, say
 
 _PARTS = {
     "forgetting": ("forgetting after the own peak (Eq. 4)", "0.6"),
@@ -31,17 +31,14 @@ def own_peaks(msft) -> pd.DataFrame:
     0..1), dropped (bool).
     """
     stages, history = data.stages(msft), msft.history
-    dropped, left = set(stages.dropped.dropna()), stages.set_index("stage")
+    dropped = set(stages.dropped.dropna())
     rows = []
     for task in history.task.unique():
         last = max(row.stage for row in stages.itertuples() if task in row.active)
         curve = history[(history.stage == last) & (history.task == task)].sort_values("epoch")
         # decisions were taken on `selection`, which is the test accuracy unless the run selects on a validation set
         top = curve.loc[curve.selection.idxmax()]
-        stage, epoch = last, top.epoch
-        while epoch == 0 and stage > 0:  # the start of a stage is the point that the one before was left at
-            stage -= 1
-            epoch = float(left.kept_until[stage] - left.start[stage])
+        stage, epoch = data.evaluated_at(msft, last, top.epoch)
         row = {"task": task, "stage": stage, "epoch": epoch, "path_epoch": top.path_epoch}
         rows.append({**row, "peak": top.accuracy, "dropped": task in dropped})
     return pd.DataFrame(rows)
@@ -79,14 +76,14 @@ BARS_CAPTION = (
 
 
 def bars(table: pd.DataFrame, ax=None):
-    """Fig. 8: both parts of the gain of each sub-dataset and of their mean, as diverging bars, the sum as a diamond.
+    """Fig. 8: both parts of the gain of each sub-dataset and of their mean, as diverging bars, the sum as a diamond, of the mean with its interval.
 
     table: as decompose gives it.  Sub-datasets by gain, best on top; '*' marks those whose peak came after the best
     checkpoint. Returns the axes.
     """
     rows = table.sort_values("gain", ascending=False, kind="stable")
     if ax is None:
-        _, ax = plt.subplots(figsize=(WIDTH, 0.24 * len(rows) + 1.1), layout="constrained")
+        _, ax = plt.subplots(figsize=(1.2 * COLUMN, 0.24 * len(rows) + 1.1), layout="constrained")
     y = np.append(np.arange(len(rows)), len(rows) + 0.4)
     for part, (words, shade) in _PARTS.items():
         values = np.append(rows[part], rows[part].mean())
@@ -97,6 +94,9 @@ def bars(table: pd.DataFrame, ax=None):
             start = np.where(np.sign(before) == np.sign(values), before, 0.0)
         ax.barh(y, values, left=start, height=0.66, color=shade or colour("msft"), label=words)
     ax.plot(np.append(rows.gain, rows.gain.mean()), y, "D", ms=4, color="0.1", mec="white", label="gain over SFT")
+    half = findings.half_width(rows.gain)
+    if np.isfinite(half):
+        ax.plot(rows.gain.mean() + np.array([-half, half]), [y[-1]] * 2, color="0.1", lw=1)
     ax.axvline(0, color="0.2", lw=0.9)
     ax.axhline(len(rows) - 0.3, color="0.6", lw=0.7)
     names = [pretty(row.task) + (" *" if row.later else "") for row in rows.itertuples()]
@@ -105,8 +105,14 @@ def bars(table: pd.DataFrame, ax=None):
     ax.grid(axis="y", visible=False)
     ax.margins(y=0.02)
     ax.set_xlabel("points of test accuracy")
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    return ax
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=1, frameon=False)
+    told = []
+    for part, words in (("prevention", "prevented over-fitting"), ("forgetting", "forgetting (Eq. 4)")):
+        is_shown = abs(table[part].mean()) > findings.half_width(table[part])
+        told.append(
+            f"{words} {findings.mean(table[part], signed=True)} points{'' if is_shown else ' (cannot tell from 0)'}"
+        )
+    return say(ax, f"Mean over {len(table)} sub-datasets: {', '.join(told)}")
 
 
 READABLE_CAPTION = (

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from paper_figures import data, findings, reported_numbers
-from paper_figures.style import WIDTH, colour, label, pretty
+from paper_figures.style import COLUMN, colour, label, pretty, say, signed
 
 METHODS = ("msft", "ies")
 
@@ -85,40 +85,75 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
     return shown.astype({"count": int, "items": int}).rename(columns=names).rename_axis(index="category", columns=None)
 
 
-def signed(value: float) -> str:
-    """A difference for a bar's end: sign and one decimal, a plain 0 for none."""
-    return f"{value:+.1f}".replace("-", "−") if value else "0"
-
-
 BARS_CAPTION = (
-    "Gain over SFT, in points of test accuracy, of mSFT and IES in each category, sorted by the gain of mSFT; the mean is that over "
-    "sub-datasets. Every method stands at its own best overall checkpoint."
+    "Gain over SFT, in points of test accuracy, of mSFT and IES in each category, sorted by the gain of mSFT, with 95 % intervals over "
+    "the test items; categories in which neither differs from SFT share a row; the mean is that over sub-datasets. Every method "
+    "stands at its own best overall checkpoint."
 )
 
 
-def bars(table: pd.DataFrame, ax=None):
+def intervals(runs, draws: int = findings.DRAWS) -> pd.DataFrame:
+    """95 % intervals of the gains over SFT over the test items: rows as `by_category`, columns (method, 'low' or 'high')."""
+    table, rows = gains(runs), {}
+    members = {name: list(part.task.unique()) for name, part in table.groupby("category", sort=False)}
+    for method in METHODS:
+        differences = findings.item_differences([(runs[method], runs["sft"])])
+        for name, tasks in {**members, "mean": list(differences)}.items():
+            low, high = findings.bootstrap({task: differences[task] for task in tasks}, draws).items
+            rows.setdefault(name, {}).update({(label(method), "low"): low, (label(method), "high"): high})
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     """Fig. 7: gain over SFT of mSFT and IES in each category, best gain of mSFT on top, the mean below all.
 
-    table: as by_category gives it. Returns the axes.
+    table: as by_category gives it.  spans: as intervals does. Categories without any difference are one row. Returns the axes.
     """
+    names = [label(method) for method in METHODS]
+    level = (table[names] == 0).all(axis=1) & (table.index != "mean")
+    shown = table[~level]
+    if level.any():
+        folded = pd.DataFrame({name: [0.0] for name in names}, index=[f"{level.sum()} more: as SFT"])
+        shown = pd.concat([shown.drop(index="mean"), folded, shown.loc[["mean"]]])
     if ax is None:
-        _, ax = plt.subplots(figsize=(WIDTH, 0.27 * len(table) + 0.9), layout="constrained")
+        _, ax = plt.subplots(figsize=(1.2 * COLUMN, 0.3 * len(shown) + 0.9), layout="constrained")
     # the mean stands apart from what it is the mean of
-    y = np.append(np.arange(len(table) - 1), len(table) - 0.6)
+    y = np.append(np.arange(len(shown) - 1), len(shown) - 0.6)
+    ends = spans.reindex(shown.index)
     for place, method in enumerate(METHODS):
-        values = table[label(method)]
-        drawn = ax.barh(y + 0.38 * (place - 0.5), values, height=0.36, color=colour(method), label=label(method))
-        ax.bar_label(drawn, fmt=signed, fontsize=6, padding=2, color="0.3")
+        values, low, high = shown[label(method)], ends[label(method), "low"], ends[label(method), "high"]
+        look = {"height": 0.36, "color": colour(method), "label": label(method), "ecolor": "0.3"}
+        whiskers = ((values - low).fillna(0), (high - values).fillna(0))
+        ax.barh(y + 0.38 * (place - 0.5), values, xerr=whiskers, error_kw={"lw": 0.8, "capsize": 1.5}, **look)
     ax.axvline(0, color=colour("sft"), lw=1.2, label=label("sft"))
-    ax.axhline(len(table) - 1.3, color="0.6", lw=0.7)
-    ax.set_yticks(y, table.index)
+    ax.axhline(len(shown) - 1.3, color="0.6", lw=0.7)
+    # the gains themselves stand in a column of their own, clear of whiskers
+    for place, (_, row) in zip(y, shown.iterrows(), strict=True):
+        for number, method in enumerate(METHODS):
+            text = f"{label(method)} {signed(row[label(method)], 1)}"
+            where = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6.5, "color": colour(method)}
+            ax.annotate(text, (1.01, place + 0.38 * (number - 0.5)), annotation_clip=False, **where)
+    ax.set_yticks(y, shown.index)
     ax.invert_yaxis()
-    ax.margins(x=0.12, y=0.01)
+    ax.margins(y=0.01)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("gain over SFT (points of test accuracy)")
-    handles, names = ax.get_legend_handles_labels()
-    ax.figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    return ax
+    handles, words = ax.get_legend_handles_labels()
+    ax.figure.legend(handles, words, loc="outside upper center", ncols=len(words), frameon=False)
+    means = {name: (table.loc["mean", name], *spans.loc["mean", name][["low", "high"]]) for name in names}
+    words = [
+        f"{name} {signed(mean, 1)} ({signed(low, 1)} to {signed(high, 1)})" for name, (mean, low, high) in means.items()
+    ]
+    is_shown = [low > 0 or high < 0 for _, low, high in means.values()]
+    lead = (
+        "Mean gain over SFT"
+        if all(is_shown)
+        else "Mean gain over SFT, cannot tell from 0"
+        if not any(is_shown)
+        else None
+    )
+    lead = lead or f"Mean gain over SFT, shown for {names[is_shown.index(True)]} alone"
+    return say(ax, f"{lead}: {', '.join(words)} points")
 
 
 AGAINST_PAPER_CAPTION = (

@@ -8,7 +8,7 @@ import pandas as pd
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.style import METHODS as LABELS
-from paper_figures.style import WIDTH, colour, label
+from paper_figures.style import WIDTH, colour, label, say, signed
 
 METHODS = ("base", "sft", "continual_sft", "dynamix_sft", "ies", "msft")
 TRAINED = METHODS[1:]
@@ -23,22 +23,23 @@ def needs(page, methods=TRAINED) -> dict:
 
 def measured(runs, base: bool = True) -> pd.DataFrame:
     """One row a group, method and model: group, method, model (the paper's names), accuracy (percent), epoch (the
-    paper's Ep. of the reported checkpoint).
+    paper's Ep. of the reported checkpoint), error (standard error over the test items of all groups, in points).
 
     runs: {(model, method): Run}.  The group and the model 'Average' are means over the sub-datasets and over the
     models.  base: with rows of the method 'base', the model before training, which has no epoch.
     """
     rows = []
     for (model, method), run in runs.items():
-        scores = {method: (data.at_best(run), run.best.path_epoch)}
+        scores = {method: (data.at_best(run), run.best.path_epoch, data.standard_error(run))}
         if base and method == "sft":
-            scores["base"] = (data.at_base(run), np.nan)
-        for name, (accuracy, epoch) in scores.items():
+            scores["base"] = (data.at_base(run), np.nan, np.nan)
+        for name, (accuracy, epoch, error) in scores.items():
             for group, value in data.by_group(accuracy, data.groups_of(run)).items():
                 row = {"group": group, "method": name, "model": reported_numbers.model_label(model)}
-                rows.append({**row, "accuracy": value, "epoch": epoch})
+                rows.append({**row, "accuracy": value, "epoch": epoch, "error": error})
     table = pd.DataFrame(rows)
-    means = table.groupby(["group", "method"], sort=False)[["accuracy", "epoch"]].mean().reset_index()
+    columns = {"accuracy": "mean", "epoch": "mean", "error": lambda e: np.sqrt((e**2).sum(skipna=False)) / len(e)}
+    means = table.groupby(["group", "method"], sort=False).agg(columns).reset_index()
     return pd.concat([table, means.assign(model=AVERAGE)])[table.columns].reset_index(drop=True)
 
 
@@ -59,12 +60,12 @@ def comparable(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 
 SIDE_BY_SIDE_CAPTION = (
     "Test accuracy (percent) by group of sub-datasets, method and model, and the epoch of the reported checkpoint (Ep.; for "
-    "Continual SFT the mean of the sub-datasets' peaks)."
+    "Continual SFT the mean of the sub-datasets' peaks); last, the average less that of SFT in points."
 )
 
 
 def side_by_side(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Table 2: rows by group and method, for each model its accuracy in percent and its 'Ep.'.
+    """Table 2: rows by group and method, for each model its accuracy in percent and its 'Ep.', and the average over SFT's.
 
     table: as `measured` gives it.  theirs: the paper's numbers in the same form, put below each row of ours.
     """
@@ -80,6 +81,11 @@ def side_by_side(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.
     columns = {}
     for model in dict.fromkeys(table.model):
         columns |= {model: wide["accuracy", model], f"{model} Ep.": wide["epoch", model]}
+    if (AVERAGE, "sft") in {(AVERAGE, key[1]) for key in wide.index}:
+        average = wide["accuracy", AVERAGE]
+        sft = average.xs("sft", level="method")
+        beside = average.index.droplevel("method")
+        columns[f"{AVERAGE} over SFT"] = average - sft.reindex(beside).to_numpy()
     shown = pd.DataFrame(columns).rename(index=LABELS, level="method")
     return shown.rename_axis(index=[key.capitalize() for key in keys])
 
@@ -123,27 +129,52 @@ def row_height(table: pd.DataFrame) -> float:
     return 0.3 + 0.025 * len(table)
 
 
-def dots(axis, table: pd.DataFrame, theirs: pd.Series | None = None):
+def dots(axis, table: pd.DataFrame, theirs: pd.Series | None = None, halves: pd.Series | None = None):
     """Draws one row a method: each model a point, their mean a bar in the method's colour; returns the axis.
 
     table: one row a model, one column a method.  theirs: the paper's mean of each method, drawn as a ring.
+    halves: half of the interval of each mean.  The axis is that of the methods that contest; a point far from them all
+    stands at its edge, with an arrow and its value.
     """
     methods = list(table.columns)
+    far, low = _far(table)
     # the models of a row stand a little apart, so that equal values stay apart too
     offsets = np.linspace(-0.22, 0.22, len(table)) if len(table) > 1 else [0.0]
     for place, method in enumerate(methods):
         look = {"color": colour(method), "s": 22, "zorder": 3, "edgecolor": "white", "lw": 0.5}
+        mean = table[method].mean()
+        if method in far and table[method].max() < low:
+            axis.annotate(
+                f"\N{LEFTWARDS ARROW} {mean:.1f}".replace("-", "\N{MINUS SIGN}"), (0.01, place), va="center",
+                xycoords=("axes fraction", "data"), fontsize=7, color=colour(method),
+            )  # fmt: skip
+            continue
         for offset, marker, value in zip(offsets, cycle(_MARKERS), table[method], strict=False):
-            axis.scatter(value, place + offset, marker=marker, **look)
-        if len(table) > 1:
-            axis.plot([table[method].mean()] * 2, [place - 0.38, place + 0.38], color=colour(method), lw=2)
+            axis.scatter(max(value, low), place + offset, marker=marker if value >= low else "<", **look)
+        if len(table) > 1 and mean >= low:
+            axis.plot([mean] * 2, [place - 0.38, place + 0.38], color=colour(method), lw=2)
+        if halves is not None and np.isfinite(halves.get(method, np.nan)):
+            ends = np.clip([mean - halves[method], mean + halves[method]], low, None)
+            axis.plot(ends, [place + 0.38] * 2, color=colour(method), lw=1, solid_capstyle="butt")
         if theirs is not None and method in theirs:
             axis.plot(theirs[method], place, "o", mfc="none", mec="0.2", ms=9, mew=1.0, zorder=4)
     axis.set_yticks(range(len(methods)), [label(method) for method in methods])
     axis.set_ylim(len(methods) - 0.45, -0.55)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.08)
+    if far:
+        axis.set_xlim(left=low - 0.03 * (table.max().max() - low))
     return axis
+
+
+def _far(table: pd.DataFrame) -> tuple[list[str], float]:
+    """(methods whose mean lies so far below the others' that they would hide the contest, least value of the axis)."""
+    means = table.mean()
+    middle = means.median()
+    far = list(means.index[means < middle - 5 * max((means - middle).abs().median(), 1.0)])
+    near = table.drop(columns=far)
+    # as much room again below the lowest of the others
+    return far, near.min().min() - 0.25 * (near.max().max() - near.min().min()) if far else -np.inf
 
 
 def key(figure, models, ring: str = "") -> None:
@@ -162,15 +193,23 @@ def key(figure, models, ring: str = "") -> None:
 
 BY_METHOD_CAPTION = (
     "Test accuracy (percent, mean over the sub-datasets) at the reported checkpoint of each method and model, and its gain over "
-    "SFT of the same model (points); bars are means over several models, rings, where drawn, the paper's."
+    "SFT of the same model (points); bars are means over several models with 95 % intervals over the test items, rings, where drawn, "
+    "the paper's. Methods far below the others stand at the edge, with an arrow and their mean."
 )
 
 
-def by_method(table: pd.DataFrame, theirs: pd.DataFrame | None = None, axes=None):
+def gains(runs) -> dict[str, findings.Difference]:
+    """{method: its mean difference from SFT over the models, with the interval over the test items}."""
+    methods = [method for method in dict.fromkeys(method for _, method in runs) if method != "sft"]
+    models = dict.fromkeys(model for model, _ in runs)
+    return {m: findings.difference([(runs[model, m], runs[model, "sft"]) for model in models]) for m in methods}
+
+
+def by_method(table: pd.DataFrame, over_sft: dict, theirs: pd.DataFrame | None = None, axes=None):
     """Accuracy over all sub-datasets of each method and model, and beside it the gain over SFT.
 
-    table: as `measured` gives it.  theirs: the paper's, whose means are drawn as rings where `table` has all of its models.
-    axes: a pair of axes, made where absent. Returns them.
+    table: as `measured` gives it.  over_sft: as `gains` does.  theirs: the paper's, whose means are drawn as rings where
+    `table` has all of its models.  axes: a pair of axes, made where absent. Returns them.
     """
     wide = overall(table)
     if axes is None:
@@ -180,14 +219,25 @@ def by_method(table: pd.DataFrame, theirs: pd.DataFrame | None = None, axes=None
         theirs = comparable(table, theirs)
         theirs = theirs[(theirs.group == AVERAGE) & (theirs.model == AVERAGE)]
         means = theirs.set_index("method").accuracy if len(theirs) else None
-    gains = wide.sub(wide.sft, axis=0).drop(columns=["base", "sft"], errors="ignore")
-    dots(axes[0], wide, means)
-    dots(axes[1], gains, None if means is None else means - means.sft)
+    apart = wide.sub(wide.sft, axis=0).drop(columns=["base", "sft"], errors="ignore")
+    errors = table[(table.group == AVERAGE) & (table.model == AVERAGE)].set_index("method").error
+    dots(axes[0], wide, means, 1.96 * errors)
+    halves = pd.Series({method: (gain.high - gain.low) / 2 for method, gain in over_sft.items()})
+    dots(axes[1], apart, None if means is None else means - means.sft, halves)
     axes[1].axvline(0, color=colour("sft"), lw=1.2)
     axes[0].set_xlabel("test accuracy (%)")
     axes[1].set_xlabel("gain over SFT (points)")
     key(axes[0].figure, wide.index, "" if means is None else "mean in the paper")
-    return axes
+    return say(axes, _title(over_sft))
+
+
+def _title(over_sft: dict) -> str:
+    """Who is shown to differ from SFT, the methods in the order of their gains."""
+    ordered = sorted(over_sft.items(), key=lambda pair: -pair[1].points)
+    words = [f"{label(method)} {signed(gain.points, 1)}" for method, gain in ordered if gain.is_shown]
+    open_ = [label(method) for method, gain in ordered if not gain.is_shown]
+    shown = f"Shown to differ from SFT: {', '.join(words)} points" if words else "No method is shown to differ from SFT"
+    return shown + (f"; cannot tell for {', '.join(open_)}" if open_ else "")
 
 
 ALLOCATION_CAPTION = (

@@ -12,7 +12,7 @@ import pandas as pd
 from msft.errors import ConfigError
 from msft.results.flops import FORWARD, TRAIN
 from paper_figures import reported_numbers
-from paper_figures.style import WIDTH, colour
+from paper_figures.style import WIDTH, colour, say
 
 SIZES = {"7B": 7e9, "13B": 13e9, "32B": 32e9}
 PRE_TOKENS = {"7B": 3.9e12, "13B": 5.0e12, "32B": 6e12}
@@ -24,6 +24,15 @@ TRAINED_MODELS = {"7B": 2, "13B": 2, "32B": 1}  # PPO: policy and value model; G
 SFT_EPOCHS, SFT_CAP, DPO_CAP = 2, 4096, 2048
 BASE = ("Pre-training", "Mid-training")
 POST = ("SFT", "DPO", "RLVR-grad", "RLVR-roll")
+# where the paper took the counts of a stage from, in its own words' order
+SOURCES = {
+    "Pre-training": "OLMo 2 paper, section 2.3",
+    "Mid-training": "OLMo 2 paper, section 4.5",
+    "SFT": "data set on the hub",
+    "DPO": "data set on the hub",
+    "RLVR-grad": "training script (tulu3.md)",
+    "RLVR-roll": "training script (tulu3.md)",
+}
 # what the notebook's parameters stand at, and why
 ASSUMED = {
     "sft_length": (700, "tokens an SFT example", "public mixture: 3,100 bytes an example, 4.4 bytes a token"),
@@ -95,7 +104,7 @@ def counts(**assumed) -> pd.DataFrame:
 
 
 TABLE4_CAPTION = (
-    "Training compute of OLMo 2 by stage in units of 1e18 FLOPs, and the shares in percent. The cells of the paper's own table "
+    "Training compute of OLMo 2 by stage in units of 1e18 FLOPs, where the paper has its counts from, and the shares in percent. The cells of the paper's own table "
     "are not in its text, so none stand beside these."
 )
 
@@ -112,6 +121,7 @@ def table4(rows: pd.DataFrame) -> pd.DataFrame:
         "SFT / Total (%)": sft / total,
     }.items():
         wide.loc[name] = 100 * share
+    wide.insert(0, "source", [SOURCES.get(stage, "–") for stage in wide.index])
     return wide.rename_axis(index="stage (1e18 FLOPs)", columns=None)
 
 
@@ -159,7 +169,12 @@ def dots(rows: pd.DataFrame, axes=None):
         axis.set_title(f"OLMo 2 {size}")
         axis.margins(x=0.2)
     axes[0].figure.supxlabel("training compute (FLOPs, logarithmic); labels: share of the whole", fontsize=8)
-    return axes
+    sft = rows[rows.stage == "SFT"].share
+    claim = reported_numbers.claim("share of the SFT stage")
+    return say(
+        axes,
+        f"SFT takes {percent(sft.min())} to {percent(sft.max())} of OLMo 2's training compute (the paper: about {claim:g} %)",
+    )
 
 
 def percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Heterogeneous over-fitting: when each sub-dataset is best under SFT, and what one stop for all costs (Fig. 2)."""
+"""Heterogeneous over-fitting: when each sub-dataset is best under SFT, and what one stop costs (Fig. 2, 10, 11)."""
 
 from collections.abc import Mapping
 
@@ -8,9 +8,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import data, findings
+from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import WIDTH, colour, panels, pretty
+from paper_figures.style import COLUMN, WIDTH, bar_panels, colour, panels, pretty, say, spread_out
+
+MIXTURE = "Overall Mixture"  # the paper's name of the mean over all sub-datasets
+_LINES = [shade for place, shade in enumerate(sns.color_palette("colorblind", 10)) if place != 8]  # yellow is too pale
 
 
 def needs(page) -> dict:
@@ -21,6 +24,71 @@ def needs(page) -> dict:
 def file_name(model: str) -> str:
     """A model's name as part of a file's name: its last part, without characters that LaTeX cannot include."""
     return model.rstrip("/").split("/")[-1].replace(".", "_").lower()
+
+
+ONE_PANEL_CAPTION = (
+    "Test accuracy (%) of each sub-dataset (thin) and of their mean (thick) against epoch under SFT. Stars: the earliest highest "
+    "value of each; dashed line: that of the mean, SFT's one stop."
+)
+
+
+def one_panel(run, ax=None):
+    """Fig. 2a: all sub-datasets and their mean in one panel, a star at each peak, a line at the mixture's. Returns the axes."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(COLUMN, 3.3), layout="constrained")
+    wide = 100 * run.history.pivot(index="epoch", columns="task", values="accuracy")[run.history.task.unique()]
+    lines = {pretty(task): wide[task] for task in wide} | {"mixture": wide.mean(axis=1)}
+    least = 0.052 * (wide.max().max() - wide.min().min())
+    heights = spread_out([line.iloc[-1] for line in lines.values()], least)
+    for place, ((name, line), height) in enumerate(zip(lines.items(), heights, strict=True)):
+        is_mixture = name == "mixture"
+        shade = "black" if is_mixture else _LINES[place % len(_LINES)]
+        look = {"lw": 2.2, "zorder": 4} if is_mixture else {"lw": 1.0, "ls": "--" if place >= len(_LINES) else "-"}
+        ax.plot(line.index, line, color=shade, **look)
+        ax.scatter(
+            line.idxmax(), line.max(), marker="*", s=95, color=shade, zorder=5, edgecolor="white", lw=0.6, clip_on=False
+        )
+        end = line.index[-1]
+        ax.annotate(
+            f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.05 * end, height), va="center", fontsize=7.5,
+            color=shade, fontweight="bold" if is_mixture else None, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 1},
+        )  # fmt: skip
+    ax.axvline(run.best.path_epoch, color="black", ls="--", lw=1, zorder=1)
+    ax.set_xlim(0, end)
+    ax.set(xlabel="epoch (the peak's in brackets)", ylabel="test accuracy (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return say(ax, _title(run))
+
+
+def _title(run) -> str:
+    peaks = data.peaks(run).peak_epoch
+    return f"{len(peaks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g}; the mixture at {run.best.path_epoch:g}"
+
+
+def distances(run) -> pd.Series:
+    """Epochs between the peak of each sub-dataset, by its name for a reader, and that of the mixture."""
+    peaks = data.peaks(run).set_index("task").peak_epoch
+    return (peaks - run.best.path_epoch).abs().rename(index=pretty)
+
+
+def reported_distances() -> pd.Series:
+    """The same as the paper's Fig. 2 has it, for Qwen3 8B."""
+    return reported_numbers.table("fig2").set_index("sub_dataset").distance_from_mixture_peak.drop(MIXTURE)
+
+
+DISTANCES_CAPTION = "Distance in epochs between the peak of each sub-dataset and that of the mixture under SFT; above each panel the mean."
+
+
+def distance_bars(runs: Mapping[str, object], with_paper: bool = True):
+    """Fig. 2b: how far each peak lies from the mixture's, a panel a model, and the paper's beside. Returns the axes."""
+    ours = {model_label(model): distances(run) for model, run in runs.items()}
+    theirs = {"the paper, Qwen3 8B": reported_distances()} if with_paper else {}
+    shown = {f"{name}\nmean {values.mean():.2f}": values for name, values in (ours | theirs).items()}
+    axes = bar_panels(shown, "distance from the mixture's peak (epochs)", colour("sft"))
+    words = [f"{findings.mean(values, 2)} ({name})" for name, values in ours.items()]
+    beside = f"; the paper {reported_distances().mean():.2f}" if with_paper else ""
+    return say(axes, f"A sub-dataset's peak lies this many epochs from the mixture's: {', '.join(words)}{beside}")
 
 
 CURVES_CAPTION = (
@@ -58,12 +126,13 @@ def curves(run, axes=None):
     axes[0].figure.legend(
         handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False
     )
-    return axes
+    table = peak_table(run)["loss at the best mean (points)"]
+    return say(axes, f"One stop for all leaves the sub-datasets {findings.mean(table)} points below their own peaks")
 
 
 PEAK_TABLE_CAPTION = (
-    "Peak epoch of each sub-dataset under SFT, the earliest epoch within one standard error of the peak, accuracy (%) at the "
-    "peak and at the last epoch, and the points below the peak at the last epoch and at the best checkpoint of the mean."
+    "Peak epoch of each sub-dataset under SFT, its distance from the mixture's (beside the paper's where it has the sub-dataset), "
+    "the earliest epoch within one standard error of the peak, accuracy (%) at the peak and at the last epoch, and the points below the peak at the last epoch and at the best checkpoint of the mean."
 )
 
 
@@ -80,13 +149,15 @@ def peak_table(run) -> pd.DataFrame:
         near[task] = curve[curve.accuracy >= table.peak[task] - margin[task]].epoch.iloc[0]
     columns = {
         "peak epoch": table.peak_epoch,
+        "from the mixture's": (table.peak_epoch - run.best.path_epoch).abs(),
+        "paper, from the mixture's": reported_distances().reindex(table.index.map(pretty)).to_numpy(),
         "earliest within 1 s.e.": pd.Series(near)[table.index],
         "peak (%)": 100 * table.peak,
         "last (%)": 100 * table["last"],
         "loss after the peak (points)": 100 * table.loss_after_peak,
         "loss at the best mean (points)": 100 * (table.peak - data.at_best(run)[table.index]),
     }
-    return pd.DataFrame(columns).rename_axis("sub-dataset")
+    return pd.DataFrame(columns).dropna(axis=1, how="all").rename_axis("sub-dataset")
 
 
 SPREAD_CAPTION = (
@@ -120,7 +191,7 @@ def spread(runs: Mapping[str, object]) -> pd.DataFrame:
 
 
 def optimal_compute(runs: Mapping[str, object]) -> pd.DataFrame:
-    """Peak epoch under SFT, a row a model and a column a sub-dataset (Fig. 12)."""
+    """Peak epoch under SFT, a row a model and a column a sub-dataset."""
     rows = {model_label(model): data.peaks(run).set_index("task").peak_epoch for model, run in runs.items()}
     return pd.DataFrame(rows).T.rename_axis(index="model", columns=None)
 
@@ -147,7 +218,9 @@ def compute_map(runs: Mapping[str, object], ax=None):
     ax.tick_params(axis="x", rotation=35)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.grid(visible=False)
-    return ax
+    moves = findings.mean(table.max() - table.min())
+    between = f"; between the models a sub-dataset's differs by {moves} epochs" if len(table) > 1 else ""
+    return say(ax, f"Optimal compute lies between epochs {table.min().min():g} and {table.max().max():g}{between}")
 
 
 def finding(run) -> str:

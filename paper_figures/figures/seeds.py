@@ -7,7 +7,7 @@ from scipy import stats
 
 from paper_figures import data, reported_numbers
 from paper_figures.findings import DRAWS, Intervals, bootstrap, item_differences
-from paper_figures.style import WIDTH, colour, label
+from paper_figures.style import WIDTH, colour, label, say, spread_out
 
 METHODS = ("sft", "msft")
 
@@ -103,7 +103,8 @@ def seed_plot(scores: pd.DataFrame, intervals: Intervals, axes=None):
         left.scatter([place] * len(scores), scores[method], color=colour(method), s=26, zorder=3)
         left.hlines(scores[method].mean(), place - 0.2, place + 0.2, color=colour(method), lw=2.5, zorder=2)
     # names at the right end, beside the last points
-    for seed, value in _spread_out(scores["msft"]).items():
+    heights = spread_out(scores["msft"], max(np.ptp(scores["msft"]) * 0.12, 0.05))
+    for seed, value in zip(scores.index, heights, strict=True):
         left.text(len(METHODS) - 0.76, value, f"seed {seed}", va="center", fontsize=7, color="0.3")
     left.set_xticks(range(len(METHODS)), [label(method) for method in METHODS])
     left.set_xlim(-0.45, len(METHODS) - 0.2)
@@ -121,15 +122,12 @@ def seed_plot(scores: pd.DataFrame, intervals: Intervals, axes=None):
     right.set_xlabel("gain of mSFT over SFT (points)")
     for axis, lines in ((left, "x"), (right, "y")):
         axis.grid(axis=lines, visible=False)
-    return axes
-
-
-def _spread_out(values: pd.Series) -> pd.Series:
-    """Heights for labels: the values, moved up where two would overlap."""
-    least, heights = max(np.ptp(values) * 0.12, 0.05), values.sort_values()
-    for place in range(1, len(heights)):
-        heights.iloc[place] = max(heights.iloc[place], heights.iloc[place - 1] + least)
-    return heights
+    low, high = intervals.items_and_runs
+    verdict = "" if low > 0 or high < 0 else ": cannot tell from 0"
+    return say(
+        axes,
+        f"mSFT's gain over SFT is {gain.mean():+.2f} points over {len(gain)} seeds ({low:+.2f} to {high:+.2f}){verdict}",
+    )
 
 
 AGAINST_PAPER_CAPTION = (

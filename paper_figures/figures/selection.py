@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from paper_figures import data, findings
-from paper_figures.style import WIDTH, colour, label
+from paper_figures.style import WIDTH, colour, label, say
 
 # methods that report their best checkpoint; Continual SFT reports its last
 METHODS = ("sft", "dynamix_sft", "ies", "msft")
@@ -173,7 +173,12 @@ def dumbbells(table: pd.DataFrame, axes=None):
         Line2D([], [], color="0.35", lw=0.9, label="95 % interval over test items"),
     ]
     axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
-    return axes
+    row = table[(table.over == "sft") & (table.method == "msft")].iloc[0]
+    verdict = "" if row.low > 0 or row.high < 0 else ", cannot tell whether it changes"
+    return say(
+        axes,
+        f"mSFT's gain over SFT: {row.test:+.1f} points chosen on test items, {row.validation:+.1f} chosen on validation items{verdict}",
+    )
 
 
 def finding(table: pd.DataFrame, alike: list[str]) -> str:

@@ -1,15 +1,15 @@
-"""Shift of the optimal compute: what leaving the first over-fitted sub-dataset out does to the others (Fig. 3)."""
+"""Shift of the optimal compute: what leaving the first over-fitted sub-dataset out does to the others (Fig. 3, 12)."""
 
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import data, findings
-from paper_figures.style import WIDTH, colour, panels, pretty
+from paper_figures import data, findings, reported_numbers
+from paper_figures.reported_numbers import model_label
+from paper_figures.style import bar_panels, colour, panels, pretty, say
 
 METHODS = Path(__file__).parents[1] / "methods"
 BRANCHES = {"full": "full mixture", "reduced": "without the first over-fitted one"}
@@ -17,9 +17,13 @@ _COLOURS = {"full": colour("sft"), "reduced": colour("msft")}
 
 
 def needs(page) -> dict:
-    """The bifurcation of the focus model, and SFT at each seed: how far peaks move by chance alone."""
-    params = {"budget": page.config("msft").params["budget"], "branch": page.branch}
-    runs = {"bifurcation": page.config("bifurcation", params=params, methods_dir=str(METHODS))}
+    """The bifurcation of every model, and SFT of the focus model at each seed: how far peaks move by chance alone."""
+    own = {
+        "params": {"budget": page.config("msft").params["budget"], "branch": page.branch},
+        "methods_dir": str(METHODS),
+    }
+    models = dict.fromkeys([page.example, *page.models])
+    runs = {("bifurcation", model): page.config("bifurcation", model=model, **own) for model in models}
     return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds}
 
 
@@ -80,6 +84,30 @@ def shift_table(run) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("sub-dataset")
 
 
+BY_MODEL_CAPTION = (
+    "The bifurcation of every model: the sub-dataset that over-fits first, its peak's epoch, how many of the others' optimal stopping "
+    "points move, and the mean absolute shift in epochs with half of its 95 % interval over sub-datasets; the last row is the paper's."
+)
+
+
+def by_model(runs) -> pd.DataFrame:
+    """A row a model and the paper's: who over-fits first and when, how many peaks move, mean |shift|, half of its interval.
+
+    runs: {model: bifurcation run}.
+    """
+    rows = {}
+    for model, run in runs.items():
+        where = fork(run)
+        rows[model_label(model)] = [pretty(where.first), where.epoch, shifts(run)["shift"].abs()]
+    rows["the paper, Qwen3 8B"] = ["ARC-Easy", 0.25, reported_shifts().abs()]
+    table = {
+        name: [first, epoch, f"{(sizes > 0).sum()} of {len(sizes)}", sizes.mean(), findings.half_width(sizes)]
+        for name, (first, epoch, sizes) in rows.items()
+    }
+    columns = ["first to over-fit", "at epoch", "peaks that move", "mean |shift|", "half of the interval"]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("model")
+
+
 def by_chance(sft_runs) -> float | None:
     """Mean distance in epochs between the peaks of a sub-dataset in two SFT runs that differ in the seed alone.
 
@@ -90,48 +118,45 @@ def by_chance(sft_runs) -> float | None:
     return sum(pairs) / len(pairs) if pairs else None
 
 
-SHIFT_PLOT_CAPTION = (
-    "Optimal compute (epoch of the earliest best test accuracy, counted from the fork) of each other sub-dataset on the full "
-    "mixture and without the first to over-fit, and the shift between the two (reduced minus full, in epochs). Both branches "
-    "begin at the same checkpoint."
+SHIFT_BARS_CAPTION = (
+    "Shift of the optimal compute (epoch of the earliest best test accuracy) of each other sub-dataset when the first to over-fit is "
+    "left out: reduced minus full mixture, in epochs, both branches from one checkpoint on. Above each panel the mean of the absolute "
+    "shifts; grey: shifts smaller than the mean distance of the peaks of SFT runs that differ in the seed alone."
 )
 
 
-def shift_plot(run, axes=None):
-    """Optimal compute of each remaining sub-dataset in both branches, and the shift between them (Fig. 3).
+def reported_shifts() -> pd.Series:
+    """The shifts of the paper's Fig. 3 by sub-dataset, in epochs."""
+    return reported_numbers.table("fig3").set_index("sub_dataset").shift_of_optimal_compute_epochs
 
-    axes: a pair of axes that share y, made where absent. Returns them.
+
+def shift_bars(runs, sft_runs, with_paper: bool = True):
+    """Fig. 3 and 12: the shift of each remaining sub-dataset, a panel a model, and the paper's beside. Returns the axes.
+
+    runs: {model: bifurcation run}.  sft_runs: SFT runs that differ in the seed alone.
     """
-    table = shifts(run).sort_values("shift", kind="stable")
-    places = range(len(table))
-    if axes is None:
-        size = (WIDTH, 0.24 * len(table) + 1.2)
-        _, axes = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(3, 2), layout="constrained")
-    left, right = axes
-    left.hlines(places, table.full, table.reduced, color="0.8", lw=2.5, zorder=1)
-    # a ring around the diamond: both can be seen where nothing moved
-    ring = {"s": 46, "facecolor": "white", "edgecolor": _COLOURS["full"], "linewidth": 1.6}
-    left.scatter(table.full, places, marker="o", label=BRANCHES["full"], zorder=2, **ring)
-    left.scatter(
-        table.reduced, places, marker="D", s=16, color=_COLOURS["reduced"], label=BRANCHES["reduced"], zorder=3
-    )
-    left.set_yticks(places, [pretty(task) for task in table.index])
-    longest = branches(run).epoch.max()
-    left.set_xlim(-0.05 * longest, 1.05 * longest)
-    left.set_xlabel("optimal compute (epochs since the fork)")
-    right.barh(places, table["shift"], color=["0.45" if value < 0 else "0.7" for value in table["shift"]], height=0.6)
-    right.axvline(0, color="0.2", lw=0.8)
-    signed = [f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0" for value in table["shift"]]
-    right.bar_label(right.containers[0], signed, padding=3, fontsize=7)
-    right.set_xlabel("shift (epochs, reduced minus full)")
-    right.tick_params(axis="y", length=0)
-    reach = max(table["shift"].abs().max(), 0.25) * 1.45
-    right.set_xlim(-reach, reach)
-    for axis in axes:
-        axis.grid(axis="y", visible=False)
-        axis.set_ylim(len(table) - 0.4, -0.6)
-    left.figure.legend(loc="outside upper center", ncols=2, frameon=False, handletextpad=0.3)
-    return axes
+    shown, chance, told = {}, by_chance(sft_runs), []
+    for model, run in runs.items():
+        values = shifts(run)["shift"].rename(index=pretty)
+        name = model_label(model)
+        shown[f"{name}, without {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"] = values
+        told.append(f"{findings.mean(values.abs(), 2)} epochs ({name})")
+    verdict = _verdict([shifts(run)["shift"].abs() for run in runs.values()], chance)
+    bands = dict.fromkeys(shown, chance or 0.0)
+    if with_paper:
+        theirs = reported_shifts()
+        shown[f"the paper, without ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
+    axes = bar_panels(shown, "shift of the optimal compute (epochs)", colour("msft"), bands)
+    return say(axes, f"One sub-dataset less moves the other peaks by {', '.join(told)}{verdict}")
+
+
+def _verdict(sizes: list[pd.Series], chance: float | None) -> str:
+    """How many of the mean absolute shifts are shown to be larger than what another seed does."""
+    if chance is None:
+        return ""
+    shown = sum(values.mean() - findings.half_width(values) > chance for values in sizes)
+    word = "more than" if shown == len(sizes) else f"on {shown} of {len(sizes)} shown to be more than" if shown else ""
+    return f"; {word or 'cannot be told from'} {'' if word else 'the '}{chance:.2f} that another seed does"
 
 
 BRANCH_CURVES_CAPTION = "Test accuracy (%) of each remaining sub-dataset along both branches, the peak of each starred."
@@ -158,7 +183,9 @@ def branch_curves(run, axes=None):
         axis.margins(y=0.12)
     handles, labels = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-    return axes
+    ends = 100 * rows[rows.task != fork(run).first].groupby(["branch", "task"]).accuracy.max().unstack(0)
+    gain = findings.mean(ends.reduced - ends.full, signed=True)
+    return say(axes, f"Without {pretty(fork(run).first)} the highest accuracy of each other changes by {gain} points")
 
 
 def finding(run, sft_runs) -> str:

@@ -16,7 +16,7 @@ from msft.data.metrics import LABELS, LOSS
 from msft.errors import DataError
 from msft.results.export import export
 from paper_figures import data, findings
-from paper_figures.style import colour, label, panels, pretty
+from paper_figures.style import colour, label, panels, pretty, say
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
@@ -155,7 +155,7 @@ def curves(run, axes=None):
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
         columns = 5 if len(tasks) > 8 else min(4, len(tasks))
-        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns)
+        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns, False)
     for axis, task in zip(axes, tasks, strict=True):
         _scores(axis, history[history.task == task], path[path.task == task], dropped.get(task), shade)
         axis.scatter(
@@ -177,7 +177,10 @@ def curves(run, axes=None):
     axes[0].figure.legend(
         handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, handlelength=1.6, columnspacing=1.4
     )
-    return axes
+    words = f"drops {len(dropped)} of {len(tasks)} sub-datasets" + (
+        f", between epochs {min(dropped.values()):g} and {max(dropped.values()):g}" if dropped else ""
+    )
+    return say(axes, f"{label(run.config.method)} {words}; its best checkpoint is at epoch {run.best.path_epoch:g}")
 
 
 def _scores(axis, rows: pd.DataFrame, path: pd.DataFrame, end: float | None, shade) -> None:
