@@ -158,7 +158,10 @@ def calibrate(options) -> None:
     for number, (model, mixture) in enumerate(pairs):
         own = runs[number * len(options.seeds) :][: len(options.seeds)]
         shots = pd.DataFrame([without_shots(run) for run in own]).mean().to_dict()
-        found = {"learning_rate": own[0].config.learning_rate, "best": 100 * sum(r.best.accuracy for r in own) / len(own)}
+        found = {
+            "learning_rate": own[0].config.learning_rate,
+            "best": 100 * sum(r.best.accuracy for r in own) / len(own),
+        }
         found |= {"bars": bars(own, shots), "shots": shots}
         found["sub_datasets"] = by_task(own).rename_axis("sub-dataset").reset_index().to_dict("records")
         bases[model if mixture == "tiny" else f"{model}, {mixture}"] = found

@@ -58,6 +58,12 @@ page.table(
 )
 
 # %% [markdown]
+# ## Confirmed on items that chose nothing
+
+# %%
+page.confirmed("Table 2")
+
+# %% [markdown]
 # ## Beside the paper
 
 # %%

@@ -64,6 +64,12 @@ page.table(
 page.figure(ablations.drop_panels(times), "drop_times", item="Table 3", caption=ablations.DROP_PANELS_CAPTION + about)
 
 # %% [markdown]
+# ## Confirmed on items that chose nothing
+
+# %%
+page.confirmed("Table 3")
+
+# %% [markdown]
 # ## Beside the paper
 
 # %%

@@ -76,6 +76,12 @@ page.table(
 )
 
 # %% [markdown]
+# ## Confirmed on items that chose nothing
+
+# %%
+page.confirmed("Fig. 5, 6")
+
+# %% [markdown]
 # ## Beside the paper
 # The paper prints differences of accuracies as percent; they are read as points.
 

@@ -53,6 +53,12 @@ print(granularity.finding(runs))
 page.table(table, "gains_table", item="Fig. 7", caption=granularity.BY_CATEGORY_CAPTION + about)
 
 # %% [markdown]
+# ## Confirmed on items that chose nothing
+
+# %%
+page.confirmed("Fig. 7")
+
+# %% [markdown]
 # ## Beside the paper
 
 # %%

@@ -51,6 +51,12 @@ page.table(
 )
 
 # %% [markdown]
+# ## Confirmed on items that chose nothing
+
+# %%
+page.confirmed("Table 6")
+
+# %% [markdown]
 # ## Beside the paper
 
 # %%

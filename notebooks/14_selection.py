@@ -61,3 +61,9 @@ page.table(
     item="Held-out selection",
     caption=selection.READABLE_CAPTION + about,
 )
+
+# %% [markdown]
+# ## Confirmed on items that chose nothing
+
+# %%
+page.confirmed("Held-out selection")

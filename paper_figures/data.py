@@ -43,8 +43,12 @@ def without_forward_passes(run) -> dict[str, float]:
 
 def standard_error(run) -> float:
     """Standard error, in points, of the mean accuracy at the best checkpoint: that of drawing the test items."""
-    rows = run.at_best
-    return 100 * float(np.sqrt((rows.accuracy * (1 - rows.accuracy) / rows.n).sum())) / len(rows)
+    return error_of_mean(run.at_best.accuracy, run.at_best.n)
+
+
+def error_of_mean(accuracy: pd.Series, n: pd.Series) -> float:
+    """Standard error, in points, of the mean of accuracies (0..1), each of n independent items."""
+    return 100 * float(np.sqrt((accuracy * (1 - accuracy) / n).sum())) / len(accuracy)
 
 
 def peaks(run) -> pd.DataFrame:

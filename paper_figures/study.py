@@ -18,6 +18,7 @@ from msft.paths import expanded
 from msft.results.run import Run, matching
 from msft.store.files import write_atomic
 from paper_figures import cost, output, profiles, style
+from paper_figures.figures import confirmed
 
 # what a notebook may be told beside the parameters that it declares, also as words of `settings`
 OPTIONS = {"models": "", "mixture": "", "data_dir": "", "allow_cpu": False}
@@ -147,6 +148,11 @@ class Study:
         floats = table.select_dtypes("float").columns
         self._register("table", name, item, caption, decimals=decimals, rounded=[str(column) for column in floats])
         return table.style.format(dict.fromkeys(floats, f"{{:.{decimals}f}}"), na_rep="–")
+
+    def confirmed(self, item: str):
+        """The table of this page's runs on items that nothing was chosen on (figures/confirmed.py); None without such."""
+        table = confirmed.table(self.used)
+        return self.table(table, "confirmed", item=item, caption=confirmed.CAPTION) if len(table) else None
 
     def _name(self, name: str) -> str:
         head = self.notebook.split("_")[0]

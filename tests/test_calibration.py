@@ -32,7 +32,9 @@ def test_chance_is_one_over_the_answers_that_there_are(name):
 
 
 def test_every_bar_of_a_smoke_run(tmp_path, monkeypatch):
-    words = f"--model tiny-smoke --mixture tiny-smoke --seeds 20 30 --processes 1 --runs {tmp_path}/r --results {tmp_path}"
+    words = (
+        f"--model tiny-smoke --mixture tiny-smoke --seeds 20 30 --processes 1 --runs {tmp_path}/r --results {tmp_path}"
+    )
     monkeypatch.setattr(sys, "argv", ["calibration.py", *words.split()])
     monkeypatch.setattr(
         calibration,

@@ -187,7 +187,11 @@ def test_every_architecture_trains_and_reads_our_tokenizer_back(name, tokenizer,
 
 def test_pre_training_meets_no_question_of_a_mixture():
     asked = {
-        e.question for name in tiny.MIXTURES for sub in tiny.make_mixture(name) for part in PARTS for e in getattr(sub, part)
+        e.question
+        for name in tiny.MIXTURES
+        for sub in tiny.make_mixture(name)
+        for part in PARTS
+        for e in getattr(sub, part)
     }
     rng = random.Random(0)
     for row in tiny.TABLE:
