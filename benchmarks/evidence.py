@@ -20,6 +20,7 @@ from paper_figures.findings import half_width
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (16, 8, 5)  # on the first model, on each of the others, of each of the seven methods
 FIRST_SEED, BETWEEN = 20, 10
+README, MARK = RESULTS.parents[1] / "README.md", "<!-- benchmarks/evidence.py -->"
 # name in the tables -> (method, its parameters), in Table 2's order. DynamixSFT's look-ahead batch is scaled down with
 # the batch size and the mixture, its sharpness is its paper's for the smallest model; IES also runs at a threshold at
 # which it leaves out a share like the paper's.
@@ -168,6 +169,28 @@ def markdown(result: dict, table: pd.DataFrame, draws: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(result: dict) -> str:
+    """The lines that README shows of a result: one row a base model and method, chosen on test items and confirmed."""
+    lines = [
+        "| base model | method | runs | chosen on test items, less SFT (points) | confirmed, less SFT (points) | |"
+    ]
+    lines += ["|---|---|---|---|---|---|"]
+    rows = {(row["model"], row["method"], row["items"]): row for row in result["differences"]}
+    for (model, method, items), row in rows.items():
+        if method != "SFT" and items == "test":
+            confirmed = rows.get((model, method, "confirmed"), row)
+            cells = [f"{r['mean']:+.1f} ({r['low']:+.1f} to {r['high']:+.1f})" for r in (row, confirmed)]
+            lines.append(f"| {model} | {method} | {row['n']:.0f} | {' | '.join(cells)} | {verdict(confirmed)} |")
+    return "\n".join(lines)
+
+
+def tell_readme(result: dict, path: Path = README) -> None:
+    """Puts the summary between the two marks of README."""
+    head, _, rest = path.read_text(encoding="utf-8").partition(MARK)
+    _, _, tail = rest.partition(MARK)
+    path.write_text(f"{head}{MARK}\n{summary(result)}\n{MARK}{tail}", encoding="utf-8")
+
+
 def main() -> None:
     import msft
     from msft.launch.local import run_all
@@ -209,6 +232,8 @@ def main() -> None:
         "runs": table.drop(columns="run").to_dict("records"),
     }
     write(options.results, "evidence", result, markdown(result, differences, draws))
+    if options.results == RESULTS:
+        tell_readme(result)
 
 
 if __name__ == "__main__":

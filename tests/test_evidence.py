@@ -1,6 +1,7 @@
 """The statistics of benchmarks/evidence.py against values worked out by hand or by another way."""
 
 import itertools
+import json
 import sys
 
 import evidence
@@ -83,3 +84,19 @@ def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch):
     assert len(result["runs"]) == 5
     text = (tmp_path / "evidence.md").read_text(encoding="utf-8")
     assert "| tiny-smoke | mSFT | test |" in text and "Fair draws" in text
+
+
+def test_readme_shows_the_committed_evidence():
+    result = json.loads((evidence.RESULTS / "evidence.json").read_text(encoding="utf-8"))
+    _, block, _ = evidence.README.read_text(encoding="utf-8").split(evidence.MARK)
+    assert block.strip() == evidence.summary(result)
+
+
+def test_readme_is_told_between_its_marks_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{evidence.MARK}\nold\n{evidence.MARK}\nafter\n", encoding="utf-8")
+    row = {"model": "m", "method": "mSFT", "n": 2, "mean": 1.0, "low": 0.5, "high": 1.5}
+    evidence.tell_readme({"differences": [{**row, "items": "test"}, {**row, "items": "confirmed"}]}, readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| m | mSFT | 2 | +1.0 (+0.5 to +1.5) | +1.0 (+0.5 to +1.5) | ahead of SFT |" in text
