@@ -207,7 +207,7 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
                 x + 0.31 * (number - 1), 100 * rows[part] / rows.sft, width=0.29, color=shade, label=words
             )
             labels = [signed(value, 1 if abs(value) < 10 else 0) for value in rows[part] / divisor]
-            bottom.bar_label(bars, labels, fontsize=6, padding=1)
+            bottom.bar_label(bars, labels, fontsize=5.6, padding=1)
         for axis in (top, bottom):
             axis.axhline(0, color=colour("sft"), lw=1.2)
             axis.grid(axis="x", visible=False)
@@ -223,15 +223,14 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
 
 def _budget_title(table: pd.DataFrame) -> str:
     cheapest = table.iloc[0]
-    gains = [
-        f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}) at C\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row.budget:g}"
-        for row in table.itertuples()
-    ]
-    shown = any((table.low > 0) | (table.high < 0))
-    words = "mSFT's gain over SFT is" if shown else "Cannot tell whether mSFT gains:"
+    gains = []
+    for row in table.itertuples():
+        open_ = "" if row.low > 0 or row.high < 0 else ", cannot tell"
+        span = f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}{open_})"
+        gains.append(f"{span} at C\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row.budget:g}")
     share = 100 * cheapest.net / cheapest.sft
     cost = f"C = {cheapest.budget:g} takes {abs(share):.0f} % {'less' if share < 0 else 'more'} compute than SFT"
-    return f"{words} {', '.join(gains)}; {cost}"
+    return f"mSFT's gain over SFT is {', '.join(gains)}; {cost}"
 
 
 MIXTURE_TABLE_CAPTION = (
