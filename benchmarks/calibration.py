@@ -1,7 +1,7 @@
 """The tiny mixture as an instrument: can it see over-fitting under plain SFT, on every base model?
 
     python benchmarks/calibration.py            # five seeds of SFT on each base model: each bar and its figure
-    python benchmarks/calibration.py --rates    # SFT at three learning rates, three seeds: how the rates were chosen
+    python benchmarks/calibration.py --rates    # SFT at four learning rates, three seeds: how the rates were chosen
 
 Nothing here trains mSFT or any other method. Peaks are chosen on the validation items and measured on the test items,
 so that no figure is a maximum of noise. Writes calibration.{json,md} or learning_rate.{json,md}; finished runs are read.
@@ -19,7 +19,7 @@ from msft.launch.local import run_all
 
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (20, 30, 40, 50, 60)
-RATES = (2e-4, 4e-4, 8e-4)
+RATES = (2e-4, 4e-4, 8e-4, 16e-4)
 
 
 def train(jobs: list[dict], runs_dir: str, processes: int) -> list:

@@ -49,7 +49,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
 
 def model_settings(name: str) -> dict:
     """A model's own default settings: those of the tiny models; {} stands for the paper's."""
-    return dict(tiny.SETTINGS) if name in tiny.MODELS else {}
+    return tiny.settings(name) if name in tiny.MODELS else {}
 
 
 def filled(config: RunConfig) -> RunConfig:

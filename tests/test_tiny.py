@@ -216,5 +216,5 @@ def test_rates_were_tuned_on_the_bases_that_ship():
     assert recorded["bases"] == {name: tiny.identity(name) for name in recorded["bases"]}
     for name, found in recorded["best of SFT (%)"].items():
         rates, best = [float(rate) for rate in found], list(found.values())
-        assert rates[best.index(max(best))] == tiny.SETTINGS["learning_rate"], name
+        assert rates[best.index(max(best))] == tiny.settings(name)["learning_rate"], name
         assert 0 < best.index(max(best)) < len(best) - 1, f"{name}: not an inner optimum"

@@ -25,13 +25,13 @@ from msft.tiny.data import make_mixture, related_text, rows_of
 from msft.tiny.skills import share
 from msft.tiny.table import DECOYS, EOS, EXTRA, SUBJECTS, TABLE, Row
 
-__all__ = ["MIXTURES", "MODELS", "SETTINGS", "TABLE", "base_model", "cache_folder", "identity", "make_mixture"]
+__all__ = ["MIXTURES", "MODELS", "TABLE", "base_model", "cache_folder", "identity", "make_mixture", "settings"]
 
 MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2", "tiny-smoke")
-# the settings of tiny runs; the learning rate was chosen once, for plain SFT of tiny-qwen2
-SETTINGS = {
-    "learning_rate": 4e-4,
+# the settings of tiny runs; the learning rates are those at which plain SFT is best (benchmarks/calibration.py --rates)
+_RATES = {"tiny-qwen2": 4e-4, "tiny-qwen3": 8e-4, "tiny-olmo2": 4e-4, "tiny-smoke": 4e-4}
+_SETTINGS = {
     "batch_size": 16,
     "precision": "fp32",
     "max_new_tokens": 32,
@@ -69,6 +69,11 @@ _RECIPE = {
     "length": 160,
     "pool": 2400,
 }
+
+
+def settings(name: str) -> dict:
+    """The default settings of runs of a tiny model."""
+    return {"learning_rate": _RATES[name], **_SETTINGS}
 
 
 def cache_folder() -> Path:
