@@ -246,7 +246,8 @@ class Trainer:
             roll_out.schedule.load_state(resumed.schedule)
         else:
             self.durable.peaks.clear()
-            if self.here is not None:  # the very first start point is the base model, which is still there
+            # the very first start point is the base model, which is still there
+            if self.here is not None and self.durable.is_due():
                 self.durable.save(optimizer=roll_out.keep_optimizer)
         bound = min(len(roll_out.keep) + 1, wanted) + 2 if roll_out.keep else 1
         self.durable.announce({"stage": self.stage, "bound": bound})

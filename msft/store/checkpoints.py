@@ -159,11 +159,11 @@ class Store:
         """Bytes of all checkpoint files there are, the finished one too."""
         return sum(path.stat().st_size for path in self._files())
 
-    def note(self, event: str, change: int) -> None:
-        """Writes a ledger line: time, event, change and sum in bytes, weights in model copies, and `facts`."""
+    def note(self, event: str, change: int, **more) -> None:
+        """Writes a ledger line: time, event, change and sum in bytes, weights in model copies, `facts`, and more."""
         sizes = {path: path.stat().st_size for path in self._files()}
         weights = sum(s for p, s in sizes.items() if p.suffix == _WHOLE and not p.name.startswith("optimizer-"))
         row = {"time": time.time(), "event": event, "change": change, "bytes": sum(sizes.values())}
-        row |= {"copies": round(weights / self.model_bytes, 4), **self.facts}
+        row |= {"copies": round(weights / self.model_bytes, 4), **self.facts, **more}
         # not synced: the ledger tells of the files, and is set right by what is found at the next start
         append(self.ledger, json.dumps(row) + "\n", sync=False)
