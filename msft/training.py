@@ -265,6 +265,7 @@ class Trainer:
         """Optimizer steps up to the next evaluation."""
         started, saving = time.monotonic(), self.durable.seconds
         progress, schedule = roll_out.progress, roll_out.schedule
+        steps, epochs = schedule.steps(progress.epoch), roll_out.epochs - progress.epoch
         self.model.train()
         unread: list[tuple] = []  # losses stay on the device until an evaluation or a save: no step waits for them
         while progress.step < end:
@@ -278,7 +279,7 @@ class Trainer:
             unread.append((progress.step, indices, loss, sums))
             progress.step += 1
             progress.trained_tokens += sum(len(row.ids) for row in rows)
-            roll_out.shown.step()
+            roll_out.shown.step(progress.step, steps, epochs, self.durable.writer.busy)
             self.durable.writer.check()
             if self.durable.must_save(roll_out) and progress.step < end:
                 progress.losses += read_losses(unread, self.owners, self.stage)
@@ -304,6 +305,7 @@ class Trainer:
             # the start point is the very weights that were evaluated before
             point |= {key: self.here[key] for key in MEASURED} | {"reused": True}
         else:
+            roll_out.shown.evaluating()
             try:
                 point |= self.measure(epoch)
             except Stopped:
