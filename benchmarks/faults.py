@@ -87,18 +87,30 @@ class Faults:
         self.operation()
         os.replace(source, target)
 
+    def save_file(self, tensors, path) -> None:
+        """safetensors' `save_file`, which may break."""
+        self.library(tensors, path)
+        if (arrives := self.operation(Path(path).read_bytes())) is not None:
+            Path(path).write_bytes(arrives)
+            raise self.error()
+
     @contextlib.contextmanager
     def at_work(self):
         """msft writes through this disk."""
+        import safetensors.torch
+
         from msft.store import files
+
+        self.library = safetensors.torch.save_file
 
         own = {**vars(os), "fsync": self.fsync, "replace": self.replace}
         files.open, files.os = self.open, types.SimpleNamespace(**own)
+        safetensors.torch.save_file = self.save_file
         try:
             yield self
         finally:
             del files.open
-            files.os = os
+            files.os, safetensors.torch.save_file = os, self.library
 
 
 class _File:

@@ -209,19 +209,19 @@ def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, ru
 
 
 def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, small_run, runs_dir, monkeypatch):
-    steps, gradients, write = [], Trainer.gradients, files.write_atomic
+    steps, gradients, write = [], Trainer.gradients, files.write_tensors
 
     def counting(self, rows):
         steps.append(1)
         return gradients(self, rows)
 
-    def full(path, data):
+    def full(path, tensors):
         if "weights-" in path.name:
-            raise files.cannot_write(path, len(data), OSError(28, "No space left on device"))
-        write(path, data)
+            raise files.cannot_write(path, 1, OSError(28, "No space left on device"))
+        write(path, tensors)
 
     monkeypatch.setattr(Trainer, "gradients", counting)
-    monkeypatch.setattr("msft.store.checkpoints.write_atomic", full)
+    monkeypatch.setattr("msft.store.checkpoints.write_tensors", full)
     settings = {**small_settings, **ALWAYS}
     with pytest.raises(RunError, match=r"cannot write .*No space left.*make\s+room"):
         msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
