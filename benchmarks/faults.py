@@ -39,7 +39,7 @@ METHODS = {
     "sro_sft": {"epochs": 2},
 }
 # as often as can be: the point is what happens around a save
-SETTINGS = {"model": "tiny-smoke", "mixture": "tiny-smoke", "save_share": 1.0}
+SETTINGS = {"model": "tiny-smoke", "mixture": "tiny-smoke", "save_share": 1.0, "save_minutes": 0.0}
 
 
 class Crash(BaseException):
@@ -87,18 +87,30 @@ class Faults:
         self.operation()
         os.replace(source, target)
 
+    def save_file(self, tensors, path) -> None:
+        """safetensors' `save_file`, which may break."""
+        self.library(tensors, path)
+        if (arrives := self.operation(Path(path).read_bytes())) is not None:
+            Path(path).write_bytes(arrives)
+            raise self.error()
+
     @contextlib.contextmanager
     def at_work(self):
         """msft writes through this disk."""
+        import safetensors.torch
+
         from msft.store import files
+
+        self.library = safetensors.torch.save_file
 
         own = {**vars(os), "fsync": self.fsync, "replace": self.replace}
         files.open, files.os = self.open, types.SimpleNamespace(**own)
+        safetensors.torch.save_file = self.save_file
         try:
             yield self
         finally:
             del files.open
-            files.os = os
+            files.os, safetensors.torch.save_file = os, self.library
 
 
 class _File:
@@ -158,22 +170,21 @@ def check_ledger(run) -> None:
 
 
 @contextlib.contextmanager
-def _saving_always(committed: list):
-    """Saves at every chance, and notes every state once it is committed."""
-    from msft.store import saving
+def _noting(committed: list):
+    """Notes every state once it is committed."""
     from msft.store.journal import Journal
 
-    least, commit = saving.LEAST_COST, Journal.commit
+    commit = Journal.commit
 
     def noting(self, state):
         commit(self, state)
         committed.append(json.loads(json.dumps(state)))
 
-    saving.LEAST_COST, Journal.commit = 0.0, noting
+    Journal.commit = noting
     try:
         yield
     finally:
-        saving.LEAST_COST, Journal.commit = least, commit
+        Journal.commit = commit
 
 
 def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, runs_dir: Path) -> str | None:
@@ -190,7 +201,7 @@ def write_fault(method: str, kind: str, at: int, keep_peaks: str, whole: dict, r
     from msft.store.journal import Journal
 
     config, committed, told = config_of(method, keep_peaks=keep_peaks), [], ""
-    with _saving_always(committed), Faults(kind, at).at_work() as faults:
+    with _noting(committed), Faults(kind, at).at_work() as faults:
         try:
             msft.run(config, runs_dir, progress=False)
         except Crash:
@@ -230,7 +241,7 @@ def write_faults(cases: int, seed: int, methods=tuple(METHODS), say=print) -> li
     for method in methods:
         for number, kind in enumerate(KINDS):
             keep = KEEP[(number + len(method)) % len(KEEP)]
-            with tempfile.TemporaryDirectory() as folder, _saving_always([]), Faults().at_work() as faults:
+            with tempfile.TemporaryDirectory() as folder, Faults().at_work() as faults:
                 whole = fingerprint(msft.run(config_of(method, keep_peaks=keep), folder, progress=False))
             for _ in range(cases):
                 found = None
@@ -337,8 +348,7 @@ def full_disks(seed: int, methods=tuple(METHODS), say=print) -> list[dict]:
             try:
                 told = ""
                 try:
-                    with _saving_always([]):
-                        msft.run(config_of(method), small, progress=False)
+                    msft.run(config_of(method), small, progress=False)
                 except msft.errors.RunError as error:
                     told = str(error)
                 assert "make room" in told, f"{method}: a disk of {size} bytes was large enough or said: {told!r}"

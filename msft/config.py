@@ -62,8 +62,9 @@ class RunConfig:
     device: str | None = setting(None, "cpu, cuda, cuda:1, ...; None takes what is there", result=False)
     threads: int | None = setting(None, "CPU threads; None leaves torch's own number", low=1, high=1024)
     save_share: float = setting(
-        0.05, "share of a run's time that saving its state may cost", low=0.0, high=1.0, result=False
+        0.05, "share of a run's time that saving may cost in all; 1: no limit", low=0.0, high=1.0, result=False
     )
+    save_minutes: float = setting(2.0, "minutes between two saves at least", low=0.0, high=1e6, result=False)
     keep_peaks: str = setting(
         "memory",
         "where the peaks of a stage wait: host memory, or files of their differences to the base (disk)",

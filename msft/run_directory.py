@@ -138,6 +138,7 @@ class Follower:
     def __init__(self, directory: Path):
         self.directory, self.store, self.progress = directory, self, RunProgress("", shown=False)
         self.facts: dict = {}
+        self.model_bytes = 0
         self.journal = Journal(Path(os.devnull))
         self.journal.path = directory / "journal.jsonl"  # for messages
 

@@ -205,6 +205,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         distributed.on_main(lambda: shown.watchers.extend(stack.enter_context(opened)))
         with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
+            shown.say("saving the end of the run")
             trainer.finish()
             confirmation = _confirmation(prepared, model, mixture, trainer)
         distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
@@ -219,6 +220,7 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     sizes = (prepared.config.max_new_tokens, prepared.config.eval_batch_size)
     evaluator = Evaluator(model, prepared.tokenizer, mixture, "confirmation", *sizes)
     evaluator.should_stop = lambda: trainer.stop_requested
+    trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
     return trainer.confirm(evaluator)
 
 
@@ -284,8 +286,12 @@ def _stopping(trainer, evaluators):
             print("stopping: the state is saved after this step or batch", file=sys.stderr, flush=True)
         trainer.stop_requested = True
 
+    def should_stop() -> bool:
+        trainer.run.progress.beat()  # an evaluation may take minutes
+        return trainer.stop_requested
+
     for evaluator in evaluators.values():
-        evaluator.should_stop = lambda: trainer.stop_requested
+        evaluator.should_stop = should_stop
     is_main_thread = threading.current_thread() is threading.main_thread()  # no other may take a signal
     numbers = (signal.SIGTERM, signal.SIGINT) if is_main_thread else ()
     before = {number: signal.signal(number, ask) for number in numbers}

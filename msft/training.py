@@ -246,7 +246,8 @@ class Trainer:
             roll_out.schedule.load_state(resumed.schedule)
         else:
             self.durable.peaks.clear()
-            if self.here is not None:  # the very first start point is the base model, which is still there
+            # the very first start point is the base model, which is still there
+            if self.here is not None and self.durable.is_due():
                 self.durable.save(optimizer=roll_out.keep_optimizer)
         bound = min(len(roll_out.keep) + 1, wanted) + 2 if roll_out.keep else 1
         self.durable.announce({"stage": self.stage, "bound": bound})
@@ -264,6 +265,7 @@ class Trainer:
         """Optimizer steps up to the next evaluation."""
         started, saving = time.monotonic(), self.durable.seconds
         progress, schedule = roll_out.progress, roll_out.schedule
+        steps, epochs = schedule.steps(progress.epoch), roll_out.epochs - progress.epoch
         self.model.train()
         unread: list[tuple] = []  # losses stay on the device until an evaluation or a save: no step waits for them
         while progress.step < end:
@@ -277,7 +279,7 @@ class Trainer:
             unread.append((progress.step, indices, loss, sums))
             progress.step += 1
             progress.trained_tokens += sum(len(row.ids) for row in rows)
-            roll_out.shown.step()
+            roll_out.shown.step(progress.step, steps, epochs, self.durable.writer.busy)
             self.durable.writer.check()
             if self.durable.must_save(roll_out) and progress.step < end:
                 self._read(progress, unread)
@@ -313,6 +315,7 @@ class Trainer:
             # the start point is the very weights that were evaluated before
             point |= {key: self.here[key] for key in MEASURED} | {"reused": True}
         else:
+            roll_out.shown.evaluating()
             try:
                 point |= self.measure(epoch)
             except Stopped:

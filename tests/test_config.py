@@ -177,6 +177,7 @@ OTHER = {
     "device": "cpu",
     "threads": 2,
     "save_share": 0.5,
+    "save_minutes": 0.5,
     "keep_peaks": "disk",
     "track": "tensorboard",
 }
@@ -190,7 +191,7 @@ def test_hash_sees_what_changes_the_result_and_nothing_else(field):
 
 def test_what_does_not_change_the_result():
     free = {field.name for field in dataclasses.fields(RunConfig) if not field.metadata["result"]}
-    assert free == {"data_dir", "methods_dir", "device", "save_share", "keep_peaks", "track"}
+    assert free == {"data_dir", "methods_dir", "device", "save_share", "save_minutes", "keep_peaks", "track"}
 
 
 def test_hash_sees_contents():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import faults
 import pytest
+from helpers import ALWAYS
 from recorder import PARAMS
 
 import msft
@@ -46,10 +47,9 @@ def test_ledger_is_what_the_file_system_says(small_settings, runs_dir, monkeypat
         seen.append((last, on_disk(self.run.directory)))
         return original(self, rows)
 
-    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "gradients", looking)
     settings = {**small_settings, "method": method, "params": PARAMS[method]}
-    config = msft.RunConfig(**{**settings, "keep_peaks": keep_peaks, "save_share": 1.0})
+    config = msft.RunConfig(**{**settings, **ALWAYS, "keep_peaks": keep_peaks})
     run = msft.run(config, runs_dir, progress=False)
     assert len(seen) >= 15
     assert [told for told, _ in seen] == [there for _, there in seen]
@@ -79,7 +79,7 @@ def test_damaged_last_state_is_said_and_the_run_starts_again(small_settings, sma
     from helpers import killed_run
     from test_runs import assert_equal_runs, child
 
-    settings = {**small_settings, "save_share": 1.0}
+    settings = {**small_settings, **ALWAYS}
     assert child(children, killed_run, settings, runs_dir, "step", 8) == -9
     (directory,) = runs_dir.iterdir()
     saved = Journal(directory / "journal.jsonl").saved
@@ -102,9 +102,8 @@ def test_one_saved_state_is_kept(small_settings, runs_dir, monkeypatch):
         weights.append(len(list(Path(self.run.directory, "state").glob("weights-*"))))
         return original(self, rows)
 
-    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     monkeypatch.setattr(Trainer, "gradients", looking)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        msft.run(msft.RunConfig(**{**small_settings, "save_share": 1.0}), runs_dir, progress=False)
+        msft.run(msft.RunConfig(**{**small_settings, **ALWAYS}), runs_dir, progress=False)
     assert max(weights) == 2  # those of the state, and the best ones

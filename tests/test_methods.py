@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
+from helpers import ALWAYS, MAKERS, FakeEvaluator, make_model, make_trainer
 from recorder import PARAMS, WeightsEvaluator, owners_of, recorded, same_weights, train
 from safetensors.torch import load, save
 
@@ -23,7 +23,6 @@ from msft.results.flops import run_flops
 from msft.runs import Run
 from msft.schedules import Passes
 from msft.store.checkpoints import snapshot
-from msft.store.durable import Durable
 from msft.store.state import join_arrays, split_arrays
 from msft.training import Progress, Trainer
 
@@ -776,9 +775,8 @@ def test_killed_run_ends_as_if_it_never_was(finished, settings, tmp_path, monkey
             raise Killed
         return original(self, rows)
 
-    monkeypatch.setattr(Durable, "must_save", lambda self, roll_out: True)
     monkeypatch.setattr(Trainer, "gradients", deadly)
-    own = {**settings, "keep_peaks": "disk"}
+    own = {**settings, **ALWAYS, "keep_peaks": "disk"}
     for share in kills:
         count = max(1, round(share * (len(record.steps) + len(record.look_aheads))))
         calls.clear()

@@ -192,6 +192,8 @@ def test_status_has_what_it_took_beside_the_estimate(small_run):
     assert 0.5 < row["flops"] / row["flops_estimate"] < 2
     assert row["disk_peak"] == small_run.disk["bytes"].max()
     assert row["seconds"] == small_run.result["seconds"]["total"]
+    assert row["saves"] == 1  # of the end
+    assert row["bytes_written"] == small_run.disk.change[small_run.disk.change > 0].sum()
     line = status.line_of(row)
     assert line.startswith(f"{small_run.directory.name}: finished, accuracy")
     assert line.count("(estimated ") == 3

@@ -8,7 +8,7 @@ import warnings
 import pandas as pd
 import pytest
 import torch
-from helpers import MAKERS, TEST_SIZES, killed_run, unharmed_run
+from helpers import ALWAYS, MAKERS, TEST_SIZES, killed_run, unharmed_run
 
 import msft
 from msft import names, runs
@@ -207,7 +207,7 @@ def test_different_settings_never_share_a_directory(small_settings, model_folder
     ):
         names.append(name_of({**small_settings, **change}))
     assert len(set(names)) == len(names)
-    for change in ({"save_share": 1.0}, {"keep_peaks": "disk"}, {"device": None}):
+    for change in (ALWAYS, {"keep_peaks": "disk"}, {"device": None}):
         assert name_of({**small_settings, **change}) == names[0]
     # the same paths with other contents
     shutil.copytree(mixture_file.parent, tmp_path / "mixture")
@@ -266,7 +266,7 @@ def child(children, target, *args):
     ids=str,
 )
 def test_killed_sft_run_ends_as_if_it_never_was(small_run, small_settings, runs_dir, children, kills):
-    settings = {**small_settings, "save_share": 1.0}
+    settings = {**small_settings, **ALWAYS}
     for place, count in kills:
         assert child(children, killed_run, settings, runs_dir, place, count) == -signal.SIGKILL
     assert_equal_runs(run_of(settings, runs_dir), small_run)
@@ -278,7 +278,7 @@ def test_killed_sft_run_ends_as_if_it_never_was(small_run, small_settings, runs_
     ids=str,
 )
 def test_killed_msft_run_ends_as_if_it_never_was(small_msft_run, small_msft_settings, runs_dir, children, where, kills):
-    settings = {**small_msft_settings, "save_share": 1.0, "keep_peaks": where}
+    settings = {**small_msft_settings, **ALWAYS, "keep_peaks": where}
     for place, count in kills:
         assert child(children, killed_run, settings, runs_dir, place, count) == -signal.SIGKILL
     run = run_of(settings, runs_dir)
@@ -295,7 +295,7 @@ def test_history_file_of_a_killed_run_is_the_same(small_msft_run, small_msft_set
 def test_killed_run_does_not_train_again_what_it_saved(small_settings, runs_dir, children, monkeypatch):
     from msft.training import Trainer
 
-    settings = {**small_settings, "save_share": 1.0}
+    settings = {**small_settings, **ALWAYS}
     assert child(children, killed_run, settings, runs_dir, "evaluation", 5) == -signal.SIGKILL
     steps, original = [], Trainer.gradients
     monkeypatch.setattr(Trainer, "gradients", lambda self, rows: steps.append(1) or original(self, rows))
@@ -338,7 +338,7 @@ def test_signal_saves_and_says_how_to_go_on(request, fixtures, number, runs_dir,
 @pytest.fixture
 def half_run(small_settings, runs_dir, children):
     """(settings, directory) of a run killed after several saves."""
-    settings = {**small_settings, "save_share": 1.0}
+    settings = {**small_settings, **ALWAYS}
     assert child(children, killed_run, settings, runs_dir, "evaluation", 4) == -signal.SIGKILL
     (folder,) = runs_dir.iterdir()
     assert len(Journal(folder / "journal.jsonl").saved) > 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import ALWAYS
 
 import msft
 from msft import evaluation, runs
@@ -383,11 +384,10 @@ def test_state_that_is_a_pickle_is_never_opened(base, tmp_path, runs_dir, monkey
     """A run that stopped, of which every saved tensor file was replaced: it begins anew."""
     from msft import training
 
-    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "finish", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            msft.run(RunConfig(**base, save_share=1.0), runs_dir, progress=False)
+            msft.run(RunConfig(**base, **ALWAYS), runs_dir, progress=False)
     files = list(runs_dir.rglob("*.safetensors"))
     assert files
     for path in files:

@@ -99,6 +99,17 @@ def test_memory_of_one_case(monkeypatch, tmp_path):
     assert "Device memory: not measured" in text or torch.cuda.is_available()
 
 
+def test_memory_of_a_run_part_by_part(monkeypatch, tmp_path):
+    result, text = result_of(memory, "memory", monkeypatch, tmp_path, "--model", "tiny-smoke")
+    parts, cases = result["run"]["parts"], result["run"]["cases"]
+    assert parts["weights"] == parts["gradients"] == parts["base"] > 0
+    # two moments of each weight, and one count of steps a tensor
+    assert parts["Adam"] == pytest.approx(2 * parts["weights"], rel=0.01)
+    assert parts["activations"] > 0
+    assert cases["no save within"]["saves"] == 1 < cases["saves as often as can be"]["saves"]
+    assert text.count("**peak of the run, ") == 2
+
+
 def test_slope_of_logarithms():
     assert scaling.slope([1, 2, 4], [3, 6, 12]) == pytest.approx(1)
     assert scaling.slope([1, 10, 100], [5, 500, 50_000]) == pytest.approx(2)

@@ -1,18 +1,24 @@
 """What is written beside training is what was there when it was given, in order, and no error is lost."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import make_trainer
+from helpers import ALWAYS, killed_run, make_trainer
+from test_runs import child
 
 import msft
 from msft import run_directory
 from msft.errors import RunError
+from msft.launch.status import line_of, rows_of, runs_of
+from msft.results.progress import clock as clock_text
+from msft.results.run import Run
 from msft.store import files
-from msft.store.checkpoints import snapshot
+from msft.store.checkpoints import Store, snapshot
 from msft.store.durable import Durable
 from msft.store.journal import Journal
+from msft.store.saving import Saving
 from msft.store.state import Progress
 from msft.store.writer import Writer
 from msft.training import Trainer
@@ -79,6 +85,77 @@ def held(monkeypatch):
     gate.set()
 
 
+class Clock:
+    """Stands for the module time; a commit takes 20 seconds."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def commit(self, state):
+        self.now += 20
+
+
+def saving_of(monkeypatch, tmp_path, share, minutes, copy=0.0):
+    clock = Clock()
+    monkeypatch.setattr("msft.store.saving.time", clock)
+    monkeypatch.setattr("msft.store.writer.time", clock)
+    store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 100_000_000)
+    saving = Saving(SimpleNamespace(store=store, commit=clock.commit, directory=tmp_path), share, minutes)
+
+    def save():
+        def copies():
+            clock.now += copy
+            return {"a": torch.ones(2)}, None, {}, None, {}
+
+        saving.put(copies)
+        saving.writer.wait()
+
+    def first_due(start):
+        for clock.now in range(int(start), 10_000):
+            if saving.is_due():
+                return clock.now
+        return None
+
+    return clock, save, first_due
+
+
+def test_all_of_a_save_counts_and_saves_are_minutes_apart(monkeypatch, tmp_path):
+    clock, save, first_due = saving_of(monkeypatch, tmp_path, 0.05, 2.0, copy=4.0)
+    assert first_due(0) == 120  # 3 s, for 300 MB at 100 MB a second, would be 5 % of 60 s
+    save()
+    assert clock.now == 144
+    # 24 s so far and 24 s for the next are 5 % of 960 s
+    assert first_due(144) == 960
+    row = Run(tmp_path).disk.iloc[-1]
+    assert (row.event, row.change, row.interval) == ("saved", 0, 480)
+
+
+@pytest.mark.parametrize(
+    ("share", "minutes", "due"), [(0.05, 0.0, 60), (1.0, 5.0, 300), (1.0, 0.0, 0), (0.0, 0.0, None)]
+)
+def test_each_limit_by_itself(monkeypatch, tmp_path, share, minutes, due):
+    _, save, first_due = saving_of(monkeypatch, tmp_path, share, minutes)
+    assert first_due(0) == due
+    if share == 1.0:
+        save()
+        assert first_due(due) == due + (60 * minutes if minutes else 0)
+
+
+def test_status_tells_what_a_run_that_is_under_way_has_saved(small_settings, runs_dir, children):
+    settings = {**small_settings, **ALWAYS, "save_minutes": 1e-6}
+    child(children, killed_run, settings, runs_dir, "evaluation", 4)
+    (row,) = rows_of(runs_of(runs_dir))
+    disk = Run(runs_dir / row["name"]).disk
+    assert row["state"] == "unfinished" and row["saves"] == sum(disk.event == "saved") > 1
+    assert row["bytes_written"] == disk.change[disk.change > 0].sum()
+    assert row["save_interval"] >= 6e-5
+    assert f"; {row['saves']} saves, " in line_of(row) and line_of(row).endswith(
+        f" written, {clock_text(row['save_interval'])} apart"
+    )
+
+
 def test_what_was_there_at_the_save_is_written_while_training_goes_on(tmp_path, held):
     trainer, _ = make_trainer(tmp_path / "run")
     trainer.optimizer = trainer.fresh_optimizer()
@@ -132,21 +209,20 @@ def test_steps_are_trained_while_a_save_is_written(small_settings, small_run, ru
 
 
 def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, small_run, runs_dir, monkeypatch):
-    steps, gradients, write = [], Trainer.gradients, files.write_atomic
+    steps, gradients, write = [], Trainer.gradients, files.write_tensors
 
     def counting(self, rows):
         steps.append(1)
         return gradients(self, rows)
 
-    def full(path, data):
+    def full(path, tensors):
         if "weights-" in path.name:
-            raise files.cannot_write(path, len(data), OSError(28, "No space left on device"))
-        write(path, data)
+            raise files.cannot_write(path, 1, OSError(28, "No space left on device"))
+        write(path, tensors)
 
     monkeypatch.setattr(Trainer, "gradients", counting)
-    monkeypatch.setattr("msft.store.checkpoints.write_atomic", full)
-    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
-    settings = {**small_settings, "save_share": 1.0}
+    monkeypatch.setattr("msft.store.checkpoints.write_tensors", full)
+    settings = {**small_settings, **ALWAYS}
     with pytest.raises(RunError, match=r"cannot write .*No space left.*make\s+room"):
         msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
     assert 0 < len(steps) < 9
@@ -157,9 +233,8 @@ def test_an_error_of_the_writer_stops_training_with_its_message(small_settings, 
     assert run.history.equals(small_run.history)
 
 
-def test_time_of_saving_is_counted_once(small_settings, runs_dir, monkeypatch):
-    monkeypatch.setattr("msft.store.saving.LEAST_COST", 0.0)
-    run = msft.run(msft.RunConfig(**{**small_settings, "save_share": 1.0}), runs_dir, progress=False)
+def test_time_of_saving_is_counted_once(small_settings, runs_dir):
+    run = msft.run(msft.RunConfig(**{**small_settings, **ALWAYS}), runs_dir, progress=False)
     seconds = run.result["seconds"]
     assert seconds["save"] > 0
     assert seconds["train"] + seconds["evaluate"] + seconds["save"] <= seconds["total"]

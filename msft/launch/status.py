@@ -17,9 +17,10 @@ def runs_of(runs_dir: str | Path) -> list[Run]:
 
 
 def rows_of(runs: list[Run]) -> list[dict]:
-    """One mapping a run, of plain values: name, state, why (a failure), accuracy and epoch of the best checkpoint, paths
-    (of training and evaluation: packed, or the fall-back and why), and flops, seconds, disk_peak (bytes), each with the
-    estimate for it; seconds are None where the run was resumed.
+    """One mapping a run, of plain values: name, state, why (a failure), saves, bytes_written and save_interval (seconds
+    between two saves as it is now, None before the first), accuracy and epoch of the best checkpoint, paths (of training
+    and evaluation: packed, or the fall-back and why), and flops, seconds, disk_peak (bytes), each with the estimate for
+    it; seconds are None where the run was resumed.
 
     The estimate of the time takes the rates of the other finished runs of the same model, else 40 % of an H100.
     """
@@ -31,6 +32,10 @@ def _row(run: Run, speeds: list[tuple]) -> dict:
     row: dict = {"name": run.directory.name, "state": run.status, "why": None, "log": None}
     if row["state"] == "failed":
         row |= {"why": run.failure["why"], "log": run.failure["log"]}
+    disk = run.disk
+    saved = disk[disk.event == "saved"]
+    row |= {"saves": len(saved), "bytes_written": int(disk.change[disk.event.str.startswith("write")].sum())}
+    row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
     if row["state"] != "finished":
         return row
     try:
@@ -72,8 +77,11 @@ def line_of(row: dict) -> str:
             what = {"disk_peak": "disk at most "}.get(name, "")
             estimate = f" (estimated {shown(guess)})" if guess is not None else ""
             text += f"; {what}{shown(value) if value is not None else 'time not known: resumed'}{estimate}"
-        paths = [f"{what} {path}" for what, path in row["paths"].items()]
-        text += f"; {', '.join(paths)}" if paths else ""
+    if row["saves"] and row["state"] != "failed":
+        text += f"; {row['saves']} saves, {describe.bytes_text(row['bytes_written'])} written"
+        text += f", {clock(row['save_interval'])} apart" if row["state"] != "finished" else ""
+    paths = [f"{what} {path}" for what, path in row.get("paths", {}).items()]
+    text += f"; {', '.join(paths)}" if paths else ""
     if row["why"] and row["state"] == "failed":
         text += f": {row['why'].strip().splitlines()[-1]}" + (f" (log: {row['log']})" if row["log"] else "")
     return text

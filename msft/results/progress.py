@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 
 from msft.results.history import history_rows
 
+MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
+
 
 @dataclasses.dataclass(frozen=True)
 class Event:
@@ -60,6 +62,21 @@ class RunProgress:
         self.directory, self.method, self.watchers = directory, method, list(watchers)
         self._rolled_out: list[Mapping] = []
         self.bars = shown and (in_notebook() or sys.stderr.isatty())
+        self.took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
+        self._stage: StageProgress | None = None
+        self._said = -MINUTE
+
+    def say(self, text: str, always: bool = True) -> None:
+        """Prints a plain line where no bar is drawn; always: even where the last one is less than a minute old."""
+        now = time.monotonic()
+        if self.shown and not self.bars and (always or now >= self._said + MINUTE):
+            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+            self._said = now
+
+    def beat(self) -> None:
+        """Called within an evaluation: shows how far the run is, a plain line a minute."""
+        if self._stage is not None:
+            self._stage.show()
 
     def rolled_out(self, active: Sequence[str], result: Mapping) -> None:
         """A roll-out is done, now or in a process before this one."""
@@ -95,11 +112,12 @@ class RunProgress:
 
         offset: path epoch that it starts from.  points: its evaluations so far; more come into the same list.
         """
-        stage = StageProgress(self, number, active, tasks, evaluations, done, offset, points)
+        self._stage = StageProgress(self, number, active, tasks, evaluations, done, offset, points)
         try:
-            yield stage
+            yield self._stage
         finally:
-            stage.close()
+            self._stage.close()
+            self._stage = None
 
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
@@ -113,25 +131,58 @@ def show_end(run, watchers: Sequence[Callable]) -> None:
 
 
 class StageProgress:
-    """One stage: which sub-datasets are active, the accuracy so far, the time left in the stage."""
+    """One stage: which sub-datasets are active, what is done now, the accuracy so far, the time left in the stage."""
 
     def __init__(self, run: RunProgress, number: int, active, tasks, evaluations: int, done: int, offset, points):
         self.run, self.done, self.evaluations, self.active = run, done, evaluations, active
         self.result = {"stage": number, "offset": offset, "points": points}
-        self.started, self.first = time.monotonic(), done
+        self.since, self.doing, self.text, self.steps_left = time.monotonic(), "", "", None
         self.label = f"stage {number + 1}, {len(active)}/{len(tasks)} active"
         gone = [task for task in tasks if task not in active]
-        if run.shown and not run.bars and done == 0:
-            dropped = f"; dropped: {', '.join(gone)}" if gone else ""
-            print(f"{run.name}: {self.label}{dropped}", file=sys.stderr, flush=True)
-        self.bar = (
-            tqdm(total=evaluations, initial=done, desc=f"{run.name} {self.label}", unit="evaluation", leave=False)
-            if run.bars
-            else None
-        )
+        if done == 0:
+            run.say(self.label + (f"; dropped: {', '.join(gone)}" if gone else ""))
+        looks = {"desc": f"{run.name} {self.label}", "unit": "evaluation", "leave": False, "miniters": 0}
+        self.bar = tqdm(total=evaluations, initial=done, **looks) if run.bars else None
 
-    def step(self) -> None:
-        """One optimizer step is done."""
+    def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
+        """So many of an epoch's optimizer steps are done.
+
+        epochs: those of the stage from this one's start on.  saving: whether a state is written beside the steps.
+        """
+        self._count("step")
+        self.steps_left = epochs * steps - number
+        self.doing = f"step {number} of {steps}" + (", saving" if saving else "")
+        self.show(always=self.run.took["step"][1] == 1)
+
+    def evaluating(self) -> None:
+        """An evaluation begins."""
+        is_base = not (self.result["points"] or self.result["stage"])
+        self.doing = "base evaluation" if is_base else f"evaluation {self.done + 1} of {self.evaluations}"
+        self.since = time.monotonic()
+        self.show(always=is_base)
+
+    def _count(self, what: str) -> None:
+        now = time.monotonic()
+        seconds, count = self.run.took[what]
+        self.run.took[what], self.since = (seconds + now - self.since, count + 1), now
+
+    @property
+    def left(self) -> str:
+        """The time left in the stage, by what steps and evaluations took so far; '' before the first step."""
+        if self.steps_left is None:
+            return ""
+        (stepping, steps), (evaluating, evaluations) = self.run.took["step"], self.run.took["evaluation"]
+        left = self.steps_left * stepping / steps + (self.evaluations - self.done) * evaluating / max(evaluations, 1)
+        # where a run goes on in the midst of a stage, no evaluation was seen yet
+        return f", {'' if evaluations else 'more than '}{clock(left)} left in it"
+
+    def show(self, always: bool = False) -> None:
+        """Shows what is done now; always: as in `RunProgress.say`."""
+        if self.bar is None:
+            self.run.say(f"{self.label}, {self.doing}{self.left}", always)
+        else:
+            self.bar.set_postfix_str(f"{self.doing}{self.left}, {self.text}".rstrip(", "), refresh=False)
+            self.bar.update(0)
 
     def evaluated(self, best) -> None:
         """One evaluation is done, the last of the points; the start point of a stage is not counted."""
@@ -139,16 +190,16 @@ class StageProgress:
         point = self.result["points"][-1]
         path_epoch = self.result["offset"] + point["epoch"]
         here = sum(point["accuracy"].values()) / len(point["accuracy"])
-        text = f"epoch {path_epoch:.2f}, accuracy {here:.1%}, best {best.accuracy:.1%} at {best.path_epoch:.2f}"
+        self.text = f"epoch {path_epoch:.2f}, accuracy {here:.1%}, best {best.accuracy:.1%} at {best.path_epoch:.2f}"
         counted = point["epoch"] > 0
         self.done += counted
+        if not point["reused"]:
+            self._count("evaluation")
         if self.bar is not None:
             self.bar.update(int(counted))
-            self.bar.set_postfix_str(text)
-        elif self.run.shown and counted and (self.done % 4 == 0 or self.done == self.evaluations):
-            spent = time.monotonic() - self.started
-            left = spent / max(self.done - self.first, 1) * (self.evaluations - self.done)
-            print(f"{self.run.name}: {self.label}, {text}, {clock(left)} left in it", file=sys.stderr, flush=True)
+            self.show()
+        elif counted and (self.done % 4 == 0 or self.done == self.evaluations):
+            self.run.say(f"{self.label}, {self.text}{self.left}")
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -135,8 +135,9 @@ class Run:
     @property
     def disk(self) -> pd.DataFrame:
         """The ledger of checkpoint bytes (state/ and best/): time (seconds since 1970), event, change and bytes alive,
-        weights alive in model copies, and in a stage its number and the bound of Algorithm 4 in copies."""
-        columns = ["time", "event", "change", "bytes", "copies", "stage", "bound"]
+        weights alive in model copies, and in a stage its number and the bound of Algorithm 4 in copies; once a state is
+        saved, the interval in seconds at which the next ones come."""
+        columns = ["time", "event", "change", "bytes", "copies", "stage", "bound", "interval"]
         return pd.DataFrame(read_lines(self.directory / "disk.jsonl"), columns=columns)
 
     @property

@@ -22,7 +22,7 @@ class Durable:
     def __init__(self, trainer, run):
         config = trainer.config
         self.trainer, self.run = trainer, run
-        self._saving = Saving(run, config.save_share)
+        self._saving = Saving(run, config.save_share, config.save_minutes)
         self.writer, self.journal = self._saving.writer, self._saving.journal
         self.peaks = Peaks(run.store, config.keep_peaks, self.writer)
         # in memory mode a killed stage starts again: its peaks are nowhere else
@@ -69,6 +69,10 @@ class Durable:
         """The roll-out that a kill cut off, handed out once."""
         resumed, self.resumed = self.resumed, None
         return resumed
+
+    def is_due(self) -> bool:
+        """Whether it is time to save, by the clock of process 0."""
+        return distributed.any_of(distributed.is_main() and self._saving.is_due())[0]
 
     def must_save(self, roll_out) -> bool:
         """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""

@@ -3,11 +3,14 @@
 A name that stands is a whole file. Every write of a run goes through here, so that a full disk has one message.
 """
 
+import contextlib
 import gzip
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from msft.errors import RunError
 
@@ -25,17 +28,31 @@ def cannot_write(path: Path, size: int, error: Exception) -> RunError:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Writes a file so that it is there whole or not at all. Raises RunError where it cannot, as on a full disk."""
     data = data.encode() if isinstance(data, str) else data
+    with _atomic(path, len(data)) as partial, open(partial, "wb") as file:
+        file.write(data)
+
+
+def write_tensors(path: Path, tensors: Mapping) -> None:
+    """`write_atomic` of tensors as safetensors, from where they are: memory holds no second copy of them."""
+    from safetensors.torch import save_file
+
+    with _atomic(path, sum(tensor.nbytes for tensor in tensors.values())) as partial:
+        save_file(tensors, partial)
+
+
+@contextlib.contextmanager
+def _atomic(path: Path, size: int):
+    """Gives the name that a file is written under; at the end it is synced and gets its own name, or goes."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # two processes may fill a cache at once
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield partial
+        with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise cannot_write(path, len(data), error) from error
+        raise cannot_write(path, size, error) from error
 
 
 def append(path: Path, text: str, sync: bool = True) -> None:

@@ -6,19 +6,22 @@ from msft.store.checkpoints import Weights
 from msft.store.peaks import Peaks
 from msft.store.writer import Writer
 
-LEAST_COST = 0.25  # seconds; what a save is taken to cost at least, or a tiny model would save at every step
+RATE = 100e6  # bytes a second that the first save is taken to reach; later ones are taken to cost what the last one did
 
 
 class Saving:
     """The saved states of one run.
 
-    share: of the time that saving may cost training.  seconds: what it has cost so far, copying and waiting.
+    share: of the run's time that saving may cost, all of it: copying, and the whole time of the writer, since the steps
+    beside it cannot lose more than that; 1 sets no limit.  minutes: between two saves at least.
+    seconds: what training itself has waited for it so far, copying and waiting.
     """
 
-    def __init__(self, run, share: float):
-        self.run, self.share, self.writer = run, share, Writer()
+    def __init__(self, run, share: float, minutes: float):
+        self.run, self.share, self.pause, self.writer = run, share, 60 * minutes, Writer()
         self.seconds = 0.0
-        self._saved_at, self._cost = time.monotonic(), 0.0
+        self._started = self._saved_at = time.monotonic()
+        self._cost = 3 * run.store.model_bytes / RATE  # seconds of one save: weights and Adam's two moments
 
     def journal(self):
         """The journal, once what is on its way to disk is there; raises what went wrong on the way."""
@@ -29,7 +32,11 @@ class Saving:
 
     def is_due(self) -> bool:
         """Whether enough time has passed for another save."""
-        return (time.monotonic() - self._saved_at) * self.share > max(self._cost, LEAST_COST)
+        now = time.monotonic()
+        if now < self._saved_at + self.pause:
+            return False
+        spent = self.seconds + self.writer.seconds + self._cost
+        return self.share == 1.0 or (not self.writer.busy and spent <= self.share * (now - self._started))
 
     def put(self, copies) -> None:
         """Writes a state beside training and commits the journal: weights, state, journal line, then deletions.
@@ -41,18 +48,22 @@ class Saving:
         """
         started = time.monotonic()
         self.writer.wait()
-        weights, best_weights, tensors, peaks, plain = copies()
-        self.writer.submit(lambda: self._write(weights, best_weights, tensors, peaks, plain))
+        copied = copies()
         self._saved_at = time.monotonic()
-        self._cost = self._saved_at - started
-        self.seconds += self._cost
+        copying = self._saved_at - started
+        self.seconds += copying
+        self.writer.submit(lambda: self._write(copying, *copied))
 
-    def _write(self, weights: Weights, best_weights: Weights | None, tensors: Weights, peaks: Peaks | None, plain):
-        store = self.run.store
+    def _write(
+        self, copying: float, weights: Weights, best: Weights | None, tensors: Weights, peaks: Peaks | None, plain: dict
+    ) -> None:
+        store, started = self.run.store, time.monotonic()
         files = {
             "weights": store.put(weights, "weights"),
-            "best_weights": store.put(best_weights, "weights") if best_weights else None,
+            "best_weights": store.put(best, "weights") if best else None,
             "optimizer": store.put(tensors, "optimizer") if tensors else None,
             "peaks": peaks.to_disk() if peaks else {},
         }
         self.run.commit({**files, **plain})
+        self._cost = copying + time.monotonic() - started
+        store.note("saved", 0, interval=max(self.pause, self._cost / max(self.share, 1e-9)))

@@ -1,5 +1,6 @@
 """One thread that writes a run's files while training goes on."""
 
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -11,16 +12,30 @@ class Writer:
 
     Between `submit` and `wait` the files, the store and the journal belong to the jobs, and what a job was given must
     not change. As a context manager it waits at the end, whatever ended it.
+    seconds: how long its jobs have taken.
     """
 
     def __init__(self):
         self._pool = ThreadPoolExecutor(1, "msft-writer")
         self._jobs: deque[Future] = deque()
+        self.seconds = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is not done yet."""
+        return any(not job.done() for job in self._jobs)
 
     def submit(self, job: Callable) -> Future:
         """Queues a job behind those before it."""
-        self._jobs.append(self._pool.submit(job))
+        self._jobs.append(self._pool.submit(self._timed, job))
         return self._jobs[-1]
+
+    def _timed(self, job: Callable):
+        started = time.monotonic()
+        try:
+            return job()
+        finally:
+            self.seconds += time.monotonic() - started
 
     def check(self) -> None:
         """Raises what a job that is done raised; waits for none."""
