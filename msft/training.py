@@ -182,17 +182,19 @@ class Trainer:
         self.durable.finish()
 
     def confirm(self, evaluator) -> dict[str, dict[str, float]]:
-        """{"base", "best": {sub-dataset: accuracy}} on items that nothing was chosen on, once the run is at its end."""
-        started, accuracies = time.monotonic(), {}
+        """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on."""
+        started, found = time.monotonic(), {}
         for name, weights in (("base", self.run.base_weights()), ("best", self.durable.best_weights)):
             checkpoints.restore(self.model, weights)
-            distributed.refresh(self.measured, self.model)
+            distributed.refresh(self.found, self.model)
             try:
-                accuracies[name] = {task: scores.accuracy for task, scores in evaluator.evaluate().items()}
+                scores = evaluator.evaluate()
             except Stopped:
                 self.durable.interrupt()
+            found[name] = {task: score.accuracy for task, score in scores.items()}
+            found[f"{name}_loss"] = {task: score.loss for task, score in scores.items()}
         self._clock["evaluate"] += time.monotonic() - started
-        return accuracies
+        return found
 
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""
@@ -280,10 +282,10 @@ class Trainer:
             roll_out.shown.step()
             self.durable.writer.check()
             if self.durable.must_save(roll_out) and progress.step < end:
-                progress.losses += read_losses(unread, self.owners, self.stage)
+                read_losses(progress, unread, self.owners, self.rows, self.stage)
                 unread = []
                 self.durable.save_within(roll_out)
-        progress.losses += read_losses(unread, self.owners, self.stage)
+        read_losses(progress, unread, self.owners, self.rows, self.stage)
         self._clock["train"] += time.monotonic() - started - (self.durable.seconds - saving)
 
     # evaluation --------------------------------------------------------------------------------------------
@@ -298,17 +300,18 @@ class Trainer:
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch
         train_loss = sum(progress.losses) / len(progress.losses) if progress.losses else None
-        point = {"epoch": epoch, "train_loss": train_loss, "reused": False}
+        of_tasks = {task: loss / tokens for task, (loss, tokens) in progress.task_losses.items()}
+        point = {"epoch": epoch, "train_loss": train_loss, "train_losses": of_tasks, "reused": False}
         if not progress.points and self.here is not None:
             # the start point is the very weights that were evaluated before
-            point |= {key: self.here[key] for key in MEASURED} | {"reused": True}
+            point |= {key: self.here[key] for key in MEASURED if key in self.here} | {"reused": True}
         else:
             try:
                 point |= self.measure(epoch)
             except Stopped:
                 durable.stopping = True
                 durable.save_within(roll_out)
-        progress.losses = []
+        progress.losses, progress.task_losses = [], {}
         progress.points.append(point)
         self.here = point
         self._clock["evaluate"] += time.monotonic() - started
@@ -324,10 +327,10 @@ class Trainer:
         distributed.refresh(self.measured, self.model)
         results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
         self.run.write_outputs(self.stage, epoch, results)
-        return measured(results["test"], results[self.config.select_on])
+        return measured(results["test"], results[self.config.select_on], self.config.select_metric)
 
     def _hold(self, roll_out: RollOut, point: dict) -> None:
-        """Keeps the weights where a sub-dataset of `keep` peaks, and where the overall accuracy is the best so far."""
+        """Keeps the weights where a sub-dataset of `keep` peaks, and where the overall score is the best so far."""
         progress, before = roll_out.progress, roll_out.progress.holders
         progress.holders = holders_after(before, point["epoch"], point["selection"], roll_out.keep)
         best = best_of(point, self.stage, self.offset + point["epoch"])
