@@ -41,6 +41,9 @@ class RunConfig:
     seed: int = setting(20, "seed of the data order", low=0, high=2**31 - 1)
     params: dict = setting({}, "the method's own parameters")
     select_on: str = setting("test", "what peaks and the best checkpoint are chosen on", choices=("test", "validation"))
+    select_metric: str = setting(
+        "accuracy", "what of it: accuracy, as in the paper, or held-out loss", choices=("accuracy", "loss")
+    )
     learning_rate: float | None = setting(None, "constant learning rate of Adam", low=0.0, high=10.0)
     batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
@@ -144,6 +147,8 @@ class RunConfig:
     def fingerprint(self, *contents: str) -> str:
         """Hash of the settings that change the result, and of the contents (data, model) given."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["result"]}
+        if self.select_metric == "accuracy":  # runs from before it could be chosen keep their names
+            del fields["select_metric"]
         # of folders and files the contents count, not where they lie
         fields |= {name: Path(fields[name]).name for name in ("model", "mixture") if Path(fields[name]).is_absolute()}
         text = json.dumps([fields, contents], sort_keys=True)

@@ -1,11 +1,12 @@
-"""What a roll-out measured: the accuracy of every sub-dataset at every evaluation."""
+"""What a roll-out measured: the score of every sub-dataset at every evaluation."""
 
 from collections.abc import Mapping
 
 
 class Curve(dict):
-    """{epoch: {sub-dataset: accuracy}} of one roll-out, epochs counted from its start.
+    """{epoch: {sub-dataset: score}} of one roll-out, epochs counted from its start.
 
+    score: what decisions are taken on, the higher the better: an accuracy, or minus a loss (RunConfig.select_metric).
     stage: number of the roll-out.  offset: the paper's Ep. of its start.  points: all that was recorded.
     """
 
@@ -14,7 +15,7 @@ class Curve(dict):
         self.stage, self.offset, self.points = stage, offset, points
 
     def peak(self, task: str) -> float:
-        """Epoch of the earliest best accuracy of a sub-dataset."""
+        """Epoch of the earliest best score of a sub-dataset."""
         return max(sorted(self), key=lambda epoch: (self[epoch][task], -epoch))
 
 

@@ -3,11 +3,13 @@
 Tasks (data/tasks.py) and requests are built once a run; only what depends on the weights is done at each evaluation.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msft import distributed
 from msft.data.example import shots_text
-from msft.data.metrics import LOSS, probability
+from msft.data.metrics import LOSS, token_mean
 from msft.data.mixture import Mixture, SubDataset
 from msft.data.scoring import decided
 from msft.data.tasks import build_task, task_name
@@ -15,7 +17,7 @@ from msft.errors import Stopped
 from msft.generation import PrefixCachedLM
 from msft.generation.options import greedy
 from msft.loss.losses import TokenLosses
-from msft.loss.tokens import tokenize
+from msft.loss.tokens import Tokens, tokenize
 from msft.packing.attention import evaluating
 
 _LOSS_TOKENS = 16384  # padded tokens a forward pass of held-out losses; an item's own loss does not depend on it
@@ -25,10 +27,13 @@ _LOSS_TOKENS = 16384  # padded tokens a forward pass of held-out losses; an item
 class Scores:
     """One sub-dataset at one evaluation.
 
-    accuracy: share of right answers, 0..1; with the metric loss exp(-held-out loss), `metrics.probability`.
+    accuracy: share of right answers, 0..1; with the metric loss exp(-held-out loss): the geometric mean of the
+    probabilities of the target tokens, highest where the loss is lowest.
     n: items.  tokens: question and generated tokens of all items, the shared prefix not counted (what Table 7 counts).
     outputs: the generated text of each item.  correct: whether it is right; with the metric loss no text, and
     exp(-loss) of the item.
+    loss: mean token loss of the gold answers, in nats: over all target tokens of the set, in the very prompts that are
+    answered (PrefixCachedLM.gold); with the metric loss the held-out loss.
     """
 
     accuracy: float
@@ -36,6 +41,7 @@ class Scores:
     tokens: int
     outputs: list[str]
     correct: list[bool] | list[float]
+    loss: float
 
 
 class Evaluator:
@@ -56,7 +62,7 @@ class Evaluator:
         # a run's answers are greedy decoding with named stops, whatever the checkpoint's own configuration asks for
         model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in mixture if sub.stop}))
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
-        self._prepared = self._token_losses = None
+        self._prepared = self._token_losses = self._gold = None
         self._question_tokens = {sub.name: self._count_question_tokens(sub) for sub in generated}
 
     @property
@@ -74,38 +80,50 @@ class Evaluator:
         self.lm.should_stop = self.should_stop
         if self._prepared is None:  # here, not before: only now is the model where it stays
             requests = [request for task in self.tasks.values() for request in task.instances]
-            self._prepared = self.lm.prepare(distributed.mine(requests))
+            self._prepared = self.lm.prepare(distributed.mine(requests), with_losses=True)
+            self._gold = [Tokens((*prompt, *gold), len(prompt)) for prompt, gold in map(self.lm.gold, requests)]
         self.lm.generated_tokens.clear()
         with distributed.agreed():
-            texts = self.lm.answer(self._prepared)
-        shares = distributed.gather((texts, dict(self.lm.generated_tokens)))
-        texts = iter(distributed.woven([texts for texts, _ in shares]))
+            answers = self.lm.answer(self._prepared)
+        shares = distributed.gather((answers, dict(self.lm.generated_tokens)))
+        answered = iter(zip(distributed.woven([answers for answers, _ in shares]), self._gold, strict=True))
         scores = {}
         for name, task in self.tasks.items():
+            losses, rows = [], []
             for request in task.instances:
-                request.resps = [next(texts)]
+                answer, row = next(answered)
+                request.resps = [answer.text]
+                losses.append(answer.loss)
+                rows.append(row)
+            losses = self._forward_losses(rows) if None in losses else losses  # HFLM gives texts only
+            loss = token_mean(losses, [row.targets for row in rows])
             task.apply_filters()
             answers = [(request.doc, request.filtered_resps["none"]) for request in task.instances]
             correct = [task.process_results(doc, [text])["acc"] == 1.0 for doc, text in answers]
             tokens = self._question_tokens[name] + sum(counts.get(task_name(name), 0) for _, counts in shares)
-            scores[name] = Scores(sum(correct) / len(correct), len(correct), tokens, [t for _, t in answers], correct)
+            texts, accuracy = [text for _, text in answers], sum(correct) / len(correct)
+            scores[name] = Scores(accuracy, len(correct), tokens, texts, correct, loss)
         return scores
 
     def _losses(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose metric is the held-out loss."""
-        scores, model = {}, self.lm.model
-        if self.held_out and self._token_losses is None:  # its checks are forward passes
-            self._token_losses = TokenLosses(model, 1, _LOSS_TOKENS)
+        scores = {}
         for name, rows in self.held_out.items():
-            with distributed.agreed():
-                if self.should_stop and self.should_stop():
-                    raise Stopped("the evaluation was asked to stop between two sub-datasets")
-            with evaluating(model):
-                losses = self._token_losses.of_examples(rows)
-            accuracy = probability(losses, [row.targets for row in rows])
-            tokens, each = sum(len(row.ids) for row in rows), [probability([loss], [1]) for loss in losses]
-            scores[name] = Scores(accuracy, len(rows), tokens, [""] * len(rows), each)
+            losses = self._forward_losses(rows)
+            loss = token_mean(losses, [row.targets for row in rows])
+            tokens, each = sum(len(row.ids) for row in rows), [math.exp(-loss) for loss in losses]
+            scores[name] = Scores(math.exp(-loss), len(rows), tokens, [""] * len(rows), each, loss)
         return scores
+
+    def _forward_losses(self, rows: Sequence[Tokens]) -> list[float]:
+        """Mean target-token loss of each row by forward passes alone."""
+        if self._token_losses is None:  # its checks are forward passes
+            self._token_losses = TokenLosses(self.lm.model, 1, _LOSS_TOKENS)
+        with distributed.agreed():
+            if self.should_stop and self.should_stop():
+                raise Stopped("the evaluation was asked to stop between two sub-datasets")
+        with evaluating(self.lm.model):
+            return self._token_losses.of_examples(rows)
 
     def _count_question_tokens(self, sub: SubDataset) -> int:
         """Tokens of the prompts of a sub-dataset, the shots that they share not counted."""

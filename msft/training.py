@@ -182,17 +182,19 @@ class Trainer:
         self.durable.finish()
 
     def confirm(self, evaluator) -> dict[str, dict[str, float]]:
-        """{"base", "best": {sub-dataset: accuracy}} on items that nothing was chosen on, once the run is at its end."""
-        started, accuracies = time.monotonic(), {}
+        """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on."""
+        started, found = time.monotonic(), {}
         for name, weights in (("base", self.run.base_weights()), ("best", self.durable.best_weights)):
             checkpoints.restore(self.model, weights)
-            distributed.refresh(self.measured, self.model)
+            distributed.refresh(self.found, self.model)
             try:
-                accuracies[name] = {task: scores.accuracy for task, scores in evaluator.evaluate().items()}
+                scores = evaluator.evaluate()
             except Stopped:
                 self.durable.interrupt()
+            found[name] = {task: score.accuracy for task, score in scores.items()}
+            found[f"{name}_loss"] = {task: score.loss for task, score in scores.items()}
         self._clock["evaluate"] += time.monotonic() - started
-        return accuracies
+        return found
 
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""
@@ -282,20 +284,11 @@ class Trainer:
             roll_out.shown.step(progress.step, steps, epochs, self.durable.writer.busy)
             self.durable.writer.check()
             if self.durable.must_save(roll_out) and progress.step < end:
-                self._read(progress, unread)
+                read_losses(progress, unread, self.owners, self.rows, self.stage)
                 unread = []
                 self.durable.save_within(roll_out)
-        self._read(progress, unread)
+        read_losses(progress, unread, self.owners, self.rows, self.stage)
         self._clock["train"] += time.monotonic() - started - (self.durable.seconds - saving)
-
-    def _read(self, progress: Progress, steps: Sequence[tuple]) -> None:
-        """Takes in the losses of steps (see read_losses), and those of their examples by sub-dataset."""
-        progress.losses += read_losses(steps, self.owners, self.stage)
-        indices = [i for _, batch, _, _ in steps for i in batch]
-        sums = torch.cat([sums for *_, sums in steps]) if steps else torch.zeros(0)  # [examples of all steps]
-        for i, loss in zip(indices, means(sums, [self.rows[i] for i in indices]), strict=True):
-            total, count = progress.task_losses.get(self.owners[i], (0.0, 0))
-            progress.task_losses[self.owners[i]] = [total + loss, count + 1]
 
     # evaluation --------------------------------------------------------------------------------------------
 
@@ -309,11 +302,11 @@ class Trainer:
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch
         train_loss = sum(progress.losses) / len(progress.losses) if progress.losses else None
-        by_task = {task: total / count for task, (total, count) in progress.task_losses.items()}
-        point = {"epoch": epoch, "train_loss": train_loss, "task_losses": by_task, "reused": False}
+        of_tasks = {task: loss / tokens for task, (loss, tokens) in progress.task_losses.items()}
+        point = {"epoch": epoch, "train_loss": train_loss, "train_losses": of_tasks, "reused": False}
         if not progress.points and self.here is not None:
             # the start point is the very weights that were evaluated before
-            point |= {key: self.here[key] for key in MEASURED} | {"reused": True}
+            point |= {key: self.here[key] for key in MEASURED if key in self.here} | {"reused": True}
         else:
             roll_out.shown.evaluating()
             try:
@@ -337,10 +330,10 @@ class Trainer:
         distributed.refresh(self.measured, self.model)
         results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
         self.run.write_outputs(self.stage, epoch, results)
-        return measured(results["test"], results[self.config.select_on])
+        return measured(results["test"], results[self.config.select_on], self.config.select_metric)
 
     def _hold(self, roll_out: RollOut, point: dict) -> None:
-        """Keeps the weights where a sub-dataset of `keep` peaks, and where the overall accuracy is the best so far."""
+        """Keeps the weights where a sub-dataset of `keep` peaks, and where the overall score is the best so far."""
         progress, before = roll_out.progress, roll_out.progress.holders
         progress.holders = holders_after(before, point["epoch"], point["selection"], roll_out.keep)
         best = best_of(point, self.stage, self.offset + point["epoch"])

@@ -19,7 +19,7 @@ def roll_out(stage, offset, points, tasks=("a", "b"), active=None, n=10, tokens=
         scores = dict(zip(tasks, accuracies, strict=True))
         own = loss if isinstance(loss, dict) else {}
         loss = sum(own.values()) / len(own) if own else loss
-        row = {"epoch": epoch, "accuracy": scores, "selection": scores, "train_loss": loss, "task_losses": own}
+        row = {"epoch": epoch, "accuracy": scores, "selection": scores, "train_loss": loss, "train_losses": own}
         rows.append({**row, "n": dict.fromkeys(tasks, n), "tokens": dict.fromkeys(tasks, 0), "reused": False})
     result = {"stage": stage, "offset": offset, "points": rows, "trained_tokens": tokens}
     result |= {"forward_tokens": 0, "look_ahead_tokens": 0}

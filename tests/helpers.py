@@ -167,17 +167,20 @@ def requests(prompts, until=(), limit=16, docs=None, task="t"):
 
 
 class FakeEvaluator:
-    """Stands for an Evaluator: accuracies from a function of the number of calls; remembers the weights it saw."""
+    """Stands for an Evaluator: accuracies and losses from functions of the number of calls; remembers the weights it saw."""
 
     path = "packed"
 
-    def __init__(self, tasks, accuracy=lambda call, task: 0.5, model=None, n=4):
+    def __init__(self, tasks, accuracy=lambda call, task: 0.5, model=None, n=4, loss=lambda call, task: 1.5):
         self.tasks, self.accuracy, self.model, self.n, self.seen = list(tasks), accuracy, model, n, []
+        self.loss = loss
 
     def evaluate(self):
         call = len(self.seen)
         self.seen.append(checkpoints.snapshot(self.model) if self.model is not None else None)
-        return {t: Scores(self.accuracy(call, t), self.n, 10, ["x"] * self.n, [False] * self.n) for t in self.tasks}
+        scores = {t: self.accuracy(call, t) for t in self.tasks}
+        same = (self.n, 10, ["x"] * self.n, [False] * self.n)
+        return {t: Scores(score, *same, self.loss(call, t)) for t, score in scores.items()}
 
 
 def make_trainer(folder, model=None, tokenizer=None, evaluators=None, examples=None, **settings):

@@ -42,7 +42,7 @@ class WeightsEvaluator:
         for name in self.names:
             byte = hashlib.sha256(digest.digest() + name.encode()).digest()
             right = byte[0] % 51
-            found[name] = Scores(right / 50, 50, 40 + byte[1], ["x"] * 50, [i < right for i in range(50)])
+            found[name] = Scores(right / 50, 50, 40 + byte[1], ["x"] * 50, [i < right for i in range(50)], byte[2] / 50)
         return found
 
 

@@ -186,10 +186,10 @@ def test_what_is_decided_stays_so_under_every_metric():
                 assert scorer(start, answer) is scorer(start + "5 #### red", answer)
 
 
-def test_probability_is_the_geometric_mean_of_the_token_probabilities():
+def test_a_mean_loss_is_over_tokens():
     # two examples: tokens of 1/2 and 1/2, and one of 1/8
-    found = metrics.probability([math.log(2), math.log(8)], [2, 1])
-    assert found == pytest.approx((1 / 2 * 1 / 2 * 1 / 8) ** (1 / 3))
+    found = metrics.token_mean([math.log(2), math.log(8)], [2, 1])
+    assert math.exp(-found) == pytest.approx((1 / 2 * 1 / 2 * 1 / 8) ** (1 / 3))
 
 
 # in a mixture ---------------------------------------------------------------------------------------------------

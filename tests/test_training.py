@@ -62,16 +62,20 @@ def test_the_loss_of_a_sub_dataset_is_that_of_its_own_examples(tmp_path, quarter
     settings = {"learning_rate": 1e-30, "evaluations_per_epoch": quarters}
     trainer, _ = make_trainer(tmp_path, fixed_model(), examples=fixed_examples(), **settings)
     owned = {task: [i for i, owner in enumerate(trainer.owners) if owner == task] for task in ("b", "c")}
-    expected = {task: sum(trainer.example_losses(indices)) / len(indices) for task, indices in owned.items()}
+    expected = {}  # the mean over the target tokens of its examples
+    for task, indices in owned.items():
+        sizes = [trainer.rows[i].targets for i in indices]
+        losses = trainer.example_losses(indices)
+        expected[task] = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
     points = trainer.roll_out(["b", "c"], epochs=1).points
-    assert points[0]["task_losses"] == {}
+    assert points[0]["train_losses"] == {}
     for point in points[1:]:
-        assert set(point["task_losses"]) <= {"b", "c"}  # what is not trained has none
+        assert set(point["train_losses"]) <= {"b", "c"}  # what is not trained has none
     if quarters == 1:
-        assert points[1]["task_losses"] == pytest.approx(expected, rel=1e-5)
+        assert points[1]["train_losses"] == pytest.approx(expected, rel=1e-5)
     else:
         for task, loss in expected.items():
-            own = [point["task_losses"][task] for point in points[1:] if task in point["task_losses"]]
+            own = [point["train_losses"][task] for point in points[1:] if task in point["train_losses"]]
             assert min(own) <= loss <= max(own)
 
 

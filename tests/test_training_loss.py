@@ -32,7 +32,7 @@ def test_losses_are_those_of_the_sub_datasets_that_both_still_train():
     ]  # fmt: skip
     # runs of former versions did not note them
     old = sft_run()
-    old.history["task_loss"] = np.nan
+    old.history["task_train_loss"] = np.nan
     assert training_loss.losses(old, msft_run()).empty
 
 

@@ -3,7 +3,6 @@
 Each is a number 0..1 of which higher is better, so that every method's decisions work with any of them.
 """
 
-import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -67,11 +66,6 @@ def merged(examples: Iterable[Example], metric: str) -> list[str]:
     return problems
 
 
-def probability(losses: Sequence[float], sizes: Sequence[int]) -> float:
-    """exp(-mean token loss): the geometric mean of the probabilities that a model gives the target tokens, 0..1.
-
-    losses: mean target-token loss of each example, in nats.  sizes: its target tokens. It is highest where the
-    held-out loss is lowest, and 1 / perplexity.
-    """
-    mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
-    return math.exp(-mean)
+def token_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:
+    """Mean token loss of a set, in nats. losses: mean target-token loss of each example.  sizes: its target tokens."""
+    return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import cross_entropy, pad
 
 from msft.generation.prefixes import shared_prefixes
 from msft.packing.attention import Layers, Pass, partial, prefix_layers, tokens_first, wanted_logits
@@ -21,22 +21,31 @@ from msft.packing.rows import Packed, Row, pack, prefix_segments
 PASS_TOKENS = {"cpu": 1024, "other": 32768}
 _FIRST_ROOM, _ROOM = 2, 32  # places behind a row's tokens at first, and that its cache grows by
 _FEW = 16  # rows that are joined to one group
+_NONE = -100  # what torch's cross entropy leaves out
 
 
 class Item(NamedTuple):
-    """One sequence to decode: prompt, draft, and the function that says of the tokens so far whether they are all."""
+    """One sequence to decode: prompt, draft, and the function that says of the tokens so far whether they are all.
+
+    gold: how many tokens of the draft the loss is asked of, from the first on.
+    """
 
     prompt: list[int]
     draft: list[int]
     finished: Callable[[list[int]], bool]
+    gold: int = 0
 
 
 class Batch(NamedTuple):
-    """Items of one pass over prompts and drafts: their numbers, their rows, and the tensors of the rows."""
+    """Items of one pass over prompts and drafts: their numbers, their rows, and the tensors of the rows.
+
+    targets: [w] the token whose loss is asked at each wanted place, or _NONE; None where no loss is asked.
+    """
 
     numbers: list[int]
     rows: list[Row]
     packed: Packed
+    targets: Tensor | None
 
 
 class Batches(NamedTuple):
@@ -58,8 +67,19 @@ def make_batches(items: Sequence[Item], batch_size: int, model) -> Batches:
             order.append(i)
             rows.append(Row(tokens, len(prefix), number if prefix else None, range(len(rest) - 1, len(tokens))))
     cuts = chunks([len(row.tokens) for row in rows], batch_size, model.device)
-    batches = [Batch(order[a:b], rows[a:b], pack(rows[a:b], model.device, model.dtype)) for a, b in cuts]
+    batches = [
+        Batch(order[a:b], rows[a:b], pack(rows[a:b], model.device, model.dtype), _targets(items, order[a:b], rows[a:b]))
+        for a, b in cuts
+    ]
     return Batches(items, [prefix for prefix, _ in groups if prefix], batches)
+
+
+def _targets(items: Sequence[Item], numbers: Sequence[int], rows: Sequence[Row]) -> Tensor | None:
+    targets = []
+    for i, row in zip(numbers, rows, strict=True):
+        gold = items[i].draft[: items[i].gold]
+        targets += gold + [_NONE] * (len(row.wanted) - len(gold))
+    return torch.tensor(targets) if set(targets) != {_NONE} else None
 
 
 def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[tuple[int, int]]:
@@ -74,15 +94,23 @@ def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[
     return list(zip(cuts, [*cuts[1:], len(sizes)], strict=True)) if sizes else []
 
 
-def decode(model, batches: Batches, batch_size: int, pause: Callable[[], None]) -> list[list[int]]:
-    """The tokens that greedy decoding gives each item. pause: called before every pass."""
+def decode(
+    model, batches: Batches, batch_size: int, pause: Callable[[], None]
+) -> tuple[list[list[int]], dict[int, float]]:
+    """(the tokens that greedy decoding gives each item, {item: summed loss of its gold tokens, in nats}).
+
+    pause: called before every pass.
+    """
     outs: list[list[int]] = [[] for _ in batches.items]
+    losses: dict[int, float] = {}
     prefixes = all_prefixes(model, batches.prefixes, pause)
     waiting: list[_Group] = []
     for batch in batches.batches:
         pause()
         current = Pass(batch.packed, prefixes)
-        choices = iter(wanted_logits(model, current).argmax(-1).tolist())
+        logits = wanted_logits(model, current)  # [w, vocabulary]
+        losses |= _gold_losses(logits, batch)
+        choices = iter(logits.argmax(-1).tolist())
         texts = [_Text(batches.items[i], row, outs[i]) for i, row in zip(batch.numbers, batch.rows, strict=True)]
         is_live = [not text.accept(list(islice(choices, len(text.row.wanted))), text.item.draft) for text in texts]
         if any(is_live):
@@ -91,7 +119,17 @@ def decode(model, batches: Batches, batch_size: int, pause: Callable[[], None]) 
             _step_by_step(model, waiting, prefixes, pause)
             waiting = []
     _step_by_step(model, waiting, prefixes, pause)
-    return outs
+    return outs, losses
+
+
+def _gold_losses(logits: Tensor, batch: Batch) -> dict[int, float]:
+    """{item: summed loss} of a pass from the logits [w, vocabulary] of its wanted tokens."""
+    if batch.targets is None:
+        return {}
+    logits, targets = logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.targets.to(logits.device)
+    losses = cross_entropy(logits, targets, reduction="none").cpu()  # [w], 0 where nothing is asked
+    sums = [float(part.sum()) for part in losses.split([len(row.wanted) for row in batch.rows])]
+    return dict(zip(batch.numbers, sums, strict=True))
 
 
 def all_prefixes(model, prefixes: Sequence[list[int]], pause: Callable[[], None]) -> list[Layers]:

@@ -52,12 +52,23 @@ class _Rule(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Requests and what of them does not depend on the weights: fast, the places of those in `batches`."""
+    """Requests and what of them does not depend on the weights: fast, the places of those in `batches`.
+
+    gold: {place: tokens of the gold answer} of those whose loss is asked.
+    """
 
     requests: Sequence
     rules: Sequence[_Rule]
     fast: list[int]
     batches: Batches
+    gold: dict[int, list[int]]
+
+
+class Answer(NamedTuple):
+    """The generated text of a request, and the mean token loss of its gold answer in nats, where it was asked for."""
+
+    text: str
+    loss: float | None = None
 
 
 class PrefixCachedLM(HFLM):
@@ -123,12 +134,13 @@ class PrefixCachedLM(HFLM):
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """The generated text of each request, in the requests' order. Raises Stopped where should_stop() is true."""
-        return self.answer(self.prepare(requests))
+        return [answer.text for answer in self.answer(self.prepare(requests))]
 
-    def prepare(self, requests) -> Prepared:
+    def prepare(self, requests, with_losses: bool = False) -> Prepared:
         """Tokens, prefixes and batches of generate_until requests: what does not depend on the weights.
 
         An evaluation that comes again and again makes it once and gives it to `answer`.
+        with_losses: ask for the losses of gold answers; what goes through HFLM has none.
         """
         by_options = {repr(request.args[1]): request.args[1] for request in requests}
         by_options = {key: self._rule(options) for key, options in by_options.items()}
@@ -139,14 +151,28 @@ class PrefixCachedLM(HFLM):
         cuts = Counter(rules[i].room for i in fast if len(self.tok_encode(requests[i].args[0])) > rules[i].room)
         for room, count in sorted(cuts.items()):
             _say_cuts(count, room)
-        items = [self._item(requests[i], rules[i]) for i in fast]
-        return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model))
+        gold = {i: self.gold(requests[i])[1] for i in fast} if with_losses else {}
+        items = [self._item(requests[i], rules[i], len(gold.get(i, ()))) for i in fast]
+        return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model), gold)
 
-    def answer(self, prepared: Prepared) -> list[str]:
-        """The generated texts of prepared requests for the weights that the model has now."""
-        requests, rules = prepared.requests, prepared.rules
+    def gold(self, request) -> tuple[list[int], list[int]]:
+        """(tokens of a request's prompt, tokens of its gold answer): its text and EOS, where no stop ends it already."""
+        text, stops = self.draft_of(request), tuple(request.args[1].get("until", ()))
+        ids = self.tok_encode(text, add_special_tokens=False)
+        return self.tok_encode(request.args[0]), ids if text.endswith(stops) else [*ids, self.eot_token_id]
+
+    def answer(self, prepared: Prepared) -> list[Answer]:
+        """The answers to prepared requests with the weights that the model has now."""
+        requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
         with _as_it_was(self.model), torch.inference_mode(), packed_attention(self.model):
-            tokens = decode(self.model, prepared.batches, self._rows, self._pause)
+            tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
+            losses = {prepared.fast[n]: loss for n, loss in losses.items() if items[n].gold}
+            long = [(i, items[n].prompt) for n, i in enumerate(prepared.fast) if prepared.gold and not items[n].gold]
+            pairs = [(prompt, prepared.gold[i]) for i, prompt in long]
+            # every token of a long answer has its row of logits: few answers a pass
+            scores = score(self.model, pairs, max(1, self._rows // 8), self._pause)
+        losses |= {i: -log_likelihood for (i, _), (log_likelihood, _) in zip(long, scores, strict=True)}
+        losses = {i: loss / len(prepared.gold[i]) for i, loss in losses.items()}
         texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
             texts[i] = postprocess_generated_text(self._text(tuple(ids)), rules[i].until, None)
@@ -154,7 +180,7 @@ class PrefixCachedLM(HFLM):
             self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
         rest = [i for i, rule in enumerate(rules) if rule.stock]
         texts |= zip(rest, self._generate_by_stock([requests[i] for i in rest]), strict=True)
-        return [texts[i] for i in range(len(requests))]
+        return [Answer(texts[i], losses.get(i)) for i in range(len(requests))]
 
     def _generate_by_stock(self, requests) -> list[str]:
         with _as_it_was(self.model), torch.inference_mode():
@@ -217,15 +243,16 @@ class PrefixCachedLM(HFLM):
         stops = [stop for stop in until if stop != eos_text]
         return _Rule(until, stops, limit, room, ends(self.model, self.tokenizer, stops), stock)
 
-    def _item(self, request, rule: _Rule) -> Item:
+    def _item(self, request, rule: _Rule, gold: int) -> Item:
         ids = self.tok_encode(request.args[0])
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
-        return Item(
-            ids[-rule.room :], draft[: min(rule.limit - 1, _LONGEST_DRAFT)], functools.partial(self._finished, rule)
-        )
+        draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
+        # the pass over prompt and draft gives the loss of a gold answer that is in the draft whole
+        gold = gold if gold <= len(draft) else 0
+        return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), gold)
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,8 +99,8 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
-        accuracy 0..1, n, active, train_loss; selection is the accuracy that decisions were taken on, task_loss the
-        training loss of the sub-dataset alone, and metric what accuracy is where the mixture names one."""
+        accuracy 0..1, n, active, train_loss, selection (what decisions were taken on), loss (held-out) and
+        task_train_loss in nats (history.history_rows); metric says what accuracy is where the mixture names one."""
         return pd.DataFrame(history_rows(self.journal, self.metrics))
 
     @property
@@ -122,10 +123,15 @@ class Run:
     @property
     def confirmation(self) -> pd.DataFrame:
         """Accuracies 0..1 of the base model and of the reported checkpoint on items that nothing was chosen on, one row a
-        sub-dataset: task, n, base, best; without rows where the mixture has no such items."""
+        sub-dataset: task, n, base, best, and the held-out losses base_loss and best_loss in nats, NaN where an older
+        version did not record them; without rows where the mixture has no such items."""
         sets, scores = self.about["mixture"].get("sub_datasets", {}), self.result.get("confirmation", {})
-        rows = [(t, sets[t]["confirmation"], scores["base"][t], scores["best"][t]) for t in scores.get("best", {})]
-        return pd.DataFrame(rows, columns=["task", "n", "base", "best"])
+        names = ("base", "best", "base_loss", "best_loss")
+        rows = [
+            (t, sets[t]["confirmation"], *(scores.get(name, {}).get(t, math.nan) for name in names))
+            for t in scores.get("best", {})
+        ]
+        return pd.DataFrame(rows, columns=["task", "n", *names])
 
     @property
     def flops(self) -> dict[str, float]:

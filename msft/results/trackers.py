@@ -43,6 +43,7 @@ def _measured(history, event) -> dict[str, float]:
     here = history[(history.stage == event.stage) & (history.epoch == event.epoch)]
     values = {f"accuracy/{row.task}": row.accuracy for row in here.itertuples()}
     values["accuracy/mean"] = here.accuracy.mean()
+    values |= {f"loss/{row.task}": row.loss for row in here.itertuples()}
     values |= {"best/accuracy": event.best_accuracy, "best/path_epoch": event.best_path_epoch}
     values |= {"stage": event.stage, "path_epoch": event.path_epoch, "active": int(here.active.sum())}
     loss = here.train_loss.iloc[0]

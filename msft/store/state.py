@@ -27,9 +27,7 @@ class Progress:
     evaluations: int = 0
     points: list[dict] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
-    task_losses: dict[str, list] = dataclasses.field(
-        default_factory=dict
-    )  # sum of the examples' means, and their count
+    task_losses: dict[str, list] = dataclasses.field(default_factory=dict)
     holders: dict[str, list] = dataclasses.field(default_factory=dict)
     trained_tokens: int = 0
     forward_tokens: int = 0
@@ -46,25 +44,28 @@ class Progress:
 class Best:
     """The best overall checkpoint so far (strictly higher wins) and where it was found."""
 
-    selection: float = -1.0
+    selection: float = -1e9  # below every score; JSON has no infinity
     accuracy: float = 0.0
     stage: int = 0
     epoch: float = 0.0
     path_epoch: float = 0.0
 
 
-MEASURED = ("selection", "selected_from", "accuracy", "n", "tokens")
+MEASURED = ("selection", "selected_from", "accuracy", "loss", "n", "tokens")
 
 
-def measured(test: Mapping, selection: Mapping) -> dict[str, dict]:
+def measured(test: Mapping, selection: Mapping, metric: str) -> dict[str, dict]:
     """What an evaluated point holds of its scores, by sub-dataset: the keys of MEASURED.
 
     test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
+    metric: "accuracy" or "loss". In `selection` higher is better, so that a loss stands there with a minus.
     """
+    sign = {"accuracy": 1, "loss": -1}[metric]
     return {
-        "selection": {task: score.accuracy for task, score in selection.items()},
+        "selection": {task: sign * getattr(score, metric) for task, score in selection.items()},
         "selected_from": {task: score.n for task, score in selection.items()},
         "accuracy": {task: score.accuracy for task, score in test.items()},
+        "loss": {task: score.loss for task, score in test.items()},
         "n": {task: score.n for task, score in test.items()},
         "tokens": {task: score.tokens for task, score in test.items()},
     }
@@ -77,15 +78,23 @@ def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     return Best(selection, overall(point["accuracy"], point["n"]), stage, point["epoch"], path_epoch)
 
 
-def read_losses(steps: Sequence[tuple], owners: Sequence[str], stage: int) -> list[float]:
-    """The losses of steps, read from the device in one go.
+def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str], rows: Sequence, stage: int) -> None:
+    """Adds the losses of steps, read from the device in one go, to `losses` and `task_losses` of a progress.
 
-    steps: (step, example indices, loss [], summed losses of the examples [n]) each.
+    steps: (step, example indices, loss [], summed token losses of the examples [n]) each.
+    owners, rows: sub-dataset and tokens of every example.
     Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
     """
     losses = torch.stack([loss for _, _, loss, _ in steps]).tolist() if steps else []
+    progress.losses += losses
+    indices = [i for _, indices, _, _ in steps for i in indices]
+    sums = torch.cat([sums for _, _, _, sums in steps]).tolist() if steps else []
+    for i, loss in zip(indices, sums, strict=True):
+        total = progress.task_losses.setdefault(owners[i], [0.0, 0])
+        total[0] += loss
+        total[1] += rows[i].targets
     if all(map(math.isfinite, losses)):
-        return losses
+        return
     for step, indices, _, sums in steps:
         wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
         if wrong or not math.isfinite(float(sums.sum())):
@@ -94,7 +103,6 @@ def read_losses(steps: Sequence[tuple], owners: Sequence[str], stage: int) -> li
                 f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
                 "state is kept. Try a lower learning_rate, or precision fp32"
             )
-    return losses
 
 
 _ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors

@@ -27,7 +27,7 @@ def losses(sft, msft) -> pd.DataFrame:
     ours = data.path(msft)
     ours = ours[ours.active].sort_values("path_epoch", kind="stable")
     both = ours.merge(sft.history, on=["path_epoch", "task"], suffixes=("_msft", "_sft"))
-    both = both.rename(columns={"task_loss_msft": "msft", "task_loss_sft": "sft"})
+    both = both.rename(columns={"task_train_loss_msft": "msft", "task_train_loss_sft": "sft"})
     return both[["path_epoch", "task", "sft", "msft"]].dropna().reset_index(drop=True)
 
 

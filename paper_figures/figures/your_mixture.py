@@ -110,7 +110,9 @@ def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
 def needs(page, mixture_dir: str = "") -> dict:
     """SFT and mSFT on the user's mixture and model."""
     path, model = prepare(page, mixture_dir)
-    known = tiny.settings(page.focus) if page.focus in tiny.MODELS else {}  # the copy in a folder has no name to know them by
+    known = (
+        tiny.settings(page.focus) if page.focus in tiny.MODELS else {}
+    )  # the copy in a folder has no name to know them by
     settings = {name: value for name, value in known.items() if name not in page.settings}
     return {method: page.config(method, model=model, mixture=str(path), **settings) for method in ("sft", "msft")}
 
