@@ -242,7 +242,7 @@ def test_the_fingerprint_of_a_mixture_without_metrics_is_what_it_was():
 
     mixture, digest = msft.load_mixture("tiny-smoke"), hashlib.sha256()
     for sub in mixture:
-        for part in ("train", "test", "validation", "shots"):
+        for part in ("train", "test", "validation", "shots", "confirmation"):
             digest.update(f"\x00{sub.name}\x00{part}\x00".encode())
             for example in getattr(sub, part):
                 digest.update(json.dumps([example.question, example.target, example.answer]).encode())
