@@ -8,7 +8,8 @@ import warnings
 import pandas as pd
 import pytest
 import torch
-from helpers import ALWAYS, MAKERS, TEST_SIZES, killed_run, unharmed_run
+from helpers import ALWAYS, MAKERS, TEST_SIZES, killed_run, make_model, unharmed_run
+from safetensors import SafetensorError
 
 import msft
 from msft import names, runs
@@ -411,6 +412,30 @@ def test_store_writes_a_damaged_file_again(tmp_path):
         store.get(name)
     assert store.put(weights, "weights") == name
     assert torch.equal(store.get(name)["a"], weights["a"])
+
+
+def test_a_snapshot_is_one_block_of_memory_that_training_does_not_change(tmp_path):
+    model = make_model()
+    taken, before = snapshot(model), {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    assert all(torch.equal(taken[name], before[name]) for name in before)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in taken.values()}) == 1
+    store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 4)
+    found = store.get(store.put(taken, "weights"))
+    assert all(torch.equal(found[name], before[name]) for name in before)
+
+
+def test_tensors_that_cannot_be_written_leave_nothing(tmp_path, monkeypatch):
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(RunError, match=r"cannot write .*x \(16 bytes\): .*No space left.* make room"):
+        files.write_tensors(tmp_path / "x", {"a": torch.zeros(4)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_store_keeps_equal_weights_once_and_its_ledger(tmp_path):
