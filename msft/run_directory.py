@@ -150,11 +150,11 @@ class Follower:
 
     base_weights = get
 
-    def put(self, *_) -> str:
+    def put(self, *_, **__) -> str:
         """Process 0 writes: the name of nothing."""
         return ""
 
-    commit = prune = write_outputs = put
+    commit = note = prune = write_outputs = put
 
 
 def open_directory(prepared, directory: Path, model_bytes: int, progress: RunProgress, model):
