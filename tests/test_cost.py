@@ -48,7 +48,7 @@ def test_commands_carry_every_setting_and_are_quoted(changed):
 
 def test_a_method_of_one_s_own_has_a_command_too():
     page = study.Study("02_optimal_compute_shift", "paper")
-    config = shift.needs(page)["bifurcation"]
+    config = shift.needs(page)["bifurcation", page.focus]
     assert parsed(config.command_line(runs_dir="runs"))[0] == config
     # 3 epochs until the fork, then two branches of 7 (one of them without a sub-dataset), against SFT's 10
     assert 1.5 < cost.flops(config) / cost.flops(sft("Qwen/Qwen2.5-3B")) < 1.7

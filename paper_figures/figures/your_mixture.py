@@ -29,8 +29,8 @@ _SIZES = {"smoke": (24, 12), "tiny": (96, 64), "paper": (96, 64)}  # train and t
 def make_folder(folder: Path, train: int, test: int) -> Path:
     """Writes a made-up user's data, <name>/train.jsonl and test.jsonl; returns the folder.
 
-    train, test: rows of each.  chats: conversations.  notes: free text without one right answer.  labels: four in ten
-    of the train labels are wrong.  metals: clean.  All but the notes are items of the tiny mixture.
+    train, test: rows of each at most.  chats: conversations.  notes: free text without one right answer.  labels: half of
+    the train labels are wrong.  metals: clean.  All but the notes are items of the tiny mixture.
     """
     rng, rows = random.Random(20), {}
     for name, source in (("labels", "stones"), ("metals", "metals"), ("chats", "holders")):
