@@ -68,7 +68,7 @@ page.confirmed("Table 2")
 
 # %%
 page.table(
-    main_results.against_paper(table, reported),
+    main_results.against_paper(runs, reported),
     "directions",
     item="Table 2",
     caption=main_results.AGAINST_PAPER_CAPTION + about,

@@ -87,7 +87,7 @@ page.confirmed("Fig. 5, 6")
 
 # %%
 page.table(
-    scale.against_paper(mixtures, sweep),
+    scale.against_paper(runs, sweep),
     "claims",
     item="Fig. 5, 6",
     caption=scale.AGAINST_PAPER_CAPTION + about,

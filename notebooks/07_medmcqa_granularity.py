@@ -33,7 +33,7 @@ from paper_figures.figures import granularity
 
 page = study.start("07_medmcqa_granularity", globals())
 runs = page.train(granularity.needs(page))
-table = granularity.by_category(granularity.gains(runs))
+table, spans = granularity.by_category(granularity.gains(runs)), granularity.intervals(runs)
 about = data.sample(runs)
 
 # %% [markdown]
@@ -42,7 +42,7 @@ about = data.sample(runs)
 
 # %%
 page.figure(
-    granularity.bars(table, granularity.intervals(runs)),
+    granularity.bars(table, spans),
     "gains",
     item="Fig. 7",
     caption=granularity.BARS_CAPTION + about,
@@ -63,7 +63,7 @@ page.confirmed("Fig. 7")
 
 # %%
 page.table(
-    granularity.against_paper(table),
+    granularity.against_paper(table, spans),
     "claims",
     item="Fig. 7",
     caption=granularity.AGAINST_PAPER_CAPTION + about,

@@ -61,7 +61,7 @@ page.confirmed("Table 6")
 
 # %%
 page.table(
-    seeds.against_paper(scores),
+    seeds.against_paper(runs, intervals),
     "directions",
     item="Table 6",
     caption=seeds.AGAINST_PAPER_CAPTION + about,

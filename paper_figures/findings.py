@@ -39,24 +39,38 @@ class Difference:
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def span(self) -> tuple[float, float, float]:
+        """(points, low, high)."""
+        return self.points, self.low, self.high
+
 
 def correct_at_best(run) -> dict[str, np.ndarray]:
     """{sub-dataset: [items] of 0 and 1}: which test items a run's reported checkpoint gets right."""
-    best, outputs = run.result["best"], run.outputs
+    best = run.result["best"]
     # Continual SFT may end where its last sub-dataset began
-    stage, epoch = data.evaluated_at(run, best["stage"], best["epoch"])
+    return _correct(run, *data.evaluated_at(run, best["stage"], best["epoch"]))
+
+
+def correct_at_base(run) -> dict[str, np.ndarray]:
+    """The same of the model before training."""
+    return _correct(run, 0, 0.0)
+
+
+def _correct(run, stage: int, epoch: float) -> dict[str, np.ndarray]:
+    outputs = run.outputs
     rows = outputs[(outputs.stage == stage) & (outputs.epoch == epoch) & (outputs.part == "test")]
     grouped = rows.sort_values("item", kind="stable").groupby("task", sort=False)
     return {task: rows.correct.to_numpy(dtype=int) for task, rows in grouped}
 
 
 def item_differences(pairs: Iterable[tuple]) -> dict[str, list[np.ndarray]]:
-    """{sub-dataset: a pair's [items] of -1, 0 or 1}: correctness of the first run of a pair minus that of the second.
+    """{sub-dataset: a pair's [items] of -1, 0 or 1}: correctness of the first of a pair minus that of the second.
 
-    pairs: (run, run) at their reported checkpoints, the two of a pair on the same test items.
+    pairs: two answers as `correct_at_best` or `correct_at_base` gives them, those of a pair on the same test items.
     """
-    correct = [(correct_at_best(one), correct_at_best(other)) for one, other in pairs]
-    return {task: [one[task] - other[task] for one, other in correct] for task in correct[0][0]}
+    pairs = list(pairs)
+    return {task: [one[task] - other[task] for one, other in pairs] for task in pairs[0][0]}
 
 
 def bootstrap(differences: dict[str, list[np.ndarray]], draws: int = DRAWS, seed: int = 0) -> Intervals:
@@ -83,7 +97,11 @@ def bootstrap(differences: dict[str, list[np.ndarray]], draws: int = DRAWS, seed
 
 def difference(pairs: Iterable[tuple], draws: int = DRAWS) -> Difference:
     """The mean over pairs of runs of the first's accuracy minus the second's, over all sub-datasets alike."""
-    differences = item_differences(pairs)
+    return over_items(item_differences((correct_at_best(one), correct_at_best(other)) for one, other in pairs), draws)
+
+
+def over_items(differences: dict[str, list[np.ndarray]], draws: int = DRAWS) -> Difference:
+    """The mean difference with its interval over the test items. differences: as `item_differences` gives it."""
     low, high = bootstrap(differences, draws).items
     points = 100 * float(np.mean([values.mean() for rows in differences.values() for values in rows]))
     first = [rows[0] for rows in differences.values()]

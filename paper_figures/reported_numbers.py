@@ -43,16 +43,26 @@ def model_label(model: str) -> str:
     return MODELS.get(model, Path(model).name)
 
 
-def directions(pairs: dict[str, tuple[float, float]], unit: str = "points") -> pd.DataFrame:
+def told(over: str) -> str:
+    """The end of the caption of a table of `directions` whose intervals are over `over`."""
+    return f" The 95 % intervals are over {over}; where one does not leave out 0, the direction cannot be told." + SCALE
+
+
+def directions(pairs: dict[str, tuple], unit: str = "points") -> pd.DataFrame:
     """What the paper reports and what was measured here, compared by direction alone, since the scale differs.
 
-    pairs: {what is compared: (reported difference, measured difference)}.
+    pairs: {what is compared: (reported difference, measured one, low, high)}, low to high its 95 % interval, which has
+    to leave out 0 for a direction; without low and high for what is counted, not sampled.
     """
     rows = []
-    for what, (theirs, ours) in pairs.items():
-        same = "level" if ours == 0 else "yes" if (theirs > 0) == (ours > 0) else "no"
-        rows.append({"comparison": what, f"paper ({unit})": theirs, f"here ({unit})": ours, "same direction": same})
+    for what, (theirs, ours, *interval) in pairs.items():
+        low, high = interval or (ours, ours)
+        is_open = interval and not (low > 0 or high < 0)
+        same = "cannot tell" if is_open else "yes" if theirs * low > 0 and theirs * high > 0 else "no"
+        row = {"comparison": what, f"paper ({unit})": theirs, f"here ({unit})": ours}
+        row["95 % interval"] = f"{low:.2f} to {high:.2f}" if interval else "–"
+        rows.append({**row, "same direction": same})
     return pd.DataFrame(rows).set_index("comparison")
 
 
-__all__ = ["MODELS", "SCALE", "claim", "directions", "model_label", "table"]
+__all__ = ["MODELS", "SCALE", "claim", "directions", "model_label", "table", "told"]

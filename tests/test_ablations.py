@@ -77,9 +77,14 @@ def test_table_3_in_the_papers_order_with_its_numbers_beside(runs):
 
 
 def test_directions(runs):
-    table = ablations.against_paper(ablations.measured(runs))
+    table = ablations.against_paper(runs)
     assert table.loc["SRO SFT over SFT", "paper (points)"] == pytest.approx(1.5)
     assert table.loc["SRO SFT over SFT", "here (points)"] == pytest.approx(10)
+    # 10 of 100 items in each of four sub-datasets
+    half = 1.96 * 100 * (0.1 * 0.9 / 400) ** 0.5
+    ends = [float(end) for end in table.loc["SRO SFT over SFT", "95 % interval"].split(" to ")]
+    assert ends == pytest.approx([10 - half, 10 + half], abs=0.4)
+    assert table.loc["SRO SFT over SFT", "same direction"] == "yes"
     assert table.loc["Soft SRO SFT over SFT", "same direction"] == "no"
     assert table.loc["mSFT over SRO SFT", "here (points)"] == pytest.approx(10)
 

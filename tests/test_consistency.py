@@ -86,7 +86,11 @@ def test_numbers_beside_the_picture(table):
     assert shown.loc["mSFT", "mean accuracy (%)"] == pytest.approx(57.5)
     assert pd.isna(shown.loc["SFT", "std of gain over SFT (points)"])
     row = consistency.against_paper(table).iloc[0]
-    assert row.tolist() == [pytest.approx(100 * 13 / 60), pytest.approx(0), "level"]
+    assert row.tolist()[:2] == pytest.approx([100 * 13 / 60, 0])
+    assert row["same direction"] == "cannot tell"
+    # without IES mSFT has 1, 1, 1/2 and 1: three halves of four are drawn with probability 13/256, four with 1/256
+    row = consistency.against_paper(table.assign(ies=0.0)).iloc[0]
+    assert row.tolist()[1:] == [pytest.approx(87.5), "62.50 to 100.00", "yes"]
 
 
 def test_the_finding_names_all_that_tie(table):

@@ -29,12 +29,19 @@ def test_items_are_paired_at_the_best_checkpoints():
         ("sft", 20): with_outputs(fake_run("sft", (0.5,) * 4, 1.0), {0.5: [1, 1, 1], 1.0: [1, 0, 0]}),
         ("msft", 20): with_outputs(fake_run("msft", (0.5,) * 4, 2.0), {1.0: [0, 0, 0], 2.0: [0, 1, 0]}),
     }
-    differences = findings.item_differences([(runs["msft", 20], runs["sft", 20])])
+    correct = {method: findings.correct_at_best(run) for (method, _), run in runs.items()}
+    differences = findings.item_differences([(correct["msft"], correct["sft"])])
     assert list(differences) == list(TASKS)
     assert all([values.tolist() for values in rows] == [[-1, 1, 0]] for rows in differences.values())
     gain = findings.difference([(runs["msft", 20], runs["sft", 20])], draws=500)
     assert (gain.points, gain.pairs, gain.items) == (0, 1, 12)
     assert gain.low < 0 < gain.high and not gain.is_shown
+    assert gain.span == (0, gain.low, gain.high)
+
+
+def test_the_base_model_is_the_run_before_training():
+    run = fake_run("sft", (0.5,) * 4, base=(0.1, 0.2, 0.0, 0.4))
+    assert [items.sum() for items in findings.correct_at_base(run).values()] == [10, 20, 0, 40]
 
 
 def test_a_run_that_ends_where_its_last_stage_began_has_the_answers_of_the_point_before():

@@ -96,11 +96,17 @@ def test_intervals_are_those_of_the_items():
 
 def test_paper_claims_are_compared_where_the_categories_are_there():
     shown = granularity.by_category(granularity.gains(runs_of()))
-    claims = granularity.against_paper(shown)
+    spans = granularity.intervals(runs_of(), 2000)
+    claims = granularity.against_paper(shown, spans)
     assert claims["paper (points)"].tolist() == [1.86, 0.29]
-    assert claims["same direction"].tolist() == ["yes", "no"]
-    named = shown.rename(index={"a": "Pharmacology", "b": "Forensic, Psychiatry & Radiology"})
-    assert granularity.against_paper(named)["paper (points)"].tolist() == [1.86, 0.29, 6.0, 5.3]
+    # three of 20 items gained by mSFT, one lost by IES: some draws have none of them
+    assert claims["same direction"].tolist() == ["cannot tell", "cannot tell"]
+    spans.loc["mean"] = [4.0, 26.0, -9.0, -1.0]
+    names = {"a": "Pharmacology", "b": "Forensic, Psychiatry & Radiology"}
+    claims = granularity.against_paper(shown.rename(index=names), spans.rename(index=names))
+    assert claims["paper (points)"].tolist() == [1.86, 0.29, 6.0, 5.3]
+    assert claims["95 % interval"].tolist()[:2] == ["4.00 to 26.00", "-9.00 to -1.00"]
+    assert claims["same direction"].tolist() == ["yes", "no", "cannot tell", "cannot tell"]
 
 
 def test_the_finding_has_both_gains_and_the_room_for_one():

@@ -108,11 +108,19 @@ def test_reported_rows_stand_below_ours_for_the_models_that_the_paper_has(runs):
 
 
 def test_directions_are_differences_of_the_averages_over_models(runs):
-    table = main_results.against_paper(main_results.measured(runs), main_results.reported())
+    table = main_results.against_paper(runs, main_results.reported())
     assert list(table.index[:2]) == ["mSFT over Base", "mSFT over SFT"]
     assert table.loc["mSFT over SFT", "paper (points)"] == pytest.approx(63.7 - 61.9)
     assert table.loc["mSFT over SFT", "here (points)"] == pytest.approx(10)
+    assert table.loc["mSFT over Base", "here (points)"] == pytest.approx((40 + 30) / 2)
     assert table.loc["mSFT over SFT, Science and Knowledge", "here (points)"] == pytest.approx(20)
+    # over the models: half a point an item on 40 of p's and q's 100 items, and on 10 of r's and s's
+    half = 1.96 * 100 * 0.5 * (2 * 0.4 * 0.6 / 100 + 2 * 0.1 * 0.9 / 100) ** 0.5 / 4
+    ends = [float(end) for end in table.loc["mSFT over SFT", "95 % interval"].split(" to ")]
+    assert ends == pytest.approx([10 - half, 10 + half], abs=0.2)
+    # r loses what s gains
+    assert table.loc["mSFT over SFT, Mathematic and Quantitative", "here (points)"] == pytest.approx(0)
+    assert table["same direction"].tolist() == ["yes", "yes", "yes", "cannot tell"]
     assert "mSFT over SFT, Commonsense and Language" not in table.index
 
 

@@ -154,11 +154,34 @@ def test_the_papers_claims_agree_with_its_table_7():
 
 
 def test_claims_beside_ours():
-    claims = scale.against_paper(scale.by_mixture(three()), scale.by_budget(sweep()))
+    claims = scale.against_paper(three(), scale.by_budget(sweep()))
     assert list(claims.index) == ["mSFT over SFT, mean over the mixtures", "mSFT with C=1 over SFT"]
     assert claims.iloc[:, 0].tolist() == [5.4, 3.4]
     assert claims.iloc[:, 1].tolist() == pytest.approx([15, -5])
-    assert claims["same direction"].tolist() == ["yes", "no"]
+    # three of 20 items gained: a draw has none of them with probability 0.8^10 x 0.9^10 = 0.037
+    assert (
+        claims["95 % interval"].str.startswith("0.00 to ").iloc[0]
+        and claims["95 % interval"].str.endswith(" 0.00").iloc[1]
+    )
+    assert claims["same direction"].tolist() == ["cannot tell", "cannot tell"]
+
+
+def test_a_mean_over_mixtures_draws_the_items_that_they_share_once():
+    def run(method, *accuracies):
+        tasks = ("a", "b")[: len(accuracies)]
+        return fake_run(method, [roll_out(0, 0.0, [(0, accuracies, None)], tasks=tasks, n=100)], (0, 0))
+
+    runs = {
+        ("mixture", "small", "sft"): run("sft", 0.4),
+        ("mixture", "small", "msft"): run("msft", 0.6),
+        ("mixture", "large", "sft"): run("sft", 0.4, 0.6),
+        ("mixture", "large", "msft"): run("msft", 0.6, 0.5),
+    }
+    gain, low, high = scale.mean_gain(runs)
+    assert gain == pytest.approx((20 + (20 - 10) / 2) / 2)
+    # an item of a counts 1/2 + 1/4 for its two mixtures, one of b 1/4
+    half = 1.96 * 100 * (0.75**2 * 0.2 * 0.8 / 100 + 0.25**2 * 0.1 * 0.9 / 100) ** 0.5
+    assert [low, high] == pytest.approx([12.5 - half, 12.5 + half], abs=0.4)
 
 
 def test_readable_tables():

@@ -116,7 +116,16 @@ def test_the_intervals_pair_the_methods_by_seed():
     assert seeds.intervals(runs).items_and_runs[0] == pytest.approx(0)
 
 
-def test_directions_take_the_seeds_that_both_have(scores):
-    table = seeds.against_paper(scores.rename({40: 50}))
+def test_directions_take_the_seeds_that_both_have():
+    accuracy = {("sft", 20): 0.5, ("sft", 30): 0.4, ("sft", 50): 0.5}
+    accuracy |= {("msft", 20): 0.6, ("msft", 30): 0.4, ("msft", 50): 0.46}
+    runs = {key: fake_run(key[0], (value,) * 4) for key, value in accuracy.items()}
+    table = seeds.against_paper(runs, seeds.Intervals((1.0, 3.0), (-4.0, 10.0)))
     assert list(table.index) == [f"mSFT over SFT, {what}" for what in ("mean of the seeds", "seed 20", "seed 30")]
     assert table.iloc[0].tolist()[:2] == pytest.approx([0.8667, 2.0], abs=1e-3)
+    # the mean takes the interval over seeds too; on seed 30 no item differs
+    assert table["95 % interval"].tolist()[0::2] == ["-4.00 to 10.00", "0.00 to 0.00"]
+    half = 1.96 * 100 * (0.1 * 0.9 / 400) ** 0.5
+    ends = [float(end) for end in table["95 % interval"].iloc[1].split(" to ")]
+    assert ends == pytest.approx([10 - half, 10 + half], abs=0.4)
+    assert table["same direction"].tolist() == ["cannot tell", "yes", "cannot tell"]

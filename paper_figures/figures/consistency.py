@@ -131,7 +131,8 @@ def panels(table: pd.DataFrame, halves: pd.Series, theirs: dict[str, float] | No
 
 
 def _title(table: pd.DataFrame, halves: pd.Series) -> str:
-    rival, lead, low, high = _lead(table)
+    rival = _rival(table)
+    lead, low, high = lead_over(table, rival)
     verdict = f"{lead:+.0f} % of the pairs ({low:+.0f} to {high:+.0f})"
     first = (
         f"mSFT has {first_places(table).shared.msft:.1f} of {len(table)} first places, {verdict} over {label(rival)}"
@@ -143,13 +144,18 @@ def _title(table: pd.DataFrame, halves: pd.Series) -> str:
     return f"{first}; its deviation across sub-datasets differs from SFT's by {even:+.1f} points{told}"
 
 
-def _lead(table: pd.DataFrame, draws: int = findings.DRAWS) -> tuple[str, float, float, float]:
-    """(the other method with the most first places, mSFT's lead over it in % of the pairs, its 95 % interval)."""
-    rival = first_places(table).shared.drop("msft").idxmax()
+def _rival(table: pd.DataFrame) -> str:
+    """The method with the most first places but mSFT."""
+    return first_places(table).shared.drop("msft").idxmax()
+
+
+def lead_over(table: pd.DataFrame, rival: str, draws: int = findings.DRAWS) -> tuple[float, float, float]:
+    """First places of mSFT less those of another method in % of the pairs of model and sub-dataset, ties shared, and the
+    ends of its 95 % bootstrap interval over these pairs."""
     lead = share_of_first(table, "msft") - share_of_first(table, rival)
     drawn = np.random.default_rng(0).integers(len(lead), size=(draws, len(lead)))
     low, high = np.percentile(100 * lead.to_numpy()[drawn].mean(axis=1), [2.5, 97.5])
-    return rival, 100 * lead.mean(), low, high
+    return 100 * lead.mean(), low, high
 
 
 def reported_places() -> dict[str, float]:
@@ -162,7 +168,8 @@ def reported_places() -> dict[str, float]:
 
 AGAINST_PAPER_CAPTION = (
     f"First places of mSFT less those of IES in percent of all comparisons ({COMPARISONS} in the paper), ties shared. The "
-    "paper's text gives no standard deviation." + reported_numbers.SCALE
+    "paper's text gives no standard deviation."
+    + reported_numbers.told("the pairs of model and sub-dataset, these very runs")
 )
 
 
@@ -171,13 +178,9 @@ def against_paper(table: pd.DataFrame) -> pd.DataFrame:
 
     The paper's text has no standard deviation, only that mSFT's is generally the lowest.
     """
-    theirs, ours = reported_places(), first_places(table).shared
-    pairs = {
-        "first places of mSFT over those of IES": (
-            100 * (theirs["msft"] - theirs["ies"]) / COMPARISONS,
-            100 * (ours.msft - ours.ies) / len(table),
-        )
-    }
+    theirs = reported_places()
+    there = 100 * (theirs["msft"] - theirs["ies"]) / COMPARISONS
+    pairs = {"first places of mSFT over those of IES": (there, *lead_over(table, "ies"))}
     return reported_numbers.directions(pairs, unit="% of comparisons")
 
 
@@ -185,7 +188,7 @@ def finding(table: pd.DataFrame, draws: int = findings.DRAWS) -> str:
     """First places of mSFT against those of the method with the most, and whose deviation is the lowest."""
     places, deviations = first_places(table).shared, spread(table).mean()
     rivals = places.drop("msft")
-    _, lead, low, high = _lead(table, draws)
+    lead, low, high = lead_over(table, _rival(table), draws)
     return (
         f"mSFT has {places.msft:.2f} of {len(table)} first places and {findings.leaders(rivals)}, the most of the others, "
         f"{rivals.max():.2f}: a lead of {lead:+.0f} % of the pairs of model and sub-dataset (95 % interval "

@@ -103,24 +103,29 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
 
 AGAINST_PAPER_CAPTION = (
     "Mean difference in test accuracy (points) between mSFT and each other method, and between mSFT and SFT in each group, over "
-    "the models of each side." + reported_numbers.SCALE
+    "the models of each side." + reported_numbers.told("the test items, these very runs")
 )
 
 
-def against_paper(table: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+def against_paper(runs, theirs: pd.DataFrame) -> pd.DataFrame:
     """mSFT minus each method over all sub-datasets, and minus SFT in each group, averaged over models: the paper's and
-    ours, compared by direction."""
+    ours, compared by direction. theirs: as `reported` gives it."""
+    there = theirs[theirs.model == AVERAGE].set_index(["group", "method"]).accuracy
+    correct = {key: findings.correct_at_best(run) for key, run in runs.items()}
+    correct |= {(m, "base"): findings.correct_at_base(run) for (m, method), run in runs.items() if method == "sft"}
+    models, pairs = list(dict.fromkeys(model for model, _ in runs)), {}
 
-    def means(rows):
-        return rows[rows.model == AVERAGE].set_index(["group", "method"]).accuracy
+    def add(what, group, method, tasks):
+        differences = findings.item_differences((correct[m, "msft"], correct[m, method]) for m in models)
+        ours = findings.over_items({task: differences[task] for task in tasks or differences})
+        pairs[what] = (there[group, "msft"] - there[group, method], *ours.span)
 
-    here, there = means(table), means(theirs)
-    pairs = {}
-    for method in _methods(table)[:-1]:
-        pairs[f"mSFT over {label(method)}"] = [m[AVERAGE, "msft"] - m[AVERAGE, method] for m in (there, here)]
-    for group in dict.fromkeys(table.group):
-        if group != AVERAGE and group in set(theirs.group):
-            pairs[f"mSFT over SFT, {group}"] = [m[group, "msft"] - m[group, "sft"] for m in (there, here)]
+    for method in LABELS:
+        if method != "msft" and (models[0], method) in correct:
+            add(f"mSFT over {label(method)}", AVERAGE, method, None)
+    for group, tasks in data.groups_of(runs[models[0], "sft"]).items():
+        if group in set(theirs.group):
+            add(f"mSFT over SFT, {group}", group, "sft", tasks)
     return reported_numbers.directions(pairs)
 
 
