@@ -22,14 +22,12 @@ SEEDS = (16, 8, 5)  # on the first model, on each of the others, of each of the 
 FIRST_SEED, BETWEEN = 20, 10
 README, MARK = RESULTS.parents[1] / "README.md", "<!-- benchmarks/evidence.py -->"
 # name in the tables -> (method, its parameters), in Table 2's order. DynamixSFT's look-ahead batch is scaled down with
-# the batch size and the mixture, its sharpness is its paper's for the smallest model; IES also runs at a threshold at
-# which it leaves out a share like the paper's.
+# the batch size and the mixture, its sharpness is its paper's for the smallest model.
 METHODS = {
     "SFT": ("sft", {}),
     "Continual SFT": ("continual_sft", {}),
     "DynamixSFT": ("dynamix_sft", {"look_ahead_batch": 8}),
     "IES": ("ies", {}),
-    "IES, delta = 0.03": ("ies", {"delta": 0.03}),
     "SRO SFT": ("sro_sft", {}),
     "Soft SRO SFT": ("soft_sro_sft", {}),
     "mSFT": ("msft", {}),
