@@ -284,10 +284,10 @@ class Trainer:
             roll_out.shown.step(progress.step, steps, epochs, self.durable.writer.busy)
             self.durable.writer.check()
             if self.durable.must_save(roll_out) and progress.step < end:
-                progress.losses += read_losses(unread, self.owners, self.stage)
+                read_losses(progress, unread, self.owners, self.rows, self.stage)
                 unread = []
                 self.durable.save_within(roll_out)
-        progress.losses += read_losses(unread, self.owners, self.stage)
+        read_losses(progress, unread, self.owners, self.rows, self.stage)
         self._clock["train"] += time.monotonic() - started - (self.durable.seconds - saving)
 
     # evaluation --------------------------------------------------------------------------------------------
@@ -302,7 +302,8 @@ class Trainer:
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch
         train_loss = sum(progress.losses) / len(progress.losses) if progress.losses else None
-        point = {"epoch": epoch, "train_loss": train_loss, "reused": False}
+        of_tasks = {task: loss / tokens for task, (loss, tokens) in progress.task_losses.items()}
+        point = {"epoch": epoch, "train_loss": train_loss, "train_losses": of_tasks, "reused": False}
         if not progress.points and self.here is not None:
             # the start point is the very weights that were evaluated before
             point |= {key: self.here[key] for key in MEASURED if key in self.here} | {"reused": True}
@@ -313,7 +314,7 @@ class Trainer:
             except Stopped:
                 durable.stopping = True
                 durable.save_within(roll_out)
-        progress.losses = []
+        progress.losses, progress.task_losses = [], {}
         progress.points.append(point)
         self.here = point
         self._clock["evaluate"] += time.monotonic() - started

@@ -9,10 +9,11 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
 
     stage: number of the roll-out.  epoch: within it.  path_epoch: the paper's Ep., epochs behind the weights.
     accuracy: on the test set, 0..1.  n: test items.  active: whether the stage trains the sub-dataset.
-    loss: mean token loss of the test set's gold answers in their prompts, in nats (evaluation.Scores); NaN in runs of
-    versions that did not record it.
-    train_loss: mean loss since the evaluation before, in nats.
+    loss: mean token loss of the test set's gold answers in their prompts, in nats (evaluation.Scores).
+    train_loss: mean loss of the steps since the evaluation before, in nats.  task_train_loss: of the sub-dataset alone,
+    over its target tokens in these steps; NaN where it was not trained.
     selection: what decisions were taken on, the higher the better: an accuracy, or minus a loss.
+    Losses that an older version did not record are NaN.
     metrics: what accuracy is of each sub-dataset, '' being the paper's; a column `metric` where one is not ''.
     """
     named = metrics and any(metrics.values())
@@ -35,6 +36,7 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
                         "train_loss": point["train_loss"],
                         "selection": point["selection"][task],
                         "loss": point.get("loss", {}).get(task, math.nan),
+                        "task_train_loss": point.get("train_losses", {}).get(task, math.nan),
                         **({"metric": metrics.get(task, "")} if named else {}),
                     }
                 )

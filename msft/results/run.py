@@ -99,8 +99,8 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
-        accuracy 0..1, n, active, train_loss, selection (what decisions were taken on), loss (held-out, in nats; see
-        history.history_rows); metric says what accuracy is where the mixture names one."""
+        accuracy 0..1, n, active, train_loss, selection (what decisions were taken on), loss (held-out) and
+        task_train_loss in nats (history.history_rows); metric says what accuracy is where the mixture names one."""
         return pd.DataFrame(history_rows(self.journal, self.metrics))
 
     @property

@@ -27,6 +27,7 @@ class Progress:
     evaluations: int = 0
     points: list[dict] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
+    task_losses: dict[str, list] = dataclasses.field(default_factory=dict)
     holders: dict[str, list] = dataclasses.field(default_factory=dict)
     trained_tokens: int = 0
     forward_tokens: int = 0
@@ -77,15 +78,23 @@ def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     return Best(selection, overall(point["accuracy"], point["n"]), stage, point["epoch"], path_epoch)
 
 
-def read_losses(steps: Sequence[tuple], owners: Sequence[str], stage: int) -> list[float]:
-    """The losses of steps, read from the device in one go.
+def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str], rows: Sequence, stage: int) -> None:
+    """Adds the losses of steps, read from the device in one go, to `losses` and `task_losses` of a progress.
 
-    steps: (step, example indices, loss [], summed losses of the examples [n]) each.
+    steps: (step, example indices, loss [], summed token losses of the examples [n]) each.
+    owners, rows: sub-dataset and tokens of every example.
     Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
     """
     losses = torch.stack([loss for _, _, loss, _ in steps]).tolist() if steps else []
+    progress.losses += losses
+    indices = [i for _, indices, _, _ in steps for i in indices]
+    sums = torch.cat([sums for _, _, _, sums in steps]).tolist() if steps else []
+    for i, loss in zip(indices, sums, strict=True):
+        total = progress.task_losses.setdefault(owners[i], [0.0, 0])
+        total[0] += loss
+        total[1] += rows[i].targets
     if all(map(math.isfinite, losses)):
-        return losses
+        return
     for step, indices, _, sums in steps:
         wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
         if wrong or not math.isfinite(float(sums.sum())):
@@ -94,7 +103,6 @@ def read_losses(steps: Sequence[tuple], owners: Sequence[str], stage: int) -> li
                 f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
                 "state is kept. Try a lower learning_rate, or precision fp32"
             )
-    return losses
 
 
 _ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
