@@ -8,7 +8,7 @@ first. Differences are paired by seed, since a seed is one order of the data. Wr
 """
 
 import argparse
-from math import comb
+from math import comb, isnan
 from pathlib import Path
 
 import pandas as pd
@@ -78,7 +78,13 @@ def paired(values: pd.Series, sft: pd.Series) -> dict[str, float]:
 
 def interval(row: dict[str, float]) -> str:
     """A paired difference as a table says it."""
-    return f"{row['mean']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), {row['n']:.0f}"
+    return f"{difference(row, 2)}, {row['n']:.0f}"
+
+
+def difference(row: dict[str, float], decimals: int) -> str:
+    """A mean difference with its interval, where there is one."""
+    span = "no interval" if isnan(row["low"]) else f"{row['low']:+.{decimals}f} to {row['high']:+.{decimals}f}"
+    return f"{row['mean']:+.{decimals}f} ({span})"
 
 
 def verdict(row: dict[str, float]) -> str:
@@ -152,7 +158,7 @@ def markdown(result: dict, table: pd.DataFrame, draws: pd.DataFrame) -> str:
         if row["method"] == "SFT":
             cells += ["", "", ""]
         else:
-            cells += [interval(row), f"{row['p']:.2g}", verdict(row)]
+            cells += [interval(row), "" if isnan(row["p"]) else f"{row['p']:.2g}", verdict(row)]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Test items chose the checkpoint, as in the paper; nothing was chosen on the confirmation items.", ""]
     lines += ["## Fair draws: mSFT chooses among more evaluations than SFT, and costs more", ""]
@@ -177,7 +183,7 @@ def summary(result: dict) -> str:
     for (model, method, items), row in rows.items():
         if method != "SFT" and items == "test":
             confirmed = rows.get((model, method, "confirmed"), row)
-            cells = [f"{r['mean']:+.1f} ({r['low']:+.1f} to {r['high']:+.1f})" for r in (row, confirmed)]
+            cells = [difference(r, 1) for r in (row, confirmed)]
             lines.append(f"| {model} | {method} | {row['n']:.0f} | {' | '.join(cells)} | {verdict(confirmed)} |")
     return "\n".join(lines)
 
@@ -221,7 +227,8 @@ def main() -> None:
     table = pd.DataFrame([{**job, "run": run, **accuracies(run)} for job, run in zip(jobs, runs, strict=True)])
     differences, draws = compared(table), fair_draws(table)
     result = {
-        "command": "python benchmarks/evidence.py",
+        "command": "python benchmarks/evidence.py"
+        + (f" --seeds {' '.join(map(str, options.seeds))}" if tuple(options.seeds) != SEEDS else ""),
         **measured_with("msft", "torch", "transformers"),
         "commit": runs[0].about["git_commit"],
         "mixture": options.mixture,
