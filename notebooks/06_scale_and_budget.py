@@ -21,7 +21,7 @@
 # (Fig. 6)? The paper finds a gain on every mixture, and at *C* = 1 a gain for fewer FLOPs than SFT takes.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "smoke", "tiny" or "paper"
+profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
