@@ -1,5 +1,5 @@
 # make reproduce | test | lint | notebooks | report | evidence | faults | sync | clean
-# PYTHON chooses the interpreter that .venv is made from; PROFILE is smoke, tiny or paper.
+# PYTHON chooses the interpreter that .venv is made from; PROFILE is smoke, tiny, laptop or paper.
 PYTHON ?= python3.11
 PROFILE ?= tiny
 OUT ?= paper_figures/out/$(PROFILE)

@@ -21,7 +21,7 @@
 # paper's Table 3, an average over its six models, SRO SFT comes within 0.3 points of mSFT and Soft SRO SFT close to SFT.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "smoke", "tiny" or "paper"
+profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows

@@ -20,7 +20,7 @@
 # test is not named; a two-sided paired t test gives just this p from the accuracies that the table prints.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "smoke", "tiny" or "paper"
+profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows

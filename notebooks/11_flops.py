@@ -22,7 +22,7 @@
 # trains IES for twice SFT's epochs, so its ratios compare nothing.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "smoke", "tiny" or "paper"
+profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows

@@ -22,7 +22,7 @@
 # each epoch, so it can come back: "at least once so far" grows, the share of a single epoch need not.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "smoke", "tiny" or "paper"
+profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows

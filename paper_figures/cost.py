@@ -16,10 +16,14 @@ from msft.cost.sizes import table as size_table
 from msft.errors import DataError, ModelError
 from msft.names import filled
 from msft.results.flops import FORWARD, TRAIN, run_flops
+from msft.results.run import load_runs
 from paper_figures.reported_numbers import MODELS, claim, table
 
 # embeddings included, tied ones once
 PARAMETERS = {name: parameters_of(size_table()["models"][name]) for name in MODELS}
+_SHARE = (
+    0.6  # of a machine's matrix products, timed: training was measured at 0.8 on a CPU, decoding keeps it less busy
+)
 # columns of Table 7
 _COLUMNS = {
     "sft": "SFT",
@@ -42,6 +46,33 @@ def estimate(config: RunConfig) -> plan.Estimate | None:
     except (DataError, ModelError):
         return None
     return found if found.expected else None
+
+
+def on_this_machine(configs: Iterable[RunConfig], runs_dir: str | Path) -> str:
+    """One line: the runs still to train and the hours they take here, one after the other.
+
+    From finished runs of the same model where there are some, else from this machine's matrix products, timed.
+    """
+    import torch
+    from torch.utils.benchmark import Timer
+
+    is_gpu = torch.cuda.is_available()
+    side = 8192 if is_gpu else 1024
+    square = torch.ones(side, side, device="cuda" if is_gpu else "cpu")
+    timer = Timer("square @ square", globals={"square": square}, num_threads=torch.get_num_threads())
+    peak = 2 * side**3 / timer.blocked_autorange(min_run_time=0.2).median / 1e12
+    estimates = plan.plan(list(dict.fromkeys(configs)), runs_dir, plan.rates_of(load_runs(runs_dir), _SHARE, peak))
+    todo = [e for e in estimates if e.state != "finished"]
+    seconds, unknown = sum(e.expected.seconds for e in todo if e.expected), sum(not e.expected for e in todo)
+    return (
+        f"runs to train: {len(todo)}, {duration(seconds)} on this {'GPU' if is_gpu else 'CPU'}, at its measured rate or "
+        f"{_SHARE:.0%} of its {peak:.2g} TFLOP/s" + (f"; {unknown} of them not in the estimate" if unknown else "")
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 'about 12 minutes' or 'about 3.4 hours'."""
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
 
 
 def flops(config: RunConfig) -> float | None:

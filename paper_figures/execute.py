@@ -23,6 +23,7 @@ from pathlib import Path
 
 from msft.errors import ConfigError, MsftError, together, unknown
 from paper_figures import contents, manifest
+from paper_figures.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -196,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m paper_figures.execute", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="notebooks by name or the start of it; all by default")
-    parser.add_argument("--profile", default="tiny", choices=("smoke", "tiny", "paper"))
+    parser.add_argument("--profile", default="tiny", choices=tuple(PROFILES))
     parser.add_argument("--out", default=None, help="folder of the outputs (paper_figures/out/<profile>)")
     parser.add_argument("--runs", default="runs", help="folder of the runs")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "JSON"), help="one more parameter")

@@ -1,4 +1,4 @@
-"""What each profile trains: `smoke` for CI, `tiny` for a laptop, `paper` for a GPU node."""
+"""What each profile trains: `smoke` for CI, `tiny` for everyone, `laptop` for a real model on a laptop, `paper` for a GPU node."""
 
 from msft import RunConfig
 from msft.errors import ConfigError, unknown
@@ -7,6 +7,7 @@ from msft.errors import ConfigError, unknown
 # 3 and 9 (the paper: Qwen3 8B).  swept: those of the mean in Fig. 6 (the paper: the four for which Table 7 has C = 1).
 # mixtures: number of sub-datasets -> mixture (Fig. 5).  granular: the 21 sub-categories (Fig. 7).
 # budgets: C of the sweep (Fig. 6).  branch: epochs of the bifurcation's branches (Fig. 3).
+# settings, params: of every run, and of a method; those of the notebook stand before them.
 PROFILES = {
     "smoke": {
         "models": ["tiny-smoke"],
@@ -42,6 +43,23 @@ PROFILES = {
         "branch": 6.0,
         # the look-ahead batch shrinks with the batch size and the mixture; 128 would cost many times the training
         "params": {"dynamix_sft": {"look_ahead_batch": 8}},
+    },
+    "laptop": {
+        "models": ["HuggingFaceTB/SmolLM2-135M"],
+        "focus": "HuggingFaceTB/SmolLM2-135M",
+        "mixture": "paper-10",
+        "mixtures": {5: "paper-5", 10: "paper-10"},
+        "granular": "medmcqa-21",
+        "seeds": [20, 30],
+        "budgets": [1.0, 3.0],
+        "branch": 3.0,
+        # fp32: Adam's steps at such rates are below what bf16 weights resolve.  The rate is a guess from models of this
+        # size, not tuned yet; the batch is smaller than the paper's so that an epoch of 2,000 examples has steps enough
+        "settings": {
+            **{"train_size": 200, "test_size": 100, "validation_size": 50},
+            **{"precision": "fp32", "batch_size": 16, "learning_rate": 5e-5},
+        },
+        "params": {"dynamix_sft": {"look_ahead_batch": 16}},
     },
     "paper": {
         "models": [
@@ -80,5 +98,6 @@ def config(name: str, method: str, *, model: str = "", mixture: str = "", seed: 
     """
     chosen = profile(name)
     params = {**chosen["params"].get(method, {}), **settings.pop("params", {})}
-    given = {"model": model or chosen["focus"], "mixture": mixture or chosen["mixture"], "seed": seed, **settings}
+    given = {"model": model or chosen["focus"], "mixture": mixture or chosen["mixture"], "seed": seed}
+    given |= {**chosen.get("settings", {}), **settings}
     return RunConfig.from_mapping({"method": method, "params": params, **given})

@@ -17,7 +17,10 @@ MODELS = {
     "Qwen/Qwen3-8B-Base": "Qwen3 8B",
 }
 # what a caption says where reported and measured numbers stand beside each other
-SCALE = " Except in the profile `paper`, models are a thousand times smaller and the mixture is generated: compare directions alone."
+SCALE = (
+    " Reported for larger models: except in the profile `paper`, those here are ten times smaller (`laptop`), or a thousand times on "
+    "a generated mixture (`smoke`, `tiny`): compare directions alone."
+)
 
 
 def table(name: str) -> pd.DataFrame:

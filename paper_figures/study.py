@@ -117,6 +117,8 @@ class Study:
         if missing:
             if self.is_paper and not self.allow_cpu and not _has_gpu():
                 raise self._missing(missing, needs, "there is no GPU")
+            if self.profile == "laptop":
+                print(cost.on_this_machine(missing.values(), self.runs_dir), flush=True)
             try:
                 trained = local.run_all(list(missing.values()), self.runs_dir, on_evaluation=on_evaluation)
             except (DataError, ModelError) as error:

@@ -1,4 +1,4 @@
-"""The paper profile rehearsed without a hub: every notebook on real records and the Qwen2.5 shape with two layers.
+"""Paper and laptop profile rehearsed without a hub: every notebook on real records and the Qwen2.5 shape with two layers.
 
 python -m pytest -m slow tests/test_paper_profile.py
 """
@@ -26,7 +26,8 @@ def qwen(shared, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_notebook_runs_to_its_end_in_the_paper_profile(shared, qwen, tmp_path, capfd):
+@pytest.mark.parametrize("profile", ["paper", "laptop"])
+def test_every_notebook_runs_to_its_end_on_real_records(shared, qwen, tmp_path, capfd, profile):
     given = {
         "models": str(qwen),
         "mixture": "paper-5",
@@ -34,14 +35,14 @@ def test_every_notebook_runs_to_its_end_in_the_paper_profile(shared, qwen, tmp_p
         "settings": SETTINGS,
         "allow_cpu": True,
     }
-    words = ["--profile", "paper", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    words = ["--profile", profile, "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     for name, value in given.items():
         words += ["-p", name, json.dumps(value)]
     code = execute.main(words)
     told = capfd.readouterr()
     assert code == 0, told.out + told.err
     items = [json.loads(path.read_text()) for path in (tmp_path / "out" / "items").glob("*.json")]
-    assert {item["profile"] for item in items} == {"paper"}
+    assert {item["profile"] for item in items} == {profile}
     found = {name for item in items for name in contents.paper_items(item["item"])}
     # one model: the figures of the further ones have nothing to show beside their tables
     assert not set(contents.PAPER_ITEMS) - found
@@ -50,5 +51,7 @@ def test_every_notebook_runs_to_its_end_in_the_paper_profile(shared, qwen, tmp_p
         end = ".png" if item["kind"] == "figure" else ".csv"
         assert (tmp_path / "out" / (item["name"] + end)).stat().st_size > 0
     # the paper's numbers stand beside ours at the paper's scale
-    assert "mSFT (paper)" in (tmp_path / "out" / "10_table6.md").read_text()
+    assert ("mSFT (paper)" in (tmp_path / "out" / "10_table6.md").read_text()) == (profile == "paper")
+    assert "larger models" in next(item["caption"] for item in items if item["name"] == "10_directions")
+    assert profile == "paper" or "on this CPU" in told.out
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

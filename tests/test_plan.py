@@ -27,6 +27,7 @@ CARDS = {
     "Qwen/Qwen2.5-3B": 3_085_938_688,
     "Qwen/Qwen2.5-7B": 7_615_616_512,
     "Qwen/Qwen3-8B-Base": 8_190_735_360,
+    "HuggingFaceTB/SmolLM2-135M": 134_515_008,
     "tiny-qwen2": 337_440,
     "tiny-qwen3": 336_960,
     "tiny-olmo2": 337_248,

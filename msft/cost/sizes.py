@@ -51,12 +51,12 @@ def table() -> dict:
 
 
 def parameters_of(shape: dict) -> int:
-    """Parameters of a Qwen2, Qwen3 or OLMo 2 model; tied embeddings count once."""
+    """Parameters of a Llama, Qwen2, Qwen3 or OLMo 2 model; tied embeddings count once."""
     hidden, head = shape["hidden"], shape["head"]
     queries, keys = shape["heads"] * head, shape["kv_heads"] * head
     attention = 2 * hidden * queries + 2 * hidden * keys
     # biases of Qwen2, norms of queries and keys in the others
-    attention += {"qwen2": queries + 2 * keys, "qwen3": 2 * head, "olmo2": queries + keys}[shape["kind"]]
+    attention += {"llama": 0, "qwen2": queries + 2 * keys, "qwen3": 2 * head, "olmo2": queries + keys}[shape["kind"]]
     layer = attention + 3 * hidden * shape["inner"] + 2 * hidden
     return shape["vocab"] * hidden * (1 if shape["tied"] else 2) + shape["layers"] * layer + hidden
 

@@ -52,16 +52,12 @@ class _Rule(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Requests and what of them does not depend on the weights: fast, the places of those in `batches`.
-
-    gold: {place: tokens of the gold answer} of those whose loss is asked.
-    """
+    """Requests and what of them does not depend on the weights: fast, the places of those in `batches`."""
 
     requests: Sequence
     rules: Sequence[_Rule]
     fast: list[int]
     batches: Batches
-    gold: dict[int, list[int]]
 
 
 class Answer(NamedTuple):
@@ -151,9 +147,9 @@ class PrefixCachedLM(HFLM):
         cuts = Counter(rules[i].room for i in fast if len(self.tok_encode(requests[i].args[0])) > rules[i].room)
         for room, count in sorted(cuts.items()):
             _say_cuts(count, room)
-        gold = {i: self.gold(requests[i])[1] for i in fast} if with_losses else {}
-        items = [self._item(requests[i], rules[i], len(gold.get(i, ()))) for i in fast]
-        return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model), gold)
+        gold = {i: self.gold(requests[i])[1] if with_losses else [] for i in fast}
+        items = [self._item(requests[i], rules[i], gold[i]) for i in fast]
+        return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model))
 
     def gold(self, request) -> tuple[list[int], list[int]]:
         """(tokens of a request's prompt, tokens of its gold answer): its text and EOS, where no stop ends it already."""
@@ -166,13 +162,7 @@ class PrefixCachedLM(HFLM):
         requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
         with _as_it_was(self.model), torch.inference_mode(), packed_attention(self.model):
             tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
-            losses = {prepared.fast[n]: loss for n, loss in losses.items() if items[n].gold}
-            long = [(i, items[n].prompt) for n, i in enumerate(prepared.fast) if prepared.gold and not items[n].gold]
-            pairs = [(prompt, prepared.gold[i]) for i, prompt in long]
-            # every token of a long answer has its row of logits: few answers a pass
-            scores = score(self.model, pairs, max(1, self._rows // 8), self._pause)
-        losses |= {i: -log_likelihood for (i, _), (log_likelihood, _) in zip(long, scores, strict=True)}
-        losses = {i: loss / len(prepared.gold[i]) for i, loss in losses.items()}
+        losses = {i: losses[n] / len(items[n].gold) for n, i in enumerate(prepared.fast) if items[n].gold}
         texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
             texts[i] = postprocess_generated_text(self._text(tuple(ids)), rules[i].until, None)
@@ -243,15 +233,13 @@ class PrefixCachedLM(HFLM):
         stops = [stop for stop in until if stop != eos_text]
         return _Rule(until, stops, limit, room, ends(self.model, self.tokenizer, stops), stock)
 
-    def _item(self, request, rule: _Rule, gold: int) -> Item:
+    def _item(self, request, rule: _Rule, gold: list[int]) -> Item:
         ids = self.tok_encode(request.args[0])
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
         draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
-        # the pass over prompt and draft gives the loss of a gold answer that is in the draft whole
-        gold = gold if gold <= len(draft) else 0
         return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), gold)
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:

@@ -23,7 +23,8 @@ CHAT_TEMPLATE = (
     "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
 METRICS = {"chats": "number_match", "notes": LOSS, "labels": "", "metals": "exact_match"}
-_SIZES = {"smoke": (24, 12), "tiny": (96, 64), "paper": (96, 64)}  # train and test rows of a sub-dataset
+_SIZES = {"smoke": (24, 12)}  # train and test rows of a sub-dataset
+_OTHERS = (96, 64)
 
 
 def make_folder(folder: Path, train: int, test: int) -> Path:
@@ -100,7 +101,7 @@ def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
     """(mixture YAML, model) of the guide: the user's own, or those made up beside the runs."""
     folder = Path(str(mixture_dir)).expanduser() if mixture_dir else page.runs_dir / "my_mixture"
     if not mixture_dir and not (folder / "mixture.yaml").is_file():
-        make_folder(folder, *_SIZES[page.profile])
+        make_folder(folder, *_SIZES.get(page.profile, _OTHERS))
     path = write_yaml(folder, {} if mixture_dir else METRICS)
     if page.focus in tiny.MODELS:
         return path, str(make_model(page.runs_dir / f"my_{page.focus}", page.focus))
