@@ -47,6 +47,8 @@ PROFILES = {
     "laptop": {
         "models": ["HuggingFaceTB/SmolLM2-135M"],
         "focus": "HuggingFaceTB/SmolLM2-135M",
+        "example": "HuggingFaceTB/SmolLM2-135M",
+        "swept": ["HuggingFaceTB/SmolLM2-135M"],
         "mixture": "paper-10",
         "mixtures": {5: "paper-5", 10: "paper-10"},
         "granular": "medmcqa-21",
