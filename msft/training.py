@@ -186,7 +186,7 @@ class Trainer:
         started, found = time.monotonic(), {}
         for name, weights in (("base", self.run.base_weights()), ("best", self.durable.best_weights)):
             checkpoints.restore(self.model, weights)
-            distributed.refresh(self.found, self.model)
+            distributed.refresh(self.measured, self.model)
             try:
                 scores = evaluator.evaluate()
             except Stopped:
