@@ -156,6 +156,7 @@ OTHER = {
     "seed": 21,
     "params": {"budget": 5},
     "select_on": "validation",
+    "select_metric": "loss",
     "learning_rate": 1e-3,
     "batch_size": 32,
     "loss_group": 8,
