@@ -267,7 +267,9 @@ def test_prepared_requests_serve_other_weights_and_repeats_bit_by_bit(tokenizer)
     first = lm.answer(prepared)
     model.load_state_dict(other.state_dict())
     changed = lm.answer(prepared)
-    assert [answer.text for answer in changed] == stock(other, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
+    assert [answer.text for answer in changed] == stock(other, tokenizer).generate_until(
+        requests(prompts()), disable_tqdm=True
+    )
     assert changed != first
     scores = lm.loglikelihood(pair_requests(PAIRS))
     lm.generate_until(requests(prompts(4)))
