@@ -264,10 +264,12 @@ def test_prepared_requests_serve_other_weights_and_repeats_bit_by_bit(tokenizer)
     model, other = make_model(seed=7), make_model(seed=8)
     lm = PrefixCachedLM(model, tokenizer)
     prepared = lm.prepare(requests(prompts(), docs=["#### 7"] * 9))
-    first = [answer.text for answer in lm.answer(prepared)]
+    first = lm.answer(prepared)
     model.load_state_dict(other.state_dict())
-    changed = [answer.text for answer in lm.answer(prepared)]
-    assert changed == stock(other, tokenizer).generate_until(requests(prompts()), disable_tqdm=True)
+    changed = lm.answer(prepared)
+    assert [answer.text for answer in changed] == stock(other, tokenizer).generate_until(
+        requests(prompts()), disable_tqdm=True
+    )
     assert changed != first
     scores = lm.loglikelihood(pair_requests(PAIRS))
     lm.generate_until(requests(prompts(4)))

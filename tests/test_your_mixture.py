@@ -25,6 +25,13 @@ def test_the_made_up_folder_is_a_mixture_of_four_kinds(tmp_path):
     assert mixture["chats"].test[0].messages[0][0] == "system"
 
 
+def test_a_model_without_chat_template_gets_no_chats(model_folder, tmp_path):
+    page = study.Study("your_mixture", "smoke", str(tmp_path / "runs"), str(tmp_path), models=str(model_folder))
+    path, model = your_mixture.prepare(page)
+    assert model == str(model_folder)
+    assert not any(sub.is_chat for sub in msft.load_mixture(str(path)))
+
+
 def test_only_the_labels_are_wrong(tmp_path):
     folder = your_mixture.make_folder(tmp_path, 96, 6)
     clean = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["stones"].train}

@@ -4,7 +4,7 @@ The draft of an item is checked by the pass over its prompt: the longest prefix 
 is taken, and decoding goes on from the first token that differs. What comes out is exactly greedy decoding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -21,20 +21,20 @@ from msft.packing.rows import Packed, Row, pack, prefix_segments
 PASS_TOKENS = {"cpu": 1024, "other": 32768}
 _FIRST_ROOM, _ROOM = 2, 32  # places behind a row's tokens at first, and that its cache grows by
 _FEW = 16  # rows that are joined to one group
-_LONG_ANSWER = 50  # tokens; of longer ones fewer are in a pass, which bounds its logits
+_SOME = 1024  # rows of logits at a time in full precision
 _NONE = -100  # what torch's cross entropy leaves out
 
 
 class Item(NamedTuple):
     """One sequence to decode: prompt, draft, and the function that says of the tokens so far whether they are all.
 
-    gold: tokens behind the prompt whose loss is asked.
+    gold: how many tokens of the draft the loss is asked of, from the first on.
     """
 
     prompt: list[int]
     draft: list[int]
     finished: Callable[[list[int]], bool]
-    gold: list[int] = []
+    gold: int = 0
 
 
 class Batch(NamedTuple):
@@ -50,52 +50,37 @@ class Batch(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """All that a decoding needs and that does not depend on the weights. prefixes: tokens of each shared prefix.
-
-    long: passes over prompts and gold tokens that are not in the draft whole; nothing is decoded from them.
-    """
+    """All that a decoding needs and that does not depend on the weights. prefixes: tokens of each shared prefix."""
 
     items: Sequence[Item]
     prefixes: list[list[int]]
     batches: list[Batch]
-    long: list[Batch]
 
 
 def make_batches(items: Sequence[Item], batch_size: int, model) -> Batches:
     """Prefixes and passes of items to decode."""
     groups = shared_prefixes([item.prompt for item in items])
-    drafts, long = {}, {}
+    order, rows = [], []
     for number, (prefix, members) in enumerate(groups):
         for i in sorted(members, key=lambda i: (-len(items[i].prompt) - len(items[i].draft), items[i].prompt)):
-            item, place = items[i], (len(prefix), number if prefix else None)
-            drafts[i] = _row(item.prompt, item.draft, *place)
-            if item.draft[: len(item.gold)] != item.gold:
-                long[i] = _row(item.prompt, item.gold, *place)
-    # every token of a long answer has its row of logits
-    longest = max((len(items[i].gold) for i in long), default=0)
-    rows = max(1, batch_size * _LONG_ANSWER // max(longest, _LONG_ANSWER))
-    gold = {i: item.gold for i, item in enumerate(items)}
-    batches = _batches(drafts, {**gold, **dict.fromkeys(long, ())}, batch_size, model)
-    return Batches(items, [prefix for prefix, _ in groups if prefix], batches, _batches(long, gold, rows, model))
+            rest = items[i].prompt[len(prefix) :]
+            tokens = rest + items[i].draft[:-1]
+            order.append(i)
+            rows.append(Row(tokens, len(prefix), number if prefix else None, range(len(rest) - 1, len(tokens))))
+    cuts = chunks([len(row.tokens) for row in rows], batch_size, model.device)
+    batches = []
+    for a, b in cuts:
+        targets = _targets(items, order[a:b], rows[a:b], model.device)
+        batches.append(Batch(order[a:b], rows[a:b], pack(rows[a:b], model.device, model.dtype), targets))
+    return Batches(items, [prefix for prefix, _ in groups if prefix], batches)
 
 
-def _row(prompt: list[int], more: Sequence[int], start: int, prefix: int | None) -> Row:
-    """Prompt and more tokens behind a prefix, the last of them predicted and never read."""
-    rest = prompt[start:]
-    tokens = rest + list(more[:-1])
-    return Row(tokens, start, prefix, range(len(rest) - 1, len(tokens)))
-
-
-def _batches(rows: dict[int, Row], gold: Mapping[int, Sequence[int]], batch_size: int, model) -> list[Batch]:
-    """The passes of rows. gold: the first tokens that each row predicts, where their loss is asked."""
-    numbers, whole, batches = list(rows), list(rows.values()), []
-    for a, b in chunks([len(row.tokens) for row in whole], batch_size, model.device):
-        targets = []
-        for i, row in zip(numbers[a:b], whole[a:b], strict=True):
-            targets += [*gold[i], *[_NONE] * (len(row.wanted) - len(gold[i]))]
-        targets = torch.tensor(targets, device=model.device) if set(targets) != {_NONE} else None
-        batches.append(Batch(numbers[a:b], whole[a:b], pack(whole[a:b], model.device, model.dtype), targets))
-    return batches
+def _targets(items: Sequence[Item], numbers: Sequence[int], rows: Sequence[Row], device) -> Tensor | None:
+    targets = []
+    for i, row in zip(numbers, rows, strict=True):
+        gold = items[i].draft[: items[i].gold]
+        targets += gold + [_NONE] * (len(row.wanted) - len(gold))
+    return torch.tensor(targets, device=device) if set(targets) != {_NONE} else None
 
 
 def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[tuple[int, int]]:
@@ -135,9 +120,6 @@ def decode(
             _step_by_step(model, waiting, prefixes, pause)
             waiting = []
     _step_by_step(model, waiting, prefixes, pause)
-    for batch in batches.long:
-        pause()
-        losses |= _gold_losses(wanted_logits(model, Pass(batch.packed, prefixes)), batch)
     return outs, losses
 
 
@@ -145,8 +127,10 @@ def _gold_losses(logits: Tensor, batch: Batch) -> dict[int, float]:
     """{item: summed loss} of a pass from the logits [w, vocabulary] of its wanted tokens."""
     if batch.targets is None:
         return {}
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = cross_entropy(logits, batch.targets, reduction="none").cpu()  # [w], 0 where nothing is asked
+    exact, losses = torch.promote_types(logits.dtype, torch.float32), []
+    for some, targets in zip(logits.split(_SOME), batch.targets.split(_SOME), strict=True):
+        losses.append(cross_entropy(some.to(exact), targets, reduction="none"))  # 0 where nothing is asked
+    losses = torch.cat(losses).cpu()  # [w]
     sums = [float(part.sum()) for part in losses.split([len(row.wanted) for row in batch.rows])]
     return dict(zip(batch.numbers, sums, strict=True))
 

@@ -31,7 +31,8 @@ from msft.packing.attention import evaluating, packed_attention
 from msft.packing.probe import mixes_rows, why_not_packed
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
-_LONGEST_DRAFT = 12  # tokens; greedy decoding seldom agrees with more of a written-out rationale
+# tokens; greedy decoding seldom agrees with more of a written-out rationale. Where its loss is asked, it is tried whole
+_LONGEST_DRAFT = 12
 _CHANGING = ("mixed_precision_dtype", "softmax_dtype", "think_end_token", "truncation")  # what HFLM alone does
 _AUTO_BATCH = 64  # rows a pass under batch_size="auto"; the tokens of a pass bound its memory anyway
 
@@ -147,8 +148,7 @@ class PrefixCachedLM(HFLM):
         cuts = Counter(rules[i].room for i in fast if len(self.tok_encode(requests[i].args[0])) > rules[i].room)
         for room, count in sorted(cuts.items()):
             _say_cuts(count, room)
-        gold = {i: self.gold(requests[i])[1] if with_losses else [] for i in fast}
-        items = [self._item(requests[i], rules[i], gold[i]) for i in fast]
+        items = [self._item(requests[i], rules[i], with_losses) for i in fast]
         return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model))
 
     def gold(self, request) -> tuple[list[int], list[int]]:
@@ -162,7 +162,7 @@ class PrefixCachedLM(HFLM):
         requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
         with _as_it_was(self.model), torch.inference_mode(), packed_attention(self.model):
             tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
-        losses = {i: losses[n] / len(items[n].gold) for n, i in enumerate(prepared.fast) if items[n].gold}
+        losses = {i: losses[n] / items[n].gold for n, i in enumerate(prepared.fast) if items[n].gold}
         texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
             texts[i] = postprocess_generated_text(self._text(tuple(ids)), rules[i].until, None)
@@ -233,13 +233,15 @@ class PrefixCachedLM(HFLM):
         stops = [stop for stop in until if stop != eos_text]
         return _Rule(until, stops, limit, room, ends(self.model, self.tokenizer, stops), stock)
 
-    def _item(self, request, rule: _Rule, gold: list[int]) -> Item:
+    def _item(self, request, rule: _Rule, with_loss: bool) -> Item:
         ids = self.tok_encode(request.args[0])
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
         text = self.draft_of(request)
         draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
-        draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
+        if not with_loss:
+            draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
+        gold = len(self.gold(request)[1]) if with_loss and draft else 0
         return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), gold)
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:

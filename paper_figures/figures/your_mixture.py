@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 import msft
-from msft import tiny
+from msft import names, tiny
 from msft.data.metrics import LABELS, LOSS
-from msft.errors import DataError
+from msft.errors import DataError, ModelError
 from msft.results.export import export
 from paper_figures import data, findings
 from paper_figures.style import colour, label, panels, pretty, say
@@ -27,16 +27,17 @@ _SIZES = {"smoke": (24, 12)}  # train and test rows of a sub-dataset
 _OTHERS = (96, 64)
 
 
-def make_folder(folder: Path, train: int, test: int) -> Path:
+def make_folder(folder: Path, train: int, test: int, with_chats: bool = True) -> Path:
     """Writes a made-up user's data, <name>/train.jsonl and test.jsonl; returns the folder.
 
-    train, test: rows of each at most.  chats: conversations.  notes: free text without one right answer.  labels: half of
-    the train labels are wrong.  metals: clean.  All but the notes are items of the tiny mixture.
+    train, test: rows of each at most.  chats: conversations, or plain rows without with_chats.  notes: free text without one
+    right answer.  labels: half of the train labels are wrong.  metals: clean.  All but the notes are items of the tiny
+    mixture.
     """
     rng, rows = random.Random(20), {}
     for name, source in (("labels", "stones"), ("metals", "metals"), ("chats", "holders")):
         sub = tiny.make_mixture("tiny", clean=name != "labels")[source]
-        make = _chat if name == "chats" else _row
+        make = _chat if name == "chats" and with_chats else _row
         rows[name] = [[make(e) for e in part] for part in (sub.train[:train], sub.test[:test])]
     notes = [_note(rng, i) for i in range(train + test)]
     rows["notes"] = [notes[:train], notes[train:]]
@@ -99,13 +100,23 @@ def make_model(folder: Path, name: str) -> Path:
 
 def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
     """(mixture YAML, model) of the guide: the user's own, or those made up beside the runs."""
-    folder = Path(str(mixture_dir)).expanduser() if mixture_dir else page.runs_dir / "my_mixture"
+    with_chats = bool(mixture_dir) or _takes_chats(page.focus)
+    made_up = page.runs_dir / ("my_mixture" if with_chats else "my_mixture_without_chats")
+    folder = Path(str(mixture_dir)).expanduser() if mixture_dir else made_up
     if not mixture_dir and not (folder / "mixture.yaml").is_file():
-        make_folder(folder, *_SIZES.get(page.profile, _OTHERS))
+        make_folder(folder, *_SIZES.get(page.profile, _OTHERS), with_chats)
     path = write_yaml(folder, {} if mixture_dir else METRICS)
     if page.focus in tiny.MODELS:
         return path, str(make_model(page.runs_dir / f"my_{page.focus}", page.focus))
     return path, page.focus
+
+
+def _takes_chats(model: str) -> bool:
+    """Whether a model has a chat template, as many base models have not; one that is not at hand may have one."""
+    try:
+        return model in tiny.MODELS or bool(names.load_tokenizer(names.model_source(model)).chat_template)
+    except ModelError:
+        return True
 
 
 def needs(page, mixture_dir: str = "") -> dict:
