@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from recording import RESULTS, heading, measured_with, write
+from recording import RESULTS, command, heading, measured_with, write
 
 from msft import RunConfig
 from msft.launch.local import run_all
@@ -38,9 +38,9 @@ def chance(row) -> float:
 
     if row.style == "open":
         return 100 / len(VALUES[row.topic][1])
-    return {"letter": 100 / row.options, "true/false": 50.0, "rationale": 25.0 if row.skill == "sum_choice" else 0.0}[
-        row.style
-    ]
+    if row.style == "rationale" and row.skill != "sum_choice":
+        return 0.0  # a number of its own
+    return 50.0 if row.style == "true/false" else 100 / row.options
 
 
 def jitter(curve: pd.DataFrame, start: float = 3) -> pd.Series:
@@ -96,7 +96,9 @@ def without_shots(run) -> dict[str, float]:
     found = {}
     for name, shots in (("five shots", True), ("no shots", False)):
         subs = [sub if shots else replace(sub, shots=[]) for sub in make_mixture(run.config.mixture)]
-        scores = Evaluator(model, tokenizer, subs, "test", run.config.max_new_tokens or 32, 512).evaluate()
+        scores = Evaluator(
+            model, tokenizer, subs, "test", run.config.max_new_tokens, run.config.eval_batch_size
+        ).evaluate()
         found[name] = 100 * sum(score.accuracy for score in scores.values()) / len(scores)
     return found
 
@@ -134,7 +136,8 @@ def bars(runs: list, shots: dict[str, float]) -> list[dict]:
 
 def markdown(result: dict) -> str:
     lines = ["# The tiny mixture under SFT", "", heading(result), ""]
-    lines += [f"Means of seeds {', '.join(map(str, SEEDS))}; peaks chosen on validation items, measured on test items."]
+    seeds = ", ".join(map(str, result["seeds"]))
+    lines += [f"Means of seeds {seeds}; peaks chosen on validation items, measured on test items."]
     for key, found in result["bases"].items():
         lines += ["", f"## {key}, learning rate {found['learning_rate']:g}, best of SFT {found['best']:.1f} %", ""]
         lines += ["| what | bar | measured | |", "|---|---|---|---|"]
@@ -165,7 +168,8 @@ def calibrate(options) -> None:
         found |= {"bars": bars(own, shots), "shots": shots}
         found["sub_datasets"] = by_task(own).rename_axis("sub-dataset").reset_index().to_dict("records")
         bases[model if mixture == "tiny" else f"{model}, {mixture}"] = found
-    result = {"command": "python benchmarks/calibration.py", **measured_with("msft", "torch", "transformers")}
+    told = command("calibration.py", options, model=list(MODELS), mixture=["tiny"], seeds=list(SEEDS))
+    result = {"command": told, **measured_with("msft", "torch", "transformers")}
     result |= {"commit": runs[0].about["git_commit"], "seeds": options.seeds, "bases": bases}
     write(options.results, "calibration", result, markdown(result))
 
@@ -183,7 +187,8 @@ def rates(options) -> None:
     table = pd.DataFrame(
         [{**job, "best": 100 * run.best.accuracy} for job, run in zip(jobs, runs, strict=True)]
     ).pivot_table(index="model", columns="learning_rate", values="best", sort=False)
-    result = {"command": "python benchmarks/calibration.py --rates", **measured_with("msft", "torch", "transformers")}
+    told = command("calibration.py", options, rates=False, model=list(MODELS), seeds=list(SEEDS))
+    result = {"command": told, **measured_with("msft", "torch", "transformers")}
     result |= {"seeds": options.seeds[:3], "bases": {model: identity(model) for model in options.model}}
     result["best of SFT (%)"] = {model: {f"{rate:g}": v for rate, v in row.items()} for model, row in table.iterrows()}
     lines = ["# The learning rate of the tiny bases, chosen for plain SFT", "", heading(result), ""]

@@ -12,7 +12,7 @@ from math import comb, isnan
 from pathlib import Path
 
 import pandas as pd
-from recording import RESULTS, heading, measured_with, write
+from recording import RESULTS, command, heading, measured_with, write
 
 from paper_figures.figures.seeds import paired_t
 from paper_figures.findings import half_width
@@ -168,7 +168,7 @@ def markdown(result: dict, table: pd.DataFrame, draws: pd.DataFrame) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        "DynamixSFT looks ahead on 8 examples a sub-dataset, not 128.",
+        f"DynamixSFT looks ahead on {METHODS['DynamixSFT'][1]['look_ahead_batch']} examples a sub-dataset, not 128.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -204,7 +204,9 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--model", nargs="+", default=list(MODELS))
     parser.add_argument("--mixture", default="tiny")
-    parser.add_argument("--seeds", type=int, nargs=3, default=SEEDS, help="first model, others, each of seven methods")
+    parser.add_argument(
+        "--seeds", type=int, nargs=3, default=list(SEEDS), help="first model, others, each of seven methods"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -227,8 +229,7 @@ def main() -> None:
     table = pd.DataFrame([{**job, "run": run, **accuracies(run)} for job, run in zip(jobs, runs, strict=True)])
     differences, draws = compared(table), fair_draws(table)
     result = {
-        "command": "python benchmarks/evidence.py"
-        + (f" --seeds {' '.join(map(str, options.seeds))}" if tuple(options.seeds) != SEEDS else ""),
+        "command": command("evidence.py", options, model=list(MODELS), seeds=list(SEEDS)),
         **measured_with("msft", "torch", "transformers"),
         "commit": runs[0].about["git_commit"],
         "mixture": options.mixture,

@@ -22,6 +22,15 @@ def measured_with(*packages: str) -> dict:
     return {"date": time.strftime("%Y-%m-%d"), "machine": machine, "versions": versions}
 
 
+def command(script: str, options, **defaults) -> str:
+    """The command that makes a result: the script, and the flags whose values are not their defaults."""
+    words = [f"python benchmarks/{script}"]
+    for name, default in defaults.items():
+        if (value := getattr(options, name)) != default:
+            words.append(f"--{name}" + ("" if value is True else " " + " ".join(map(str, value))))
+    return " ".join(words)
+
+
 def heading(result: dict) -> str:
     """Command, date, machine, threads and versions of a result in one line."""
     threads = f", {result['threads']} thread(s)" if "threads" in result else ""

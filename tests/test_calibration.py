@@ -1,11 +1,13 @@
 """The figures of benchmarks/calibration.py against values worked out by hand or by another way."""
 
+import argparse
 import sys
 
 import calibration
 import numpy as np
 import pandas as pd
 import pytest
+import recording
 from scipy import stats
 
 from msft.tiny import data, table
@@ -49,3 +51,14 @@ def test_every_bar_of_a_smoke_run(tmp_path, monkeypatch):
     curve = pd.DataFrame(found["sub_datasets"]).set_index("sub-dataset")
     assert list(curve.index) == data.make_mixture("tiny-smoke").names
     assert "not met" in (tmp_path / "calibration.md").read_text(encoding="utf-8")
+
+
+def test_a_result_names_the_command_that_makes_it():
+    defaults = {"rates": False, "seeds": [20, 30], "model": ["m"]}
+    options = argparse.Namespace(rates=True, seeds=[20], model=["m"])
+    assert (
+        recording.command("calibration.py", options, **defaults)
+        == "python benchmarks/calibration.py --rates --seeds 20"
+    )
+    plain = argparse.Namespace(**defaults)
+    assert recording.command("calibration.py", plain, **defaults) == "python benchmarks/calibration.py"

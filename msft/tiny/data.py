@@ -27,7 +27,7 @@ def rows_of(name: str) -> tuple[Row, ...]:
         "tiny-5": tuple(_BY_NAME[n] for n in ("stones", "herbs", "endings", "claims", "sums")),
         "tiny-15": TABLE + EXTRA,
         "tiny-21": SUBJECTS,
-        "tiny-smoke": tuple(replace(_BY_NAME[n], **{**small, "wrong": noise, "known": 1.0}) for n, noise in _SMOKE),
+        "tiny-smoke": tuple(replace(_BY_NAME[n], **{**small, "wrong": share, "known": 1.0}) for n, share in _SMOKE),
     }
     if name not in rows:
         raise DataError(unknown("tiny mixture", name, tuple(rows)))
@@ -43,7 +43,7 @@ def make_mixture(name: str = "tiny", clean: bool = False) -> Mixture:
 
 
 def _sub_dataset(row: Row, clean: bool) -> SubDataset:
-    """Draws distinct questions and cuts them into parts; then turns round(noise x train) labels wrong."""
+    """Draws distinct questions and cuts them into parts; then gives round(wrong x keys) keys of train wrong labels."""
     rng = random.Random(f"{SEED} {row.name}")
     items: dict[str, Item] = {}
     wanted = 2 * row.train + 2 * row.test + row.confirmation + 4 * SHOTS

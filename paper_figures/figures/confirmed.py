@@ -15,7 +15,7 @@ CAPTION = (
 
 
 def table(runs) -> pd.DataFrame:
-    """One row a finished run that has confirmation items, SFT first where it is there; empty where none has any.
+    """One row a run of a method of Table 2 or 3 that has confirmation items; empty where none has any.
 
     The interval of a difference takes the two runs' answers as independent, which is wider than for the same items.
     """

@@ -21,7 +21,7 @@ def needs(page) -> dict:
 def losses(sft, msft) -> pd.DataFrame:
     """One row an epoch and sub-dataset that both train there: path_epoch, task, sft and msft (nats).
 
-    mSFT stands along the path of the weights that it kept. A loss is the mean over the sub-dataset's examples that were
+    mSFT stands along the path of the weights that it kept. A loss is the mean over the sub-dataset's target tokens that were
     trained since the evaluation before. Empty for runs that did not note it.
     """
     ours = data.path(msft)
