@@ -14,7 +14,7 @@ from msft.errors import RunError
 from msft.results.progress import RunProgress
 from msft.results.run import Run
 from msft.store.checkpoints import Store, Weights, snapshot
-from msft.store.files import PARTIAL, cannot_write, write_gzip
+from msft.store.files import PARTIAL, cannot_write, write_atomic, write_gzip
 from msft.store.journal import Journal
 
 
@@ -96,11 +96,14 @@ class RunDirectory:
             journal.rewind(place)
 
     def finished_sft(self, epochs: float) -> dict | None:
-        """The roll-out of the finished SFT run of the same settings, or None where there is none."""
+        """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied,
+        so that a search that was read leaves what one that was trained leaves."""
         twin = self.prepared.twin("sft", {"epochs": epochs})
         other = Run(self.directory.parent / twin.name)
         if other.status != "finished":
             return None
+        for path in (other.directory / "outputs").glob("*.gz"):
+            write_atomic(self.directory / "outputs" / path.name, path.read_bytes())
         return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
 
     def base_weights(self) -> dict:

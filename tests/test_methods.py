@@ -194,6 +194,7 @@ def test_search_is_read_from_the_finished_sft_run_or_trained(finished, settings,
     assert 0 not in {stage for stage, _ in reading.steps}
     assert reading.steps == [step for step in alone.steps if step[0] > 0]
     assert points_of(reading.run, 0) == points_of(finished("sft").run)
+    assert reading.run.outputs.equals(alone.run.outputs)  # the answers of the search too
 
 
 @pytest.mark.parametrize(
