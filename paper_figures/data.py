@@ -83,8 +83,10 @@ def stages(run) -> pd.DataFrame:
 def evaluated_at(run, stage: int, epoch: float) -> tuple[int, float]:
     """(stage, epoch) at which a point was evaluated: the start of a later stage is a point of one before it."""
     while epoch == 0 and stage > 0:
-        stage -= 1
-        left = stages(run).set_index("stage").loc[stage]
+        stage, before = stage - 1, stages(run).set_index("stage")
+        if stage not in before.index:  # a search, after which a run starts from the base model again
+            return 0, 0.0
+        left = before.loc[stage]
         epoch = float(left.kept_until - left.start)
     return stage, epoch
 

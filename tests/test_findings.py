@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from figure_runs import msft_run
+from figure_runs import fake_run as run_of
+from figure_runs import msft_run, roll_out
 from test_main_results import TASKS, fake_run
 
 from paper_figures import findings
@@ -49,6 +50,18 @@ def test_a_run_that_ends_where_its_last_stage_began_has_the_answers_of_the_point
     run.outputs = run.outputs[(run.outputs.stage == 0) | (run.outputs.epoch > 0)]
     correct = findings.correct_at_best(run)
     assert {task: items.sum() for task, items in correct.items()} == {"a": 5, "b": 3}
+
+
+def test_a_run_that_reports_its_restart_after_a_search_has_the_answers_of_the_base_model():
+    search = {**roll_out(0, 0.0, [(0.0, (0.2, 0.4), None), (0.25, (0.9, 0.9), 1.0)]), "kind": "search"}
+    run = run_of(
+        "soft_sro_sft", [search, roll_out(1, 0.0, [(0.0, (0.2, 0.4), None), (0.25, (0.1, 0.1), 1.0)])], (1, 0.0)
+    )
+    run.outputs = run.outputs[(run.outputs.stage == 0) | (run.outputs.epoch > 0)]  # a start is not answered again
+    assert {task: list(right) for task, right in findings.correct_at_best(run).items()} == {
+        task: list(right) for task, right in findings.correct_at_base(run).items()
+    }
+    assert [right.mean() for right in findings.correct_at_best(run).values()] == pytest.approx([0.2, 0.4])
 
 
 def test_a_gain_that_no_item_or_run_moves_has_no_width():
