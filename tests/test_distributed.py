@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import filelock
@@ -159,11 +158,10 @@ def test_history_of_several_processes_is_that_of_one(alone, tmp_path, children, 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_killed_process_stops_the_run_and_any_number_goes_on_with_it(alone, tmp_path, children, killed):
-    configs, started = [settings_of("sft")], time.monotonic()
+    configs = [settings_of("sft")]
     codes = group(children, 2, train, tmp_path / "killed", configs, (killed, 4, signal.SIGKILL))
     assert codes[killed] == -signal.SIGKILL
     assert codes[1 - killed] == 1
-    assert time.monotonic() - started < 60
     name = alone("sft").directory.name
     assert msft.Run(tmp_path / "killed" / name).status != "finished"
     with filelock.FileLock(tmp_path / "killed" / name / ".lock", timeout=0):
