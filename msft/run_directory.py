@@ -96,14 +96,16 @@ class RunDirectory:
             journal.rewind(place)
 
     def finished_sft(self, epochs: float) -> dict | None:
-        """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied,
-        so that a search that was read leaves what one that was trained leaves."""
+        """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied
+        with their dates, so that a search that was read leaves what one that was trained leaves."""
         twin = self.prepared.twin("sft", {"epochs": epochs})
         other = Run(self.directory.parent / twin.name)
         if other.status != "finished":
             return None
         for path in (other.directory / "outputs").glob("*.gz"):
-            write_atomic(self.directory / "outputs" / path.name, path.read_bytes())
+            copy = self.directory / "outputs" / path.name
+            write_atomic(copy, path.read_bytes())
+            shutil.copystat(path, copy)
         return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
 
     def base_weights(self) -> dict:
