@@ -47,7 +47,11 @@ class RunConfig:
     learning_rate: float | None = setting(None, "constant learning rate of Adam", low=0.0, high=10.0)
     batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
-    precision: str | None = setting(None, "of weights and Adam state", choices=("bf16", "fp32"))
+    precision: str | None = setting(
+        None,
+        "of weights and Adam state; mixed keeps them in fp32, and training multiplies in bf16",
+        choices=("bf16", "fp32", "mixed"),
+    )
     max_tokens: int = setting(512, "tokens an example at most; longer ones are left out", low=8, high=131072)
     max_prompt_tokens: int = setting(700, "tokens a five-shot prompt at most", low=8, high=131072)
     max_new_tokens: int | None = setting(None, "tokens generated an item at most", low=1, high=131072)
@@ -121,6 +125,11 @@ class RunConfig:
     def to_dict(self) -> dict:
         """All settings as plain values."""
         return dataclasses.asdict(self)
+
+    @property
+    def weights(self) -> str:
+        """The precision of the weights, 'bf16' or 'fp32': what is saved, and what answers in an evaluation."""
+        return "bf16" if self.precision == "bf16" else "fp32"
 
     @property
     def changed_params(self) -> dict:

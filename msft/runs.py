@@ -142,7 +142,7 @@ class Prepared:
     def load_model(self):
         """The base model on its device."""
         config = self.config
-        model = names.load_model(self.source, config.precision, config.model_revision, config.trust_remote_code)
+        model = names.load_model(self.source, config.weights, config.model_revision, config.trust_remote_code)
         return model.to(distributed.device(config.device))
 
     def tokens(self, model=None) -> tuple[dict, object]:

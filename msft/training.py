@@ -79,7 +79,7 @@ class Trainer:
         self.evaluators, self.run = evaluators, run
         self.stage, self.order_stage, self.offset = 0, 0, 0.0
         self.best, self.here = Best(), None
-        self.losses = TokenLosses(self.model, config.loss_group, config.token_budget)
+        self.losses = TokenLosses(self.model, config.loss_group, config.token_budget, config.precision == "mixed")
         self.optimizer, self.stop_requested = None, False
         self.durable = Durable(self, run)
         self._clock = {"train": 0.0, "evaluate": 0.0, "hold": 0.0}

@@ -55,13 +55,13 @@ PROFILES = {
         "seeds": [20, 30],
         "budgets": [1.0, 3.0],
         "branch": 3.0,
-        # fp32: Adam's steps at such rates are below what bf16 weights resolve.  The rate is a guess from models of this
+        # mixed: Adam's steps at such rates are below what bf16 weights resolve.  The rate is a guess from models of this
         # size, not tuned yet; the batch is smaller than the paper's so that an epoch of 2,000 examples has steps enough
         "settings": {
             "train_size": 200,
             "test_size": 100,
             "validation_size": 50,
-            "precision": "fp32",
+            "precision": "mixed",
             "batch_size": 16,
             "learning_rate": 5e-5,
         },

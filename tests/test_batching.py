@@ -317,6 +317,22 @@ def test_packed_rows_have_the_gradient_of_padded_ones(kind):
         torch.testing.assert_close(results[True][2][name], wanted, rtol=1e-6, atol=1e-13)
 
 
+@pytest.mark.parametrize("path", ["packed", "padded: as asked"])
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "olmo2", "llama"])
+def test_mixed_precision_is_near_full_precision_with_gradients_in_it(kind, path):
+    model, rows, results = make_model(kind, vocabulary=50), random_rows(9), {}
+    for mixed in (False, True):
+        losses = TokenLosses(model, 4, 60, mixed)
+        losses.path = path
+        loss, sums = losses.gradients(rows)
+        results[mixed] = (float(loss), sums, torch.cat([g.flatten() for g in gradients(model).values()]))
+        assert {p.dtype for p in model.parameters()} == {results[mixed][2].dtype} == {torch.float32}
+    assert results[True][0] == pytest.approx(results[False][0], rel=1e-2)
+    assert results[True][0] != results[False][0]
+    torch.testing.assert_close(results[True][1], results[False][1], rtol=2e-2, atol=0)
+    assert float(torch.nn.functional.cosine_similarity(results[True][2], results[False][2], dim=0)) > 0.995
+
+
 def test_a_model_with_dropout_is_not_packed():
     model = make_model(vocabulary=50)
     assert why_not_trained_packed(model) == ""

@@ -98,6 +98,18 @@ def test_bf16_trains_on_a_cpu(tmp_path):
     assert set(moments) == {torch.bfloat16}
 
 
+def test_mixed_precision_keeps_weights_and_moments_in_full(tmp_path):
+    model = make_model()
+    trainer, _ = make_trainer(tmp_path, model, precision="mixed", learning_rate=3e-3)
+    losses = [point["train_loss"] for point in trainer.roll_out(trainer.tasks, epochs=2).points[1:]]
+    assert losses[-1] < losses[0]
+    states = [s["exp_avg"] for s in trainer.optimizer.state.values()]
+    assert {x.dtype for x in [*model.parameters(), *states]} == {torch.float32}
+    plain, _ = make_trainer(tmp_path / "plain", make_model(), precision="fp32", learning_rate=3e-3)
+    exact = [point["train_loss"] for point in plain.roll_out(plain.tasks, epochs=2).points[1:]]
+    assert losses == pytest.approx(exact, rel=0.05) and losses != exact
+
+
 def test_packed_and_padded_rows_give_the_same_losses(tmp_path):
     rows = fixed_examples()["a"]
     losses = {}

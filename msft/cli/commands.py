@@ -130,7 +130,7 @@ def evaluate(flags: options.Eval) -> int:
     _, mixture = prepared.tokens(model)
     runs.say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
-    print(f"mixture {config.mixture}, {config.precision}, {lengths}", file=sys.stderr)
+    print(f"mixture {config.mixture}, {config.weights}, {lengths}", file=sys.stderr)
     sizes = (config.max_new_tokens, config.eval_batch_size)
     scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])

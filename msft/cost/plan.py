@@ -23,7 +23,7 @@ PEAK = 989.0  # TFLOP/s of an H100's dense bf16 arithmetic
 UTILISATION = 0.4  # assumed share of it
 CARD = 80.0  # GB of its memory
 AFTER_SFT = ("sro_sft", "soft_sro_sft")  # read their search from the finished SFT run of the same settings
-_BYTES = {"bf16": 2, "fp32": 4}
+_BYTES = {"bf16": 2, "fp32": 4, "mixed": 2}  # of an activation; config.weights says that of the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
         )
     cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
-    width = _BYTES[config.precision]
+    width = _BYTES[config.weights]
     copy = width * sizes.parameters
     peaks = ways["expected"].held
     found = Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1])
@@ -184,7 +184,7 @@ def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case
 def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:
     """Bytes of checkpoints: two states at a commit (the new one and the last), each with the weights and the best;
     with Adam's two moments where a stage saves within; and the held peaks of Algorithm 4 where they are on disk."""
-    share = table()["file_share"][config.precision]
+    share = table()["file_share"][config.weights]
     in_memory = config.keep_peaks == "memory"
     adam = 2 if saves_within or not in_memory else 0
     held = 0 if in_memory else peaks

@@ -15,12 +15,13 @@ class TokenLosses:
     """Cross entropy of a model's target tokens, in nats; every process computes its share of the rows.
 
     loss_group: examples a micro-batch of the paper's loss.  token_budget: tokens a forward pass, padding included.
+    mixed: weights of fp32 are multiplied in bf16 (torch.autocast); attention and the sums stay in fp32.
     path: 'packed' where rows are packed without padding (passes.py), else 'padded: ' and why.
     """
 
-    def __init__(self, model, loss_group: int, token_budget: int):
+    def __init__(self, model, loss_group: int, token_budget: int, mixed: bool = False):
         self.model, self.device = model, model.device
-        self.loss_group = loss_group
+        self.loss_group, self.mixed = loss_group, mixed
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
         reason = sharded or why_not_trained_packed(model)
@@ -62,9 +63,10 @@ class TokenLosses:
 
     def _of_tokens(self, batch: Batch | TargetPass) -> tuple[torch.Tensor, torch.Tensor]:
         """The share of a pass in the step's loss, and the losses of its target tokens."""
-        if self.path == "packed":
-            return target_losses(self.model, batch)
-        logits = self._padded_logits(batch)  # [k, vocabulary]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            if self.path == "packed":
+                return target_losses(self.model, batch)
+            logits = self._padded_logits(batch)  # [k, vocabulary]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")  # [k]
         return (losses * batch.weights.to(losses.dtype)).sum(), losses

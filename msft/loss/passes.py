@@ -67,7 +67,8 @@ class _TrainingPass(Pass):
     """A pass of rows without prefixes, through which gradients flow."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
-        q, k, v = (tokens_first(x) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
+        # one dtype for the kernels: under autocast the rotary embedding leaves query and key alone in fp32
+        q, k, v = (tokens_first(x).to(query.dtype) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
         reads = self.packed.tail if tail else self.packed.body
         if isinstance(reads, Ends):
             q, k, v = (x.contiguous() for x in (q, k, v))
