@@ -66,6 +66,24 @@ page.table(
 page.figure(overfitting.curves(example), "panels", item="Fig. 2, in panels", caption=overfitting.CURVES_CAPTION + about)
 
 # %% [markdown]
+# ## By held-out loss
+# The loss of the gold answers moves smoothly where an accuracy jumps from item to item.
+
+# %%
+page.figure(
+    overfitting.curves(example, measure="loss"),
+    "loss_panels",
+    item="Fig. 2, by loss",
+    caption=overfitting.LOSS_CURVES_CAPTION + about,
+)
+page.figure(
+    overfitting.distance_bars({page.example: example}, with_paper=False, measure="loss"),
+    "loss_distances",
+    item="Fig. 2, by loss",
+    caption=overfitting.LOSS_DISTANCES_CAPTION + about,
+)
+
+# %% [markdown]
 # ## Fig. 10, 11: the other models
 
 # %%

@@ -76,6 +76,12 @@ if others:
         item="Fig. 12",
         caption=shift.SHIFT_BARS_CAPTION + data.sample(others),
     )
+page.figure(
+    shift.shift_bars(forked, seeds, with_paper=False, measure="loss"),
+    "shift_by_loss",
+    item="Fig. 3, 12, by loss",
+    caption=shift.LOSS_SHIFT_CAPTION + data.sample(forked),
+)
 page.table(
     shift.by_model(forked),
     "shift_by_model",

@@ -51,17 +51,26 @@ def error_of_mean(accuracy: pd.Series, n: pd.Series) -> float:
     return 100 * float(np.sqrt((accuracy * (1 - accuracy) / n).sum())) / len(accuracy)
 
 
+def by_epoch(run, measure: str = "accuracy") -> pd.DataFrame:
+    """Accuracy in percent or held-out loss in nats a token of a run's first roll-out: a row an epoch, a column a sub-dataset."""
+    first = run.history[run.history.stage == 0]
+    table = first.pivot(index="epoch", columns="task", values=measure)[list(first.task.unique())]
+    return 100 * table if measure == "accuracy" else table
+
+
+def optimum(curves, measure: str = "accuracy"):
+    """Optimal compute: the earliest epoch of the highest accuracy or the lowest loss, the start point included.
+
+    curves: as `by_epoch` gives them, or one of them, or their mean.
+    """
+    return curves.idxmax() if measure == "accuracy" else curves.idxmin()
+
+
 def peaks(run) -> pd.DataFrame:
     """One row a sub-dataset of a single roll-out run: peak_epoch, peak, last, loss_after_peak (accuracies 0..1)."""
-    rows = []
-    for task, curve in run.history[run.history.stage == 0].groupby("task", sort=False):
-        curve = curve.sort_values("epoch")
-        # the earliest best evaluation, the start point included
-        best = curve.loc[curve.accuracy.idxmax()]
-        last = curve.iloc[-1].accuracy
-        rows.append({"task": task, "peak_epoch": best.epoch, "peak": best.accuracy, "last": last})
-    table = pd.DataFrame(rows)
-    return table.assign(loss_after_peak=table.peak - table["last"])
+    curves = by_epoch(run)
+    table = pd.DataFrame({"peak_epoch": optimum(curves), "peak": curves.max() / 100, "last": curves.iloc[-1] / 100})
+    return table.assign(loss_after_peak=table.peak - table["last"]).rename_axis("task").reset_index()
 
 
 def stages(run) -> pd.DataFrame:

@@ -227,3 +227,14 @@ def test_the_runs_of_a_profile_are_the_bifurcation_and_sft_at_each_seed(profile,
         assert forked.params == {"budget": page.config("msft").params["budget"], "branch": page.branch}
     assert {config.seed for config in needs.values()} == set(page.seeds)
     assert page.config("sft") in needs.values()
+
+
+def test_shifts_by_loss_are_those_of_the_lowest_loss(trained):
+    run = trained[0].run
+    table, rows = shift.shifts(run, "loss"), shift.branches(run)
+    for task, row in table.iterrows():
+        for branch in ("full", "reduced"):
+            curve = rows[(rows.task == task) & (rows.branch == branch)].set_index("epoch").loss
+            assert curve[row[branch]] == curve.min()
+    axes = shift.shift_bars({"tiny-qwen2": run}, [], with_paper=False, measure="loss")
+    assert "lowest losses" in style.said(axes)

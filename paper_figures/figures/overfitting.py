@@ -66,10 +66,19 @@ def _title(run) -> str:
     return f"{len(peaks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g}; the mixture at {run.best.path_epoch:g}"
 
 
-def distances(run) -> pd.Series:
-    """Epochs between the peak of each sub-dataset, by its name for a reader, and that of the mixture."""
-    peaks = data.peaks(run).set_index("task").peak_epoch
-    return (peaks - run.best.path_epoch).abs().rename(index=pretty)
+def one_stop(run, measure: str = "accuracy") -> float:
+    """The epoch of the best mean over the sub-datasets: where SFT has to stop for all."""
+    return (
+        run.best.path_epoch
+        if measure == "accuracy"
+        else data.optimum(data.by_epoch(run, measure).mean(axis=1), measure)
+    )
+
+
+def distances(run, measure: str = "accuracy") -> pd.Series:
+    """Epochs between the optimum of each sub-dataset, by its name for a reader, and that of the mixture."""
+    optima = data.optimum(data.by_epoch(run, measure), measure)
+    return (optima - one_stop(run, measure)).abs().rename(index=pretty)
 
 
 def reported_distances() -> pd.Series:
@@ -78,56 +87,66 @@ def reported_distances() -> pd.Series:
 
 
 DISTANCES_CAPTION = "Distance in epochs between the peak of each sub-dataset and that of the mixture under SFT; above each panel the mean."
+LOSS_DISTANCES_CAPTION = "Distance in epochs between the lowest held-out loss of each sub-dataset and that of their mean under SFT; above each panel the mean."
 
 
-def distance_bars(runs: Mapping[str, object], with_paper: bool = True):
-    """Fig. 2b: how far each peak lies from the mixture's, a panel a model, and the paper's beside. Returns the axes."""
-    ours = {model_label(model): distances(run) for model, run in runs.items()}
+def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: str = "accuracy"):
+    """Fig. 2b: how far each optimum lies from the mixture's, a panel a model, and the paper's beside. Returns the axes."""
+    ours = {model_label(model): distances(run, measure) for model, run in runs.items()}
     theirs = {"the paper, Qwen3 8B": reported_distances()} if with_paper else {}
     shown = {f"{name}\nmean {values.mean():.2f}": values for name, values in (ours | theirs).items()}
-    axes = bar_panels(shown, "distance from the mixture's peak (epochs)", colour("sft"))
+    what = {"accuracy": "peak", "loss": "lowest loss"}[measure]
+    axes = bar_panels(shown, "distance from the mixture's (epochs)", colour("sft"))
     words = [f"{findings.mean(values, 2)} ({name})" for name, values in ours.items()]
     beside = f"; the paper {reported_distances().mean():.2f}" if with_paper else ""
-    return say(axes, f"A sub-dataset's peak lies this many epochs from the mixture's: {', '.join(words)}{beside}")
+    return say(axes, f"A sub-dataset's {what} lies this many epochs from the mixture's: {', '.join(words)}{beside}")
 
 
 CURVES_CAPTION = (
     "Test accuracy (%) of each sub-dataset against epoch under SFT. The star and the number in the title are the epoch of the "
     "best accuracy, the dashed line is the epoch of the best mean over all."
 )
+LOSS_CURVES_CAPTION = (
+    "Held-out loss (nats a token of the gold answers) of each sub-dataset against epoch under SFT, each on an axis of its own. "
+    "The star and the number in the title are the epoch of the lowest loss, the dashed line is that of the lowest mean over all. The model before training may lie above the axis."
+)
 
 
-def curves(run, axes=None):
-    """Accuracy of each sub-dataset against epoch under SFT: its peak starred, what follows the peak pale.
+def curves(run, axes=None, measure: str = "accuracy"):
+    """Accuracy or loss of each sub-dataset against epoch under SFT: its optimum starred, what follows it pale.
 
-    The dashed line is the epoch of the run's best checkpoint, the one stop that SFT has for all.
+    The dashed line is the epoch of the best mean, the one stop that SFT has for all.
     axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
     """
-    table = data.peaks(run).set_index("task")
+    table, stop, handles = data.by_epoch(run, measure), one_stop(run, measure), {}
+    best = data.optimum(table, measure)
+    what, ylabel = {
+        "accuracy": ("peak", "test accuracy (%)"),
+        "loss": ("lowest loss", "held-out loss (nats a token)"),
+    }[measure]
     if axes is None:
-        axes = panels(len(table), "epoch", "test accuracy (%)", 1.5)
-    handles = {}
-    for axis, (task, row) in zip(axes, table.iterrows(), strict=True):
-        curve = 100 * run.history[run.history.task == task].set_index("epoch").accuracy.sort_index()
-        after = curve[curve.index >= row.peak_epoch]
-        before = curve[curve.index <= row.peak_epoch]
-        (handles["up to the peak"],) = axis.plot(before.index, before, color=colour("sft"), lw=1.4)
+        axes = panels(len(best), "epoch", ylabel, 1.5, same_y=measure == "accuracy")
+    for axis, (task, curve) in zip(axes, table.items(), strict=True):
+        after, before = curve[curve.index >= best[task]], curve[curve.index <= best[task]]
+        (handles[f"up to the {what}"],) = axis.plot(before.index, before, color=colour("sft"), lw=1.4)
         (handles["after it"],) = axis.plot(after.index, after, color=colour("sft"), lw=1.2, alpha=0.4)
-        handles["peak (its epoch in the title)"] = axis.scatter(
-            row.peak_epoch, 100 * row.peak, marker="*", s=75, color=colour("ies"), zorder=3, edgecolor="white", lw=0.6
+        handles[f"{what} (its epoch in the title)"] = axis.scatter(
+            best[task], curve[best[task]], marker="*", s=75, color=colour("ies"), zorder=3, edgecolor="white", lw=0.6
         )
-        handles["best mean of all, SFT's one stop"] = axis.axvline(
-            run.best.path_epoch, color="0.3", ls="--", lw=0.9, zorder=1
-        )
-        axis.set_title(f"{pretty(task)}: {row.peak_epoch:g}")
+        handles["best mean of all, SFT's one stop"] = axis.axvline(stop, color="0.3", ls="--", lw=0.9, zorder=1)
+        axis.set_title(f"{pretty(task)}: {best[task]:g}")
+        if measure == "loss":  # the first steps' fall would flatten all that follows
+            axis.set_ylim(min(curve) - 0.15 * (top := max(curve[1:])), 1.15 * top)
         axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axis.margins(y=0.14)
     axes[0].figure.legend(
         handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False
     )
-    table = peak_table(run)["loss at the best mean (points)"]
-    return say(axes, f"One stop for all leaves the sub-datasets {findings.mean(table)} points below their own peaks")
+    cost = pd.Series({task: abs(curve[stop] - curve[best[task]]) for task, curve in table.items()})
+    words = {"accuracy": f"{findings.mean(cost)} points below their own peaks"}
+    words["loss"] = f"{findings.mean(cost, 2)} nats above their own lowest losses"
+    return say(axes, f"One stop for all leaves the sub-datasets {words[measure]}")
 
 
 PEAK_TABLE_CAPTION = (

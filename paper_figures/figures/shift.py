@@ -49,15 +49,16 @@ def branches(run) -> pd.DataFrame:
     return history[history.stage.isin(names)].assign(branch=lambda rows: rows.stage.map(names))
 
 
-def shifts(run) -> pd.DataFrame:
+def shifts(run, measure: str = "accuracy") -> pd.DataFrame:
     """One row a remaining sub-dataset: full, reduced (optimal compute in epochs since the fork), shift, at_end.
 
     shift: reduced minus full (section 3.1).  at_end: whether a peak is at its branch's last evaluation, so that it
-    may lie later.  The optimal compute is the earliest best evaluation, the fork itself (0) included.
+    may lie later.  The optimal compute is the earliest best evaluation, by accuracy or by held-out loss, the fork
+    itself (0) included.
     """
     rows = branches(run)
     rows = rows[rows.task != fork(run).first].sort_values("epoch", kind="stable")
-    best = rows.loc[rows.groupby(["task", "branch"]).accuracy.idxmax()]
+    best = rows.loc[data.optimum(rows.groupby(["task", "branch"])[measure], measure)]
     table = best.pivot(index="task", columns="branch", values="epoch").loc[rows.task.unique(), ["full", "reduced"]]
     table = table.assign(shift=table.reduced - table.full, at_end=(table == rows.epoch.max()).any(axis=1))
     return table.rename_axis(index="sub-dataset", columns=None)
@@ -108,13 +109,13 @@ def by_model(runs) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("model")
 
 
-def by_chance(sft_runs) -> float | None:
-    """Mean distance in epochs between the peaks of a sub-dataset in two SFT runs that differ in the seed alone.
+def by_chance(sft_runs, measure: str = "accuracy") -> float | None:
+    """Mean distance in epochs between the optima of a sub-dataset in two SFT runs that differ in the seed alone.
 
     None for fewer than two runs.
     """
-    peaks = [data.peaks(run).set_index("task").peak_epoch for run in sft_runs]
-    pairs = [(a - b).abs().mean() for a, b in combinations(peaks, 2)]
+    optima = [data.optimum(data.by_epoch(run, measure), measure) for run in sft_runs]
+    pairs = [(a - b).abs().mean() for a, b in combinations(optima, 2)]
     return sum(pairs) / len(pairs) if pairs else None
 
 
@@ -123,6 +124,9 @@ SHIFT_BARS_CAPTION = (
     "left out: reduced minus full mixture, in epochs, both branches from one checkpoint on. Above each panel the mean of the absolute "
     "shifts; grey: shifts smaller than the mean distance of the peaks of SFT runs that differ in the seed alone."
 )
+LOSS_SHIFT_CAPTION = SHIFT_BARS_CAPTION.replace("best test accuracy", "lowest held-out loss").replace(
+    "of the peaks", "of these"
+)
 
 
 def reported_shifts() -> pd.Series:
@@ -130,24 +134,25 @@ def reported_shifts() -> pd.Series:
     return reported_numbers.table("fig3").set_index("sub_dataset").shift_of_optimal_compute_epochs
 
 
-def shift_bars(runs, sft_runs, with_paper: bool = True):
+def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy"):
     """Fig. 3 and 12: the shift of each remaining sub-dataset, a panel a model, and the paper's beside. Returns the axes.
 
     runs: {model: bifurcation run}.  sft_runs: SFT runs that differ in the seed alone.
     """
-    shown, chance, told = {}, by_chance(sft_runs), []
+    shown, chance, told = {}, by_chance(sft_runs, measure), []
     for model, run in runs.items():
-        values = shifts(run)["shift"].rename(index=pretty)
+        values = shifts(run, measure)["shift"].rename(index=pretty)
         name = model_label(model)
         shown[f"{name}, without {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"] = values
         told.append(f"{findings.mean(values.abs(), 2)} epochs ({name})")
-    verdict = _verdict([shifts(run)["shift"].abs() for run in runs.values()], chance)
+    verdict = _verdict([shifts(run, measure)["shift"].abs() for run in runs.values()], chance)
     bands = dict.fromkeys(shown, chance or 0.0)
     if with_paper:
         theirs = reported_shifts()
         shown[f"the paper, without ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
     axes = bar_panels(shown, "shift of the optimal compute (epochs)", colour("msft"), bands)
-    return say(axes, f"One sub-dataset less moves the other peaks by {', '.join(told)}{verdict}")
+    what = {"accuracy": "peaks", "loss": "lowest losses"}[measure]
+    return say(axes, f"One sub-dataset less moves the other {what} by {', '.join(told)}{verdict}")
 
 
 def _verdict(sizes: list[pd.Series], chance: float | None) -> str:

@@ -1,0 +1,200 @@
+"""Peaks of a model by accuracy and by held-out loss: do they come back with another seed, and what do the methods bring?"""
+
+from itertools import product
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from msft.data.tasks import task_name
+from paper_figures import data, findings
+from paper_figures.reported_numbers import model_label
+from paper_figures.style import WIDTH, colour, label, pretty, say
+
+METHODS = ("sft", "msft", "sro_sft", "ies")
+MEASURES = ("accuracy", "loss")
+_SEEDS = 2
+
+
+def needs(page) -> dict:
+    """The methods at the first seed, and SFT at a second one."""
+    runs = {(method, page.seeds[0]): page.config(method) for method in METHODS}
+    return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds[:_SEEDS]}
+
+
+def sft_runs(runs) -> dict[int, object]:
+    """{seed: SFT run}."""
+    return {seed: run for (method, seed), run in runs.items() if method == "sft"}
+
+
+METHODS_CAPTION = (
+    "Mean test accuracy (%) over the sub-datasets before training and at each method's checkpoint, the points above SFT with their "
+    "95 % interval over test items (paired bootstrap), the held-out loss (nats a token, mean over the sub-datasets) there, and the "
+    "epoch of the checkpoint along the kept path."
+)
+
+
+def methods_table(runs) -> pd.DataFrame:
+    """A row a method, and the model before training: accuracy (%), difference to SFT with its interval, loss, epoch."""
+    first = {method: run for (method, seed), run in runs.items() if seed == min(sft_runs(runs))}
+    sft, rows = first["sft"], {}
+    start = sft.history[(sft.history.stage == 0) & (sft.history.epoch == 0)]
+    rows["before training"] = {
+        "accuracy (%)": 100 * start.accuracy.mean(),
+        "loss (nats)": start.loss.mean(),
+        "epoch": 0.0,
+    }
+    for method, run in first.items():
+        gain = findings.difference([(run, sft)])
+        rows[label(method)] = {
+            "accuracy (%)": 100 * run.at_best.accuracy.mean(),
+            "against SFT (points)": np.nan if method == "sft" else gain.points,
+            "from": np.nan if method == "sft" else gain.low,
+            "to": np.nan if method == "sft" else gain.high,
+            "loss (nats)": run.at_best.loss.mean(),
+            "epoch": run.best.path_epoch,
+        }
+    columns = ["accuracy (%)", "against SFT (points)", "from", "to", "loss (nats)", "epoch"]
+    return pd.DataFrame.from_dict(rows, orient="index")[columns].rename_axis("method")
+
+
+def optima(runs, measure: str) -> pd.DataFrame:
+    """Optimal compute (epochs) under SFT: a row a sub-dataset, a column a seed."""
+    return pd.DataFrame(
+        {seed: data.optimum(data.by_epoch(run, measure), measure) for seed, run in sft_runs(runs).items()}
+    )
+
+
+def agreement(table: pd.DataFrame) -> float:
+    """One-way intraclass correlation ICC(1) of [sub-datasets, seeds]: the share of the variance of the optima that the
+    sub-datasets explain; nan for one seed, or for optima that are all the same."""
+    seeds = table.shape[1]
+    between = seeds * table.mean(axis=1).var(ddof=1)
+    within = table.var(axis=1, ddof=1).mean()
+    total = between + (seeds - 1) * within
+    return float((between - within) / total) if total else np.nan
+
+
+def headroom(run, measure: str) -> float:
+    """What a stop for each sub-dataset would gain over one stop for all: points of accuracy, or nats of loss."""
+    curves = data.by_epoch(run, measure)
+    mean, each = curves.mean(axis=1), curves.max() if measure == "accuracy" else curves.min()
+    one = mean.max() if measure == "accuracy" else mean.min()
+    return abs(float(each.mean() - one))
+
+
+OPTIMA_CAPTION = (
+    "Optimal compute (epoch of the earliest highest test accuracy, and of the lowest held-out loss) of each sub-dataset under SFT, by "
+    "seed; the last rows: the intraclass correlation ICC(1) of the optima over the seeds (1: a property of the sub-dataset; 0: "
+    "chance), and the headroom, the mean of each sub-dataset's own best minus the best mean, in points and in nats."
+)
+
+
+def optima_table(runs) -> pd.DataFrame:
+    """A row a sub-dataset, ICC and headroom last; a column a measure and seed."""
+    columns = {}
+    for measure, (seed, run) in product(MEASURES, sft_runs(runs).items()):
+        found = optima(runs, measure)
+        values = found[seed].rename(index=pretty)
+        values["ICC over the seeds"] = agreement(found)
+        values["headroom (points, nats)"] = headroom(run, measure)
+        columns[f"by {measure}, seed {seed}"] = values
+    return pd.DataFrame(columns).rename_axis("sub-dataset")
+
+
+OPTIMA_PLOT_CAPTION = (
+    "Optimal compute of each sub-dataset under SFT, a mark a seed, by test accuracy (left) and by held-out loss (right); the line "
+    "joins the seeds."
+)
+
+
+def optima_plot(runs, axes=None):
+    """The optima by both measures, a row a sub-dataset in the order of their losses' optima. Returns the two axes."""
+    tables = {measure: optima(runs, measure) for measure in MEASURES}
+    order = tables["loss"].mean(axis=1).sort_values(kind="stable").index
+    if axes is None:
+        size = (WIDTH, 0.24 * len(order) + 1.0)
+        _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    marks = "osD"
+    for axis, (measure, table) in zip(axes, tables.items(), strict=True):
+        for place, task in enumerate(order):
+            row = table.loc[task]
+            axis.plot([row.min(), row.max()], [place] * 2, color="0.75", lw=1.5, zorder=1)
+        for seed, mark in zip(table, marks, strict=False):
+            axis.scatter(
+                table[seed][order], range(len(order)), marker=mark, s=30, color=colour("sft"), alpha=0.75,
+                edgecolor="white", lw=0.6, zorder=2, label=f"seed {seed}",
+            )  # fmt: skip
+        axis.set_title({"accuracy": "by test accuracy", "loss": "by held-out loss"}[measure])
+        axis.set_xlabel("optimal compute (epoch)")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set_xlim(left=-0.2)
+    axes[0].set_yticks(range(len(order)), map(pretty, order))
+    axes[0].invert_yaxis()
+    handles, names = axes[0].get_legend_handles_labels()
+    if len(names) > 1:
+        axes[0].figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False)
+    spans = [f"{table.min().min():g} to {table.max().max():g} by {measure}" for measure, table in tables.items()]
+    return say(axes, f"Sub-datasets are at their best at epochs {' and '.join(spans)}{_agreements(tables)}")
+
+
+def _agreements(tables) -> str:
+    values = {measure: agreement(table) for measure, table in tables.items()}
+    if any(map(np.isnan, values.values())):
+        return ""
+    return "; ICC over seeds " + ", ".join(f"{value:.2f} ({measure})" for measure, value in values.items())
+
+
+def finding(runs) -> str:
+    """What this model says of the paper's hypothesis, and what it cannot say."""
+    tables = {measure: optima(runs, measure) for measure in MEASURES}
+    sft = sft_runs(runs)[min(sft_runs(runs))]
+    name, last = model_label(sft.config.model), data.by_epoch(sft).index[-1]
+    distinct = {measure: table.iloc[:, 0].nunique() for measure, table in tables.items()}
+    at_end = int((tables["loss"].iloc[:, 0] == last).sum())
+    gains = {
+        label(method): findings.difference([(run, sft)])
+        for (method, seed), run in runs.items()
+        if method != "sft" and seed == sft.config.seed
+    }
+    shown = [f"{method} {gain.points:+.1f}" for method, gain in gains.items() if gain.is_shown]
+    told = ", ".join(shown) + " points" if shown else "none of " + ", ".join(gains)
+    return (
+        f"With {name} the {len(tables['loss'])} sub-datasets are at their best at {distinct['accuracy']} different epochs by accuracy "
+        f"and {distinct['loss']} by held-out loss ({at_end} at the last evaluation){_agreements(tables)}. One stop for all costs "
+        f"{headroom(sft, 'accuracy'):.1f} points and {headroom(sft, 'loss'):.3f} nats against a stop for each. "
+        f"Shown to differ from SFT in accuracy (95 % interval over test items, one run each): {told}."
+    )
+
+
+CHANCE_CAPTION = (
+    "Test accuracy (%) of each sub-dataset before training, at SFT's checkpoint and at its own peak under SFT; what always giving the "
+    "most frequent right answer of these test items reaches; and whether the peak's 95 % binomial interval lies above that."
+)
+
+
+def most_frequent(run) -> pd.Series:
+    """Accuracy (%) by sub-dataset of the one answer that is right most often; nan where answers are not checked."""
+    found = {}
+    for task in run.metrics:
+        path = run.directory / "tasks" / f"{task_name(task)}.jsonl"
+        answers = pd.read_json(path, lines=True, dtype=False).answer if path.is_file() else pd.Series(dtype=object)
+        found[task] = 100 * answers.value_counts(normalize=True).max()
+    return pd.Series(found, dtype=float)
+
+
+def chance_table(run) -> pd.DataFrame:
+    """A row a sub-dataset: before training, SFT's checkpoint, own peak, the most frequent answer (%), whether the peak
+    is above that."""
+    curves, items = data.by_epoch(run), run.history.drop_duplicates("task").set_index("task").n
+    peak, blind = curves.max(), most_frequent(run)[curves.columns]
+    half = 1.96 * np.sqrt(peak * (100 - peak) / items[peak.index])  # points
+    columns = {
+        "before (%)": curves.iloc[0],
+        "SFT (%)": 100 * data.at_best(run)[peak.index],
+        "peak (%)": peak,
+        "most frequent answer (%)": blind,
+        "above it": (peak - half > blind).map({True: "yes", False: "not shown"}),
+    }
+    return pd.DataFrame(columns).rename(index=pretty).rename_axis("sub-dataset")

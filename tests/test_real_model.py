@@ -1,0 +1,105 @@
+"""Optima by accuracy and by loss: their agreement over seeds, the headroom, and what is above guessing."""
+
+import json
+from types import SimpleNamespace
+
+import matplotlib
+from figure_runs import FakeRun, answers
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from paper_figures import data, style
+from paper_figures.figures import overfitting, real_model
+
+# at epochs 0, 1, 2, 3
+ACCURACY = {"early": [0.1, 0.9, 0.5, 0.3], "late": [0.1, 0.2, 0.4, 0.7]}
+LOSS = {"early": [3.0, 1.0, 1.5, 2.0], "late": [3.0, 2.0, 1.0, 0.5]}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def made(directory, seed=20, method="sft", accuracy=ACCURACY, loss=LOSS, best=3):
+    rows = [
+        {"stage": 0, "epoch": i, "path_epoch": i, "task": task, "accuracy": accuracy[task][i], "loss": loss[task][i]}
+        for i in range(4)
+        for task in accuracy
+    ]
+    history = pd.DataFrame(rows).assign(n=100, epoch=lambda rows: rows.epoch.astype(float))
+    return FakeRun(
+        history=history,
+        outputs=answers(history),
+        result={"best": {"stage": 0, "epoch": float(best)}},
+        best=SimpleNamespace(path_epoch=float(best)),
+        config=SimpleNamespace(method=method, model="tiny-qwen2", seed=seed),
+        metrics=dict.fromkeys(accuracy, ""),
+        directory=directory,
+    )
+
+
+def test_optima_by_accuracy_and_by_loss(tmp_path):
+    other = {"early": [3.0, 1.0, 0.9, 2.0], "late": LOSS["late"]}
+    runs = {("sft", 20): made(tmp_path), ("sft", 30): made(tmp_path, 30, loss=other)}
+    assert real_model.optima(runs, "accuracy").to_dict("list") == {20: [1, 3], 30: [1, 3]}
+    assert real_model.optima(runs, "loss").to_dict("list") == {20: [1, 3], 30: [2, 3]}
+    table = real_model.optima_table(runs)
+    assert table.loc["early"].tolist() == [1, 1, 1, 2]
+    # between: 2 x var(1.5, 3) = 2.25; within: mean(0.5, 0) = 0.25; (2.25 - 0.25) / (2.25 + 0.25)
+    assert table.loc["ICC over the seeds"].tolist() == pytest.approx([1, 1, 0.8, 0.8])
+    # accuracy: mean of 90 and 70 against the best mean, 55 (epoch 1); loss: mean of 1 and 0.5 against 1.25 (epoch 2 or 3)
+    first = table.loc["headroom (points, nats)"]
+    assert first[["by accuracy, seed 20", "by loss, seed 20"]].tolist() == pytest.approx([25, 0.5])
+    axes = real_model.optima_plot(runs)
+    assert "epochs 1 to 3 by accuracy and 1 to 3 by loss; ICC over seeds 1.00 (accuracy), 0.80 (loss)" in style.said(
+        axes
+    )
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["early", "late"]
+
+
+def test_one_seed_has_no_agreement(tmp_path):
+    runs = {("sft", 20): made(tmp_path)}
+    assert np.isnan(real_model.optima_table(runs).loc["ICC over the seeds"]).all()
+    assert "ICC" not in style.said(real_model.optima_plot(runs))
+
+
+def test_methods_against_sft_with_intervals(tmp_path):
+    better = {"early": [0.1, 0.9, 0.9, 0.9], "late": ACCURACY["late"]}
+    runs = {("sft", 20): made(tmp_path), ("msft", 20): made(tmp_path, method="msft", accuracy=better)}
+    table = real_model.methods_table(runs)
+    assert table["accuracy (%)"].tolist() == pytest.approx([10, 50, 80])
+    assert table["loss (nats)"].tolist() == pytest.approx([3, 1.25, 1.25])
+    row = table.loc["mSFT"]
+    assert row["against SFT (points)"] == pytest.approx(30) and row["from"] < 30 < row["to"] and row["from"] > 0
+    assert "mSFT +30.0 points" in real_model.finding(runs)
+    assert "none of IES" in real_model.finding({("sft", 20): made(tmp_path), ("ies", 20): made(tmp_path, method="ies")})
+
+
+def test_guessing_is_the_most_frequent_right_answer(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    rows = [{"answer": answer} for answer in "AAAB"]
+    (tmp_path / "tasks" / "msft_task_early.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    table = real_model.chance_table(made(tmp_path))
+    assert table["peak (%)"].tolist() == pytest.approx([90, 70])
+    assert table["most frequent answer (%)"].tolist() == pytest.approx([75, np.nan], nan_ok=True)
+    assert table["above it"].tolist() == ["yes", "not shown"]
+
+
+def test_the_loss_version_of_figure_2_stars_the_lowest_losses(tmp_path):
+    run = made(tmp_path)
+    axes = overfitting.curves(run, measure="loss")
+    assert [axis.get_title() for axis in axes] == ["early: 1", "late: 3"]
+    assert [tuple(axis.collections[0].get_offsets()[0]) for axis in axes] == [(1, 1.0), (3, 0.5)]
+    assert [axis.get_ylim()[1] for axis in axes] == pytest.approx([2.3, 2.3])
+    # the mean is lowest at epoch 2, where 'early' is 0.5 and 'late' 0.5 above its own lowest
+    assert overfitting.one_stop(run, "loss") == 2
+    assert "0.50 ± 0.00 nats above their own lowest losses" in style.said(axes)
+    assert overfitting.distances(run, "loss").tolist() == [1, 1]
+    assert data.by_epoch(run, "loss").early.tolist() == LOSS["early"]
