@@ -27,7 +27,8 @@ def command(script: str, options, **defaults) -> str:
     words = [f"python benchmarks/{script}"]
     for name, default in defaults.items():
         if (value := getattr(options, name)) != default:
-            words.append(f"--{name}" + ("" if value is True else " " + " ".join(map(str, value))))
+            values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name}", *map(str, values)]
     return " ".join(words)
 
 
