@@ -23,6 +23,9 @@ OUT = Path(__file__).parent / "out"
 _SOURCES = Path(__file__).resolve().parents[1] / "notebooks"
 _NUMBER = '<span class="number">'
 _STYLE = Path(__file__).with_name("report.css")
+_VERDICT = "same direction"  # the column by which a table of claims is known
+_MARKS = {"yes": ("shown", "✓ shown"), "cannot tell": ("open", "? cannot tell"), "no": ("fails", "✗ fails here")}
+_TOLD_FIRST = ("first picture", "Fig. 2", "Fig. 3", "Table 2", "Fig. 6", "Table 6")  # whose findings open the page
 
 
 def write(out: str | Path, to: str | Path | None = None) -> Path:
@@ -57,6 +60,7 @@ def render(out: Path, to: Path) -> str:
     profile = " and ".join(sorted({item["profile"] for item in items}))
     parts = [
         f"<h1>mSFT: tables and figures, profile {_text(profile)}</h1>",
+        _summary(out, items),
         _overview(items),
         *(_section(out, to, stem, shown[stem], made) for stem in stems),
         _runs(items, made),
@@ -94,7 +98,11 @@ def _link(path: Path, to: Path, label: str) -> str:
 
 
 def _contents(shown: dict, titles: dict) -> str:
-    lines = ['<nav aria-label="Contents">', '<p><a href="#overview">Items of the paper</a></p>', "<ol>"]
+    lines = [
+        '<nav aria-label="Contents">',
+        '<p><a href="#summary">In short</a> · <a href="#overview">Items of the paper</a></p>',
+        "<ol>",
+    ]
     for stem, items in shown.items():
         inner = "".join(
             f'<li><a href="#{_anchor(item["name"])}">{_text(item["item"])} <small>{_text(item["name"])}</small></a></li>'
@@ -104,6 +112,47 @@ def _contents(shown: dict, titles: dict) -> str:
     return "\n".join(
         [*lines, "</ol>", '<p><a href="#runs">Runs</a> · <a href="#environment">Environment</a></p>', "</nav>"]
     )
+
+
+def _summary(out: Path, items: list[dict]) -> str:
+    """The page that a busy reader can stop at: the first picture, a sentence a main item, and what holds of the paper's claims."""
+    figures: dict[str, dict] = {}
+    for item in items:
+        if item.get("finding") and item["item"] in _TOLD_FIRST and (out / f"{item['name']}.png").is_file():
+            figures.setdefault(item["item"], item)
+    told = [figures[name] for name in _TOLD_FIRST if name in figures]
+    lines = ['<section id="summary">\n<h2>In short</h2>']
+    lines += [_picture(out / f"{item['name']}.png", item["finding"]) for item in told[:1]]
+    sentences = "".join(
+        f'<li>{_text(item["finding"])} (<a href="#{_anchor(item["name"])}">{_text(item["item"])}</a>).</li>'
+        for item in told[1:]
+    )
+    lines.append(f"<ul>{sentences}</ul>")
+    if rows := _claims(out, items):
+        lines.append("<p>The paper's claims here; shown: the 95 % interval lies on the paper's side of 0.</p>")
+        lines.append(_table(["claim", "", "the paper", "here", "95 % interval", "item"], rows))
+    return "\n".join([*lines, "</section>"])
+
+
+def _claims(out: Path, items: list[dict]) -> list[list[str]]:
+    """The rows of every table that compares directions with the paper's, as HTML, the verdict as a mark."""
+    rows = []
+    for item in items:
+        path = out / f"{item['name']}.csv"
+        if item["kind"] != "table" or not path.is_file():
+            continue
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if _VERDICT not in row:
+                    break
+                claim, theirs, ours, interval, verdict = row.values()
+                unit = list(row)[1].partition("(")[2].rstrip(")")
+                kind, mark = _MARKS[verdict] if interval != "–" else ("open", "? no interval")
+                numbers = (f"{_NUMBER}{float(value):+.1f}</span>" if value else "–" for value in (theirs, ours))
+                link = f'<a href="#{_anchor(item["name"])}">{_text(item["item"])}</a>'
+                cells = [f"{_text(claim)} <small>{_text(unit)}</small>", f'<span class="{kind}">{mark}</span>']
+                rows.append([*cells, *numbers, f'<span class="span">{_text(interval)}</span>', link])
+    return rows
 
 
 def _overview(items: list[dict]) -> str:
@@ -147,6 +196,11 @@ def _item(out: Path, to: Path, item: dict) -> str:
     else:
         body = _table(*_cells(numbers, item["decimals"], item["rounded"]))
     files = [_link(out / f"{name}.{kind}", to, kind.upper()) for kind in ("png", "pdf", "csv", "md", "tex")]
+    notebook = item["notebook"]
+    files.append(
+        _link(out / f"{notebook}.ipynb", to, "notebook") or _link(_SOURCES / f"{notebook}.ipynb", to, "notebook")
+    )
+    files.append(f"<code>python -m paper_figures.execute {_text(notebook)} --profile {_text(item['profile'])}</code>")
     runs = "".join(f'<li><a href="#{_anchor(run)}">{_text(run)}</a></li>' for run in item["runs"])
     count = f"{len(item['runs'])} run{'s' if len(item['runs']) > 1 else ''}"
     finding = f"<b>{_text(item['finding'])}</b> " if item.get("finding") else ""

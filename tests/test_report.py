@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from msft.errors import ConfigError
-from paper_figures import manifest, report, study
+from paper_figures import manifest, report, study, style
 
 CAPTION = "Accuracy < 50 % & \"more\", <script>alert('x')</script>."
 MARKDOWN = "# Everything *over*-fits & more\nThe paper says **so** in `code`, for a < b.\n\n1. first\n2. second"
@@ -194,6 +194,32 @@ def test_without_a_manifest_the_page_stands_too(out, tmp_path):
     shutil.copytree(out, copy)
     (copy / "manifest.json").unlink()
     assert "There is no manifest.json" in report.write(copy).read_text()
+
+
+def test_the_first_page_has_a_picture_the_findings_and_a_mark_for_each_claim(tmp_path):
+    folder = tmp_path / "out"
+    page = study.Study("03_main_results", "smoke", out_dir=str(folder))
+    for name, item, finding in (("later", "Table 2", "mSFT is ahead & more"), ("curves", "Fig. 2", "Peaks differ")):
+        figure, axes = plt.subplots()
+        page.figure(style.say(axes, finding), name, item=item, caption="c")
+        plt.close(figure)
+    claims = [
+        ("mSFT over SFT", 1.8, 4.1, "1.98 to 6.30", "yes"),
+        ("mSFT over IES", 1.2, -0.2, "-2.0 to 1.0", "cannot tell"),
+    ]
+    claims += [("mSFT over <x>", 0.5, -3.0, "-4.0 to -2.0", "no"), ("saved", 37.0, 8.0, "–", "yes")]
+    columns = ["comparison", "paper (points)", "here (points)", "95 % interval", "same direction"]
+    page.table(pd.DataFrame(claims, columns=columns).set_index("comparison"), "claims", item="Table 2", caption="c")
+    text = report.write(folder).read_text(encoding="utf-8")
+    summary = text[text.index('id="summary"') : text.index('id="overview"')]
+    assert summary.count("<img") == 1
+    assert 'alt="Peaks differ"' in summary and "<li>mSFT is ahead &amp; more" in summary
+    rows = [re.sub(r"<[^>]*>", "|", line) for line in summary.splitlines() if line.startswith("<tr><td>mSFT")]
+    assert [next(cell for cell in row.split("|") if cell.startswith(("✓", "?", "✗"))) for row in rows if row] == [
+        "✓ shown", "? cannot tell", "✗ fails here",
+    ]  # fmt: skip
+    assert "? no interval" in summary and "mSFT over &lt;x&gt;" in summary and "+4.1" in summary
+    assert "<code>python -m paper_figures.execute 03_main_results --profile smoke</code>" in text
 
 
 def test_nothing_to_report_is_a_clear_error(tmp_path, capsys):
