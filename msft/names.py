@@ -103,6 +103,17 @@ def model_identity(source: str, revision: str | None) -> str:
     return digest.hexdigest()
 
 
+def load_architecture(source: str, config: RunConfig):
+    """The configuration of a model, without weights. Raises ModelError with the way out."""
+    from transformers import AutoConfig
+
+    hub = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        return AutoConfig.from_pretrained(source, **hub)
+    except Exception as error:  # the library raises its own and built-in errors
+        raise ModelError(_cannot_load("model", source, error)) from error
+
+
 def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False):
     """The tokenizer of a model. Raises ModelError with the way out."""
     from transformers import AutoTokenizer
