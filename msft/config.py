@@ -26,7 +26,7 @@ PAPER_SETTINGS = {
     "eval_batch_size": 64,
 }
 LORA_SETTINGS = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # peft's own defaults
-_OF_ADAPTER = (*LORA_SETTINGS, "lora_target_modules")
+ADAPTER = ("adapter", *LORA_SETTINGS, "lora_target_modules")  # the settings that a run without one does not have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class RunConfig:
             object.__setattr__(self, "params", params)
             problems += wrong
         if not clean.get("adapter"):
-            others = [name for name in _OF_ADAPTER if clean.get(name) is not None]
+            others = [name for name in ADAPTER if clean.get(name) is not None]
             problems += [f"setting {name} = {clean[name]!r} is for a run with adapter=lora" for name in others]
         trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
         problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in trackers if name not in TRACKERS]
@@ -166,7 +166,7 @@ class RunConfig:
         if self.select_metric == "accuracy":  # runs from before it could be chosen keep their names
             del fields["select_metric"]
         if not self.adapter:
-            fields = {name: value for name, value in fields.items() if name not in ("adapter", *_OF_ADAPTER)}
+            fields = {name: value for name, value in fields.items() if name not in ADAPTER}
         # of folders and files the contents count, not where they lie
         fields |= {name: Path(fields[name]).name for name in ("model", "mixture") if Path(fields[name]).is_absolute()}
         text = json.dumps([fields, contents], sort_keys=True)
