@@ -10,10 +10,16 @@ FILE = "adapter_config.json"  # peft's, in the folder of an adapter
 ALL = "all-linear"  # peft's name for every linear layer but the output embedding
 
 
+def available() -> None:
+    """Raises ConfigError where peft is not installed; loads nothing."""
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError("an adapter needs peft, which is not installed. Run: pip install 'msft[lora]'")
+
+
 def check(config) -> None:
     """Raises ConfigError where a run's adapter cannot be had on this machine; loads nothing."""
-    if config.adapter and importlib.util.find_spec("peft") is None:
-        raise ConfigError(f"adapter={config.adapter!r} needs peft, which is not installed. Run: pip install 'msft[lora]'")
+    if config.adapter:
+        available()
     if config.lora_dropout and distributed.size() > 1:
         raise ConfigError(
             f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes: each would draw numbers of its own, "

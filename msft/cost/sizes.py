@@ -13,7 +13,6 @@ from msft.benchmarks import paper_mixtures
 from msft.config import ADAPTER, RunConfig
 from msft.errors import ModelError
 
-
 # what a shape calls a field of config.json
 _FIELDS = {"layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads"}
 _FIELDS |= {"inner": "intermediate_size", "vocab": "vocab_size"}
@@ -76,8 +75,7 @@ def sizes_of(config: RunConfig) -> Sizes:
 @functools.cache
 def _sizes(config: RunConfig) -> Sizes:
     if config.adapter:
-        plain = RunConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig) if f.name not in ADAPTER})
-        sizes = _sizes(plain)
+        sizes = _sizes(dataclasses.replace(config, **dict.fromkeys(ADAPTER)))
         trained = adapter.trained_parameters(config, _architecture(config))
         return dataclasses.replace(sizes, parameters=sizes.parameters + trained, frozen=sizes.parameters)
     shape = table()["models"].get(config.model)
