@@ -9,7 +9,17 @@ import signal
 import pandas as pd
 import pytest
 import torch
-from helpers import ALWAYS, KINDS, MAKERS, killed_run, make_model, make_tokenizer, make_trainer, mixture_rows
+from helpers import (
+    ALWAYS,
+    KINDS,
+    MAKERS,
+    FakeEvaluator,
+    killed_run,
+    make_model,
+    make_tokenizer,
+    make_trainer,
+    mixture_rows,
+)
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -44,8 +54,10 @@ def stirred(model):
 
 
 @pytest.fixture(scope="module")
-def lora_settings(small_msft_settings):
-    return {**small_msft_settings, **LORA}
+def lora_settings(settings):
+    """An untrained model, which an adapter can better: peaks and best lie within the stages."""
+    own = {"method": "msft", "params": {"budget": 0.75}, "select_metric": "loss", "max_new_tokens": 12}
+    return {**settings, **own, **LORA, "lora_target_modules": "all-linear"}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +129,8 @@ def test_a_fresh_adapter_changes_nothing_is_in_fp32_and_follows_the_seed_alone(d
 def test_roll_back_and_look_ahead_act_on_the_adapter_alone(tmp_path):
     model = adapter.added(make_model(), lora_config())
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    trainer, evaluator = make_trainer(tmp_path, model=model, learning_rate=1e-2)
+    evaluator = FakeEvaluator(MAKERS, lambda call, task: (0.1, 0.5, 0.3)[call], model)
+    trainer, _ = make_trainer(tmp_path, model=model, evaluators={"test": evaluator}, learning_rate=1e-2)
     curve = trainer.roll_out(list(MAKERS), epochs=0.5, keep=list(MAKERS))
     end = checkpoints.snapshot(model)
     trainer.look_ahead([0, 1, 2])
@@ -136,21 +149,21 @@ def test_roll_back_and_look_ahead_act_on_the_adapter_alone(tmp_path):
 
 
 def test_every_file_of_a_run_holds_the_adapter_alone(lora_run):
-    model = make_model(hidden_size=64, intermediate_size=128)  # as the run's
-    size = checkpoints.bytes_of(adapter.added(copy.deepcopy(model), lora_config()))
+    model = make_model()  # the run's
+    size = checkpoints.bytes_of(adapter.added(copy.deepcopy(model), lora_run.config))
     state = lora_run.disk[lora_run.disk.event.str.startswith("write ")]
     assert state[state.event != "write best"].change.max() < 2 * 2 * size  # Adam's moments are the largest
     saved = load_file(lora_run.best.path / "adapter_model.safetensors")
     assert all("lora_" in name for name in saved)
     assert sum(tensor.nbytes for tensor in saved.values()) == size
-    assert size < checkpoints.bytes_of(model) / 5
+    assert size < checkpoints.bytes_of(model)
     assert not (lora_run.best.path / "model.safetensors").exists()
     assert lora_run.result["paths"] == {"training": "packed", "evaluation": "packed"}
-    assert lora_run.history.train_loss.dropna().iloc[-1] != lora_run.history.train_loss.dropna().iloc[0]
+    backs = [entry["arguments"]["epoch"] for entry in lora_run.journal if entry["kind"] == "roll_back"]
+    assert any(epoch > 0 for epoch in backs) and lora_run.best.path_epoch > 0
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize(("where", "dropout"), [("disk", 0.0), ("memory", 0.2)])
 def test_a_killed_run_ends_as_if_it_never_was(lora_run, lora_settings, tmp_path, children, where, dropout):
     settings = {**lora_settings, "lora_dropout": dropout}
     whole = lora_run if not dropout else msft.run(msft.RunConfig(**settings), tmp_path / "whole", progress=False)
@@ -217,9 +230,9 @@ def stirred_with_best(base, run):
 
 def test_eval_measures_the_checkpoint_as_the_run_did(lora_run, capsys):
     assert main(["eval", str(lora_run.best.path)]) == 0
-    shown = capsys.readouterr().out
-    for row in lora_run.at_best.itertuples():
-        assert any(line.split() == [row.task, f"{row.accuracy:.6f}", str(row.n)] for line in shown.splitlines())
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = {words[0]: (float(words[1]), int(words[2])) for words in lines if words[0] in MAKERS}
+    assert shown == {r.task: (pytest.approx(r.accuracy, abs=1e-6), r.n) for r in lora_run.at_best.itertuples()}
 
 
 def test_what_an_export_cannot_do_with_an_adapter(lora_run, small_msft_run, tmp_path):
@@ -302,11 +315,11 @@ def test_a_model_lacks_target_modules(lora_settings, runs_dir, monkeypatch):
     refused(settings, runs_dir, monkeypatch, ConfigError, match)
 
 
-def test_peft_has_no_target_modules_of_its_own(small_settings, tokenizer, tmp_path, monkeypatch):
+def test_peft_has_no_target_modules_of_its_own(settings, tokenizer, tmp_path, monkeypatch):
     folder = tmp_path / "olmo2"
     make_model("olmo2").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    settings = {**small_settings, **LORA, "model": str(folder)}
+    settings = {**settings, **LORA, "model": str(folder)}
     refused(settings, tmp_path / "runs", monkeypatch, ModelError, "give lora_target_modules. Allowed.*q_proj")
 
 

@@ -15,11 +15,12 @@ _METHODS = {
 }
 
 
-def text(run: Run, name: str, is_adapter: bool = False) -> str:
-    """The card in Markdown with its YAML front matter. name: of the exported model.  is_adapter: it is one alone."""
+def text(run: Run, name: str, merged: bool = False) -> str:
+    """The card in Markdown with its YAML front matter. name: of the exported model.  merged: with its adapter added."""
     from huggingface_hub import ModelCard
 
     about, config, history, dropped = run.about, run.config, run.history, run.dropped
+    is_adapter = bool(config.adapter) and not merged
     facts, settings = about["mixture"]["sub_datasets"], shared_settings(config)
     start = history[(history.stage == 0) & (history.epoch == 0)].set_index("task").accuracy
     end = run.at_best.set_index("task").accuracy

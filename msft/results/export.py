@@ -53,7 +53,8 @@ def export(
         raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
     if run.status != "finished":
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
-    config, wanted = run.config, adapter.FILE if run.config.adapter else "config.json"
+    config = run.config
+    wanted = adapter.FILE if config.adapter else "config.json"
     if not (run.best.path / wanted).is_file():
         raise RunError(f"{run.best.path} has no {wanted}: the checkpoint was taken away. Train the run again")
     if merge and not config.adapter:
@@ -89,18 +90,25 @@ def export(
 
 
 def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
-    config, left = run.config, "adapter_*" if merge else "*.safetensors" if dtype else ""
     if merge:
-        source = run.about["model"]["source"]
-        model = names.load_model(source, config.precision, config.model_revision, config.trust_remote_code)
-        adapter.loaded(model, run.best.path).merge_and_unload().save_pretrained(folder)
+        _merged(run, dtype or run.config.precision).save_pretrained(folder)
     for path in run.best.path.iterdir():
-        if path.is_file() and not path.match(left or "/"):
+        is_written_here = path.name.startswith("adapter_") if merge else dtype and path.suffix == ".safetensors"
+        if path.is_file() and not is_written_here:
             shutil.copyfile(path, folder / path.name)
-    if dtype:
-        _convert(folder if merge else run.best.path, folder, dtype)
+    if dtype and not merge:
+        _convert(run.best.path, folder, dtype)
     picture.draw(run, folder / "curves.png")
-    (folder / "README.md").write_text(card.text(run, name, bool(config.adapter) and not merge), encoding="utf-8")
+    (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
+
+
+def _merged(run: Run, dtype: str):
+    """The base model with the run's adapter added to its weights, which are then rounded to a type."""
+    import torch
+
+    config, source = run.config, run.about["model"]["source"]
+    model = names.load_model(source, config.precision, config.model_revision, config.trust_remote_code)
+    return adapter.loaded(model, run.best.path).merge_and_unload().to(getattr(torch, DTYPES[dtype]))
 
 
 def _convert(source: Path, folder: Path, dtype: str) -> None:
