@@ -25,6 +25,8 @@ PAPER_SETTINGS = {
     "max_new_tokens": 512,
     "eval_batch_size": 64,
 }
+LORA_SETTINGS = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # peft's own defaults
+ADAPTER = ("adapter", *LORA_SETTINGS, "lora_target_modules")  # the settings that a run without one does not have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,15 @@ class RunConfig:
         None,
         "of weights and Adam state; mixed keeps them in fp32, and training multiplies in bf16",
         choices=("bf16", "fp32", "mixed"),
+    )
+    adapter: str | None = setting(
+        None, "lora: train an adapter of peft (pip install 'msft[lora]'), not the weights", choices=("lora",)
+    )
+    lora_r: int | None = setting(None, "rank of the adapter", low=1, high=65536)
+    lora_alpha: int | None = setting(None, "numerator of its scale lora_alpha / lora_r", low=1, high=2**20)
+    lora_dropout: float | None = setting(None, "dropout before it, in training", low=0.0, high=0.99)
+    lora_target_modules: str | None = setting(
+        None, "layers that get one, with commas, or all-linear; None takes peft's own for the kind of model"
     )
     max_tokens: int = setting(512, "tokens an example at most; longer ones are left out", low=8, high=131072)
     max_prompt_tokens: int = setting(700, "tokens a five-shot prompt at most", low=8, high=131072)
@@ -85,6 +96,8 @@ class RunConfig:
         for name, value in clean.items():
             if value and name in ("model", "mixture", "data_dir", "methods_dir"):
                 value = clean[name] = settled(name, value)
+            if value and name == "lora_target_modules":
+                value = clean[name] = ",".join(sorted({word.strip() for word in value.split(",")} - {""}))
             object.__setattr__(self, name, value)
         if "method" in clean and "params" in clean:
             params, wrong = methods.check_params(
@@ -92,6 +105,9 @@ class RunConfig:
             )
             object.__setattr__(self, "params", params)
             problems += wrong
+        if not clean.get("adapter"):
+            others = [name for name in ADAPTER if clean.get(name) is not None]
+            problems += [f"setting {name} = {clean[name]!r} is for a run with adapter=lora" for name in others]
         trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
         problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in trackers if name not in TRACKERS]
         for name in ("model", "mixture"):
@@ -118,7 +134,7 @@ class RunConfig:
 
     def with_defaults(self, model_settings: Mapping) -> "RunConfig":
         """Every None that has a default filled in: the model's own first, then the paper's."""
-        defaults = {**PAPER_SETTINGS, **model_settings}
+        defaults = {**PAPER_SETTINGS, **model_settings, **(LORA_SETTINGS if self.adapter else {})}
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -158,6 +174,8 @@ class RunConfig:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["result"]}
         if self.select_metric == "accuracy":  # runs from before it could be chosen keep their names
             del fields["select_metric"]
+        if not self.adapter:
+            fields = {name: value for name, value in fields.items() if name not in ADAPTER}
         # of folders and files the contents count, not where they lie
         fields |= {name: Path(fields[name]).name for name in ("model", "mixture") if Path(fields[name]).is_absolute()}
         text = json.dumps([fields, contents], sort_keys=True)

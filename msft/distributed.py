@@ -297,11 +297,12 @@ def for_training(model):
 
 
 def refresh(whole, model) -> None:
-    """Fills the whole model with the weights of the sharded one that is trained."""
+    """Fills the whole model with what was trained of the sharded one."""
     if whole is model:
         return
     for ours, theirs in zip(whole.parameters(), model.parameters(), strict=True):
-        ours.detach().copy_(theirs.full_tensor().detach())
+        if theirs.requires_grad:
+            ours.detach().copy_(theirs.full_tensor().detach())
 
 
 def gathered(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:

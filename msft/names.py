@@ -74,7 +74,7 @@ def model_source(name: str) -> str:
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
-            "model first, with peft's AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+            "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
             ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"
         )
     if (folder / "config.json").is_file():
@@ -101,6 +101,17 @@ def model_identity(source: str, revision: str | None) -> str:
             file.seek(max(size - (1 << 20), 0))
             digest.update(file.read(1 << 20))
     return digest.hexdigest()
+
+
+def load_architecture(source: str, config: RunConfig):
+    """The configuration of a model, without weights. Raises ModelError with the way out."""
+    from transformers import AutoConfig
+
+    hub = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        return AutoConfig.from_pretrained(source, **hub)
+    except Exception as error:  # the library raises its own and built-in errors
+        raise ModelError(_cannot_load("model", source, error)) from error
 
 
 def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False):

@@ -13,7 +13,7 @@ from msft import distributed
 from msft.errors import RunError
 from msft.results.progress import RunProgress
 from msft.results.run import Run
-from msft.store.checkpoints import Store, Weights, snapshot
+from msft.store.checkpoints import Store, Weights, bytes_of, snapshot
 from msft.store.files import PARTIAL, cannot_write, write_atomic, write_gzip
 from msft.store.journal import Journal
 
@@ -207,4 +207,4 @@ def save_best(directory: Path, model, tokenizer) -> None:
         partial.rename(target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise cannot_write(target, sum(p.numel() * p.element_size() for p in model.parameters()), error) from error
+        raise cannot_write(target, bytes_of(model), error) from error

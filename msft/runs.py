@@ -21,7 +21,7 @@ from pathlib import Path
 import filelock
 import pandas as pd
 
-from msft import distributed, methods, names
+from msft import adapter, distributed, methods, names
 from msft.config import RunConfig
 from msft.errors import DataError
 from msft.paths import expanded
@@ -39,6 +39,7 @@ from msft.run_directory import (
     open_directory,
     save_best,
 )
+from msft.store.checkpoints import bytes_of
 from msft.store.files import write_atomic
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
@@ -140,10 +141,10 @@ class Prepared:
         return dataclasses.replace(self, config=config)
 
     def load_model(self):
-        """The base model on its device."""
+        """The base model on its device, with a fresh adapter where the run has one."""
         config = self.config
         model = names.load_model(self.source, config.weights, config.model_revision, config.trust_remote_code)
-        return model.to(distributed.device(config.device))
+        return adapter.added(model, config).to(distributed.device(config.device))
 
     def tokens(self, model=None) -> tuple[dict, object]:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
@@ -167,7 +168,10 @@ def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError."""
     config = names.filled(config)
     distributed.device(config.device)
+    adapter.check(config)
     source = names.model_source(config.model)
+    if config.adapter:
+        adapter.trained_parameters(config, names.load_architecture(source, config))
     tokenizer = names.load_tokenizer(source, config.model_revision, config.trust_remote_code)
     options = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
     chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
@@ -195,9 +199,8 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
 
     config, started = prepared.config, time.monotonic()
     distributed.on_main(_begin, prepared, directory, mixture, model)
-    model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     shown = RunProgress(directory.name.rsplit("-", 1)[0], progress, directory.name, config.method, watchers)
-    where = open_directory(prepared, directory, model_bytes, shown, model)
+    where = open_directory(prepared, directory, bytes_of(model), shown, model)
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:
@@ -248,6 +251,7 @@ def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started:
     result = {
         "best": dataclasses.asdict(trainer.best),
         "parameters": sum(p.numel() for p in model.parameters()),
+        **({"frozen": frozen} if (frozen := sum(p.numel() for p in model.parameters() if not p.requires_grad)) else {}),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
         "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].path},
         **({"confirmation": confirmation} if confirmation else {}),

@@ -256,7 +256,7 @@ class Trainer:
 
     def fresh_optimizer(self) -> torch.optim.Adam:
         """Adam without decay, at a constant rate; gradients are not clipped (Table 5, protocol section 2)."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = [parameter for _, parameter in checkpoints.trained(self.model)]
         return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
     def _step(self) -> None:

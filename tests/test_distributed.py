@@ -135,7 +135,7 @@ def assert_same_run(run, one):
     assert run.result["best"] == one.result["best"]
     assert run.flops == one.flops
     pd.testing.assert_frame_equal(run.outputs, one.outputs)
-    ours, theirs = (load_file(r.best.path / "model.safetensors") for r in (run, one))
+    ours, theirs = (load_file(next(r.best.path.glob("*.safetensors"))) for r in (run, one))
     assert ours.keys() == theirs.keys()
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
 
@@ -154,6 +154,23 @@ def test_history_of_several_processes_is_that_of_one(alone, tmp_path, children, 
     for run in msft.load_runs(tmp_path):
         assert run.result["processes"] == processes
         assert_same_run(run, alone(run.config.method))
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
+def test_an_adapter_is_trained_by_several_processes(tmp_path, children, fsdp):
+    pytest.importorskip("peft")
+    lora = {"adapter": "lora", "learning_rate": 1e-2}
+    configs = [settings_of(method, **lora) for method in ("msft", "dynamix_sft")]
+    alone = [msft.run(msft.RunConfig(**config), tmp_path / "alone", progress=False) for config in configs]
+    # told to stop, saved, and gone on with
+    assert group(children, 2, train, tmp_path, configs[:1], (1, 3, signal.SIGTERM), fsdp=fsdp) == [1, 1]
+    half = settings_of("sft", **lora, precision="bf16")
+    assert group(children, 2, train, tmp_path, [*configs, half], fsdp=fsdp) == [0, 0]
+    for one in alone:
+        run = msft.Run(tmp_path / one.directory.name)
+        assert_same_run(run, one)
+        assert run.result["frozen"] == one.result["frozen"] > 0
+    assert {run.config.precision for run in msft.load_runs(tmp_path)} == {"fp32", "bf16"}
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -116,7 +116,7 @@ def evaluate(flags: options.Eval) -> int:
     flags.check()
     import pandas as pd
 
-    from msft import runs
+    from msft import adapter, runs
     from msft.evaluation import Evaluator
     from msft.results.run import Run
 
@@ -125,8 +125,15 @@ def evaluate(flags: options.Eval) -> int:
     values = {name: of_run.get(name) for name in _MEASURED}
     values |= {name: value for name, value in vars(flags).items() if value is not None and name in _MEASURED}
     values = {name: value for name, value in values.items() if value is not None}
-    prepared = runs.prepare(RunConfig(**values, method="sft", model=flags.model))
+    place = Path(expanded(flags.model))
+    is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
+    if is_adapter:
+        adapter.available()
+        values |= {name: of_run[name] for name in ("model", "model_revision")}
+    prepared = runs.prepare(RunConfig(**{"model": flags.model, **values}, method="sft"))
     model, config = prepared.load_model(), prepared.config
+    if is_adapter:  # measured where it was trained: beside its base model's weights, not added to them
+        model = adapter.loaded(model, place).get_base_model()
     _, mixture = prepared.tokens(model)
     runs.say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
@@ -149,7 +156,8 @@ def export(flags: options.Export) -> int:
     flags.check()
     from msft.results.export import export
 
-    print(export(flags.run, flags.target, push=flags.push, dtype=flags.dtype or "", private=not flags.public))
+    options = {"push": flags.push, "dtype": flags.dtype or "", "private": not flags.public, "merge": flags.merge}
+    print(export(flags.run, flags.target, **options))
     return 0
 
 

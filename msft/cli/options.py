@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from msft.config import CANNOT_START, PAPER_SETTINGS, RunConfig, read_yaml
+from msft.config import CANNOT_START, LORA_SETTINGS, PAPER_SETTINGS, RunConfig, read_yaml
 from msft.cost.plan import CARD, PEAK, UTILISATION
 from msft.errors import ConfigError, nearest
 from msft.launch import grid
@@ -126,6 +126,7 @@ class Export(Flags):
     target: str = positional("a new folder; with --push owner/name")
     push: bool = setting(False, "TARGET is the hub's owner/name, and the files go there")
     public: bool = setting(False, "the repository that --push makes is public")
+    merge: bool = setting(False, "add the run's adapter to the weights of its base model")
     dtype: str | None = setting(None, "convert the weights; none leaves them as trained", choices=("bf16", "fp32"))
 
 
@@ -182,6 +183,7 @@ def _add(group, kind: type, field: dataclasses.Field) -> None:
     else:
         paper = PAPER_SETTINGS.get(field.name) if kind is RunConfig else None
         none = f"the model's own, else {paper}" if paper else "none"
+        none = f"{LORA_SETTINGS[field.name]} with adapter=lora" if field.name in LORA_SETTINGS else none
         default = none if field.default is None else field.default
         choices = f"; one of {', '.join(meta['choices'])}" if meta["choices"] else ""
         text = f"{meta['doc']}{choices} (default: {default})".replace("%", "%%")

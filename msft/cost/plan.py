@@ -16,7 +16,7 @@ from msft.cost.rehearsal import Rehearsal, rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
 from msft.errors import MsftError
 from msft.names import filled
-from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN, run_flops
+from msft.results.flops import FORWARD, GRADIENT, LOOK_AHEAD, TRAIN, run_flops
 from msft.results.run import Run, matching
 
 PEAK = 989.0  # TFLOP/s of an H100's dense bf16 arithmetic
@@ -96,7 +96,8 @@ def speed_of(run: Run) -> tuple | None:
         result, about = run.result, run.about
         if about["config"]["method"] in AFTER_SFT or not trained_in_one_go(run):
             return None
-        tokens, size, seconds = _tokens(run), result["parameters"], result["seconds"]
+        size, seconds = result["parameters"], result["seconds"]
+        tokens = _tokens(run, GRADIENT * result.get("frozen", 0) / size)
         training, evaluation = size * tokens["train"], size * tokens["evaluate"]
         return about["config"]["model"], training, seconds["train"], evaluation, seconds["evaluate"]
     except (MsftError, KeyError, TypeError):  # a damaged run is no measure
@@ -109,14 +110,14 @@ def trained_in_one_go(run: Run) -> bool:
     return len(times) < 2 or times.iloc[-1] - times.iloc[0] < 1.2 * run.result["seconds"]["total"] + 5
 
 
-def _tokens(run: Run) -> dict:
-    """FLOPs a parameter that a run has really computed, by kind."""
+def _tokens(run: Run, spared: float) -> dict:
+    """FLOPs a parameter that a run has really computed, by kind. spared: of each trained token, by what is frozen."""
     found = {"train": 0.0, "evaluate": 0.0}
     for entry in run.journal:
         if entry["kind"] == "roll_out":
             result = entry["result"]
-            found["train"] += TRAIN * result["trained_tokens"] + FORWARD * result["forward_tokens"]
-            found["train"] += LOOK_AHEAD * result["look_ahead_tokens"]
+            found["train"] += (TRAIN - spared) * result["trained_tokens"] + FORWARD * result["forward_tokens"]
+            found["train"] += (LOOK_AHEAD - spared) * result["look_ahead_tokens"]
             fresh = [point for point in result["points"] if not point["reused"]]
             found["evaluate"] += FORWARD * sum(sum(point["tokens"].values()) for point in fresh)
     return found
@@ -164,8 +165,8 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
         )
     cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
-    width = _BYTES[config.weights]
-    copy = width * sizes.parameters
+    # an adapter is in fp32 beside weights of either precision
+    copy = _BYTES["fp32" if config.adapter else config.weights] * (sizes.parameters - sizes.frozen)
     peaks = ways["expected"].held
     found = Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1])
     disk = _disk(config, copy, peaks, ways["expected"].saves_within)
@@ -173,10 +174,11 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
 
 
 def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case:
-    flops = run_flops(way.entries, sizes.parameters, config.method)
+    flops = run_flops(way.entries, sizes.parameters, config.method, sizes.frozen)
     fast, answering = rates.of(config.model)
-    spent = way.spent
-    training = TRAIN * spent["train"] + FORWARD * spent["forward"] + LOOK_AHEAD * spent["look_ahead"]
+    spent, spared = way.spent, GRADIENT * sizes.frozen / sizes.parameters
+    training = (TRAIN - spared) * spent["train"] + FORWARD * spent["forward"]
+    training += (LOOK_AHEAD - spared) * spent["look_ahead"]
     seconds = sizes.parameters * (training / fast + FORWARD * spent["evaluate"] / answering)
     return Case(way.stage, spent["train"], way.generations, flops, seconds)
 
@@ -184,7 +186,8 @@ def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case
 def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:
     """Bytes of checkpoints: two states at a commit (the new one and the last), each with the weights and the best;
     with Adam's two moments where a stage saves within; and the held peaks of Algorithm 4 where they are on disk."""
-    share = table()["file_share"][config.weights]
+    # what an adapter begins with is noise and zeros, which no difference makes smaller
+    share = 1 if config.adapter else table()["file_share"][config.weights]
     in_memory = config.keep_peaks == "memory"
     adam = 2 if saves_within or not in_memory else 0
     held = 0 if in_memory else peaks
@@ -197,7 +200,8 @@ def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:
 def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:
     """Bytes on the device (weights, gradients, two Adam moments, activations of a full batch) and snapshots on the host."""
     held = peaks if config.keep_peaks == "memory" and peaks > 1 else 0
-    parts = {"weights": copy, "gradients": copy, "adam": 2 * copy}
+    frozen = _BYTES[config.weights] * sizes.frozen
+    parts = {"weights": frozen + copy, "gradients": copy, "adam": 2 * copy}
     budget = 0
     if sizes.shape:
         mean = sum(s.train * s.tokens for s in sizes.sets) / sum(s.train for s in sizes.sets)
@@ -206,7 +210,7 @@ def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float)
         )  # 1.3: padding, and longer batches than the mean
         each = activation_bytes(sizes.shape, config.precision)
         parts["activations"] = tokens * each
-        budget = max(int((card * 1e9 - 4 * copy) / each), 0)
+        budget = max(int((card * 1e9 - frozen - 4 * copy) / each), 0)
     return {"device": parts, "fitting_budget": budget, "host": (held + 2) * copy}
 
 

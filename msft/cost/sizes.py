@@ -8,10 +8,14 @@ from pathlib import Path
 
 import yaml
 
-from msft import names, tiny
+from msft import adapter, names, tiny
 from msft.benchmarks import paper_mixtures
-from msft.config import RunConfig
+from msft.config import ADAPTER, RunConfig
 from msft.errors import ModelError
+
+# what a shape calls a field of config.json
+_FIELDS = {"layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads"}
+_FIELDS |= {"inner": "intermediate_size", "vocab": "vocab_size"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +41,13 @@ class SetSize:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """A run's model and data. shape: layers, hidden, heads, kv_heads, head (size), inner, vocab; None if not known."""
+    """A run's model, its adapter among the parameters, and data. frozen: parameters that are not trained.
+    shape: layers, hidden, heads, kv_heads, head (size), inner, vocab; None if not known."""
 
     parameters: int
     shape: dict | None
     sets: tuple[SetSize, ...]
+    frozen: int = 0
 
 
 @functools.cache
@@ -68,6 +74,10 @@ def sizes_of(config: RunConfig) -> Sizes:
 
 @functools.cache
 def _sizes(config: RunConfig) -> Sizes:
+    if config.adapter:
+        sizes = _sizes(dataclasses.replace(config, **dict.fromkeys(ADAPTER)))
+        trained = adapter.trained_parameters(config, _architecture(config))
+        return dataclasses.replace(sizes, parameters=sizes.parameters + trained, frozen=sizes.parameters)
     shape = table()["models"].get(config.model)
     folder = None if shape else _folder(config.model, config.model_revision)
     parameters = parameters_of(shape) if shape else _count(folder)
@@ -124,6 +134,17 @@ def _read(config: RunConfig) -> tuple[SetSize, ...]:
     return tuple(sets)
 
 
+def _architecture(config: RunConfig):
+    """The configuration of a run's model, from its shape where the table has it. Loads transformers."""
+    shape = table()["models"].get(config.model)
+    if not shape:
+        return names.load_architecture(str(_folder(config.model, config.model_revision)), config)
+    from transformers import AutoConfig
+
+    fields = {**_FIELDS, "kv_heads": "num_key_value_heads", "head": "head_dim"}
+    return AutoConfig.for_model(shape["kind"], **{name: shape[key] for key, name in fields.items()})
+
+
 def _folder(model: str, revision: str | None) -> Path:
     """Where a model's files are on this machine: the folder given, or the hub's cache."""
     source = Path(names.model_source(model))
@@ -155,10 +176,8 @@ def _count(folder: Path) -> int:
 def _shape(folder: Path) -> dict | None:
     """The shape that a config.json names in the way of the Llama family, or None."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    fields = {"layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads"}
-    fields |= {"inner": "intermediate_size", "vocab": "vocab_size"}
-    if any(not config.get(name) for name in fields.values()):
+    if any(not config.get(name) for name in _FIELDS.values()):
         return None
-    shape = {key: config[name] for key, name in fields.items()}
+    shape = {key: config[name] for key, name in _FIELDS.items()}
     shape["kv_heads"] = config.get("num_key_value_heads") or shape["heads"]
     return {**shape, "head": config.get("head_dim") or shape["hidden"] // shape["heads"]}

@@ -104,11 +104,12 @@ class _WeightedLosses(torch.autograd.Function):
         # the gradient of each logit: weight x (softmax - one at the target)
         scores.exp_().mul_(weights[:, None]).scatter_add_(1, targets[:, None], -weights[:, None])
         gradient = scores.to(hidden.dtype)  # [w, vocabulary]
-        ctx.save_for_backward(gradient @ head, gradient.T @ hidden)
+        to_head = gradient.T @ hidden if ctx.needs_input_grad[1] else None  # frozen beside an adapter
+        ctx.save_for_backward(gradient @ head, to_head)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _):
         to_hidden, to_head = ctx.saved_tensors
-        return to_hidden.mul_(gradient), to_head.mul_(gradient), None, None
+        return to_hidden.mul_(gradient), to_head if to_head is None else to_head.mul_(gradient), None, None

@@ -15,11 +15,12 @@ _METHODS = {
 }
 
 
-def text(run: Run, name: str) -> str:
-    """The card in Markdown with its YAML front matter. name: of the exported model."""
+def text(run: Run, name: str, merged: bool = False) -> str:
+    """The card in Markdown with its YAML front matter. name: of the exported model.  merged: with its adapter added."""
     from huggingface_hub import ModelCard
 
     about, config, history, dropped = run.about, run.config, run.history, run.dropped
+    is_adapter = bool(config.adapter) and not merged
     facts, settings = about["mixture"]["sub_datasets"], shared_settings(config)
     start = history[(history.stage == 0) & (history.epoch == 0)].set_index("task").accuracy
     end = run.at_best.set_index("task").accuracy
@@ -38,9 +39,10 @@ def text(run: Run, name: str) -> str:
         for task, of in facts.items()
     ]
     card = ModelCard.from_template(
-        _card_data(config, facts),
+        _card_data(config, facts, "peft" if is_adapter else "transformers"),
         template_path=str(_TEMPLATE),
         name=name,
+        is_adapter=is_adapter,
         base=settings["model"],
         mixture=about["mixture"]["name"],
         method=_METHODS.get(config.method, config.method),
@@ -72,15 +74,15 @@ def shared_settings(config: RunConfig) -> dict:
     return {**settings, "model": model, "mixture": Path(config.mixture).name}
 
 
-def _card_data(config: RunConfig, facts: dict):
+def _card_data(config: RunConfig, facts: dict, library: str):
     from huggingface_hub import ModelCardData
 
     datasets = dict.fromkeys(_source(of)["hub_id"] for of in facts.values() if _source(of).get("hub_id"))
     return ModelCardData(
         license="unknown",
-        library_name="transformers",
+        library_name=library,
         pipeline_tag="text-generation",
-        tags=["msft", "sft", "text-generation"],
+        tags=["msft", "sft", "text-generation", *([config.adapter] if config.adapter else [])],
         base_model=config.model if _is_hub(config.model) else None,
         datasets=list(datasets) or None,
     )

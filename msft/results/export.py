@@ -2,8 +2,10 @@
 
     msft.export("runs/msft-...", "my-model")                   # a folder
     msft.export("runs/msft-...", "owner/my-model", push=True)  # a repository of the hub
+    msft.export("runs/msft-...", "my-model", merge=True)       # an adapter added to the weights of its base model
 
-It holds the weights in safetensors, the configuration, the tokenizer with its chat template, and a model card.
+It holds the weights in safetensors, the configuration, the tokenizer with its chat template, and a model card. Of a run
+with an adapter it holds the adapter alone, which transformers loads where peft is installed, unless it is merged.
 """
 
 import json
@@ -13,6 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from msft import adapter, names
 from msft.errors import ConfigError, RunError, unknown
 from msft.paths import expanded
 from msft.results import card, picture
@@ -24,15 +27,22 @@ _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
 def export(
-    source: Run | str | Path, target: str | Path, *, push: bool = False, dtype: str = "", private: bool = True
+    source: Run | str | Path,
+    target: str | Path,
+    *,
+    push: bool = False,
+    dtype: str = "",
+    private: bool = True,
+    merge: bool = False,
 ) -> str:
     """Writes the best checkpoint of a finished run with a model card; returns the folder, or the address on the hub.
 
     source: a run or its directory.  target: a new or empty folder; with push the hub's owner/name.
     dtype: "bf16" or "fp32" converts the weights; "" leaves them as they were trained.
     private: whether a repository that push makes is private. The login is that of `hf auth login`.
+    merge: adds an adapter to its base model's weights, rounded to their type; vLLM, say, then needs no peft.
     Raises RunError for a run that is not finished, a target that is taken or cannot be written, and a failed upload,
-    ConfigError for another dtype or name. A folder that stands is whole.
+    ConfigError for another dtype or name, ModelError for a base model that is gone. A folder that stands is whole.
     """
     run = source if isinstance(source, Run) else Run(source)
     if dtype and dtype not in DTYPES:
@@ -43,11 +53,19 @@ def export(
         raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
     if run.status != "finished":
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
-    if not (run.best.path / "config.json").is_file():
-        raise RunError(f"{run.best.path} has no config.json: the checkpoint was taken away. Train the run again")
+    config = run.config
+    wanted = adapter.FILE if config.adapter else "config.json"
+    if not (run.best.path / wanted).is_file():
+        raise RunError(f"{run.best.path} has no {wanted}: the checkpoint was taken away. Train the run again")
+    if merge and not config.adapter:
+        raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
+    if dtype and config.adapter and not merge:
+        raise ConfigError("dtype converts whole weights, and this run has an adapter: merge it too (--merge)")
+    if merge:
+        adapter.available()
     if push:
         with tempfile.TemporaryDirectory() as folder:
-            _fill(run, Path(folder), dtype, str(target))
+            _fill(run, Path(folder), dtype, str(target), merge)
             return _upload(Path(folder), str(target), private)
     place = Path(expanded(target))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -58,7 +76,7 @@ def export(
     except OSError as error:
         raise RunError(f"cannot write {place}: {error}; give another folder") from None
     try:
-        _fill(run, partial, dtype, place.name)
+        _fill(run, partial, dtype, place.name, merge)
         partial.chmod(0o755)
         if place.is_dir():
             place.rmdir()
@@ -71,14 +89,26 @@ def export(
     return str(place)
 
 
-def _fill(run: Run, folder: Path, dtype: str, name: str) -> None:
+def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
+    if merge:
+        _merged(run, dtype or run.config.weights).save_pretrained(folder)
     for path in run.best.path.iterdir():
-        if path.is_file() and not (dtype and path.suffix == ".safetensors"):
+        is_written_here = path.name.startswith("adapter_") if merge else dtype and path.suffix == ".safetensors"
+        if path.is_file() and not is_written_here:
             shutil.copyfile(path, folder / path.name)
-    if dtype:
+    if dtype and not merge:
         _convert(run.best.path, folder, dtype)
     picture.draw(run, folder / "curves.png")
-    (folder / "README.md").write_text(card.text(run, name), encoding="utf-8")
+    (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
+
+
+def _merged(run: Run, dtype: str):
+    """The base model with the run's adapter added to its weights, which are then rounded to a type."""
+    import torch
+
+    config, source = run.config, run.about["model"]["source"]
+    model = names.load_model(source, config.weights, config.model_revision, config.trust_remote_code)
+    return adapter.loaded(model, run.best.path).merge_and_unload().to(getattr(torch, DTYPES[dtype]))
 
 
 def _convert(source: Path, folder: Path, dtype: str) -> None:

@@ -11,10 +11,14 @@ TRAIN, FORWARD = 6, 2
 # Table 7's totals of Continual SFT are those of all sub-datasets at every evaluation, of mSFT's only the trained ones
 EVALUATES_ALL = ("continual_sft",)
 LOOK_AHEAD = 8  # 2 before, 4 backward, 2 after
+GRADIENT = 2  # of TRAIN and of LOOK_AHEAD: the gradients of the weights, which those that are frozen do not have
 
 
-def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "") -> dict[str, float]:
-    """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total."""
+def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "", frozen: int = 0) -> dict[str, float]:
+    """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total.
+
+    frozen: how many of the parameters an adapter's training leaves as they are.
+    """
     entries = list(entries)
     went_back = {e["arguments"]["stage"]: e["arguments"]["epoch"] for e in entries if e["kind"] == "roll_back"}
     tokens = {"train": 0, "evaluate": 0, "look_ahead": 0, "forward": 0}
@@ -30,9 +34,11 @@ def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "") -> 
             active = set(result["points"][0]["tokens"])
         tokens["evaluate"] += evaluated_tokens(result["points"], active, went_back.get(result["stage"]))
     flops = {
-        "train": float(TRAIN * parameters * tokens["train"] + FORWARD * parameters * tokens["forward"]),
+        "train": float(
+            (TRAIN * parameters - GRADIENT * frozen) * tokens["train"] + FORWARD * parameters * tokens["forward"]
+        ),
         "evaluate": float(FORWARD * parameters * tokens["evaluate"]),
-        "look_ahead": float(LOOK_AHEAD * parameters * tokens["look_ahead"]),
+        "look_ahead": float((LOOK_AHEAD * parameters - GRADIENT * frozen) * tokens["look_ahead"]),
     }
     return {**flops, "total": sum(flops.values())}
 

@@ -111,7 +111,8 @@ class Run:
 
     @property
     def result(self) -> dict:
-        """What result.json holds: best, parameters, seconds, paths (of training and evaluation), threads."""
+        """What result.json holds: best, parameters, seconds, paths (of training and evaluation), threads; with an adapter
+        frozen, the parameters that are not trained."""
         return self._read("result.json", "best", "parameters")
 
     @property
@@ -136,7 +137,8 @@ class Run:
     @property
     def flops(self) -> dict[str, float]:
         """FLOPs by appendix F: train, evaluate, look_ahead, total."""
-        return run_flops(self.journal, self.result["parameters"], self.about["config"]["method"])
+        result = self.result
+        return run_flops(self.journal, result["parameters"], self.about["config"]["method"], result.get("frozen", 0))
 
     @property
     def disk(self) -> pd.DataFrame:

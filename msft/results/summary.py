@@ -41,10 +41,11 @@ def summary(run: Run) -> str:
     spent = ", ".join(f"{what} {part / flops['total']:.0%}" for what, part in parts.items() if part)
     lines += [f"  FLOPs (appendix F): {flops['total']:.2e}, of which {spent}", ""]
     dtype = {"fp32": "float32", "bf16": "bfloat16"}[config.weights]
+    base = f"{run.about['model']['source']},peft=" if config.adapter else ""
     lines += [
         "  go on: a folder to share, the stock command line's measure, the history in Python",
         f"    python -m msft export {run.directory} NEW_FOLDER",
-        f"    lm_eval --model hf --model_args pretrained={best.path},dtype={dtype} \\",
+        f"    lm_eval --model hf --model_args pretrained={base}{best.path},dtype={dtype} \\",
         f"      --include_path {run.directory / 'tasks'} --tasks msft_run",
         f"    msft.Run({str(run.directory)!r}).history",
     ]

@@ -22,9 +22,19 @@ Weights = dict[str, torch.Tensor]
 _WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
 
 
+def trained(model) -> list[tuple[str, torch.nn.Parameter]]:
+    """(name, parameter) of all that training changes, and so all that is saved: every weight, or an adapter's alone."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def bytes_of(model) -> int:
+    """Bytes of what `snapshot` copies."""
+    return sum(parameter.numel() * parameter.element_size() for _, parameter in trained(model))
+
+
 def snapshot(model) -> Weights:
-    """A copy of a model's weights in host memory, on process 0 alone ({} on others); tied weights are there once."""
-    return _copied(list(model.named_parameters()))
+    """A copy of a model's trained weights in host memory, on process 0 alone ({} on others); tied ones are there once."""
+    return _copied(trained(model))
 
 
 def _copied(named: Sequence[tuple[str, torch.Tensor]]) -> Weights:
@@ -39,7 +49,7 @@ def _copied(named: Sequence[tuple[str, torch.Tensor]]) -> Weights:
 @torch.no_grad()
 def restore(model, weights: Weights) -> None:
     """Puts a snapshot's weights back, bit for bit; process 0 has it."""
-    tensors = dict(model.named_parameters())
+    tensors = dict(trained(model))
     for name, tensor in distributed.handed_out(weights, model.device):
         tensors[name].copy_(distributed.like(tensors[name], tensor))
 

@@ -1,0 +1,96 @@
+"""LoRA through peft: an adapter is trained, measured in place, saved and taken back; the model's own weights stay."""
+
+import importlib.util
+
+from msft import distributed
+from msft.errors import ConfigError, ModelError, unknown
+from msft.seeds import generator
+
+FILE = "adapter_config.json"  # peft's, in the folder of an adapter
+ALL = "all-linear"  # peft's name for every linear layer but the output embedding
+
+
+def available() -> None:
+    """Raises ConfigError where peft is not installed; loads nothing."""
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError("an adapter needs peft, which is not installed. Run: pip install 'msft[lora]'")
+
+
+def check(config) -> None:
+    """Raises ConfigError where a run's adapter cannot be had on this machine; loads nothing."""
+    if config.adapter:
+        available()
+    if config.lora_dropout and distributed.size() > 1:
+        raise ConfigError(
+            f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes: each would draw numbers of its own, "
+            "which a run that goes on could not draw again; take 0, or one process"
+        )
+
+
+def added(model, config):
+    """The model with a run's fresh adapter in its layers and all else frozen, or as it is where the run has none.
+
+    An adapter is in fp32 beside half-precision weights, as peft makes it. It starts as the base model, bit for bit.
+    """
+    if not config.adapter:
+        return model
+    import torch
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
+    names = config.lora_target_modules
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        revision=config.model_revision,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=names.split(",") if names and names != ALL else names,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(config.seed, "adapter").integers(2**62)))
+        model.add_adapter(lora)
+    cast_adapter_dtype(model, "default")
+    return model
+
+
+def trained_parameters(config, architecture) -> int:
+    """Parameters of a run's adapter on a model that is known by its configuration alone, without weights.
+
+    Raises ConfigError for a target module that the model lacks, ModelError where peft knows no default ones for it.
+    """
+    check(config)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
+        head = model.get_output_embeddings()
+        linear = [f".{name}" for name, part in model.named_modules() if _is_linear(part) and part is not head]
+        allowed = sorted({name.rpartition(".")[2] for name in linear}) + [ALL]
+        asked = config.lora_target_modules.split(",") if config.lora_target_modules else []
+        lacking = [t for t in asked if t != ALL and not any(name.endswith(f".{t}") for name in linear)]
+        if lacking:
+            raise ConfigError(
+                f"lora_target_modules does not fit the model {config.model!r}:",
+                [unknown("linear layer", target, allowed) for target in lacking],
+            )
+        try:
+            added(model, config)
+        except ValueError as error:
+            raise ModelError(
+                f"{config.model!r} takes no adapter as it is ({error}): give lora_target_modules. "
+                f"Allowed, with commas: {', '.join(allowed)}"
+            ) from error
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _is_linear(part) -> bool:
+    return type(part).__name__ in ("Linear", "Conv1D")  # GPT-2's linear layers are a Conv1D
+
+
+def loaded(model, folder):
+    """peft's model of a base model and the adapter in a folder."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder)
