@@ -7,11 +7,12 @@ are written: '007' in a CSV is no number, and a date in JSON no date.
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import zstandard
 
@@ -46,7 +47,7 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         if kind == ".parquet":
             return table_rows(_parquet(path), str(path), is_raw)
         with opener(path, "rt", encoding="utf-8-sig") as file:
-            read = {".csv": _csv, ".json": _json}.get(kind, _json_lines)(path, file)
+            read = {".csv": _csv, ".json": _json}.get(kind, _json_lines)(path, file.read())
     except FileNotFoundError:
         close = nearest(path.name, [other.name for other in path.parent.glob(f"*{kind}*")])
         return Rows(problems=[f"{path}: no such file.{close}"])
@@ -57,9 +58,9 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
     return read if read.rows or read.problems else Rows(problems=[f"{path} has no rows"])
 
 
-def _json_lines(path: Path, file: TextIO) -> Rows:
+def _json_lines(path: Path, text: str) -> Rows:
     rows, problems = [], []
-    for number, line in enumerate(file.read().split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             rows += [(number, json.loads(line))] if line.strip() else []
         except (ValueError, RecursionError) as error:
@@ -67,14 +68,12 @@ def _json_lines(path: Path, file: TextIO) -> Rows:
     return _objects(path, rows, problems)
 
 
-def _json(path: Path, file: TextIO) -> Rows:
+def _json(path: Path, text: str) -> Rows:
     """An array of objects; or JSON lines, which some keep under this ending."""
-    if not file.read().lstrip().startswith("["):
-        file.seek(0)
-        return _json_lines(path, file)
-    file.seek(0)
+    if not text.lstrip().startswith("["):
+        return _json_lines(path, text)
     try:
-        return _objects(path, [(f"row {number}", row) for number, row in enumerate(json.load(file), 1)])
+        return _objects(path, [(f"row {number}", row) for number, row in enumerate(json.loads(text), 1)])
     except (ValueError, RecursionError) as error:
         return Rows(problems=[f"{path}: not JSON ({error})"])
 
@@ -90,17 +89,20 @@ def _objects(path: Path, found: Sequence[tuple[int | str, object]], problems: Se
     return Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), False, [*problems, *others])
 
 
-def _csv(path: Path, file: TextIO) -> Rows:
+def _csv(path: Path, text: str) -> Rows:
     """Every cell is a text; a row is named by the line on which it ends."""
-    reader, rows, problems = csv.DictReader(file, strict=True), [], []
+    reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True), [], []
     columns = reader.fieldnames or []
     if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
-        problems.append(f"{path}: its first row, which names the columns, has {', '.join(map(repr, repeated))} twice")
+        return Rows(
+            problems=[f"{path}: its first row must name the columns; it has {', '.join(map(repr, repeated))} twice"]
+        )
     for row in reader:
         cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
-        if cells != len(columns):
+        if cells == len(columns):
+            rows.append((reader.line_num, row))
+        else:
             problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")
-        rows.append((reader.line_num, row))
     return Rows(rows, columns, True, problems)
 
 
@@ -122,12 +124,14 @@ def table_rows(dataset, place: str, is_raw: bool = False) -> Rows:
     names = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
 
     def read(name: str, value: object) -> object:
-        if name in names and type(value) is int:
+        if type(value) is not int or is_raw:
+            return value
+        if name in names:
             return names[name][value] if 0 <= value < len(names[name]) else None
-        return str(value) if type(value) is int else value
+        return str(value)
 
     rows = [
-        (f"row {number}", {k: v if is_raw else read(k, v) for k, v in row.items() if v is not None})
+        (f"row {number}", {name: text for name, value in row.items() if (text := read(name, value)) is not None})
         for number, row in enumerate(dataset.to_list(), 1)
     ]
     return Rows(rows, dataset.column_names, True, [] if rows else [f"{place} has no rows"])

@@ -95,19 +95,10 @@ def _sub_dataset(
     """(the sub-dataset of an entry, None where there are problems; the problems)."""
     if "benchmark" in entry and to_example is None:
         return None, ["`benchmark:` needs a converter; load through msft.load_mixture"]
-    metric, name, unused, left_out, parts = entry.get("metric", ""), entry["name"], Counter(), Counter(), {}
-    source, _ = columns.read_source(entry)
-    found, origin, problems = _found(folder, entry, source)
-    convert = _converter(entry, source, to_example, unused)
-    for part, (place, rows) in found.items():
-        parts[part], wrong = _read(place, rows, source, convert)
-        if source.skip_bad_rows and parts[part] and wrong:
-            left_out[f"{part}: rows that cannot be used, the first: {wrong[0]}"] = len(rows.rows) - len(parts[part])
-            wrong = []
-        problems += shortened(wrong)
-    if not problems and (shares := {part: s for part in MEASURED if (s := getattr(source, f"{part}_split", None))}):
-        parts["train"], taken = split_off(parts["train"], shares, seed, name)
-        parts |= taken
+    metric, name, source = entry.get("metric", ""), entry["name"], columns.read_source(entry)[0]
+    parts, origin, left_out, problems = _parts(folder, entry, source, to_example)
+    if not problems:
+        problems += _split(parts, source, seed, name)
     is_zero, wrong = _is_zero_shot(parts, metric)
     problems += wrong + shortened(metrics.merged((e for part in parts.values() for e in part), metric))
     problems += [] if overlap_allowed else _overlaps(parts, name)
@@ -123,14 +114,30 @@ def _sub_dataset(
         if repeated := len(train) - len(parts["train"]) - len(parts["shots"]):
             left_out["train: same question as a shot"] = repeated
     problems += _sized(parts, source, seed, name, left_out) if not problems else []
-    if unused and distributed.is_main():
-        keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
-        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", name, keys)
     if problems or not {"train", "test"} <= set(parts):
         return None, problems
     origin |= {"source": entry["source"]} if "source" in entry else {}
-    more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": dict(left_out)}
+    more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": left_out}
     return SubDataset(name=name, **more, **parts), []
+
+
+def _parts(
+    folder: Path, entry: dict, source: Source, to_example: _Convert | None
+) -> tuple[dict[str, list[Example]], dict[str, str], dict[str, int], list[str]]:
+    """({part: its examples}, where they come from, how many rows each rule left out, problems)."""
+    parts, left_out, name, unused = {}, {}, entry["name"], Counter()
+    found, origin, problems = _found(folder, entry, source)
+    convert = _converter(entry, source, to_example, unused)
+    for part, (place, rows) in found.items():
+        parts[part], wrong = _read(place, rows, source, convert, "benchmark" in entry)
+        if source.skip_bad_rows and parts[part] and wrong:
+            left_out[f"{part}: rows that cannot be used, such as {wrong[0]}"] = len(wrong)
+        else:
+            problems += shortened(wrong)
+    if unused and distributed.is_main():
+        keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
+        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", name, keys)
+    return parts, origin, left_out, problems
 
 
 def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[str, Rows]], dict[str, str], list[str]]:
@@ -140,6 +147,8 @@ def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[s
         files = {part: folder / expanded(file) for part, file in names.items()}
         return {part: (str(file), read_file(file, is_raw)) for part, file in files.items()}, {}, []
     names |= {"train": source.split} if source.split else {}
+    if not names:
+        return {}, {}, []
     try:
         sets, commit = from_hub.load(source.hub, source.config, names.values(), source.revision, _INSTEAD)
     except DataError as error:
@@ -151,15 +160,27 @@ def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[s
     return dict(zip(places, zip(places.values(), rows, strict=True), strict=True)), origin, []
 
 
-def _read(place: str, found: Rows, source: Source, convert: Callable) -> tuple[list[Example], list[str]]:
+def _read(place: str, found: Rows, source: Source, convert: Callable, is_raw: bool) -> tuple[list[Example], list[str]]:
     """(the examples of a file or split, the problems of its other rows)."""
-    if found.rows and (wrong := source.missing(found)):
+    if found.rows and not is_raw and (wrong := source.missing(found)):
         return [], [*found.problems, f"{place}: {wrong}"]
     examples, refused = each(lambda row: convert(row[1], f"{place}:{row[0]}"), found.rows)
     return examples, [*found.problems, *(f"{place}:{number}: {error}" for (number, _), error in refused)]
 
 
-def _sized(parts: dict, source: Source, seed: int, name: str, left_out: Counter) -> list[str]:
+def _split(parts: dict, source: Source, seed: int, name: str) -> list[str]:
+    """Takes the shares of train that the entry asks for out of it; problems of parts that get nothing."""
+    shares = {"test": source.test_split, "validation": source.validation_split}
+    shares = {part: share for part, share in shares.items() if share is not None}
+    if not shares or "train" not in parts:
+        return []
+    count, (parts["train"], taken) = len(parts["train"]), split_off(parts["train"], shares, seed, name)
+    parts |= taken
+    asked = ", ".join(f"{part}_split = {share}" for part, share in shares.items())
+    return [f"{asked} of {count} rows: nothing is left for {part}" for part in ("train", *taken) if not parts[part]]
+
+
+def _sized(parts: dict, source: Source, seed: int, name: str, left_out: dict) -> list[str]:
     """Draws as many rows of each part as the entry asks for; problems of parts that have fewer."""
     problems = []
     for part in ("train", "test", "validation"):
