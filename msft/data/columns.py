@@ -105,7 +105,7 @@ def read_source(entry: Mapping) -> tuple[Source | None, list[str]]:
     given = {key: entry[key] for key in KEYS if key in entry}
     clean, problems = check_values(Source, given, "key")
     source = Source(**clean)
-    wrong = _wrong(source, set(entry))
+    wrong = _wrong(source, {key for key, value in entry.items() if value is not None})
     is_readable = not wrong and not _HOW_TO_READ & (set(given) - set(clean))
     return source if is_readable else None, problems + wrong
 

@@ -24,9 +24,9 @@ def load(
     """
     ways_out = _WAYS_OUT.format(instead=instead)
     commit = _commit(hub_id, revision, ways_out)
-    parts, refused = each(partial(_load_dataset, hub_id, config, commit, ways_out), splits)
+    parts, refused = each(partial(_load_dataset, hub_id, config, commit), splits)
     if refused:
-        raise DataError("\n    ".join(str(error) for _, error in refused))
+        raise DataError("\n    ".join(str(error) for _, error in refused) + f". {ways_out}") from refused[0][1]
     if commit is None:
         commit = _cached_commit(parts[0])
         if _COMMIT.fullmatch(revision or "") and commit != revision:
@@ -34,15 +34,15 @@ def load(
     return parts, commit
 
 
-def _load_dataset(hub_id: str, config: str | None, revision: str | None, ways_out: str, split: str):
+def _load_dataset(hub_id: str, config: str | None, revision: str | None, split: str):
     """`datasets.load_dataset`, its many kinds of failure as one DataError."""
     import datasets
 
     try:
         return datasets.load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the library raises its own, pyarrow's, httpx's and built-in errors
-        what = f"{type(error).__name__}: {str(error)[:300]}"
-        raise DataError(f"{hub_id} ({split}) cannot be read: {what}. {ways_out}") from error
+        what = f"{type(error).__name__}: {str(error)[:300].rstrip('.')}"
+        raise DataError(f"{hub_id} ({split}) cannot be read: {what}") from error
 
 
 def _commit(hub_id: str, revision: str | None, ways_out: str) -> str | None:

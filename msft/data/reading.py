@@ -143,10 +143,10 @@ def _parts(
 def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[str, Rows]], dict[str, str], list[str]]:
     """({part: (file, or data set and split; its rows)}, where they come from, problems of the hub)."""
     names, is_raw = {part: entry[part] for part in PARTS if part in entry}, "benchmark" in entry
+    names = {"train": source.split, **names} if source.split else names
     if source.hub is None:
         files = {part: folder / expanded(file) for part, file in names.items()}
         return {part: (str(file), read_file(file, is_raw)) for part, file in files.items()}, {}, []
-    names |= {"train": source.split} if source.split else {}
     if not names:
         return {}, {}, []
     try:
@@ -319,7 +319,7 @@ def _check_entry(number: int, entry: object) -> list[str]:
     problems += [
         f"{label}: the key {key!r} is missing"
         for key, other in (("name", ""), ("train", "split"), ("test", "test_split"))
-        if key not in entry and other not in entry
+        if key not in entry and entry.get(other) is None
     ]
     problems += [
         f"{label}: {k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)
