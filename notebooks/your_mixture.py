@@ -105,11 +105,14 @@ print(your_mixture.answer(folder, mixture_file))
 
 # %%
 import pandas as pd
+from msft.__main__ import main
 
 mixture_file, needed = your_mixture.own_files(page)
 print(mixture_file.read_text(encoding="utf-8"))
-display(pd.read_parquet(mixture_file.parent / "metals.parquet").head(3))
-display(pd.read_csv(mixture_file.parent / "claims.csv").head(3))
+pd.read_parquet(mixture_file.parent / "metals.parquet").head(3)
+
+# %%
+pd.read_csv(mixture_file.parent / "claims.csv").head(3)
 
 # %% [markdown]
 # ## The check
@@ -117,9 +120,7 @@ display(pd.read_csv(mixture_file.parent / "claims.csv").head(3))
 # line: `python -m msft mixture check mixture.yaml --model <your model>`.
 
 # %%
-from msft.__main__ import main
-
-main(["mixture", "check", str(mixture_file), "--model", needed["msft"].model])
+code = main(["mixture", "check", str(mixture_file), "--model", needed["msft"].model])
 
 # %%
 ours = page.train(needed)["msft"]
