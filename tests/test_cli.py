@@ -64,7 +64,7 @@ def test_without_a_command_the_commands_are_listed(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
     assert all(f"\n  {name} " in told for name in COMMANDS)
-    assert set(COMMANDS) == {"run", "plan", "grid", "status", "eval", "export", "methods"}
+    assert set(COMMANDS) == {"run", "plan", "grid", "status", "eval", "export", "mixture", "methods"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

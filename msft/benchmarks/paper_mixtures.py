@@ -7,7 +7,6 @@ The two differ in where the records come from and in nothing else: what is refus
 and what is drawn is one code path (paper section 4.1, appendix A).
 """
 
-import hashlib
 import random
 import re
 import warnings
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from msft.benchmarks import sources
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
+from msft.data.drawing import seed_of
 from msft.data.example import SHOTS, Example, fitting_prompts, training_text
 from msft.data.given_back import given_back
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
@@ -51,10 +51,6 @@ class _Draw:
     tokenizer: object
     max_tokens: int
     max_prompt_tokens: int
-
-    def number(self, name: str, part: str) -> int:
-        """A seed of its own for every sub-dataset and part, so that no draw moves another."""
-        return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}/{part}".encode()).digest()[:8], "big")
 
     def is_trainable(self, example: Example) -> bool:
         """Whether its text and EOS have at most max_tokens."""
@@ -179,10 +175,10 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
     pool = converted("train", train)
     pool = kept("train: question also in test", pool, without_questions(pool, tests))
     pool = kept("train: duplicate question", pool, distinct(pool))
-    shots = draw_shots(pool, draw.number(name, "shots"))
+    shots = draw_shots(pool, seed_of(draw.seed, name, "shots"))
     pool = kept("train: became a shot", pool, without_questions(pool, shots))
     for part, examples in (("train", pool), ("test", tests)):
-        random.Random(draw.number(name, part)).shuffle(examples)
+        random.Random(seed_of(draw.seed, name, part)).shuffle(examples)
 
     # a pool too small for both is shared in the proportion that was asked for
     both = draw.train + draw.validation

@@ -7,7 +7,7 @@ from pathlib import Path
 from msft import methods
 from msft.cli import options
 from msft.config import RunConfig
-from msft.errors import ConfigError, RunError, together
+from msft.errors import ConfigError, RunError, together, unknown
 from msft.paths import expanded
 from msft.settings import describe
 
@@ -151,6 +151,25 @@ _MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new
 _MEASURED |= {"train_size", "test_size", "validation_size", "revision", "trust_remote_code", "device", "threads"}
 
 
+def mixture(flags: options.Mixture) -> int:
+    """Says what a run on a mixture would train and test on, what is left out, and how its first examples read."""
+    is_known = flags.action in ("", "check")
+    flags.check(*([] if is_known else [unknown("action", flags.action, ["check"])]))
+    from msft import runs
+    from msft.data import overview
+
+    values = {name: value for name, value in vars(flags).items() if name in _MEASURED and value is not None}
+    prepared = runs.prepare(RunConfig(**values, method="sft", model=flags.model))
+    examples, whole = prepared.tokens()
+    lengths = {name: [len(row.ids) for row in rows] for name, rows in examples.items()}
+    print(overview.counts(whole, lengths).to_string(float_format="%.1f"))
+    for sub in whole:
+        for reason, count in sub.left_out.items() or [("nothing", 0)]:
+            print(f"{sub.name}: left out: {f'{count}, ' * bool(count)}{reason}")
+    print(f"\n{overview.rendered(whole, lengths)}")
+    return 0
+
+
 def export(flags: options.Export) -> int:
     """Writes a finished run's best checkpoint for others to load."""
     flags.check()
@@ -180,5 +199,6 @@ COMMANDS = {
     "status": (options.Status, status),
     "eval": (options.Eval, evaluate),
     "export": (options.Export, export),
+    "mixture": (options.Mixture, mixture),
     "methods": (options.Methods, list_methods),
 }

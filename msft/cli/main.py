@@ -1,4 +1,4 @@
-"""The command line: python -m msft run | plan | grid | status | eval | export | methods.
+"""The command line: python -m msft run | plan | grid | status | eval | export | mixture | methods.
 
 python -m msft run --method msft --model tiny-qwen2 --mixture tiny --params budget=3
 python -m msft run --config settings.yaml --seed 30

@@ -112,6 +112,19 @@ class Eval(Flags):
 
 
 @dataclasses.dataclass
+class Mixture(Flags):
+    """read a mixture and say what a run would train and test on, in seconds and without weights"""  # noqa: D403, D415
+
+    action: str = positional("check")
+    mixture: str = positional("a mixture YAML, or the name of a mixture")
+    model: str = setting("tiny-qwen2", "whose tokenizer counts: tiny name, hub id or local folder")
+    data_dir: str | None = _DATA_DIR
+    max_tokens: int = setting(512, "tokens an example at most", low=8, high=131072)
+    max_prompt_tokens: int = setting(700, "tokens a prompt at most", low=8, high=131072)
+    max_new_tokens: int | None = setting(None, "tokens generated an item at most", low=1, high=131072)
+
+
+@dataclasses.dataclass
 class Methods(Flags):
     """list the methods and their parameters"""  # noqa: D403, D415
 

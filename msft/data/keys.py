@@ -23,7 +23,7 @@ def check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
     """
     changes, problems = OF_A_MESSAGE if known == MESSAGE_KEYS else CHANGES_MEANING, []
     for key, value in row.items():
-        if key in known or not _has_value(value):
+        if key in known or not has_value(value):
             continue
         close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
         if close and abs(len(close[0]) - len(key)) <= 2:
@@ -39,10 +39,11 @@ def unread(row: Mapping) -> set[str]:
     """The keys of a row, and of its messages, that have a value and are not read; the row has no problems."""
     parts = [(row, ROW_KEYS), *((message, (*MESSAGE_KEYS, "weight")) for message in row.get("messages", ()))]
     parts = parts if "messages" in row else [(row, QUESTION_KEYS)]
-    return {key for part, known in parts for key, value in part.items() if key not in known and _has_value(value)}
+    return {key for part, known in parts for key, value in part.items() if key not in known and has_value(value)}
 
 
-def _has_value(value: object) -> bool:
+def has_value(value: object) -> bool:
+    """Whether a key says anything."""
     return value is not None and value not in ("", [], {})
 
 

@@ -1,9 +1,9 @@
-"""A mixture of one's own: a YAML over JSONL files, read, converted, given its shots and checked in full.
+"""A mixture of one's own: a YAML over files or data sets of the hub, read, converted, given its shots and checked in full.
 
 name: my_mixture
 sub_datasets:
   - name: arithmetic
-    train: arithmetic/train.jsonl      # rows of question, answer, optional rationale
+    train: arithmetic/train.jsonl      # rows of question, answer, optional rationale; also CSV, parquet, JSON (files.py)
     test: arithmetic/test.jsonl
     validation: arithmetic/validation.jsonl   # optional
     confirmation: arithmetic/fresh.jsonl      # optional: answered once, at the end; nothing is chosen on it
@@ -11,7 +11,8 @@ sub_datasets:
     benchmark: gsm8k                          # optional: rows are hub records of this benchmark
     metric: number_match                      # optional: exact_match, number_match or loss (metrics.py)
 
-Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero-shot and take no shots.
+Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero-shot and take no shots. Other columns, data
+sets of the hub, seeded splits and sizes: columns.py.
 """
 
 import logging
@@ -24,11 +25,14 @@ from urllib.parse import quote
 import yaml
 
 from msft import distributed
-from msft.data import metrics
+from msft.data import columns, from_hub, metrics
+from msft.data.columns import Source
+from msft.data.drawing import draw, split_off
 from msft.data.example import SHOTS, Example, question_key
+from msft.data.files import Rows, read_file, table_rows
 from msft.data.keys import unread
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
-from msft.data.rows import read_lines, row_to_example
+from msft.data.rows import row_to_example
 from msft.errors import DataError, each, shortened, together, unknown
 from msft.paths import expanded
 from msft.settings import parse_yaml
@@ -37,9 +41,11 @@ LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on m
 RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside them
 PARTS = ("train", *MEASURED, "shots")
 _DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
-_SUB_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
+_TEXT_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
+_SUB_KEYS = (*_TEXT_KEYS, *columns.KEYS)
 _DISJOINT = [("train", part) for part in MEASURED] + [("shots", part) for part in MEASURED]
 _DISJOINT += [("validation", "test"), ("confirmation", "test"), ("confirmation", "validation")]
+_INSTEAD = "download the data and name the files in place of `hub`"
 _Convert = Callable[[str, dict], Example]  # (benchmark name, hub record)
 _log = logging.getLogger(__name__)
 
@@ -89,15 +95,14 @@ def _sub_dataset(
     """(the sub-dataset of an entry, None where there are problems; the problems)."""
     if "benchmark" in entry and to_example is None:
         return None, ["`benchmark:` needs a converter; load through msft.load_mixture"]
-    metric, unused, parts, problems = entry.get("metric", ""), Counter(), {}, []
-    convert = _converter(entry, to_example, unused)
-    for part in (part for part in PARTS if part in entry):
-        parts[part], wrong = _read(folder / expanded(entry[part]), convert)
-        problems += wrong
+    metric, name, source = entry.get("metric", ""), entry["name"], columns.read_source(entry)[0]
+    parts, origin, left_out, problems = _parts(folder, entry, source, to_example)
+    if not problems:
+        problems += _split(parts, source, seed, name)
     is_zero, wrong = _is_zero_shot(parts, metric)
     problems += wrong + shortened(metrics.merged((e for part in parts.values() for e in part), metric))
-    problems += [] if overlap_allowed else _overlaps(parts, entry["name"])
-    train, left_out = parts.get("train", []), {}
+    problems += [] if overlap_allowed else _overlaps(parts, name)
+    train = parts.get("train", [])
     if is_zero:
         parts["shots"] = []
     elif parts.get("shots"):
@@ -106,27 +111,91 @@ def _sub_dataset(
     elif train and not problems:
         parts["shots"], parts["train"], wrong = _drawn_shots(train, seed, metric)
         problems += wrong
-        repeated = len(train) - len(parts["train"]) - len(parts["shots"])
-        left_out = {"train: same question as a shot": repeated} if repeated else {}
-    if unused and distributed.is_main():
-        keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
-        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", entry["name"], keys)
+        if repeated := len(train) - len(parts["train"]) - len(parts["shots"]):
+            left_out["train: same question as a shot"] = repeated
+    problems += _sized(parts, source, seed, name, left_out) if not problems else []
     if problems or not {"train", "test"} <= set(parts):
         return None, problems
-    source = {"source": entry["source"]} if "source" in entry else {}
-    more = {"group": entry.get("group", ""), "metric": metric, "source": source, "left_out": left_out}
-    return SubDataset(name=entry["name"], **more, **parts), []
+    origin |= {"source": entry["source"]} if "source" in entry else {}
+    more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": left_out}
+    return SubDataset(name=name, **more, **parts), []
 
 
-def _read(file: Path, convert: Callable[[dict, str], Example]) -> tuple[list[Example], list[str]]:
-    """(the examples of one file, the problems of its other lines)."""
-    rows, problems = read_lines(file)
-    examples, refused = each(lambda row: convert(row[1], f"{file}:{row[0]}"), rows)
-    problems += [f"{file}:{number}: {error}" for (number, _), error in refused]
-    return examples, shortened(problems)
+def _parts(
+    folder: Path, entry: dict, source: Source, to_example: _Convert | None
+) -> tuple[dict[str, list[Example]], dict[str, str], dict[str, int], list[str]]:
+    """({part: its examples}, where they come from, how many rows each rule left out, problems)."""
+    parts, left_out, name, unused = {}, {}, entry["name"], Counter()
+    found, origin, problems = _found(folder, entry, source)
+    convert = _converter(entry, source, to_example, unused)
+    for part, (place, rows) in found.items():
+        parts[part], wrong = _read(place, rows, source, convert, "benchmark" in entry)
+        if source.skip_bad_rows and parts[part] and wrong:
+            left_out[f"{part}: rows that cannot be used, such as {wrong[0]}"] = len(wrong)
+        else:
+            problems += shortened(wrong)
+    if unused and distributed.is_main():
+        keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
+        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", name, keys)
+    return parts, origin, left_out, problems
 
 
-def _converter(entry: dict, to_example: _Convert | None, unused: Counter) -> Callable[[dict, str], Example]:
+def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[str, Rows]], dict[str, str], list[str]]:
+    """({part: (file, or data set and split; its rows)}, where they come from, problems of the hub)."""
+    names, is_raw = {part: entry[part] for part in PARTS if part in entry}, "benchmark" in entry
+    names = {"train": source.split, **names} if source.split else names
+    if source.hub is None:
+        files = {part: folder / expanded(file) for part, file in names.items()}
+        return {part: (str(file), read_file(file, is_raw)) for part, file in files.items()}, {}, []
+    if not names:
+        return {}, {}, []
+    try:
+        sets, commit = from_hub.load(source.hub, source.config, names.values(), source.revision, _INSTEAD)
+    except DataError as error:
+        return {}, {}, [str(error)]
+    places = {part: f"{source.hub} {split}" for part, split in names.items()}
+    rows = [table_rows(found, place, is_raw) for found, place in zip(sets, places.values(), strict=True)]
+    origin = {"hub_id": source.hub, "config": source.config or "default", "revision": commit}
+    origin |= {f"{part}_split": split for part, split in names.items()}
+    return dict(zip(places, zip(places.values(), rows, strict=True), strict=True)), origin, []
+
+
+def _read(place: str, found: Rows, source: Source, convert: Callable, is_raw: bool) -> tuple[list[Example], list[str]]:
+    """(the examples of a file or split, the problems of its other rows)."""
+    if found.rows and not is_raw and (wrong := source.missing(found)):
+        return [], [*found.problems, f"{place}: {wrong}"]
+    examples, refused = each(lambda row: convert(row[1], f"{place}:{row[0]}"), found.rows)
+    return examples, [*found.problems, *(f"{place}:{number}: {error}" for (number, _), error in refused)]
+
+
+def _split(parts: dict, source: Source, seed: int, name: str) -> list[str]:
+    """Takes the shares of train that the entry asks for out of it; problems of parts that get nothing."""
+    shares = {"test": source.test_split, "validation": source.validation_split}
+    shares = {part: share for part, share in shares.items() if share is not None}
+    if not shares or "train" not in parts:
+        return []
+    count, (parts["train"], taken) = len(parts["train"]), split_off(parts["train"], shares, seed, name)
+    parts |= taken
+    asked = ", ".join(f"{part}_split = {share}" for part, share in shares.items())
+    return [f"{asked} of {count} rows: nothing is left for {part}" for part in ("train", *taken) if not parts[part]]
+
+
+def _sized(parts: dict, source: Source, seed: int, name: str, left_out: dict) -> list[str]:
+    """Draws as many rows of each part as the entry asks for; problems of parts that have fewer."""
+    problems = []
+    for part in ("train", "test", "validation"):
+        size, count = getattr(source, f"{part}_size"), len(parts.get(part, ()))
+        if size and size > count:
+            problems.append(f"{part}_size = {size}, and {part} has {count} rows beside its shots; lower it")
+        elif size and size < count:
+            parts[part] = draw(parts[part], size, seed, name, part)
+            left_out[f"{part}: not drawn, {part}_size = {size}"] = count - size
+    return problems
+
+
+def _converter(
+    entry: dict, source: Source, to_example: _Convert | None, unused: Counter
+) -> Callable[[dict, str], Example]:
     """(row, file and line) -> an example that its metric can score; keys that nobody reads are added to `unused`."""
     metric = entry.get("metric", "")
 
@@ -135,8 +204,9 @@ def _converter(entry: dict, to_example: _Convert | None, unused: Counter) -> Cal
             example = replace(to_example(entry["benchmark"], row), place=place)
             metrics.check_example(example, metric)
             return example
+        row, left = source.shaped(row)
         example = row_to_example(row, metric, place)
-        unused.update(unread(row))
+        unused.update(unread(row) | left)
         return example
 
     return convert
@@ -158,15 +228,21 @@ def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
     """Problems of questions that stand in two parts which must be disjoint."""
     problems = []
     for first, second in _DISJOINT:
-        lines = {question_key(e): e.place.rpartition(":")[2] for e in reversed(parts.get(first, []))}
+        known = {question_key(e): _where(e) for e in reversed(parts.get(first, []))}
         shared = [
-            f"the same question in {first} (line {lines[question_key(e)]}) and {second} (line "
-            f"{e.place.rpartition(':')[2]}): {e.question[:60]!r}; remove one, or name {name} under allow_overlap"
+            f"the same question in {first} ({known[question_key(e)]}) and {second} ({_where(e)}): {e.question[:60]!r}; "
+            f"remove one, or name {name} under allow_overlap"
             for e in distinct(parts.get(second, []))
-            if question_key(e) in lines
+            if question_key(e) in known
         ]
         problems += shortened(shared, 5)
     return problems
+
+
+def _where(example: Example) -> str:
+    """'line 3' or, where rows have no lines, 'row 3'."""
+    number = example.place.rpartition(":")[2]
+    return f"line {number}" if number.isdigit() else number
 
 
 def _several_answers(examples: Iterable[Example], metric: str) -> dict[str, Example]:
@@ -226,8 +302,13 @@ def _check_spec(spec: dict) -> list[str]:
 
 def _has_readable_files(entry: object) -> bool:
     """Whether the files of an entry say what they are, if something else of it is wrong: all problems are said at once."""
-    is_text = isinstance(entry, dict) and all(isinstance(entry.get(key, ""), str) for key in _SUB_KEYS)
-    return is_text and entry.get("name", "\n").isprintable() and not metrics.check_metric(entry.get("metric", ""))
+    is_text = isinstance(entry, dict) and all(isinstance(entry.get(key, ""), str) for key in _TEXT_KEYS)
+    return (
+        is_text
+        and columns.read_source(entry)[0] is not None
+        and entry.get("name", "\n").isprintable()
+        and not metrics.check_metric(entry.get("metric", ""))
+    )
 
 
 def _check_entry(number: int, entry: object) -> list[str]:
@@ -235,10 +316,15 @@ def _check_entry(number: int, entry: object) -> list[str]:
         return [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
     problems = [f"{label}: " + unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
-    problems += [f"{label}: the key {key!r} is missing" for key in ("name", "train", "test") if key not in entry]
     problems += [
-        f"{label}: {k} must be a string" for k, v in entry.items() if k in _SUB_KEYS and not isinstance(v, str)
+        f"{label}: the key {key!r} is missing"
+        for key, other in (("name", ""), ("train", "split"), ("test", "test_split"))
+        if key not in entry and entry.get(other) is None
     ]
+    problems += [
+        f"{label}: {k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)
+    ]
+    problems += [f"{label}: {problem}" for problem in columns.read_source(entry)[1]]
     if isinstance(entry.get("metric", ""), str):
         problems += [f"{label}: {problem}" for problem in metrics.check_metric(entry.get("metric", ""))]
     name = entry.get("name")

@@ -9,14 +9,12 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
 from msft import names, runs
-from msft.data.example import training_text
+from msft.data import overview
 from msft.data.mixture import Mixture
 from msft.errors import DataError
 from msft.loss import tokens
 from paper_figures import profiles
 from paper_figures.style import colour, panels, pretty, say
-
-_PARTS = ("train", "test", "validation", "shots")
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,7 @@ COUNTS_CAPTION = (
 
 def counts(card: Card) -> pd.DataFrame:
     """Items of each part, mean and longest train example in tokens, and tokens an epoch; a row of totals last."""
-    rows = {}
-    for sub in card.mixture:
-        lengths = card.lengths[sub.name]
-        rows[sub.name] = {"group": sub.group or "–", **{part: len(getattr(sub, part)) for part in _PARTS}}
-        rows[sub.name] |= {"mean tokens": float(np.mean(lengths)), "longest": max(lengths)}
-        rows[sub.name] |= {"tokens an epoch": sum(lengths)}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    every = [length for lengths in card.lengths.values() for length in lengths]
-    table.loc["all"] = {
-        "group": "–",
-        **{part: table[part].sum() for part in _PARTS},
-        "mean tokens": float(np.mean(every)),
-        "longest": max(every),
-        "tokens an epoch": sum(every),
-    }
-    return table.rename_axis("sub-dataset")
+    return overview.counts(card.mixture, card.lengths)
 
 
 LENGTHS_CAPTION = "Train examples of each sub-dataset by their tokens; the triangle is the mean."
@@ -174,24 +157,5 @@ def licences(card: Card) -> pd.DataFrame:
 
 
 def rendered(card: Card, count: int = 3, width: int = 110) -> str:
-    """The first `count` training texts of each sub-dataset as text: '>' marks what the loss is on, '<EOS>' its end.
-
-    width: characters a line; long lines go on with four more spaces.
-    """
-    lines = []
-    for sub in card.mixture:
-        lines.append(f"== {sub.name}")
-        for number, example in enumerate(sub.train[:count], 1):
-            prompt, completion = training_text(example)
-            tokens = card.lengths[sub.name][number - 1]
-            lines.append(f"-- {number} ({tokens} tokens, answer {example.answer})")
-            lines += [piece for line in prompt.rstrip("\n").split("\n") for piece in _wrapped("  " + line, width)]
-            lines += [piece for line in f"{completion}<EOS>".split("\n") for piece in _wrapped("> " + line, width)]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    # white space within a line stays as it is: it is part of what is trained on
-    options = {"replace_whitespace": False, "expand_tabs": False, "break_on_hyphens": False}
-    return textwrap.wrap(line, width, subsequent_indent="    ", **options) or [line]
+    """The first `count` training texts of each sub-dataset as text, in lines of `width` characters (overview.rendered)."""
+    return overview.rendered(card.mixture, card.lengths, count, width)

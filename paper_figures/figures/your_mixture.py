@@ -122,11 +122,48 @@ def _takes_chats(model: str) -> bool:
 def needs(page, mixture_dir: str = "") -> dict:
     """SFT and mSFT on the user's mixture and model."""
     path, model = prepare(page, mixture_dir)
-    known = (
-        tiny.settings(page.focus) if page.focus in tiny.MODELS else {}
-    )  # the copy in a folder has no name to know them by
+    return {method: _config(page, method, path, model) for method in ("sft", "msft")}
+
+
+def _config(page, method: str, path: Path, model: str):
+    # the copy of a tiny model in a folder has no name to know its settings by
+    known = tiny.settings(page.focus) if page.focus in tiny.MODELS else {}
     settings = {name: value for name, value in known.items() if name not in page.settings}
-    return {method: page.config(method, model=model, mixture=str(path), **settings) for method in ("sft", "msft")}
+    return page.config(method, model=model, mixture=str(path), **settings)
+
+
+OWN_FILES = """name: my_files
+sub_datasets:
+  - {name: metals, train: metals.parquet, format: alpaca, test_split: 0.4, metric: exact_match}
+  - {name: claims, train: claims.csv, template: "{context} {query}", columns: {answer: reply}, test_split: 0.4}
+"""
+_CHATS = "  - {name: chats, train: chats.jsonl, format: openai, test_split: 0.4, metric: number_match}\n"
+
+
+_OF_TINY = ("metals", "claims", "holders")
+
+
+def own_files(page) -> tuple[Path, dict]:
+    """(a mixture over an Alpaca-shaped parquet, a CSV of four columns and a JSONL of chats, made up once; mSFT on it).
+
+    A model without a chat template gets no chats.
+    """
+    folder, mixture, with_chats = page.runs_dir / "my_files", tiny.make_mixture("tiny"), _takes_chats(page.focus)
+    path, count = folder / "mixture.yaml", sum(_SIZES.get(page.profile, _OTHERS))
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        metals, claims, holders = ((sub.train + sub.test)[:count] for sub in (mixture[name] for name in _OF_TINY))
+        parts = [(*e.question.rsplit(". ", 1), e.answer) for e in metals]
+        alpaca = [{"instruction": asked, "input": f"{said}.", "output": answer} for said, asked, answer in parts]
+        pd.DataFrame(alpaca).to_parquet(folder / "metals.parquet")
+        parts = [(*e.question.rsplit(". ", 1), e.answer) for e in claims]
+        table = [(i, f"{said}.", asked, answer) for i, (said, asked, answer) in enumerate(parts)]
+        pd.DataFrame(table, columns=["id", "context", "query", "reply"]).to_csv(folder / "claims.csv", index=False)
+        lines = "".join(json.dumps(_chat(example)) + "\n" for example in holders)
+        (folder / "chats.jsonl").write_text(lines, encoding="utf-8")
+        path.write_text(OWN_FILES + (_CHATS if with_chats else ""), encoding="utf-8")
+    _, model = prepare(page)
+    return path, {"msft": _config(page, "msft", path, model)}
 
 
 def broken_rows(folder: Path) -> str:

@@ -1,0 +1,137 @@
+"""Rows of one's own files: JSON lines, a JSON array, CSV, parquet; all but parquet may be compressed.
+
+The kind and the compression are told by the name's ending; a file of any other ending is JSON lines. Texts stay as they
+are written: '007' in a CSV is no number, and a date in JSON no date.
+"""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import zstandard
+
+from msft.errors import nearest
+
+_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstandard.open}
+
+
+class Rows(NamedTuple):
+    """What a file or a split of the hub holds.
+
+    rows: (line number, or 'row n' where there are no lines, row without its null columns).
+    columns: names of all columns; of JSON all keys that some row has a value for.
+    is_table: whether every row has the same columns.
+    problems: what is wrong with the other lines.
+    """
+
+    rows: Sequence[tuple[int | str, dict]] = ()
+    columns: Sequence[str] = ()
+    is_table: bool = False
+    problems: Sequence[str] = ()
+
+
+def read_file(path: Path, is_raw: bool = False) -> Rows:
+    """The rows of a file. is_raw: whether values of a parquet file stay numbers, as the hub has them."""
+    endings = [suffix.lower() for suffix in path.suffixes]
+    opener = _OPEN.get(endings.pop(), open) if endings and endings[-1] in _OPEN else open
+    kind = endings[-1] if endings else ""
+    try:
+        if path.exists() and not path.is_file():  # reading a device or a pipe might never end
+            raise OSError("it is no file; give a data file")
+        if kind == ".parquet":
+            return table_rows(_parquet(path), str(path), is_raw)
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            read = {".csv": _csv, ".json": _json}.get(kind, _json_lines)(path, file.read())
+    except FileNotFoundError:
+        close = nearest(path.name, [other.name for other in path.parent.glob(f"*{kind}*")])
+        return Rows(problems=[f"{path}: no such file.{close}"])
+    except UnicodeError as error:
+        return Rows(problems=[f"{path}: not UTF-8 text ({error}); save it as UTF-8"])
+    except Exception as error:  # of the file system, of each compression, of the csv module and pyarrow
+        return Rows(problems=[f"{path}: cannot be read: {error}"])
+    return read if read.rows or read.problems else Rows(problems=[f"{path} has no rows"])
+
+
+def _json_lines(path: Path, text: str) -> Rows:
+    rows, problems = [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rows += [(number, json.loads(line))] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path}:{number}: not JSON ({error})")
+    return _objects(path, rows, problems)
+
+
+def _json(path: Path, text: str) -> Rows:
+    """An array of objects; or JSON lines, which some keep under this ending."""
+    if not text.lstrip().startswith("["):
+        return _json_lines(path, text)
+    try:
+        return _objects(path, [(f"row {number}", row) for number, row in enumerate(json.loads(text), 1)])
+    except (ValueError, RecursionError) as error:
+        return Rows(problems=[f"{path}: not JSON ({error})"])
+
+
+def _objects(path: Path, found: Sequence[tuple[int | str, object]], problems: Sequence[str] = ()) -> Rows:
+    """The JSON values that are objects; data sets that were joined have every column, null where a row lacks it."""
+    rows = [(number, {k: v for k, v in row.items() if v is not None}) for number, row in found if type(row) is dict]
+    others = [
+        f"{path}:{number}: a {type(row).__name__}, not an object with keys"
+        for number, row in found
+        if type(row) is not dict
+    ]
+    return Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), False, [*problems, *others])
+
+
+def _csv(path: Path, text: str) -> Rows:
+    """Every cell is a text; a row is named by the line on which it ends."""
+    reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True), [], []
+    columns = reader.fieldnames or []
+    if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+        return Rows(
+            problems=[f"{path}: its first row must name the columns; it has {', '.join(map(repr, repeated))} twice"]
+        )
+    for row in reader:
+        cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
+        if cells == len(columns):
+            rows.append((reader.line_num, row))
+        else:
+            problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")
+    return Rows(rows, columns, True, problems)
+
+
+def _parquet(path: Path):
+    from datasets import Dataset
+    from pyarrow import parquet
+
+    # a table in memory: `load_dataset` would keep a second copy in its cache
+    return Dataset(parquet.ParquetFile(path).read())
+
+
+def table_rows(dataset, place: str, is_raw: bool = False) -> Rows:
+    """The rows of a `datasets.Dataset`, their labels by name and their whole numbers as texts; is_raw: as they are.
+
+    place: file, or data set and split, for errors.
+    """
+    from datasets import ClassLabel
+
+    names = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+
+    def read(name: str, value: object) -> object:
+        if type(value) is not int or is_raw:
+            return value
+        if name in names:
+            return names[name][value] if 0 <= value < len(names[name]) else None
+        return str(value)
+
+    rows = [
+        (f"row {number}", {name: text for name, value in row.items() if (text := read(name, value)) is not None})
+        for number, row in enumerate(dataset.to_list(), 1)
+    ]
+    return Rows(rows, dataset.column_names, True, [] if rows else [f"{place} has no rows"])

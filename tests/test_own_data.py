@@ -1,0 +1,466 @@
+"""Data where it lies: the hub, parquet, CSV, JSON and compressed lines, columns by name, seeded splits, and every mistake."""
+
+import bz2
+import csv
+import gzip
+import json
+import logging
+import lzma
+
+import datasets
+import huggingface_hub
+import pytest
+import yaml
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import msft
+from msft.__main__ import main
+from msft.data.reading import read_mixture
+from msft.errors import DataError, MsftError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def sums(start, count, **more):
+    return [{"question": f"{i} + 1?", "answer": str(i + 1), **more} for i in range(start, start + count)]
+
+
+TRAIN, TEST = sums(0, 12), sums(40, 4)
+COMPRESSORS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: zstandard.ZstdCompressor().compress(content),
+}
+
+
+def write(path, rows):
+    """Rows in the form and the compression that the name of the file asks for; returns the file's name."""
+    if path.suffix == ".parquet":
+        datasets.Dataset.from_list(rows).to_parquet(path)
+    elif ".csv" in path.suffixes:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(rows[-1]))
+            table.writeheader()
+            table.writerows(rows)
+    elif path.suffixes[0] == ".json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if path.suffix in COMPRESSORS:
+        path.write_bytes(COMPRESSORS[path.suffix](path.read_bytes()))
+    return path.name
+
+
+def mixture_of(folder, *entries, **more):
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "sub_datasets": list(entries), **more}), encoding="utf-8")
+    return msft.load_mixture(path)
+
+
+def read(folder, train, test=TEST, ending=".jsonl", **entry):
+    """The one sub-dataset of a mixture over two files."""
+    parts = {"train": train, "test": test}
+    files = {part: write(folder / f"{part}{ending}", rows) for part, rows in parts.items() if rows is not None}
+    return mixture_of(folder, {"name": "sums", **files, **entry})["sums"]
+
+
+def refusal(function, *args, **kwargs):
+    with pytest.raises(DataError) as caught:
+        function(*args, **kwargs)
+    return str(caught.value)
+
+
+# files -----------------------------------------------------------------------------------------------------------
+
+ENDINGS = [".parquet", ".csv", ".json", *(f".jsonl{ending}" for ending in COMPRESSORS), ".csv.gz", ".json.zst"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_same_rows_are_the_same_mixture_in_every_file(tmp_path, ending):
+    train = [*TRAIN[:-1], {"question": 'Say "a, b"\nand é', "answer": "007"}]
+    plain = read(tmp_path, train)
+    other = read(tmp_path, train, ending=ending)
+    assert (other.train, other.test, other.shots) == (plain.train, plain.test, plain.shots)
+    assert other.train[-1].answer == "007"
+
+
+def test_json_lines_may_lie_under_json(tmp_path):
+    (tmp_path / "train.json").write_text("".join(json.dumps(row) + "\n" for row in TRAIN))
+    (tmp_path / "test.json").write_text(json.dumps(TEST))
+    assert len(mixture_of(tmp_path, {"name": "a", "train": "train.json", "test": "test.json"})["a"].train) == 7
+
+
+def test_numbers_and_labels_of_a_table_are_texts(tmp_path):
+    names = datasets.ClassLabel(names=["no", "yes"])
+    rows = [{"question": f"{i}?", "answer": i % 2, "count": i} for i in range(12)]
+    table = datasets.Dataset.from_list(rows).cast_column("answer", names)
+    table.to_parquet(tmp_path / "train.parquet")
+    entry = {"name": "a", "train": "train.parquet", "test_split": 0.2}
+    sub = mixture_of(tmp_path, entry)["a"]
+    assert {e.answer for e in sub.train} == {"no", "yes"}
+    sub = mixture_of(tmp_path, {**entry, "columns": {"answer": "count"}})["a"]
+    assert {e.answer for e in sub.train + sub.test + sub.shots} == {str(i) for i in range(12)}
+    table.map(lambda row: {"answer": -1}).to_parquet(tmp_path / "train.parquet")
+    assert "train.parquet:row 1: the key 'answer' is missing" in refusal(mixture_of, tmp_path, entry)
+
+
+def test_records_of_a_benchmark_stay_as_the_hub_has_them(tmp_path):
+    record = {"premise": "It rains.", "label": 1}
+    rows = [{**record, "hypothesis": f"{i} drops fall."} for i in range(12)]
+    labels = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    datasets.Dataset.from_list(rows).cast_column("label", labels).to_parquet(tmp_path / "train.parquet")
+    sub = mixture_of(tmp_path, {"name": "a", "train": "train.parquet", "benchmark": "anli", "test_split": 0.2})["a"]
+    assert {e.answer for e in sub.train} == {"B"}
+
+
+BAD_FILES = {
+    "train.csv": ('question,answer\n"1\n+ 1?",2\n3?,4,5\n6?\n', [":4: 3 cells in a table of 2", ":5: 1 cells"]),
+    "twice.csv": ("question,answer,answer\na,b,c\n", ["must name the columns; it has 'answer' twice"]),
+    "empty.csv": ("question,answer\n", ["empty.csv has no rows"]),
+    "train.json": ('[{"question": "1?"}, 3]', [":row 1: the key 'answer'", ":row 2: a int, not an object"]),
+    "broken.json": ("[{]", ["broken.json: not JSON"]),
+    "train.parquet": ("no parquet", ["train.parquet: cannot be read: Parquet magic bytes"]),
+    "train.jsonl.gz": ("not compressed", ["train.jsonl.gz: cannot be read: Not a gzipped file"]),
+    "train.jsonl.zst": ("not compressed", ["train.jsonl.zst: cannot be read: "]),
+    "train.jsonl.xz": ("not compressed", ["train.jsonl.xz: cannot be read: "]),
+}
+
+
+def test_every_bad_file_is_told_at_once(tmp_path):
+    write(tmp_path / "test.jsonl", TEST)
+    for file, (text, _) in BAD_FILES.items():
+        (tmp_path / file).write_text(text)
+    entries = [{"name": file, "train": file, "test": "test.jsonl"} for file in [*BAD_FILES, "tarin.csv"]]
+    told = refusal(mixture_of, tmp_path, *entries)
+    for fragment in [part for _, parts in BAD_FILES.values() for part in parts]:
+        assert fragment in told
+    assert "tarin.csv: no such file. Did you mean 'train.csv'?" in told
+
+
+# columns, templates, formats -------------------------------------------------------------------------------------
+
+
+def test_columns_are_named_and_the_others_are_told(tmp_path, caplog):
+    rows = [{"id": str(i), "frage": f"{i}?", "antwort": f"a{i}", "context": "", "input": "x"} for i in range(12)]
+    with caplog.at_level(logging.WARNING):
+        sub = read(tmp_path, rows, None, ".csv", columns={"question": "frage", "answer": "antwort"}, test_split=0.2)
+    assert {(e.question, e.answer) for e in sub.train} <= {(f"{i}?", f"a{i}") for i in range(12)}
+    assert "keys of rows that are not read, and in how many rows: 'id' (12), 'input' (12)" in caplog.text
+
+
+def test_a_template_joins_columns(tmp_path):
+    rows = [{"context": "" if i else "It rains.", "query": f"{i}?", "answer": "a"} for i in range(12)]
+    entry = {"template": "{context}\n{{{query}}}", "metric": "loss"}
+    sub = read(tmp_path, rows[1:], rows[:1], ".csv", **entry)
+    assert sub.test[0].question == "It rains.\n{0?}"
+    assert sub.train[0].question == "{1?}"
+    told = refusal(read, tmp_path, [{**row, "query": 3} for row in rows], **entry)
+    assert "train.jsonl:1: 'query' is a int; the template takes texts" in told
+
+
+def test_alpaca_rows(tmp_path):
+    rows = [{"instruction": f"Add {i}.", "input": f"{i} + 1" * (i % 2), "output": str(i + 1)} for i in range(12)]
+    sub = read(tmp_path, rows, None, ".parquet", format="alpaca", test_split=0.25)
+    texts = {e.question: e.target for e in sub.train + sub.test + sub.shots}
+    assert texts["Add 1.\n1 + 1"] == "#### 2"
+    assert texts["Add 2."] == "#### 3"
+    told = refusal(
+        read, tmp_path, [{**row, "history": [["a", "b"]]} for row in rows], None, test_split=0.25, format="alpaca"
+    )
+    assert "the key 'history' is not read, and what it says would be lost" in told
+    assert "it has no value for 'output'" in refusal(
+        read, tmp_path, [*rows, {"instruction": "x"}], None, test_split=0.25, format="alpaca"
+    )
+
+
+def chat(i):
+    return [
+        {"role": "system", "content": "Add."},
+        {"role": "user", "content": f"{i} + 1?"},
+        {"role": "assistant", "content": "2"},
+    ]
+
+
+def sharegpt(i):
+    names = {"user": "human", "assistant": "gpt"}
+    return [{"from": names.get(m["role"], m["role"]), "value": m["content"]} for m in chat(i)]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".json.gz"])
+def test_chats_of_three_shapes_are_the_same(tmp_path, ending):
+    plain = read(tmp_path, [{"messages": chat(i)} for i in range(12)], [{"messages": chat(40)}])
+    for key, entry, make in (
+        ("messages", {"format": "openai"}, chat),
+        ("talk", {"columns": {"messages": "talk"}}, chat),
+        ("conversations", {"format": "sharegpt"}, sharegpt),
+    ):
+        sub = read(tmp_path, [{key: make(i), "id": "x"} for i in range(12)], [{key: make(40)}], ending, **entry)
+        assert (sub.train, sub.test, sub.shots) == (plain.train, plain.test, [])
+
+
+def test_turns_that_are_none_are_told(tmp_path):
+    rows = [{"conversations": value} for value in ("text", [3], [{"from": ["gpt"], "value": 2}], sharegpt(1)[:2])]
+    told = refusal(read, tmp_path, rows, [{"conversations": sharegpt(2)}], format="sharegpt")
+    wanted = [
+        "1: messages must be",
+        "2: message 1 is a int",
+        "3: message 1: role is a list",
+        "4: the roles are system, user",
+    ]
+    assert all(f"train.jsonl:{fragment}" in told for fragment in wanted)
+
+
+# seeded splits and sizes -----------------------------------------------------------------------------------------
+
+
+def test_a_split_is_seeded_and_keeps_the_rows_of_a_question_together(tmp_path):
+    rows = [row for row in sums(0, 40) for _ in range(2)]
+    entry = {"test_split": 0.1, "validation_split": 0.2}
+    sub, again = (read(tmp_path, rows, None, **entry) for _ in range(2))
+    assert (sub.train, sub.test, sub.validation) == (again.train, again.test, again.validation)
+    questions = {part: {e.question for e in getattr(sub, part)} for part in ("train", "test", "validation", "shots")}
+    assert [len(asked) for asked in questions.values()] == [23, 4, 8, 5]
+    assert sum(map(len, questions.values())) == len(set.union(*questions.values())) == 40
+    assert len(sub.test) == 8
+    # drawn by seed, name and question alone: the same on every machine
+    assert sorted(questions["test"]) == ["1 + 1?", "22 + 1?", "6 + 1?", "7 + 1?"]
+    path = tmp_path / "mine.yaml"
+    path.write_text(path.read_text() + "seed: 21\n")
+    assert {e.question for e in msft.load_mixture(path)["sums"].test} != questions["test"]
+
+
+def test_sizes_are_drawn_and_what_is_left_is_counted(tmp_path):
+    entry = {"train_size": 10, "test_size": 3, "validation_split": 0.5, "validation_size": 5}
+    sub = read(tmp_path, sums(0, 60), sums(90, 9), **entry)
+    assert [len(sub.train), len(sub.test), len(sub.validation), len(sub.shots)] == [10, 3, 5, 5]
+    assert sub.left_out == {
+        "train: not drawn, train_size = 10": 15,
+        "test: not drawn, test_size = 3": 6,
+        "validation: not drawn, validation_size = 5": 25,
+    }
+    assert "test_size = 10, and test has 9 rows" in refusal(read, tmp_path, sums(0, 60), sums(90, 9), test_size=10)
+    assert "train has 7 rows beside its shots" in refusal(read, tmp_path, TRAIN, train_size=8)
+
+
+def test_a_share_that_leaves_nothing_is_told(tmp_path):
+    told = refusal(read, tmp_path, TRAIN, None, test_split=0.01)
+    assert "test_split = 0.01 of 12 rows: nothing is left for test" in told
+    told = refusal(read, tmp_path, TRAIN, None, test_split=0.5, validation_split=0.5)
+    assert "nothing is left for train" in told
+
+
+def test_rows_that_cannot_be_used_are_left_out_where_that_is_asked_for(tmp_path):
+    rows = [*TRAIN, {"question": "", "answer": "2"}, {"question": "7?"}]
+    told = refusal(read, tmp_path, rows)
+    assert "train.jsonl:13: 'question' is empty" in told and "train.jsonl:14: the key 'answer'" in told
+    sub = read(tmp_path, rows, skip_bad_rows=True)
+    assert sub.train == read(tmp_path, TRAIN).train
+    ((reason, count),) = sub.left_out.items()
+    assert reason.startswith("train: rows that cannot be used, such as") and count == 2
+    assert "no such file" in refusal(
+        mixture_of, tmp_path, {"name": "a", "train": "x.csv", "test_split": 0.1, "skip_bad_rows": True}
+    )
+
+
+def test_a_run_s_identity_follows_the_rows_that_are_read(tmp_path):
+    def identity(rows=TRAIN, **entry):
+        read(tmp_path, rows, None, ".csv", **{"test_split": 0.3, **entry})
+        return msft.load_mixture(tmp_path / "mine.yaml").fingerprint()
+
+    first = identity()
+    assert first == identity() == identity(columns={"question": "question"})
+    others = [
+        identity(test_split=0.2),
+        identity(train_size=2),
+        identity([*TRAIN[1:], *sums(70, 1)]),
+        identity(metric="loss"),
+    ]
+    assert len({first, *others}) == 5
+
+
+# the hub ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that holds owner/sums with the splits train and test, read by `datasets` itself from a folder."""
+    folder, load_dataset = tmp_path / "hub", datasets.load_dataset
+    for name, more in (("owner/sums", {}), ("owner/labels", {"label": 0})):
+        (folder / name).mkdir(parents=True)
+        write(
+            folder / name / "train.parquet",
+            [{"instruction": r["question"], "output": r["answer"], **more} for r in TRAIN],
+        )
+        write(
+            folder / name / "test.parquet",
+            [{"instruction": r["question"], "output": r["answer"], **more} for r in TEST],
+        )
+
+    def load(path, config, *, split, revision):
+        assert revision == COMMIT
+        return load_dataset(str(folder / path), config, split=split, cache_dir=tmp_path / "cache")
+
+    def dataset_info(self, repo, revision=None, timeout=None):
+        if not (folder / repo).is_dir() or revision not in (None, "v1", COMMIT):
+            raise ConnectionError(f"404 for {repo} at {revision}")
+        return type("Info", (), {"sha": COMMIT})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    return folder
+
+
+ON_HUB = {"name": "sums", "hub": "owner/sums", "revision": "v1", "format": "alpaca"}
+
+
+def test_a_data_set_of_the_hub(hub, tmp_path):
+    sub = mixture_of(tmp_path, {**ON_HUB, "split": "train[:10]", "test": "test"})["sums"]
+    assert [e.question for e in sub.test] == [row["question"] for row in TEST]
+    assert len(sub.train) + len(sub.shots) == 10
+    assert sub.source == {
+        "hub_id": "owner/sums",
+        "config": "default",
+        "revision": COMMIT,
+        "train_split": "train[:10]",
+        "test_split": "test",
+    }
+    same = mixture_of(tmp_path, {**ON_HUB, "train": "train[:10]", "test": "test"})
+    assert same["sums"] == sub
+    assert len(mixture_of(tmp_path, {**ON_HUB, "split": "train", "test_split": 0.25})["sums"].test) == 3
+
+
+def test_all_that_is_wrong_with_the_hub_is_told_at_once(hub, tmp_path):
+    entries = [
+        {**ON_HUB, "name": "split", "split": "trian", "test": "tset"},
+        {**ON_HUB, "name": "config", "config": "mian", "split": "train", "test": "test"},
+        {**ON_HUB, "name": "repository", "hub": "owner/sum", "split": "train", "test": "test"},
+        {**ON_HUB, "name": "revision", "revision": "v2", "split": "train", "test": "test"},
+        {"name": "columns", "hub": "owner/labels", "split": "train", "test": "test"},
+        {"name": "file", "train": "x.csv", "test_split": 0.1},
+    ]
+    told = refusal(mixture_of, tmp_path, *entries)
+    for fragment in (
+        'split: owner/sums (trian) cannot be read: ValueError: Unknown split "trian"',
+        'owner/sums (tset) cannot be read: ValueError: Unknown split "tset"',
+        "config: owner/sums (train) cannot be read: ValueError: BuilderConfig 'mian' not found. Available: ['default']",
+        "repository: owner/sum cannot be reached (ConnectionError: 404 for owner/sum",
+        "revision: owner/sums cannot be reached (ConnectionError: 404 for owner/sums at v2",
+        "columns: owner/labels train: no column 'question'. Did you mean 'instruction'? no column 'answer'. It has: instruction, output, label.",
+        "Say under `columns` which they are, or name a `format`: alpaca, sharegpt, openai",
+        "download the data and name the files in place of `hub`",
+        "x.csv: no such file",
+    ):
+        assert fragment in told
+
+
+# what an entry may not say ---------------------------------------------------------------------------------------
+
+FILES = {"train": "train.jsonl", "test": "test.jsonl"}
+BAD_ENTRIES = [
+    ({"columsn": {"answer": "output"}, **FILES}, "unknown key 'columsn'. Did you mean 'columns'"),
+    ({"columns": "answer", **FILES}, "key columns = 'answer': give a value of type dict"),
+    ({"columns": {"answer": ["a"]}, **FILES}, "columns: give each a name as text"),
+    ({"columns": {"anwser": "output"}, **FILES}, "columns: unknown name 'anwser'. Did you mean 'answer'"),
+    (
+        {"columns": {"answer": "anwser"}, **FILES},
+        "train.jsonl: no column 'anwser'. Did you mean 'answer'? It has: question, answer.",
+    ),
+    ({"columns": {"rationale": "why"}, **FILES}, "no column 'why'"),
+    ({"columns": {"messages": "m", "answer": "a"}, **FILES}, "messages stand alone"),
+    ({"template": "{qestion} {x}", **FILES}, "no column 'qestion'. Did you mean 'question'? no column 'x'."),
+    ({"template": "{question", **FILES}, "expected '}' before end of string; a brace that is text is written twice"),
+    ({"template": "{question!r}", **FILES}, "give names of columns, alone in braces"),
+    ({"template": "{}", **FILES}, "give names of columns, alone in braces"),
+    ({"template": "no column", **FILES}, "give names of columns, alone in braces"),
+    ({"template": "{question}", "columns": {"question": "answer"}, **FILES}, "take `question` out of columns"),
+    (
+        {"format": "alpcaa", **FILES},
+        "unknown value 'alpcaa'. Did you mean 'alpaca'? Allowed: alpaca, sharegpt, openai.",
+    ),
+    ({"format": "alpaca", **FILES}, "train.jsonl: no column 'instruction'."),
+    ({"format": "openai", **FILES}, "train.jsonl: no column 'messages'."),
+    ({"format": "alpaca", "template": "{a}", **FILES}, "each say what a row is; give one of them"),
+    ({"benchmark": "sciq", "columns": {"answer": "a"}, **FILES}, "each say what a row is; give one of them"),
+    ({"config": "main", **FILES}, "config, split and revision are of the hub: say `hub: owner/name`"),
+    ({"hub": "sums", "split": "train", "test": "test"}, "hub = 'sums': give owner/name"),
+    ({"hub": "./sums", "split": "train", "test": "test"}, "hub = './sums': give owner/name"),
+    ({"hub": "owner/sums", "split": "train", **FILES}, "train and split both say what train is; give one of them"),
+    ({"hub": "owner/sums"}, "the key 'train' is missing"),
+    ({"test_split": 0.1, **FILES}, "test and test_split both say what test is"),
+    ({"train": "train.jsonl", "test_split": 1.5}, "key test_split = 1.5: must lie in [0.0, 1.0]"),
+    ({"validation_size": 3, **FILES}, "validation_size: the entry names no validation rows to draw from"),
+    ({"train_size": 0, **FILES}, "key train_size = 0: must lie in [1, inf]"),
+    ({"train_size": "many", **FILES}, "key train_size = 'many': give a value of type int"),
+    ({"skip_bad_rows": "perhaps", **FILES}, "key skip_bad_rows = 'perhaps': give a value of type bool"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "train.jsonl", TRAIN)
+    write(tmp_path / "test.jsonl", TEST)
+    return tmp_path
+
+
+def test_everything_that_an_entry_may_not_say_is_told_at_once(folder):
+    entries = [{"name": f"entry {number}", **entry} for number, (entry, _) in enumerate(BAD_ENTRIES)]
+    lines = refusal(mixture_of, folder, *entries).splitlines()
+    for number, (_, fragment) in enumerate(BAD_ENTRIES):
+        names = (f"(entry {number}): ", f"- entry {number}: ")
+        assert any(fragment in line for line in lines if any(name in line for name in names)), fragment
+
+
+NAMES = st.sampled_from(
+    ["question", "answer", "{question}", "{", "train", "train.jsonl", "owner/name/x", "alpaca", "loss"]
+)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | NAMES | st.lists(NAMES, max_size=2)
+KEYS = "hub config split revision format columns template train_size test_split validation_split skip_bad_rows metric".split()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([*KEYS, "test"]), VALUES | st.dictionaries(NAMES, VALUES, max_size=2), max_size=4)
+)
+def test_any_entry_is_read_or_refused(tmp_path_factory, entry):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    write(folder / "train.jsonl", TRAIN)
+    (folder / "any.yaml").write_text(yaml.safe_dump({"sub_datasets": [{"name": "a", "train": "train.jsonl", **entry}]}))
+    try:
+        assert read_mixture(folder / "any.yaml").names == ["a"]
+    except MsftError as error:
+        assert str(error)
+
+
+# the command -----------------------------------------------------------------------------------------------------
+
+
+def test_mixture_check_says_what_a_run_would_see(tmp_path, model_folder, capsys):
+    rows = [*sums(0, 30), *sums(70, 1, rationale="very long " * 300)]
+    read(tmp_path, rows, sums(40, 12), ".csv", test_size=10)
+    words = ["mixture", "check", str(tmp_path / "mine.yaml"), "--model", str(model_folder), "--max-new-tokens", "12"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "sums: left out: 1, train example over 512 tokens" in told
+    assert "sums: left out: 2, test: not drawn, test_size = 10" in told
+    assert told.count("\n-- ") == 3
+    assert "<EOS>" in told
+    row = next(line.split() for line in told.splitlines() if line.startswith("sums "))
+    assert row[2:6] == ["25", "10", "0", "5"]
+
+
+def test_mixture_check_refuses_in_one_message(tmp_path, model_folder, capsys):
+    write(tmp_path / "train.csv", [{"q": "1", "a": "2"}])
+    (tmp_path / "mine.yaml").write_text("sub_datasets: [{name: a, train: train.csv, test: train.csv, test_split: 0.1}]")
+    assert main(["mixture", "check", str(tmp_path / "mine.yaml"), "--model", str(model_folder)]) == 2
+    told = capsys.readouterr().err
+    assert "test and test_split both" in told
+    assert main(["mixture", "chekc", str(tmp_path / "mine.yaml"), "--max-tokens", "1"]) == 2
+    told = capsys.readouterr().err
+    assert "unknown action 'chekc'. Did you mean 'check'?" in told and "max_tokens = 1" in told
+    assert main(["mixture"]) == 2
+    assert "ACTION is missing" in capsys.readouterr().err
