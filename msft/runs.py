@@ -173,21 +173,27 @@ def prepare(config: RunConfig) -> Prepared:
     chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
     mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **chosen)
     if config.select_on == "validation":
-        bare = [sub.name for sub in mixture if not sub.validation]
+        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
         if bare:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
+    judged = [sub.name for sub in mixture if sub.judge]
+    if config.select_metric == "loss" and judged:
+        raise DataError(f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}")
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
 
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
+    from msft.data.judges import Court
     from msft.evaluation import Evaluator
 
     config = prepared.config
-    return {
+    evaluators = {
         part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
         for part in dict.fromkeys(["test", config.select_on])
     }
+    watched = {judge.label: judge for judge in mixture.judges}
+    return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
 
 def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress, watchers) -> None:

@@ -9,14 +9,15 @@ sub_datasets:
     confirmation: arithmetic/fresh.jsonl      # optional: answered once, at the end; nothing is chosen on it
     shots: arithmetic/shots.jsonl             # optional: five rows; else taken from train
     benchmark: gsm8k                          # optional: rows are hub records of this benchmark
-    metric: number_match                      # optional: exact_match, number_match or loss (metrics.py)
+    metric: number_match                      # optional: exact_match, number_match or loss (metrics.py),
+                                              # or a task of lm-eval, which needs no test file (judges.py)
 
 Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero-shot and take no shots.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from urllib.parse import quote
 import yaml
 
 from msft import distributed
-from msft.data import metrics
+from msft.data import judges, metrics
 from msft.data.example import SHOTS, Example, question_key
 from msft.data.keys import unread
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
@@ -52,11 +53,11 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     Raises DataError that lists everything wrong at once, with file and line.
     """
     path = Path(expanded(path))
-    spec = _read_spec(path)
+    spec, judged, watched, problems = judges.taken(_read_spec(path), path.parent)
     entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
-    problems, subs = _check_spec(spec), []
+    problems, subs = [*_check_spec(spec), *problems], []
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        problems += _check_entry(number, entry)
+        problems += _check_entry(number, entry, judged)
         if _has_readable_files(entry):
             is_allowed = isinstance(allowed, list) and entry["name"] in allowed
             sub, wrong = _sub_dataset(path.parent, entry, seed if type(seed) is int else 20, is_allowed, to_example)
@@ -64,7 +65,20 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
             problems += [f"{entry['name']}: {problem}" for problem in wrong]
     if problems:
         raise DataError(together(f"{path}: the mixture has problems:", problems))
-    return Mixture(spec.get("name", path.stem), subs)
+    subs = [replace(sub, judge=judged.get(sub.name)) for sub in subs]
+    return Mixture(spec.get("name", path.stem), subs, watched)
+
+
+def has_validation(path: str | Path) -> bool:
+    """Whether a mixture's file gives every sub-dataset validation items, or a judge. False where it cannot be read."""
+    try:
+        entries = _read_spec(Path(expanded(path))).get("sub_datasets")
+    except DataError:
+        return False
+    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    validated = [any(str(key).startswith("validation") for key in entry) for entry in entries]
+    judged = [judges.is_judged(entry.get("metric")) for entry in entries]
+    return any(validated) and all(map(max, validated, judged))
 
 
 def _read_spec(path: Path) -> dict:
@@ -111,11 +125,11 @@ def _sub_dataset(
     if unused and distributed.is_main():
         keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
         _log.warning("%s: keys of rows that are not read, and in how many rows: %s", entry["name"], keys)
-    if problems or not {"train", "test"} <= set(parts):
+    if problems or "train" not in parts:  # what else is missing, `_check_entry` says
         return None, problems
     source = {"source": entry["source"]} if "source" in entry else {}
     more = {"group": entry.get("group", ""), "metric": metric, "source": source, "left_out": left_out}
-    return SubDataset(name=entry["name"], **more, **parts), []
+    return SubDataset(name=entry["name"], **more, **{"test": [], **parts}), []
 
 
 def _read(file: Path, convert: Callable[[dict, str], Example]) -> tuple[list[Example], list[str]]:
@@ -208,7 +222,7 @@ def _drawn_shots(train: list[Example], seed: int, metric: str) -> tuple[list[Exa
 
 def _check_spec(spec: dict) -> list[str]:
     """Problems of all but the entries themselves, whose names must be unique."""
-    problems = [unknown("key", key, ("name", *_DEFAULTS)) for key in spec if key not in ("name", *_DEFAULTS)]
+    problems = [unknown("key", key, ("name", *_DEFAULTS, "judges")) for key in spec if key not in ("name", *_DEFAULTS)]
     entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
     if not isinstance(spec.get("name", ""), str):
         problems.append("name must be a string")
@@ -230,12 +244,13 @@ def _has_readable_files(entry: object) -> bool:
     return is_text and entry.get("name", "\n").isprintable() and not metrics.check_metric(entry.get("metric", ""))
 
 
-def _check_entry(number: int, entry: object) -> list[str]:
+def _check_entry(number: int, entry: object, judged: Container[str]) -> list[str]:
     if not isinstance(entry, dict):
         return [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
     problems = [f"{label}: " + unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
-    problems += [f"{label}: the key {key!r} is missing" for key in ("name", "train", "test") if key not in entry]
+    needed = ("name", "train") if entry.get("name") in judged else ("name", "train", "test")
+    problems += [f"{label}: the key {key!r} is missing" for key in needed if key not in entry]
     problems += [
         f"{label}: {k} must be a string" for k, v in entry.items() if k in _SUB_KEYS and not isinstance(v, str)
     ]
