@@ -11,7 +11,6 @@ from pathlib import Path
 import yaml
 
 from msft import methods
-from msft.data.reading import has_validation
 from msft.errors import ConfigError, unknown
 from msft.paths import expanded
 from msft.settings import check_values, parse_yaml, setting
@@ -89,8 +88,7 @@ class RunConfig:
                 value = clean[name] = settled(name, value)
             object.__setattr__(self, name, value)
         if "mixture" in clean and clean.get("select_on", "") is None:
-            on_validation = _is_file(clean["mixture"]) and has_validation(clean["mixture"])
-            object.__setattr__(self, "select_on", "validation" if on_validation else "test")
+            object.__setattr__(self, "select_on", _selects_on(clean["mixture"]))
         if "method" in clean and "params" in clean:
             params, wrong = methods.check_params(
                 clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
@@ -170,6 +168,13 @@ def _is_file(mixture: str) -> bool:
     """Whether a mixture is one of the user's own, a YAML file that is there."""
     path = Path(expanded(mixture))
     return path.suffix in (".yaml", ".yml") and path.is_file()
+
+
+def _selects_on(mixture: str) -> str:
+    """The part of a mixture that decisions are taken on where nothing else is said."""
+    from msft.data.reading import has_validation
+
+    return "validation" if _is_file(mixture) and has_validation(mixture) else "test"
 
 
 def settled(name: str, value: str) -> str:

@@ -178,7 +178,9 @@ def prepare(config: RunConfig) -> Prepared:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
     judged = [sub.name for sub in mixture if sub.judge]
     if config.select_metric == "loss" and judged:
-        raise DataError(f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}")
+        raise DataError(
+            f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}"
+        )
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
 

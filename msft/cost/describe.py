@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from msft.config import RunConfig
 from msft.cost.plan import CARD, Estimate, Rates, disk_free, disk_needed
 
 

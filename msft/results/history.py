@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping
 
-
 WATCHED = "watched "  # begins the names of columns
 
 
@@ -66,10 +65,15 @@ def watched(history) -> dict[str, str]:
     return {name.removeprefix(WATCHED): name for name in history.columns if name.startswith(WATCHED)}
 
 
+def own_scales(history) -> set[str]:
+    """The sub-datasets whose value is no share: a judge's, such as a perplexity."""
+    return set(history.task[history.on_own_scale]) if "on_own_scale" in history else set()
+
+
 def comparable(history):
     """The rows of a history that a mean is taken over: values on a scale of their own are left out, unless all are."""
-    apart = history.get("on_own_scale")
-    return history if apart is None or apart.all() else history[~apart]
+    apart = history.task.isin(own_scales(history))
+    return history if apart.all() else history[~apart]
 
 
 def drops(history) -> dict[str, float]:
