@@ -80,5 +80,9 @@ def doubts(drops: pd.DataFrame) -> list[str]:
     ]
     unknown = list(drops[drops.is_clear.isna()].task)
     return said + (
-        [f"{', '.join(unknown)}: not decided on a mean over items, so without a standard error"] if unknown else []
+        [
+            f"{', '.join(unknown)}: without a standard error, since it was not decided on a mean over items, or their answers are gone"
+        ]
+        if unknown
+        else []
     )
