@@ -82,6 +82,7 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         examples, mixture = prepared.tokens(model)
         if progress:
             say_left_out(mixture)
+            say_choice(prepared.config, mixture)
         evaluators = _evaluators(prepared, model, mixture)
     with contextlib.ExitStack() as stack, _threads(prepared.config.threads):
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
@@ -95,6 +96,14 @@ def say_left_out(mixture) -> None:
     for sub in mixture:
         for reason, count in sub.left_out.items():
             print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
+
+
+def say_choice(config: RunConfig, mixture) -> None:
+    """Says what decides in a mixture of one's own where it has validation items."""
+    if any(sub.validation for sub in mixture) and Path(config.mixture).is_file():
+        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
+        lacking = f"; without validation items: {', '.join(bare)}" if bare else ""
+        print(f"peaks and the best checkpoint are chosen on the {config.select_on} items{lacking}", file=sys.stderr)
 
 
 def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
