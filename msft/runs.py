@@ -183,6 +183,8 @@ def prepare(config: RunConfig) -> Prepared:
     mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **chosen)
     if config.select_on == "validation":
         bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
+        if not any(sub.validation for sub in mixture):
+            bare = mixture.names
         if bare:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
     judged = [sub.name for sub in mixture if sub.judge]

@@ -172,7 +172,7 @@ def test_the_run_says_who_judged(run):
 
 
 def test_a_test_file_of_a_judged_set_gives_the_loss_beside_it(tasks, small_settings, tmp_path, runs_dir):
-    path = mixture_of(tmp_path, tasks, {"zebras": METRICS["zebras"]})
+    path = mixture_of(tmp_path, tasks, {**METRICS, "adding": {"lm_eval": "trees_said"}})  # all are judged
     spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     spec["sub_datasets"][0]["test"] = "zebras_test.jsonl"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")

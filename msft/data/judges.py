@@ -12,7 +12,8 @@ judges:                               # only watched: nothing is ever decided on
     limit: 100                        # items of each task at most, the first ones
 
 lm-eval reads and scores the items; our own LM answers them with the weights of the moment. The prompts are the task's own,
-without a chat template. Task files of one's own may bring Python code along, which is run, as the stock command runs it.
+without a chat template. Task files of one's own may bring Python code along, which is run, and name data files relative to
+the folder that the command is started in, as with the stock command.
 """
 
 import copy
@@ -147,23 +148,22 @@ def _tasks(wanted: Settings, own: Path | None) -> list:
 
     if own is not None and not own.is_dir():
         raise DataError(f"include_path: {str(own)!r} is no folder; give the folder of your task files")
-    name, found = wanted.lm_eval, TaskManager(include_path=own, include_defaults=False) if own else None
-    known = found.all_tasks if found else []
-    if name not in known:
-        found = _stock()
-        known = [*known, *found.all_tasks]
-    if name not in known:
-        raise DataError(
-            f"lm-eval has no task {name!r}.{nearest(name, known)} `lm-eval ls tasks` lists all; a task file of your own needs "
-            "`include_path`, its folder"
-        )
+    name, known = wanted.lm_eval, []
     try:
-        return list(found.load([name])["tasks"].values())
+        for manager in ([lambda: TaskManager(include_path=own, include_defaults=False)] if own else []) + [_stock]:
+            found = manager()
+            if name in found.all_tasks:
+                return list(found.load([name])["tasks"].values())
+            known += found.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
         raise DataError(
             f"the lm-eval task {name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}. Its data must be on this "
             "machine, or the hub must be reached"
         ) from error
+    raise DataError(
+        f"lm-eval has no task {name!r}.{nearest(name, known)} `lm-eval ls tasks` lists all; a task file of your own needs "
+        "`include_path`, its folder"
+    )
 
 
 def _problems(task, wanted: Settings) -> list[str]:

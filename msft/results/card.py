@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msft.config import RunConfig
 from msft.data.metrics import LABELS, LOSS
-from msft.results.history import own_scales
+from msft.results.history import comparable, own_scales
 from msft.results.run import Run
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -49,6 +49,7 @@ def text(run: Run, name: str) -> str:
         sets=sets,
         losses=[task for task, of in facts.items() if of.get("metric") == LOSS],
         on_validation=config.select_on == "validation",
+        share=not apart.issuperset(comparable(run.at_best).task),
         judged=[task for task, of in facts.items() if "judge" in of],
         command=command(config),
         flops=run.flops,

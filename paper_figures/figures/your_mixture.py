@@ -276,7 +276,7 @@ def answer(folder: str, mixture_file: Path) -> str:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     mixture = msft.load_mixture(mixture_file)
     sub = next((sub for sub in mixture if sub.is_chat), mixture.sub_datasets[0])
-    item = sub.test[0]
+    item = (sub.test or sub.train)[0]  # a judged sub-dataset may have no test items
     if sub.is_chat:
         messages = [{"role": role, "content": content} for role, content in item.messages[:-1]]
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
