@@ -249,7 +249,7 @@ def _check_entry(number: int, entry: object, judged: Container[str]) -> list[str
         return [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
     problems = [f"{label}: " + unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
-    needed = ("name", "train") if entry.get("name") in judged else ("name", "train", "test")
+    needed = ("name", "train") if str(entry.get("name")) in judged else ("name", "train", "test")
     problems += [f"{label}: the key {key!r} is missing" for key in needed if key not in entry]
     problems += [
         f"{label}: {k} must be a string" for k, v in entry.items() if k in _SUB_KEYS and not isinstance(v, str)
