@@ -42,7 +42,12 @@ class RunConfig:
     mixture: str = setting("tiny", "tiny, tiny-21, paper-5, paper-10, paper-15, medmcqa-21 or a mixture YAML")
     seed: int = setting(20, "seed of the data order", low=0, high=2**31 - 1)
     params: dict = setting({}, "the method's own parameters")
-    select_on: str = setting("test", "what peaks and the best checkpoint are chosen on", choices=("test", "validation"))
+    select_on: str | None = setting(
+        None,
+        "what peaks and the best checkpoint are chosen on; none takes the validation sets of a mixture YAML that has them "
+        "for all, else test, as in the paper",
+        choices=("test", "validation"),
+    )
     select_metric: str = setting(
         "accuracy", "what of it: accuracy, as in the paper, or held-out loss", choices=("accuracy", "loss")
     )
@@ -99,6 +104,8 @@ class RunConfig:
             if value and name == "lora_target_modules":
                 value = clean[name] = ",".join(sorted({word.strip() for word in value.split(",")} - {""}))
             object.__setattr__(self, name, value)
+        if "mixture" in clean and clean.get("select_on", "") is None:
+            object.__setattr__(self, "select_on", _selects_on(clean["mixture"]))
         if "method" in clean and "params" in clean:
             params, wrong = methods.check_params(
                 clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
@@ -159,6 +166,8 @@ class RunConfig:
         other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if not _is_file(self.mixture):  # of a file it depends on what stands in it
+            defaults["select_on"] = "test"
         first = {name: getattr(self, name) for name in ("method", "model", "mixture")}
         changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
         values = {**first, **changed, **other}
@@ -182,12 +191,25 @@ class RunConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _is_file(mixture: str) -> bool:
+    """Whether a mixture is one of the user's own, a YAML file that is there."""
+    path = Path(expanded(mixture))
+    return path.suffix in (".yaml", ".yml") and path.is_file()
+
+
+def _selects_on(mixture: str) -> str:
+    """The part of a mixture that decisions are taken on where nothing else is said."""
+    from msft.data.reading import has_validation
+
+    return "validation" if _is_file(mixture) and has_validation(mixture) else "test"
+
+
 def settled(name: str, value: str) -> str:
     """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
     path = Path(expanded(value))
     is_path = {
         "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
-        "mixture": path.suffix in (".yaml", ".yml") and path.is_file(),
+        "mixture": _is_file(value),
     }.get(name, path.is_dir())
     return os.path.realpath(path) if is_path else value
 

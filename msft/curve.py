@@ -19,6 +19,13 @@ class Curve(dict):
         return max(sorted(self), key=lambda epoch: (self[epoch][task], -epoch))
 
 
+def comparable(point: Mapping) -> list[str]:
+    """The sub-datasets of an evaluated point that a mean is taken over: those with a scale of their own, as a perplexity
+    has, are left out, unless there are no others."""
+    apart = set(point.get("on_own_scale", ()))
+    return [task for task in point["accuracy"] if task not in apart] or list(point["accuracy"])
+
+
 def overall(scores: Mapping[str, float], sizes: Mapping[str, int]) -> float:
     """Accuracy over all items; with equal test sizes, the mean over sub-datasets."""
     total = sum(sizes[task] for task in scores)

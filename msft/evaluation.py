@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msft import distributed
 from msft.data.example import shots_text
+from msft.data.judges import Court
 from msft.data.metrics import LOSS, token_mean
 from msft.data.mixture import Mixture, SubDataset
 from msft.data.scoring import decided
@@ -34,6 +35,8 @@ class Scores:
     exp(-loss) of the item.
     loss: mean token loss of the gold answers, in nats: over all target tokens of the set, in the very prompts that are
     answered (PrefixCachedLM.gold); with the metric loss the held-out loss.
+    Where an lm-eval task is the judge, accuracy is its own value (judges.Verdict), of which a lower one may be better and
+    which may have a scale of its own, so that it belongs in no mean with accuracies; loss is None without test items.
     """
 
     accuracy: float
@@ -41,13 +44,16 @@ class Scores:
     tokens: int
     outputs: list[str]
     correct: list[bool] | list[float]
-    loss: float
+    loss: float | None
+    higher_is_better: bool = True
+    on_own_scale: bool = False
 
 
 class Evaluator:
     """The evaluation of a run: built once, called at every quarter epoch.
 
-    part: of the mixture, one of mixture.MEASURED; a sub-dataset without items in it is left out.
+    part: of the mixture, one of mixture.MEASURED; a sub-dataset without items in it is left out. The judges are asked for
+    the part test.
     should_stop: an attribute, asked between forward passes; where it is true `evaluate` raises Stopped.
     """
 
@@ -55,13 +61,15 @@ class Evaluator:
         examples = {sub.name: getattr(sub, part) for sub in mixture if getattr(sub, part)}
         measured = [sub for sub in mixture if sub.name in examples]
         generated = [sub for sub in measured if sub.metric != LOSS]
-        self.names, self.should_stop = list(examples), None
+        self.judges = {sub.name: sub.judge for sub in mixture if sub.judge and part == "test"}
+        self.names, self.should_stop = [n for n in mixture.names if n in examples or n in self.judges], None
         self.tasks = {sub.name: build_task(sub, examples[sub.name], max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
         self.held_out = {sub.name: tokenize(tokenizer, examples[sub.name]) for sub in measured if sub.metric == LOSS}
         # a run's answers are greedy decoding with named stops, whatever the checkpoint's own configuration asks for
         model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in mixture if sub.stop}))
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
+        self._court = Court(self.lm, self.judges)
         self._prepared = self._token_losses = self._gold = None
         self._question_tokens = {sub.name: self._count_question_tokens(sub) for sub in generated}
 
@@ -73,6 +81,11 @@ class Evaluator:
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         scores = self._answers() | self._losses()
+        self._court.should_stop = self.should_stop
+        for name, verdict in (self._court.evaluate() if self.judges else {}).items():
+            loss = scores[name].loss if name in scores else None
+            facts = self.judges[name].higher_is_better, self.judges[name].on_own_scale
+            scores[name] = Scores(*verdict, loss, *facts)
         return {name: scores[name] for name in self.names}
 
     def _answers(self) -> dict[str, Scores]:

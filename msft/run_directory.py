@@ -11,6 +11,7 @@ import filelock
 
 from msft import distributed
 from msft.errors import RunError
+from msft.results.leads import answers_file
 from msft.results.progress import RunProgress
 from msft.results.run import Run
 from msft.store.checkpoints import Store, Weights, bytes_of, snapshot
@@ -134,7 +135,7 @@ class RunDirectory:
             for task, score in scores.items()
             for i, (text, right) in enumerate(zip(score.outputs, score.correct, strict=True))
         ]
-        write_gzip(self.directory / "outputs" / f"stage{stage:03d}_epoch{epoch:07.3f}.jsonl.gz", rows)
+        write_gzip(answers_file(self.directory / "outputs", stage, epoch), rows)
 
 
 class Follower:

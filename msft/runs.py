@@ -83,6 +83,7 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         examples, mixture = prepared.tokens(model)
         if progress:
             say_left_out(mixture)
+            say_choice(prepared.config, mixture)
         evaluators = _evaluators(prepared, model, mixture)
     with contextlib.ExitStack() as stack, _threads(prepared.config.threads):
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
@@ -96,6 +97,14 @@ def say_left_out(mixture) -> None:
     for sub in mixture:
         for reason, count in sub.left_out.items():
             print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
+
+
+def say_choice(config: RunConfig, mixture) -> None:
+    """Says what decides in a mixture of one's own where it has validation items."""
+    if any(sub.validation for sub in mixture) and Path(config.mixture).is_file():
+        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
+        lacking = f"; without validation items: {', '.join(bare)}" if bare else ""
+        print(f"peaks and the best checkpoint are chosen on the {config.select_on} items{lacking}", file=sys.stderr)
 
 
 def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
@@ -177,21 +186,31 @@ def prepare(config: RunConfig) -> Prepared:
     chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
     mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **chosen)
     if config.select_on == "validation":
-        bare = [sub.name for sub in mixture if not sub.validation]
+        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
+        if not any(sub.validation for sub in mixture):
+            bare = mixture.names
         if bare:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
+    judged = [sub.name for sub in mixture if sub.judge]
+    if config.select_metric == "loss" and judged:
+        raise DataError(
+            f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}"
+        )
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
 
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
+    from msft.data.judges import Court
     from msft.evaluation import Evaluator
 
     config = prepared.config
-    return {
+    evaluators = {
         part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
         for part in dict.fromkeys(["test", config.select_on])
     }
+    watched = {judge.label: judge for judge in mixture.judges}
+    return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
 
 def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress, watchers) -> None:

@@ -330,14 +330,15 @@ class Trainer:
         distributed.refresh(self.measured, self.model)
         results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
         self.run.write_outputs(self.stage, epoch, results)
-        return measured(results["test"], results[self.config.select_on], self.config.select_metric)
+        selection = {**results["test"], **results[self.config.select_on]}  # a judged sub-dataset has no other part
+        return measured(results["test"], selection, self.config.select_metric, results.get("watched", {}))
 
     def _hold(self, roll_out: RollOut, point: dict) -> None:
         """Keeps the weights where a sub-dataset of `keep` peaks, and where the overall score is the best so far."""
         progress, before = roll_out.progress, roll_out.progress.holders
         progress.holders = holders_after(before, point["epoch"], point["selection"], roll_out.keep)
         best = best_of(point, self.stage, self.offset + point["epoch"])
-        is_best = roll_out.candidate and best.selection > self.best.selection
+        is_best = roll_out.candidate and (self.best == Best() or best.selection > self.best.selection)
         if is_best:
             self.best = best
         self.durable.hold(point["epoch"], progress.holders, progress.holders != before, is_best)

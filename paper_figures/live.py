@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from msft.results.history import drops, kept
+from msft.data.judges import PREFIX
+from msft.results.history import comparable, drops, kept, own_scales, watched
 from msft.results.progress import in_notebook
 from paper_figures.style import WIDTH, colour, label, pretty
 
@@ -50,30 +51,45 @@ class LiveFigure:
         self._next = ended + max(1.0, (ended - started) / _SHARE)
 
     def draw(self) -> Figure:
-        """The mean on top, every sub-dataset below; what was rolled back is pale, a dropped sub-dataset is grey."""
-        tasks = list(dict.fromkeys(task for history, _ in self.runs.values() for task in history.task))
-        columns = min(_COLUMNS, len(tasks))
-        rows = -(-len(tasks) // columns)
+        """The mean on top, every sub-dataset below; what was rolled back is pale, a dropped sub-dataset is grey.
+
+        Judges that are only watched come last; they and what has a scale of its own show the values that lm-eval gives.
+        """
+        histories = [history for history, _ in self.runs.values()]
+        tasks = list(dict.fromkeys(task for history in histories for task in history.task))
+        apart = set().union(*(own_scales(history) for history in histories))
+        judges = list(dict.fromkeys(name for history in histories for name in watched(history)))
+        panels, apart = [*tasks, *judges], apart.union(judges)
+        columns = min(_COLUMNS, len(panels))
+        rows = -(-len(panels) // columns)
         figure = Figure(figsize=(WIDTH, 2.3 + 1.15 * rows))
         height = figure.get_figheight()
         grid = figure.add_gridspec(
-            rows + 1, columns, height_ratios=[1.5, *[1] * rows], hspace=0.5, wspace=0.12,
+            rows + 1, columns, height_ratios=[1.5, *[1] * rows], hspace=0.5, wspace=0.3 if apart else 0.12,
             left=0.08, right=0.99, top=1 - 0.62 / height, bottom=0.42 / height,
         )  # fmt: skip
         top = figure.add_subplot(grid[0, :])
         self._mean(top)
-        axes = []
-        for place, task in enumerate(tasks):
-            shared = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
+        axes, in_percent = [], None
+        for place, name in enumerate(panels):
+            shared = {"sharex": axes[0]} if axes else {}
             axes.append(figure.add_subplot(grid[1 + place // columns, place % columns], **shared))
-            axes[-1].tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(tasks))
-            self._task(axes[-1], task)
+            if name not in apart:
+                in_percent = in_percent or axes[-1]
+                axes[-1].sharey(in_percent)
+            is_left = place % columns == 0 or name in apart
+            axes[-1].tick_params(labelleft=is_left, labelbottom=place + columns >= len(panels))
+            if name in judges:
+                self._watched(axes[-1], name)
+            else:
+                self._task(axes[-1], name, 1 if name in apart else 100)
+        percents = [top, *(axis for axis, name in zip(axes, panels, strict=True) if name not in apart)]
         for axis in (top, *axes):
             axis.tick_params(labelsize=7)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(False)
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(3, integer=axis in percents))
         for axis in (top, axes[0]):
             axis.set_xlim(left=0)
         figure.supxlabel("epoch (along the kept path)", fontsize=8, y=0.06 / height)
@@ -90,8 +106,11 @@ class LiveFigure:
         words = []
         for history, event in self.runs.values():
             shade = colour(event.method)
-            _lines(axis, history.groupby(["stage", "path_epoch"], as_index=False).accuracy.mean(), shade)
-            best = event.best_path_epoch, 100 * event.best_accuracy
+            counted = comparable(history)
+            scale = 1 if own_scales(history).issuperset(counted.task) else 100
+            means = counted.groupby(["stage", "path_epoch"], as_index=False).accuracy.mean()
+            _lines(axis, means, shade, scale=scale)
+            best = event.best_path_epoch, scale * event.best_accuracy
             axis.scatter(*best, marker="*", s=70, color=shade, zorder=3, edgecolor="white", lw=0.6)
             for start in history.groupby("stage").path_epoch.min().iloc[1:]:
                 axis.axvline(start, color=shade, ls=":", lw=0.8)
@@ -99,11 +118,18 @@ class LiveFigure:
             words.append(f"{label(event.method)}: {state}, best {best[1]:.1f} at {best[0]:g}")
         axis.set_title("mean of all sub-datasets.  " + ";  ".join(words), loc="left", fontsize=8, y=1.0)
 
-    def _task(self, axis, task: str) -> None:
+    def _watched(self, axis, label: str) -> None:
+        for history, event in self.runs.values():
+            if column := watched(history).get(label):
+                rows = history.groupby(["stage", "path_epoch"], as_index=False)[column].first()
+                _lines(axis, rows.rename(columns={column: "accuracy"}), colour(event.method), scale=1)
+        axis.set_title(label.removeprefix(PREFIX) + ", watched", fontsize=6.5, y=1.0, pad=3)
+
+    def _task(self, axis, task: str, scale: float) -> None:
         is_out = False
         for history, event in self.runs.values():
             shade, end = colour(event.method), drops(history).get(task)
-            _lines(axis, history[history.task == task], shade, end)
+            _lines(axis, history[history.task == task], shade, end, scale)
             if end is not None:
                 axis.axvline(end, color=shade, ls=":", lw=1)
                 is_out |= not event.finished
@@ -112,9 +138,14 @@ class LiveFigure:
             axis.set_facecolor("0.95")
 
 
-def _lines(axis, rows, shade, end: float | None = None) -> None:
+def _lines(axis, rows, shade, end: float | None = None, scale: float = 100) -> None:
     """The kept path, paler from `end` on, and very pale what each stage trained beyond its roll-back."""
-    x, y, stage, on_path = rows.path_epoch.to_numpy(), 100 * rows.accuracy.to_numpy(), rows.stage.to_numpy(), kept(rows)
+    x, y, stage, on_path = (
+        rows.path_epoch.to_numpy(),
+        scale * rows.accuracy.to_numpy(),
+        rows.stage.to_numpy(),
+        kept(rows),
+    )
     on_path = on_path.to_numpy()
     ends = len(x) if end is None else np.searchsorted(x[on_path], end, side="right")
     axis.plot(x[on_path][:ends], y[on_path][:ends], color=shade, lw=1.4)

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from msft.errors import RunError
+from msft.results.leads import doubts
 from msft.results.provenance import git_commit
 from msft.results.run import Run
 from msft.store.files import write_atomic
@@ -73,4 +74,5 @@ def _facts(directory: Path) -> dict[str, dict]:
     except RunError:
         return {}
     facts = {"accuracy": best["accuracy"], "epoch": best["path_epoch"], "seconds": run.result["seconds"]["total"]}
-    return {directory.name: {**facts, "commit": about["git_commit"], "started": about["started"]}}
+    facts |= {"commit": about["git_commit"], "started": about["started"]}
+    return {directory.name: facts | ({"doubts": said} if (said := doubts(run.leads)) else {})}

@@ -308,7 +308,11 @@ def _runs(items: list[dict], made: dict) -> str:
             cells += [_text((facts["commit"] or "–")[:10]), _text(facts["started"][:10])]
         rows.append(cells + ["–"] * (6 - len(cells)))
     head = ["run", "best accuracy (%)", "at epoch", "minutes", "commit", "started"]
-    return f'<section id="runs">\n<h2>Runs</h2>\n{_table(head, rows)}\n</section>'
+    doubts = [f"{name}: {said}" for name in names for said in made["runs"].get(name, {}).get("doubts", ())]
+    listed = "".join(f"<li>{_text(said)}</li>" for said in doubts)
+    title = "Drops whose peak leads by no more than its standard error"
+    below = f"\n<details><summary>{title}: {len(doubts)}</summary><ul>{listed}</ul></details>" if doubts else ""
+    return f'<section id="runs">\n<h2>Runs</h2>\n{_table(head, rows)}{below}\n</section>'
 
 
 def _environment(made: dict) -> str:

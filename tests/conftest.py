@@ -65,6 +65,7 @@ def small_settings(model_folder, mixture_file):
         "method": "sft",
         "model": str(model_folder),
         "mixture": str(mixture_file),
+        "select_on": "test",
         "params": {"epochs": 1},
         "learning_rate": 1e-3,
         "batch_size": 8,

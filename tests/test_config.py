@@ -254,3 +254,21 @@ def test_paths_and_numpy_integers_are_plain_values(tmp_path):
     assert config.mixture == str(tmp_path / "mine.yaml")
     assert type(config.seed) is int
     json.dumps(config.to_dict())
+
+
+def test_a_mixture_of_ones_own_that_has_validation_items_selects_on_them(mixture_file, tmp_path):
+    assert RunConfig(mixture=str(mixture_file)).select_on == "validation"
+    assert RunConfig(mixture=str(mixture_file), select_on="test").select_on == "test"
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(mixture_file.read_text().replace("  validation: zebras_validation.jsonl\n", ""))
+    assert RunConfig(mixture=str(bare)).select_on == "test"
+    bare.write_text(bare.read_text().replace("  test: zebras_test.jsonl\n", "  metric: lm_eval:arc_easy\n"))
+    assert RunConfig(mixture=str(bare)).select_on == "validation"
+
+
+def test_a_mixture_by_name_selects_on_test_as_the_paper_does_and_keeps_its_identity(mixture_file):
+    named, own = RunConfig(method="sft"), RunConfig(method="sft", mixture=str(mixture_file), select_on="test")
+    assert named.select_on == "test" and named == RunConfig(method="sft", select_on="test")
+    assert named.fingerprint("data", "model") == "56953f35c2a0095d7b997f8a4d9556fafe144244abdba2b5896535e7a5348d74"
+    assert "--select-on" not in named.command_line()
+    assert "--select-on test" in own.command_line()  # left out, the file would decide

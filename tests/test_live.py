@@ -120,3 +120,16 @@ def test_many_sub_datasets_fill_rows_of_five():
     figure = picture.draw()
     assert len(figure.axes) == 13
     assert [axis.get_title() for axis in figure.axes[1:]] == [task.replace("_", " ") for task in tasks]
+
+
+def test_watched_judges_and_own_scales_have_panels_of_their_own_and_no_part_in_the_mean():
+    history = HISTORY.assign(on_own_scale=HISTORY.task == "b", **{"watched lm_eval:hellaswag acc": 0.25})
+    history.loc[history.on_own_scale, "accuracy"] = 30.0
+    picture = live.LiveFigure()
+    picture.runs["msft-x"] = history, END
+    top, first, second, watched = picture.draw().axes
+    assert watched.get_title() == "hellaswag acc, watched"
+    assert {y for _, ys, _ in lines(watched) for y in ys} == {0.25}
+    assert {y for _, ys, _ in lines(second) for y in ys} == {30.0}
+    assert max(y for _, ys, _ in lines(top) for y in ys) == 80.0
+    assert first.get_ylim() != second.get_ylim()

@@ -142,7 +142,8 @@ def evaluate(flags: options.Eval) -> int:
     scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
     print(table.to_string(index=False))
-    print(f"mean accuracy {table.accuracy.mean():.4f}")
+    shares = [task for task, score in scores.items() if not score.on_own_scale] or list(scores)
+    print(f"mean accuracy {table.set_index('task').accuracy[shares].mean():.4f}")
     return 0
 
 

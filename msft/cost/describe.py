@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from msft.config import ADAPTER, RunConfig
+from msft.config import ADAPTER
 from msft.cost.plan import CARD, Estimate, Rates, disk_free, disk_needed
 
 
@@ -61,8 +61,8 @@ def report(
 def _line(e: Estimate) -> list[str]:
     config = e.config
     changed = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.changed_params.items()]
-    choices = ("select_on", "select_metric", *ADAPTER)
-    changed += [f"{n}={getattr(config, n)}" for n in choices if getattr(config, n) != getattr(RunConfig, n)]
+    chosen = {"select_on": "test", "select_metric": "accuracy", **dict.fromkeys(ADAPTER)}
+    changed += [f"{n}={getattr(config, n)}" for n, usual in chosen.items() if getattr(config, n) != usual]
     cells = [config.method, Path(config.model).name, Path(config.mixture).stem, str(config.seed)]
     cells += [" ".join(changed) or "-", e.state]
     if e.problem:

@@ -126,10 +126,14 @@ def _read(config: RunConfig) -> tuple[SetSize, ...]:
     sets = []
     for sub in mixture:
         rows, items = examples[sub.name], tokenize(tokenizer, sub.test)
+        tokens = sum(len(row.ids) for row in rows) / len(rows)
+        if sub.judge:  # its shots are counted too; what is generated is not known
+            asked = sum(map(len, tokenizer(sub.judge.texts)["input_ids"]))
+            sets.append(SetSize(sub.name, len(rows), sub.judge.n, 0, tokens, asked / sub.judge.n))
+            continue
         questions = tokenizer([training_text(example)[0] for example in sub.test])["input_ids"]
         item_tokens = sum(map(len, questions)) + sum(row.targets for row in items)
         selection_items = len(sub.validation) if config.select_on == "validation" else 0
-        tokens = sum(len(row.ids) for row in rows) / len(rows)
         sets.append(SetSize(sub.name, len(rows), len(sub.test), selection_items, tokens, item_tokens / len(sub.test)))
     return tuple(sets)
 

@@ -11,6 +11,7 @@ from msft.data.scoring import SCORERS, extract, normalised, numbers, score
 from msft.errors import DataError, unknown
 
 LOSS = "loss"
+_TASKS = "lm_eval:arc_easy stands for a task of lm-eval, here arc_easy"
 METRICS = (*SCORERS, LOSS)
 LABELS = {
     "": "accuracy",
@@ -22,7 +23,11 @@ LABELS = {
 
 def check_metric(name: str) -> list[str]:
     """'' stands for the paper's scorer; the problem of any other name that is none of METRICS."""
-    return [] if name in ("", *METRICS) else [unknown("metric", name, METRICS) + " Left out, it is the paper's scorer"]
+    return (
+        []
+        if name in ("", *METRICS)
+        else [unknown("metric", name, METRICS) + f" Left out, it is the paper's scorer; {_TASKS}"]
+    )
 
 
 def check_example(example: Example, metric: str = "") -> None:

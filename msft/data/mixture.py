@@ -25,6 +25,8 @@ class SubDataset:
     left_out: how many records each rule kept out, by reason.
     source: where the records come from and under which licence, for the data card.
     metric: one of metrics.METRICS, '' for the paper's scorer.  stop: of chats, the text that ends a turn.
+    judge: the lm-eval task (judges.Judge) whose value is the sub-dataset's score. Its metric is then the loss: that of the
+    test items, where it has some, stands beside the score.
     """
 
     name: str
@@ -38,6 +40,7 @@ class SubDataset:
     source: dict[str, str] = field(default_factory=dict)
     metric: str = ""
     stop: str = ""
+    judge: object = None
 
     @property
     def is_chat(self) -> bool:
@@ -47,10 +50,14 @@ class SubDataset:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sub-datasets in mixture order, the order that breaks ties (Algorithm 1)."""
+    """Sub-datasets in mixture order, the order that breaks ties (Algorithm 1).
+
+    judges: lm-eval tasks (judges.Judge) that are only watched: nothing is decided on them.
+    """
 
     name: str
     sub_datasets: list[SubDataset]
+    judges: list = field(default_factory=list)
 
     def __post_init__(self):
         names, problems = self.names, [] if self.sub_datasets else ["it has no sub-dataset; give at least one"]
@@ -60,7 +67,8 @@ class Mixture:
             if names.count(name) > 1
         ]
         for sub in self.sub_datasets:
-            problems += [f"{sub.name}: the {part} set is empty" for part in ("train", "test") if not getattr(sub, part)]
+            needed = ("train",) if sub.judge else ("train", "test")
+            problems += [f"{sub.name}: the {part} set is empty" for part in needed if not getattr(sub, part)]
             if len(sub.shots) != SHOTS and not (is_zero_shot(sub.is_chat, sub.metric) and not sub.shots):
                 problems.append(f"{sub.name}: {len(sub.shots)} shots; the protocol takes exactly {SHOTS}")
         if problems:
@@ -103,6 +111,8 @@ class Mixture:
                     digest.update(json.dumps(row, ensure_ascii=True).encode())
             if sub.metric:
                 digest.update(f"\x00metric\x00{sub.metric}".encode())
+        for judge in filter(None, [*(sub.judge for sub in self.sub_datasets), *self.judges]):
+            digest.update(f"\x00judge\x00{judge.fingerprint()}".encode())
         return digest.hexdigest()
 
 

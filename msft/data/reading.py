@@ -9,7 +9,8 @@ sub_datasets:
     confirmation: arithmetic/fresh.jsonl      # optional: answered once, at the end; nothing is chosen on it
     shots: arithmetic/shots.jsonl             # optional: five rows; else taken from train
     benchmark: gsm8k                          # optional: rows are hub records of this benchmark
-    metric: number_match                      # optional: exact_match, number_match or loss (metrics.py)
+    metric: number_match                      # optional: exact_match, number_match or loss (metrics.py),
+                                              # or a task of lm-eval, which needs no test file (judges.py)
 
 Rows may be chats instead, {"messages": [...]} (chat.py); they are answered zero-shot and take no shots. Other columns, data
 sets of the hub, seeded splits and sizes: columns.py.
@@ -17,7 +18,7 @@ sets of the hub, seeded splits and sizes: columns.py.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from urllib.parse import quote
 import yaml
 
 from msft import distributed
-from msft.data import columns, from_hub, metrics
+from msft.data import columns, from_hub, judges, metrics
 from msft.data.columns import Source
 from msft.data.drawing import draw, split_off
 from msft.data.example import SHOTS, Example, question_key
@@ -58,11 +59,11 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     Raises DataError that lists everything wrong at once, with file and line.
     """
     path = Path(expanded(path))
-    spec = _read_spec(path)
+    spec, judged, watched, problems = judges.taken(_read_spec(path), path.parent)
     entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
-    problems, subs = _check_spec(spec), []
+    problems, subs = [*_check_spec(spec), *problems], []
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        problems += _check_entry(number, entry)
+        problems += _check_entry(number, entry, judged)
         if _has_readable_files(entry):
             is_allowed = isinstance(allowed, list) and entry["name"] in allowed
             sub, wrong = _sub_dataset(path.parent, entry, seed if type(seed) is int else 20, is_allowed, to_example)
@@ -70,7 +71,20 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
             problems += [f"{entry['name']}: {problem}" for problem in wrong]
     if problems:
         raise DataError(together(f"{path}: the mixture has problems:", problems))
-    return Mixture(spec.get("name", path.stem), subs)
+    subs = [replace(sub, judge=judged.get(sub.name)) for sub in subs]
+    return Mixture(spec.get("name", path.stem), subs, watched)
+
+
+def has_validation(path: str | Path) -> bool:
+    """Whether a mixture's file gives every sub-dataset validation items, or a judge. False where it cannot be read."""
+    try:
+        entries = _read_spec(Path(expanded(path))).get("sub_datasets")
+    except DataError:
+        return False
+    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    validated = [any(str(key).startswith("validation") for key in entry) for entry in entries]
+    judged = [judges.is_judged(entry.get("metric")) for entry in entries]
+    return any(validated) and all(map(max, validated, judged))
 
 
 def _read_spec(path: Path) -> dict:
@@ -114,11 +128,11 @@ def _sub_dataset(
         if repeated := len(train) - len(parts["train"]) - len(parts["shots"]):
             left_out["train: same question as a shot"] = repeated
     problems += _sized(parts, source, seed, name, left_out) if not problems else []
-    if problems or not {"train", "test"} <= set(parts):
+    if problems or "train" not in parts:  # what else is missing, `_check_entry` says
         return None, problems
     origin |= {"source": entry["source"]} if "source" in entry else {}
     more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": left_out}
-    return SubDataset(name=name, **more, **parts), []
+    return SubDataset(name=name, **more, **{"test": [], **parts}), []
 
 
 def _parts(
@@ -284,7 +298,7 @@ def _drawn_shots(train: list[Example], seed: int, metric: str) -> tuple[list[Exa
 
 def _check_spec(spec: dict) -> list[str]:
     """Problems of all but the entries themselves, whose names must be unique."""
-    problems = [unknown("key", key, ("name", *_DEFAULTS)) for key in spec if key not in ("name", *_DEFAULTS)]
+    problems = [unknown("key", key, ("name", *_DEFAULTS, "judges")) for key in spec if key not in ("name", *_DEFAULTS)]
     entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
     if not isinstance(spec.get("name", ""), str):
         problems.append("name must be a string")
@@ -311,7 +325,7 @@ def _has_readable_files(entry: object) -> bool:
     )
 
 
-def _check_entry(number: int, entry: object) -> list[str]:
+def _check_entry(number: int, entry: object, judged: Container[str]) -> list[str]:
     if not isinstance(entry, dict):
         return [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
@@ -319,7 +333,7 @@ def _check_entry(number: int, entry: object) -> list[str]:
     problems += [
         f"{label}: the key {key!r} is missing"
         for key, other in (("name", ""), ("train", "split"), ("test", "test_split"))
-        if key not in entry and entry.get(other) is None
+        if key not in entry and entry.get(other) is None and not (key == "test" and str(entry.get("name")) in judged)
     ]
     problems += [
         f"{label}: {k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)

@@ -71,8 +71,10 @@ def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int, part: str =
     mean = {"metric": "acc", "aggregation": "mean", "weight_by_size": True}
     group = {"group": GROUP, "task": list(tasks), "aggregate_metric_list": [mean]}
     text = yaml.safe_dump(group, sort_keys=False) if tasks else ""
-    if others := [sub.name for sub in mixture if sub.metric == LOSS]:
+    if others := [sub.name for sub in mixture if sub.metric == LOSS and not sub.judge]:
         text = f"# no task, since their metric is held-out loss: {json.dumps(others)}\n" + text
+    if judged := {sub.name: sub.judge.label for sub in mixture if sub.judge}:
+        text = f"# no task here, since they are judged by tasks of their own: {json.dumps(judged)}\n" + text
     (folder / f"{GROUP}.yaml").write_text(text, encoding="utf-8")
 
 
@@ -85,14 +87,14 @@ def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int
     config = task_config(sub, max_new_tokens)
     config |= {"custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}}
     config |= {"process_results": scoring.process_results}
-    with _quiet():
+    with quiet():
         task = ConfigurableTask(config=config)
         task.build_all_requests()
     return task
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """lm-eval draws a bar and logs a line a task while it builds; a run says what it does itself."""
     logger = logging.getLogger("lm_eval")
     level = logger.level

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msft.config import RunConfig
 from msft.data.metrics import LABELS, LOSS
+from msft.results.history import comparable, own_scales
 from msft.results.run import Run
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -23,16 +24,16 @@ def text(run: Run, name: str, merged: bool = False) -> str:
     is_adapter = bool(config.adapter) and not merged
     facts, settings = about["mixture"]["sub_datasets"], shared_settings(config)
     start = history[(history.stage == 0) & (history.epoch == 0)].set_index("task").accuracy
-    end = run.at_best.set_index("task").accuracy
+    end, apart = run.at_best.set_index("task").accuracy, own_scales(history)
     sets = [
         {
             "name": task,
             "train": of["train"],
             "test": of["test"],
-            "metric": LABELS.get(of.get("metric", ""), "accuracy"),
+            "metric": LABELS.get(of.get("metric", ""), of.get("metric")) + (", own scale" if task in apart else ""),
             "dropped": "–" if dropped[task] is None else f"{dropped[task]:g}",
-            "before": 100 * start[task],
-            "after": 100 * end[task],
+            "before": start[task] if task in apart else 100 * start[task],
+            "after": end[task] if task in apart else 100 * end[task],
             "source": _source(of).get("hub_id") or _source(of).get("source"),
             "licence": _source(of).get("licence"),
         }
@@ -50,6 +51,8 @@ def text(run: Run, name: str, merged: bool = False) -> str:
         sets=sets,
         losses=[task for task, of in facts.items() if of.get("metric") == LOSS],
         on_validation=config.select_on == "validation",
+        share=not apart.issuperset(comparable(run.at_best).task),
+        judged=[task for task, of in facts.items() if "judge" in of],
         command=command(config),
         flops=run.flops,
         settings=settings,

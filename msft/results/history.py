@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping
 
+WATCHED = "watched "  # begins the names of columns
+
 
 def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None = None) -> list[dict]:
     """One row an evaluation and sub-dataset, in the order of the run.
@@ -15,6 +17,8 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
     selection: what decisions were taken on, the higher the better: an accuracy, or minus a loss.
     Losses that an older version did not record are NaN.
     metrics: what accuracy is of each sub-dataset, '' being the paper's; a column `metric` where one is not ''.
+    on_own_scale: a column where a judge's value is no share, such as a perplexity: no mean with others makes sense.
+    watched <label>: a column for each judge that nothing is decided on, the same value in all rows of an evaluation.
     """
     named = metrics and any(metrics.values())
     rows = []
@@ -23,6 +27,8 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
             continue
         result, active = entry["result"], set(entry["arguments"]["active"])
         for point in result["points"]:
+            columns = {f"{WATCHED}{label}": value for label, value in point.get("watched", {}).items()}
+            apart = point.get("on_own_scale")
             for task, accuracy in point["accuracy"].items():
                 rows.append(
                     {
@@ -38,6 +44,8 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
                         "loss": point.get("loss", {}).get(task, math.nan),
                         "task_train_loss": point.get("train_losses", {}).get(task, math.nan),
                         **({"metric": metrics.get(task, "")} if named else {}),
+                        **({"on_own_scale": task in apart} if apart else {}),
+                        **columns,
                     }
                 )
     return rows
@@ -50,6 +58,22 @@ def kept(history):
     """
     starts = history.groupby("stage").path_epoch.min()
     return history.path_epoch <= history.stage.map(starts.shift(-1, fill_value=float("inf")))
+
+
+def watched(history) -> dict[str, str]:
+    """{label of a judge that is only watched: its column} of a history."""
+    return {name.removeprefix(WATCHED): name for name in history.columns if name.startswith(WATCHED)}
+
+
+def own_scales(history) -> set[str]:
+    """The sub-datasets whose value is no share: a judge's, such as a perplexity."""
+    return set(history.task[history.on_own_scale]) if "on_own_scale" in history else set()
+
+
+def comparable(history):
+    """The rows of a history that a mean is taken over: values on a scale of their own are left out, unless all are."""
+    apart = history.task.isin(own_scales(history))
+    return history if apart.all() else history[~apart]
 
 
 def drops(history) -> dict[str, float]:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from msft.data.metrics import LABELS
-from msft.results.history import kept
+from msft.results.history import kept, own_scales
 from msft.results.run import Run
 
 _COLUMNS, _KEPT, _LEFT = 3, "#d55e00", "#f3c5a7"  # a colour-blind palette's vermilion, and its pale
@@ -15,19 +15,19 @@ def draw(run: Run, path: Path) -> None:
     from matplotlib.figure import Figure  # no global state: a caller's own figures and backend stay as they are
 
     history = run.history[kept(run.history)]
-    tasks, dropped, metrics = list(history.task.unique()), run.dropped, run.metrics
+    tasks, dropped, metrics, apart = list(history.task.unique()), run.dropped, run.metrics, own_scales(history)
     rows = math.ceil(len(tasks) / _COLUMNS)
     figure = Figure(figsize=(3 * _COLUMNS, 1.8 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, sharex=True, squeeze=False).flat
     for axes, task in zip(panels, tasks, strict=False):
-        curve, end = history[history.task == task], dropped[task]
-        axes.plot(curve.path_epoch, 100 * curve.accuracy, color=_LEFT, linewidth=1.5)
+        curve, end, scale = history[history.task == task], dropped[task], 1 if task in apart else 100
+        axes.plot(curve.path_epoch, scale * curve.accuracy, color=_LEFT, linewidth=1.5)
         trained = curve if end is None else curve[curve.path_epoch <= end]
-        axes.plot(trained.path_epoch, 100 * trained.accuracy, color=_KEPT, linewidth=1.5)
+        axes.plot(trained.path_epoch, scale * trained.accuracy, color=_KEPT, linewidth=1.5)
         if end is not None:
             axes.axvline(end, color="0.5", linewidth=1, linestyle=":")
         axes.set_title(task, fontsize=9, parse_math=False)
-        axes.set_ylabel(f"{LABELS.get(metrics[task], 'accuracy')} (%)", fontsize=8)
+        axes.set_ylabel(LABELS.get(metrics[task], metrics[task]) + (" (%)" if scale == 100 else ""), fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(panels):

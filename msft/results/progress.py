@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tqdm.auto import tqdm
 
+from msft.curve import comparable
 from msft.results.history import history_rows
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
@@ -189,8 +190,12 @@ class StageProgress:
         self.run.tell(self.active, self.result, best)
         point = self.result["points"][-1]
         path_epoch = self.result["offset"] + point["epoch"]
-        here = sum(point["accuracy"].values()) / len(point["accuracy"])
-        self.text = f"epoch {path_epoch:.2f}, accuracy {here:.1%}, best {best.accuracy:.1%} at {best.path_epoch:.2f}"
+        tasks = comparable(point)
+        here = sum(point["accuracy"][task] for task in tasks) / len(tasks)
+        form = ".4g" if set(tasks) <= set(point.get("on_own_scale", ())) else ".1%"
+        self.text = (
+            f"epoch {path_epoch:.2f}, accuracy {here:{form}}, best {best.accuracy:{form}} at {best.path_epoch:.2f}"
+        )
         counted = point["epoch"] > 0
         self.done += counted
         if not point["reused"]:

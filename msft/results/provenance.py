@@ -37,11 +37,13 @@ def about(prepared, mixture, model) -> dict:
                     **({"confirmation": len(sub.confirmation)} if sub.confirmation else {}),
                     "left_out": sub.left_out,
                     "source": sub.source,
-                    **({"metric": sub.metric} if sub.metric else {}),
+                    **({"metric": sub.judge.label if sub.judge else sub.metric} if sub.metric else {}),
+                    **({"judge": sub.judge.facts()} if sub.judge else {}),
                     **({"stop": sub.stop} if sub.stop else {}),
                 }
                 for sub in mixture
             },
+            **({"judges": [judge.facts() for judge in mixture.judges]} if mixture.judges else {}),
         },
     }
 

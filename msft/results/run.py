@@ -13,6 +13,7 @@ from msft.config import RunConfig
 from msft.errors import RunError
 from msft.names import filled
 from msft.paths import expanded
+from msft.results import leads
 from msft.results.flops import run_flops
 from msft.results.history import history_rows
 from msft.store.files import read_lines
@@ -100,7 +101,8 @@ class Run:
     def history(self) -> pd.DataFrame:
         """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
         accuracy 0..1, n, active, train_loss, selection (what decisions were taken on), loss (held-out) and
-        task_train_loss in nats (history.history_rows); metric says what accuracy is where the mixture names one."""
+        task_train_loss in nats (history.history_rows); metric says what accuracy is where the mixture names one, and a
+        column `watched <task>` holds each judge that nothing was decided on."""
         return pd.DataFrame(history_rows(self.journal, self.metrics))
 
     @property
@@ -160,6 +162,11 @@ class Run:
                 back = entry["arguments"]
                 dropped[back["dropped"]] = offsets[back["stage"]] + back["epoch"]
         return {**dropped, **{task: None for task in self.metrics if task not in dropped}}
+
+    @property
+    def leads(self) -> pd.DataFrame:
+        """How clear the peak of every sub-dataset that was dropped is, one row each (leads.leads)."""
+        return leads.leads(self.journal, self.directory / "outputs", self.about["config"]["select_on"])
 
     @property
     def at_best(self) -> pd.DataFrame:

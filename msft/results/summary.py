@@ -1,5 +1,8 @@
 """What a finished run says of itself in a terminal: plain text, from what is in its directory."""
 
+from msft.data.judges import PREFIX
+from msft.results.history import comparable, own_scales, watched
+from msft.results.leads import doubts
 from msft.results.progress import clock
 from msft.results.run import Run
 
@@ -12,18 +15,26 @@ def summary(run: Run) -> str:
     method, seconds, config = run.config.method, result["seconds"], run.config
     dropped = {task: f"epoch {epoch:g}" for task, epoch in run.dropped.items() if epoch is not None}
     width = max(len("sub-dataset"), *map(len, table.index))
+    apart, shown = own_scales(history), list(comparable(run.at_best).task)
+    form = ".4g" if apart.issuperset(shown) else ".1%"
     lines = [
         f"{method} on {run.about['mixture']['name']}, {config.model}, seed {config.seed}: finished in "
         f"{clock(seconds['total'])}{' since it went on' if result.get('resumed') else ''}",
-        f"best checkpoint: accuracy {best.accuracy:.1%} at epoch {best.path_epoch:g}, in {best.path}",
+        f"best checkpoint: accuracy {best.accuracy:{form}} at epoch {best.path_epoch:g}, in {best.path}",
         "",
         f"  {'sub-dataset':{width}}  {'base':>6}  {'best':>6}  {'points':>6}" + ("  dropped at" if dropped else ""),
     ]
     for task, row in table.iterrows():
         end = f"  {dropped.get(task, '')}" if dropped else ""
-        lines.append(_row(task, width, row.base, row.accuracy) + end)
+        lines.append(_row(task, width, row.base, row.accuracy, 1 if task in apart else 100) + end)
+    table = table.loc[shown]
     mean = (table[["base", "accuracy"]].mul(table.n, axis=0)).sum() / table.n.sum()
-    lines.append(_row("all items", width, mean.base, mean.accuracy))
+    lines.append(_row("all items", width, mean.base, mean.accuracy, 1 if apart.issuperset(shown) else 100))
+    lines += [f"  {task}: judged by {label}" for task, label in run.metrics.items() if label.startswith(PREFIX)]
+    for label, column in watched(history).items():
+        start, end = history[column].iloc[0], run.at_best[column].iloc[0]
+        lines.append(f"  {label}, only watched: {start:.4g} before, {end:.4g} at the best checkpoint")
+    lines += [f"  {doubt}" for doubt in doubts(run.leads)]
     shares = {name: seconds[name] / seconds["total"] for name in ("train", "evaluate", "save")}
     told = {"training": shares["train"], "evaluation": shares["evaluate"], "saving": shares["save"]}
     told["the rest"] = 1 - sum(shares.values())
@@ -52,5 +63,5 @@ def summary(run: Run) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _row(name: str, width: int, base: float, best: float) -> str:
-    return f"  {name:{width}}  {100 * base:6.1f}  {100 * best:6.1f}  {100 * (best - base):+6.1f}"
+def _row(name: str, width: int, base: float, best: float, scale: float) -> str:
+    return f"  {name:{width}}  {scale * base:6.1f}  {scale * best:6.1f}  {scale * (best - base):+6.1f}"

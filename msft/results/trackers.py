@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from msft.errors import ConfigError, RunError
-from msft.results.history import drops
+from msft.results.history import comparable, drops, watched
 
 
 def _names(track: str | None) -> list[str]:
@@ -42,7 +42,8 @@ def _measured(history, event) -> dict[str, float]:
     """{name: value} of the evaluation that an event tells of."""
     here = history[(history.stage == event.stage) & (history.epoch == event.epoch)]
     values = {f"accuracy/{row.task}": row.accuracy for row in here.itertuples()}
-    values["accuracy/mean"] = here.accuracy.mean()
+    values["accuracy/mean"] = comparable(here).accuracy.mean()
+    values |= {f"watched/{label}": here[column].iloc[0] for label, column in watched(history).items()}
     values |= {f"loss/{row.task}": row.loss for row in here.itertuples()}
     values |= {"best/accuracy": event.best_accuracy, "best/path_epoch": event.best_path_epoch}
     values |= {"stage": event.stage, "path_epoch": event.path_epoch, "active": int(here.active.sum())}

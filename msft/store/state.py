@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from msft.curve import overall
+from msft.curve import comparable, overall
 from msft.errors import RunError
 from msft.seeds import generator
 
@@ -51,31 +51,38 @@ class Best:
     path_epoch: float = 0.0
 
 
-MEASURED = ("selection", "selected_from", "accuracy", "loss", "n", "tokens")
+MEASURED = ("selection", "selected_from", "accuracy", "loss", "n", "tokens", "on_own_scale", "watched")
 
 
-def measured(test: Mapping, selection: Mapping, metric: str) -> dict[str, dict]:
-    """What an evaluated point holds of its scores, by sub-dataset: the keys of MEASURED.
+def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -> dict[str, dict]:
+    """What an evaluated point holds of its scores, by sub-dataset: the keys of MEASURED, the last two where they say anything.
 
     test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
-    metric: "accuracy" or "loss". In `selection` higher is better, so that a loss stands there with a minus.
+    metric: "accuracy" or "loss". In `selection` higher is better, so that a loss, or a judge's value of which a lower one is
+    better, stands there with a minus.
+    watched: {label: judges.Verdict} of what nothing is decided on.
     """
-    sign = {"accuracy": 1, "loss": -1}[metric]
+    apart = [task for task, score in test.items() if score.on_own_scale]
+    more = {"on_own_scale": apart} if apart else {}
+    more |= {"watched": {label: verdict.value for label, verdict in watched.items()}} if watched else {}
+    signs = {task: 1 if metric == "accuracy" and score.higher_is_better else -1 for task, score in selection.items()}
     return {
-        "selection": {task: sign * getattr(score, metric) for task, score in selection.items()},
+        "selection": {task: signs[task] * getattr(score, metric) for task, score in selection.items()},
         "selected_from": {task: score.n for task, score in selection.items()},
         "accuracy": {task: score.accuracy for task, score in test.items()},
-        "loss": {task: score.loss for task, score in test.items()},
+        "loss": {task: score.loss for task, score in test.items() if score.loss is not None},
         "n": {task: score.n for task, score in test.items()},
         "tokens": {task: score.tokens for task, score in test.items()},
+        **more,
     }
 
 
 def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     """An evaluated point as a candidate for the best checkpoint."""
     # a validation set may have other sizes than the test set
-    selection = overall(point["selection"], point["selected_from"])
-    return Best(selection, overall(point["accuracy"], point["n"]), stage, point["epoch"], path_epoch)
+    chosen, shown = ({task: point[key][task] for task in comparable(point)} for key in ("selection", "accuracy"))
+    sizes = point["selected_from"], point["n"]
+    return Best(overall(chosen, sizes[0]), overall(shown, sizes[1]), stage, point["epoch"], path_epoch)
 
 
 def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str], rows: Sequence, stage: int) -> None:

@@ -15,6 +15,7 @@ from msft import names, tiny
 from msft.data.metrics import LABELS, LOSS
 from msft.errors import DataError, ModelError
 from msft.results.export import export
+from msft.results.history import comparable, own_scales
 from paper_figures import data, findings
 from paper_figures.style import colour, label, panels, pretty, say
 
@@ -202,7 +203,8 @@ def curves(run, axes=None):
     best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
     """
     dropped, shade = data.drops(run), colour(run.config.method)
-    history, path, at_best = run.history, data.path(run), data.at_best(run)
+    history, path, at_best = run.history, data.path(run), _shown(data.at_best(run), run)
+    history["shown"], path["shown"] = (_shown(f.set_index("task").accuracy, run).to_numpy() for f in (history, path))
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
         columns = 5 if len(tasks) > 8 else min(4, len(tasks))
@@ -210,9 +212,10 @@ def curves(run, axes=None):
     for axis, task in zip(axes, tasks, strict=True):
         _scores(axis, history[history.task == task], path[path.task == task], dropped.get(task), shade)
         axis.scatter(
-            run.best.path_epoch, 100 * at_best[task], marker="*", s=80, color=shade, zorder=3, edgecolor="white", lw=0.6
+            run.best.path_epoch, at_best[task], marker="*", s=80, color=shade, zorder=3, edgecolor="white", lw=0.6
         )
-        axis.set_title(f"{pretty(task)}\n{LABELS.get(run.metrics.get(task, ''), 'accuracy')}", fontsize=7.5)
+        metric = run.metrics.get(task, "")
+        axis.set_title(f"{pretty(task)}\n{LABELS.get(metric, metric)}", fontsize=7.5)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.margins(y=0.1)
         top = max(axis.get_ylim()[1], 0.1)  # from 0 on, also where nothing was ever right
@@ -234,15 +237,20 @@ def curves(run, axes=None):
     return say(axes, f"{label(run.config.method)} {words}; its best checkpoint is at epoch {run.best.path_epoch:g}")
 
 
+def _shown(scores: pd.Series, run) -> pd.Series:
+    """Scores by sub-dataset in percent; a judge's value that has a scale of its own as it is."""
+    return scores.where(scores.index.isin(own_scales(run.history)), 100 * scores)
+
+
 def _scores(axis, rows: pd.DataFrame, path: pd.DataFrame, end: float | None, shade) -> None:
     """The roll-outs of a sub-dataset in grey, over them its kept path, pale from the epoch `end` of its exclusion on."""
     for _, stage in rows[rows.active].groupby("stage"):
-        axis.plot(stage.path_epoch, 100 * stage.accuracy, color="0.75", lw=0.9)
+        axis.plot(stage.path_epoch, stage.shown, color="0.75", lw=0.9)
     kept = path.sort_values("path_epoch")
     last = kept.path_epoch.max() if end is None else end
     trained, after = kept[kept.path_epoch <= last], kept[kept.path_epoch >= last]
-    axis.plot(trained.path_epoch, 100 * trained.accuracy, color=shade, lw=1.6)
-    axis.plot(after.path_epoch, 100 * after.accuracy, color=shade, lw=1.1, alpha=0.4)
+    axis.plot(trained.path_epoch, trained.shown, color=shade, lw=1.6)
+    axis.plot(after.path_epoch, after.shown, color=shade, lw=1.1, alpha=0.4)
     if end is not None:
         axis.axvline(end, color=shade, ls=":", lw=1.2)
 
@@ -259,27 +267,30 @@ def comparison(sft, ours) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "metric": {task: LABELS.get(metric, metric) for task, metric in metrics.items()},
-            "base": 100 * data.at_base(ours),
-            "SFT": 100 * data.at_best(sft),
-            "mSFT": 100 * data.at_best(ours),
+            "base": _shown(data.at_base(ours), ours),
+            "SFT": _shown(data.at_best(sft), ours),
+            "mSFT": _shown(data.at_best(ours), ours),
             "dropped at epoch": pd.Series(dropped, dtype=float),
         }
     ).loc[list(metrics)]
-    means = {name: table[name].mean() for name in ("base", "SFT", "mSFT")}
+    counted = list(comparable(ours.at_best).task)
+    means = {name: table.loc[counted, name].mean() for name in ("base", "SFT", "mSFT")}
     table.loc["mean"] = {"metric": "mixed", **means, "dropped at epoch": float("nan")}
     return table.rename_axis("sub-dataset")
+
+
+_CHOSEN = ", and choose on validation files (select_on='validation'), since the scores that are shown also chose the checkpoint."
 
 
 def finding(sft, ours) -> str:
     """Who over-fitted in which order and what it brought, whoever won, and what one run each leaves open."""
     order = ", ".join(f"{pretty(task)} at epoch {epoch:g}" for task, epoch in data.drops(ours).items()) or "nobody"
-    gains = 100 * (data.at_best(ours) - data.at_best(sft))
+    gains = 100 * (data.at_best(ours) - data.at_best(sft))[list(comparable(ours.at_best).task)]
     word = "ahead of" if gains.mean() > 0 else "behind" if gains.mean() < 0 else "level with"
     return (
         f"Dropped in this order: {order}; mSFT is {word} SFT by {abs(gains.mean()):.1f} ± {findings.half_width(gains):.1f} points "
         f"(mean and 95 % interval over n = {len(gains)} sub-datasets, one run each). It falls short of a conclusion: repeat it with "
-        "other seeds, and choose on validation files (select_on='validation'), since the scores that are shown also chose the "
-        "checkpoint."
+        "other seeds" + (_CHOSEN if ours.config.select_on == "test" else ".")
     )
 
 
@@ -302,7 +313,7 @@ def answer(folder: str, mixture_file: Path) -> str:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     mixture = msft.load_mixture(mixture_file)
     sub = next((sub for sub in mixture if sub.is_chat), mixture.sub_datasets[0])
-    item = sub.test[0]
+    item = (sub.test or sub.train)[0]  # a judged sub-dataset may have no test items
     if sub.is_chat:
         messages = [{"role": role, "content": content} for role, content in item.messages[:-1]]
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

@@ -1,0 +1,334 @@
+"""lm-eval tasks as judges: of a sub-dataset in place of its test items, or of the whole model, only watched.
+
+sub_datasets:
+  - name: physics
+    train: physics.jsonl
+    metric: lm_eval:arc_easy          # a task, group or tag of lm-eval; its first metric
+judges:                               # only watched: nothing is ever decided on them
+  - lm_eval: my_task
+    include_path: tasks               # a folder of task files of one's own, beside the mixture's file
+    metric: exact_match,strict-match  # and the filter, as lm-eval writes it
+    num_fewshot: 5
+    limit: 100                        # items of each task at most, the first ones
+
+lm-eval reads and scores the items; our own LM answers them with the weights of the moment. The prompts are the task's own,
+without a chat template. Task files of one's own may bring Python code along, which is run, and name data files relative to
+the folder that the command is started in, as with the stock command.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from msft import distributed
+from msft.data.metrics import LOSS
+from msft.data.tasks import quiet
+from msft.errors import DataError, ModelError, RunError, nearest, unknown
+from msft.paths import expanded
+from msft.settings import check_values, setting
+
+PREFIX = "lm_eval:"
+_SHOT_SEED = 1234  # lm-eval's own default
+_OF_THIS_MACHINE = ("dataset_path", "dataset_kwargs", "metadata")  # of a task's settings: the items themselves count
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a mixture's file says of a judge."""
+
+    lm_eval: str = setting("", "a task, group or tag of lm-eval")
+    metric: str | None = setting(None, "one of its metrics, with a filter behind a comma; none takes the first")
+    num_fewshot: int | None = setting(None, "shots before an item; none takes the task's own", low=0, high=1000)
+    limit: int | None = setting(None, "items of each task at most", low=1, high=10**7)
+    include_path: str | None = setting(None, "folder of task files of one's own")
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """An lm-eval task, or the tasks of a group or tag, its requests built.
+
+    label: its name and metric as they are shown.  metric, filter: which value of an item counts.
+    higher_is_better: as the task says.  on_own_scale: whether its value is no mean of items of which higher is better, such
+    as a perplexity: no mean with accuracies makes sense.
+    """
+
+    label: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    on_own_scale: bool
+    tasks: list
+
+    @property
+    def requests(self) -> list:
+        """What is asked of the model, in the order of the items."""
+        return [request for task in self.tasks for request in task.instances]
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts of the requests: prompts, shots included, and the continuations that are rated."""
+        return [text for request in self.requests for text in request.args if isinstance(text, str)]
+
+    @property
+    def n(self) -> int:
+        """Number of items."""
+        return sum(len({request.doc_id for request in task.instances}) for task in self.tasks)
+
+    def facts(self) -> dict:
+        """What run.json says of it."""
+        shots = {task.task_name: task.config.num_fewshot for task in self.tasks}
+        values = {"label": self.label, "metric": self.metric, "filter": self.filter, "n": self.n, "num_fewshot": shots}
+        return values | {"higher_is_better": self.higher_is_better, "on_own_scale": self.on_own_scale}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that its values depend on but the weights: requests, items, scoring."""
+        configs = [{k: v for k, v in t.dump_config().items() if k not in _OF_THIS_MACHINE} for t in self.tasks]
+        asked = [[request.request_type, request.args, request.doc] for request in self.requests]
+        text = json.dumps([self.label, self.filter, configs, asked], sort_keys=True, default=str)
+        # a function without a source is shown with its place in memory
+        return hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", text).encode()).hexdigest()
+
+
+def is_judged(metric: object) -> bool:
+    """Whether what an entry of a mixture says under `metric` names an lm-eval task."""
+    return isinstance(metric, dict) or (isinstance(metric, str) and metric.startswith(PREFIX))
+
+
+def load(said: str | dict, folder: Path) -> Judge:
+    """The judge that a mixture's file names. folder: where that file lies.
+
+    Raises DataError with all that is wrong with it: unknown keys, task, metric or filter, data that cannot be read.
+    """
+    values = {"lm_eval": said.removeprefix(PREFIX)} if isinstance(said, str) else said
+    clean, problems = check_values(Settings, values, "key of a judge")
+    if not problems and not clean.get("lm_eval"):
+        problems.append("a judge needs the name of a task: `lm_eval: arc_easy`")
+    if problems:
+        raise DataError("; ".join(problems))
+    wanted = Settings(**clean)
+    with quiet():
+        tasks = _tasks(wanted, folder / expanded(wanted.include_path) if wanted.include_path else None)
+        problems = [problem for task in tasks for problem in _problems(task, wanted)]
+        metric, chosen, wrong = _metric(tasks, wanted)
+        if problems or wrong:
+            raise DataError("; ".join(dict.fromkeys([*problems, *wrong])))
+        for task in tasks:
+            _build(task, wanted)
+    from lm_eval.api.metrics import mean
+
+    label = f"{PREFIX}{wanted.lm_eval} {metric}" + (f",{chosen}" if chosen != "none" else "")
+    is_better = {bool(task.higher_is_better().get(metric, True)) for task in tasks}
+    if len(is_better) > 1:
+        raise DataError(
+            f"of some tasks of {wanted.lm_eval} a higher {metric} is better, of others a lower; name one task"
+        )
+    is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
+    return Judge(label, metric, chosen, is_better.pop(), not is_share, tasks)
+
+
+@functools.cache
+def _stock():
+    """lm-eval's own tasks by name; reading their 14,000 files takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _tasks(wanted: Settings, own: Path | None) -> list:
+    """The tasks of a name: of a folder of one's own, else of lm-eval."""
+    from lm_eval.tasks import TaskManager
+
+    if own is not None and not own.is_dir():
+        raise DataError(f"include_path: {str(own)!r} is no folder; give the folder of your task files")
+    name, known = wanted.lm_eval, []
+    try:
+        for manager in ([lambda: TaskManager(include_path=own, include_defaults=False)] if own else []) + [_stock]:
+            found = manager()
+            if name in found.all_tasks:
+                return list(found.load([name])["tasks"].values())
+            known += found.all_tasks
+    except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
+        raise DataError(
+            f"the lm-eval task {name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}. Its data must be on this "
+            "machine, or the hub must be reached"
+        ) from error
+    raise DataError(
+        f"lm-eval has no task {name!r}.{nearest(name, known)} `lm-eval ls tasks` lists all; a task file of your own needs "
+        "`include_path`, its folder"
+    )
+
+
+def _problems(task, wanted: Settings) -> list[str]:
+    """Why a task can be no judge."""
+    from msft.generation.options import check_names
+
+    name, config, problems = task.task_name, task.config, []
+    options = (config.generation_kwargs or {}) if config.output_type == "generate_until" else {}
+    if config.unsafe_code:
+        problems.append(f"{name} runs code that the model writes, which is not done here")
+    if config.doc_to_image or config.doc_to_audio:
+        problems.append(f"{name} shows images or sounds; take a task of texts")
+    if config.repeats > 1 or options.get("do_sample") or options.get("temperature"):
+        problems.append(
+            f"{name} samples its answers, and the same weights must be judged alike: take one that decodes greedily"
+        )
+    if wanted.num_fewshot and config.num_fewshot == 0:
+        problems.append(f"{name} is made for no shots (num_fewshot: 0 in its file); take num_fewshot away")
+    try:
+        check_names(options)
+    except ModelError as error:
+        problems.append(f"{name}: {error}")
+    return problems
+
+
+def _metric(tasks: list, wanted: Settings) -> tuple[str, str, list[str]]:
+    """(metric, filter, problems) of what all the tasks have."""
+    metrics = [m for m in tasks[0].aggregation() if all(m in task.aggregation() for task in tasks)]
+    filters = [f.name for f in tasks[0]._filters if all(f.name in [g.name for g in task._filters] for task in tasks)]
+    metric, _, chosen = (wanted.metric or "").partition(",")
+    metric, chosen, problems = metric or next(iter(metrics), ""), chosen.strip() or next(iter(filters), ""), []
+    if metric not in metrics:
+        problems.append(unknown(f"metric of {wanted.lm_eval}", metric, metrics))
+    if chosen not in filters:
+        problems.append(unknown(f"filter of {wanted.lm_eval}", chosen, filters))
+    return metric, chosen, problems
+
+
+def _build(task, wanted: Settings) -> None:
+    """The requests of a task, as lm-eval makes them."""
+    shots = task.config.num_fewshot if wanted.num_fewshot is None else wanted.num_fewshot
+    task.set_config("num_fewshot", shots or 0)
+    task.set_fewshot_seed(_SHOT_SEED)
+    try:
+        task.build_all_requests(limit=wanted.limit)
+    except Exception as error:  # of templates, of too few shots, of the user's own code
+        raise DataError(
+            f"the requests of the lm-eval task {task.task_name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}"
+        ) from error
+
+
+def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge], list[str]]:
+    """What a mixture's file says without its judges, the judges by sub-dataset, those only watched, and problems.
+
+    The rows of a judged sub-dataset need no answer that can be checked: they count as texts measured by their loss.
+    """
+    judged, watched, problems = {}, [], []
+
+    def read(said: object, place: str) -> Judge | None:
+        try:
+            return load(said, folder)
+        except DataError as error:
+            problems.append(f"{place}: {error}")
+            return None
+
+    entries, listed = spec.get("sub_datasets"), spec.get("judges") or []
+    for place, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict) and is_judged(entry.get("metric")):
+            name = str(entry.get("name", place + 1))
+            judged[name] = read(entry["metric"], name)
+            unused = [part for part in ("validation", "confirmation", "benchmark") if part in entry]
+            problems += [
+                f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; take it away" for p in unused
+            ]
+            entries = [*entries[:place], {**entry, "metric": LOSS}, *entries[place + 1 :]]
+    if not isinstance(listed, list) or not all(isinstance(said, str | dict) for said in listed):
+        problems.append(f"judges: give a list of lm-eval tasks, such as `- arc_easy`; found {listed!r}")
+        listed = []
+    watched = [judge for said in listed if (judge := read(said, "judges"))]
+    twice = [label for label, count in Counter(judge.label for judge in watched).items() if count > 1]
+    problems += [f"judges: {label!r} stands twice" for label in twice]
+    rest = {key: value for key, value in spec.items() if key != "judges"}
+    return {**rest, **({"sub_datasets": entries} if entries else {})}, judged, watched, problems
+
+
+class Verdict(NamedTuple):
+    """What a judge finds: its own value, number of items, tokens read and generated, and by item the text and the value.
+
+    outputs, correct: empty where the value is no mean over items, such as a perplexity.
+    """
+
+    value: float
+    n: int
+    tokens: int
+    outputs: list[str]
+    correct: list[float]
+
+
+class Court:
+    """Judges before a live model; what does not depend on the weights is done once.
+
+    lm: PrefixCachedLM.  should_stop: asked between forward passes.
+    """
+
+    def __init__(self, lm, judges: Mapping[str, Judge]):
+        self.judges, self.lm = judges, copy.copy(lm)
+        self.lm.stop_when, self.lm.generated_tokens = None, Counter()  # any task may read a text to its end
+        self.should_stop = self._prepared = None
+        self._prompt_tokens = {n: sum(len(lm.tok_encode(text)) for text in j.texts) for n, j in judges.items()}
+
+    def evaluate(self) -> dict[str, Verdict]:
+        """The verdicts on the weights that the model has now; every process answers its share."""
+        self.lm.should_stop = self.should_stop
+        self.lm.generated_tokens.clear()
+        requests: dict[str, list] = {}
+        for request in (request for judge in self.judges.values() for request in judge.requests):
+            requests.setdefault(request.request_type, []).append(request)
+        for kind, asked in requests.items():
+            with distributed.agreed():
+                answers = self._answers(kind, distributed.mine(asked))
+            for request, answer in zip(asked, distributed.woven(distributed.gather(answers)), strict=True):
+                request.resps = [answer]
+        counts = sum(distributed.gather(self.lm.generated_tokens), Counter())
+        return {name: self._verdict(name, judge, counts) for name, judge in self.judges.items()}
+
+    def _answers(self, kind: str, requests: list) -> list:
+        if kind != "generate_until":
+            return getattr(self.lm, kind)(requests, disable_tqdm=True)
+        if self._prepared is None:
+            self._prepared = self.lm.prepare(requests)
+        return [answer.text for answer in self.lm.answer(self._prepared)]
+
+    def _verdict(self, name: str, judge: Judge, counts: Counter) -> Verdict:
+        total, outputs, items = 0.0, [], []
+        for task in judge.tasks:
+            task.apply_filters()
+            found = list(_item_values(task, judge))
+            total += len(found) * _aggregated(judge, task.aggregation()[judge.metric], [value for _, value in found])
+            outputs += [text for text, _ in found]
+            items += [value for _, value in found]
+        tokens = self._prompt_tokens[name] + sum(counts[task.task_name] for task in judge.tasks)
+        if judge.on_own_scale:
+            outputs = items = []
+        return Verdict(total / judge.n, judge.n, tokens, outputs, [float(value) for value in items])
+
+
+def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:
+    """(generated text or '', value) of every item of a task, as lm-eval's own loop has it."""
+    by_item: dict[int, list] = {}
+    for request in task.instances:
+        by_item.setdefault(request.doc_id, []).append(request)
+    for requests in by_item.values():
+        answers = [request.filtered_resps[judge.filter] for request in sorted(requests, key=lambda r: r.idx)]
+        values = task.process_results(requests[0].doc, answers)
+        if judge.metric not in values:
+            raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(values)))
+        text = requests[0].resps[0]
+        yield text if isinstance(text, str) else "", values[judge.metric]
+
+
+def _aggregated(judge: Judge, aggregation, values: list) -> float:
+    try:
+        value = float(aggregation(values))
+    except OverflowError:  # of a perplexity
+        value = math.inf
+    if not math.isfinite(value):
+        raise RunError(f"{judge.label} is {value} for this model, which cannot be compared; take another metric")
+    return value

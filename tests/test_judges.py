@@ -1,0 +1,253 @@
+"""lm-eval tasks as judges: of a sub-dataset in place of its test items, and of the whole model, only watched."""
+
+import json
+import shutil
+
+import helpers
+import lm_eval
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+import msft
+from msft import names
+from msft.data.reading import read_mixture
+from msft.errors import DataError
+from msft.methods.msft import earliest_overfit
+from msft.results.summary import summary
+
+WORDS = ("oak", "elm", "ash", "fir", "yew", "box")
+CHOICE = {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "gold"}
+SHARES = [
+    {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm", "exact_match")
+]
+STRICT = [{"function": "regex", "regex_pattern": "#### ([a-z]+)"}, {"function": "take_first"}]
+FLEXIBLE = [{"function": "regex", "regex_pattern": "([a-z]+)", "group_select": -1}, {"function": "take_first"}]
+
+
+def write_task(folder, name, **config):
+    """A task file over <folder>/trees.jsonl: multiple choice, unless its configuration says something else."""
+    folder.mkdir(exist_ok=True)
+    items = [
+        {"question": f"Tree {i}?", "choices": list(WORDS), "gold": i % 6, "answer": WORDS[i % 6]} for i in range(14)
+    ]
+    data = folder / "trees.jsonl"
+    data.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    files = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test"}
+    usual = {"doc_to_text": "Q: {{question}}\nA:", "fewshot_split": "test"}
+    values = {"task": name, **files, **usual, **config}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A folder of task files, one of each kind."""
+    folder = tmp_path_factory.mktemp("judged") / "tasks"
+    write_task(folder, "trees_choice", **CHOICE, num_fewshot=2, metric_list=SHARES[:2])
+    generation = {"until": ["\n\n"], "max_gen_toks": 8, "do_sample": False}
+    filters = [{"name": "strict-match", "filter": STRICT}, {"name": "flexible-extract", "filter": FLEXIBLE}]
+    said = {"output_type": "generate_until", "generation_kwargs": generation, "filter_list": filters}
+    write_task(folder, "trees_said", doc_to_target="answer", metric_list=SHARES[2:], **said)
+    write_task(folder, "trees_text", output_type="loglikelihood_rolling", doc_to_target="{{question}} {{answer}}")
+    group = {"group": "trees", "task": ["trees_choice", "trees_choice_again"]}
+    write_task(folder, "trees_choice_again", **CHOICE, metric_list=SHARES[:2])
+    (folder / "trees.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    (folder / "closed.yaml").write_text(
+        (folder / "trees_choice_again.yaml").read_text().replace("again", "closed") + "num_fewshot: 0\n"
+    )
+    sampled = {**said, "generation_kwargs": {**generation, "do_sample": True, "temperature": 1.0}}
+    write_task(folder, "trees_sampled", doc_to_target="answer", metric_list=SHARES[2:], **sampled)
+    return folder
+
+
+def mixture_of(folder, tasks, metrics, judges=(), **more):
+    """The small mixture's YAML, each sub-dataset judged as `metrics` says; those not named keep their test items."""
+    small = yaml.safe_load(helpers.write_mixture(folder).read_text(encoding="utf-8"))
+    entries = []
+    for entry in small["sub_datasets"]:
+        said = metrics.get(entry["name"])
+        own = {"include_path": str(tasks)}
+        judged = {"name": entry["name"], "train": entry["train"], "metric": {**own, **said}} if said else entry
+        entries.append({key: value for key, value in judged.items() if key != "validation"})
+    spec = {"name": "judged", "sub_datasets": entries, "judges": [{**own, **said} for said in judges], **more}
+    path = folder / "judged.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+    return path
+
+
+METRICS = {
+    "zebras": {"lm_eval": "trees_choice", "metric": "acc_norm", "limit": 9},
+    "mottos": {"lm_eval": "trees_text", "metric": "word_perplexity"},
+}
+WATCHED = [{"lm_eval": "trees_said", "metric": "exact_match,flexible-extract"}, {"lm_eval": "trees", "num_fewshot": 1}]
+
+
+@pytest.fixture(scope="module")
+def run(tasks, small_msft_settings, tmp_path_factory):
+    """A finished mSFT run with two judged sub-datasets, one of its own test items, and two judges that watch."""
+    folder = tmp_path_factory.mktemp("mixture")
+    path = mixture_of(folder, tasks, METRICS, WATCHED)
+    return msft.run(msft.RunConfig(**{**small_msft_settings, "mixture": str(path)}), folder / "runs", progress=False)
+
+
+@pytest.fixture(scope="module")
+def base(model_folder):
+    return names.load_model(str(model_folder), "fp32"), names.load_tokenizer(str(model_folder))
+
+
+def stock(model, tokenizer, tasks, name, metric, **options):
+    """What lm-eval's own loop and HFLM say."""
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    found = lm_eval.simple_evaluate(lm, tasks=[name], task_manager=manager, bootstrap_iters=0, **options)["results"]
+    sizes = [row["sample_len"] for task, row in found.items() if metric in row and task != "trees"]
+    values = [row[metric] for task, row in found.items() if metric in row and task != "trees"]
+    return np.average(values, weights=sizes)
+
+
+def at(run, stage, epoch):
+    history = run.history
+    return history[(history.stage == stage) & (history.epoch == epoch)].set_index("task")
+
+
+def test_judges_say_what_lm_eval_says(run, base, tasks):
+    first, columns = (
+        at(run, 0, 0.0),
+        [f"watched {name}" for name in ("lm_eval:trees_said exact_match,flexible-extract", "lm_eval:trees acc")],
+    )
+    values = [first.accuracy["zebras"], first.accuracy["mottos"], *(first[column].iloc[0] for column in columns)]
+    expected = [
+        stock(*base, tasks, "trees_choice", "acc_norm,none", limit=9),
+        stock(*base, tasks, "trees_text", "word_perplexity,none"),
+        stock(*base, tasks, "trees_said", "exact_match,flexible-extract"),
+        stock(*base, tasks, "trees", "acc,none", num_fewshot=1),
+    ]
+    assert values == pytest.approx(expected, rel=1e-4)
+    assert list(first.n) == [9, helpers.TEST_SIZES["adding"], 14]
+
+
+def test_a_lower_value_is_better_where_the_task_says_so(run):
+    history = run.history
+    perplexity = history[history.task == "mottos"]
+    assert (perplexity.accuracy > 1).all() and (perplexity.selection == -perplexity.accuracy).all()
+    others = history[history.task != "mottos"]
+    assert (others.selection == others.accuracy).all()
+    assert set(history[history.on_own_scale].task) == {"mottos"}
+    first = next(entry for entry in run.journal if entry["kind"] == "roll_out")["result"]["points"]
+    curve = {point["epoch"]: point["selection"] for point in first}
+    dropped, epoch = earliest_overfit(curve, list(METRICS) + ["adding"]) or (None, None)
+    assert dropped is None or curve[epoch][dropped] == max(values[dropped] for values in curve.values())
+
+
+def test_a_value_on_its_own_scale_is_in_no_mean(run):
+    rows = run.at_best[run.at_best.task != "mottos"]
+    assert run.best.accuracy == pytest.approx(np.average(rows.accuracy, weights=rows.n))
+    text = summary(run)
+    assert "mottos: judged by lm_eval:trees_text word_perplexity" in text
+    assert "lm_eval:trees acc, only watched: " in text
+    assert not any(line.split()[:1] == ["mottos"] and "%" in line for line in text.splitlines())
+
+
+def test_what_is_only_watched_decides_nothing(run, tasks, small_msft_settings, tmp_path):
+    path = mixture_of(tmp_path, tasks, METRICS)
+    alone = msft.run(msft.RunConfig(**{**small_msft_settings, "mixture": str(path)}), tmp_path / "runs", progress=False)
+    assert alone.directory.name != run.directory.name
+    columns = list(alone.history.columns)
+    pd.testing.assert_frame_equal(alone.history, run.history[columns])
+    assert set(run.history.columns) - set(columns) == {c for c in run.history.columns if c.startswith("watched ")}
+    assert set(run.outputs.part) == {"test", "watched"}
+
+
+def test_the_run_says_who_judged(run):
+    facts = run.about["mixture"]["sub_datasets"]
+    assert facts["zebras"]["metric"] == "lm_eval:trees_choice acc_norm"
+    assert facts["mottos"]["judge"]["higher_is_better"] is False and facts["mottos"]["judge"]["n"] == 14
+    assert facts["zebras"]["judge"]["num_fewshot"] == {"trees_choice": 2}
+    assert [judge["label"] for judge in run.about["mixture"]["judges"]][1] == "lm_eval:trees acc"
+    assert "judge" not in facts["adding"]
+    assert run.leads[run.leads.task == "mottos"].is_clear.isna().all()
+
+
+def test_a_test_file_of_a_judged_set_gives_the_loss_beside_it(tasks, small_settings, tmp_path, runs_dir):
+    path = mixture_of(tmp_path, tasks, {**METRICS, "adding": {"lm_eval": "trees_said"}})  # all are judged
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec["sub_datasets"][0]["test"] = "zebras_test.jsonl"
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    run = msft.run(
+        msft.RunConfig(**{**small_settings, "mixture": str(path), "params": {"epochs": 0.25}}), runs_dir, progress=False
+    )
+    rows = run.history[run.history.task == "zebras"]
+    assert rows.loss.notna().all() and (rows.n == 9).all()
+
+
+def test_the_identity_follows_the_items_and_not_their_place(tasks, tmp_path):
+    moved = shutil.copytree(tasks, tmp_path / "moved")
+    for file in moved.glob("*.yaml"):
+        file.write_text(file.read_text().replace(str(tasks), str(moved)))
+
+    def fingerprint(folder, **more):
+        return read_mixture(mixture_of(tmp_path, folder, {"zebras": {**METRICS["zebras"], **more}})).fingerprint()
+
+    first = fingerprint(tasks)
+    assert fingerprint(tasks) == fingerprint(moved) == first
+    assert (
+        len({first, fingerprint(tasks, limit=8), fingerprint(tasks, num_fewshot=1), fingerprint(tasks, metric="acc")})
+        == 4
+    )
+    (moved / "trees.jsonl").write_text((moved / "trees.jsonl").read_text().replace("Tree 3?", "Tree three?"))
+    assert fingerprint(moved) != first
+
+
+WRONG = {
+    "task": ({"lm_eval": "trees_chioce"}, "lm-eval has no task 'trees_chioce'. Did you mean 'trees_choice'?"),
+    "metric": (
+        {"lm_eval": "trees_choice", "metric": "acc_nrom"},
+        "unknown metric of trees_choice 'acc_nrom'. Did you mean 'acc_norm'?",
+    ),
+    "filter": ({"lm_eval": "trees_said", "metric": "exact_match,strict"}, "Did you mean 'strict-match'?"),
+    "key": (
+        {"lm_eval": "trees_choice", "num_fewshots": 2},
+        "unknown key of a judge 'num_fewshots'. Did you mean 'num_fewshot'?",
+    ),
+    "no name": ({"metric": "acc"}, "a judge needs the name of a task"),
+    "limit": ({"lm_eval": "trees_choice", "limit": 0}, "limit = 0: must lie in [1, "),
+    "shots": ({"lm_eval": "trees_choice_closed", "num_fewshot": 2}, "is made for no shots"),
+    "sampling": ({"lm_eval": "trees_sampled"}, "samples its answers"),
+    "folder": ({"lm_eval": "trees_choice", "include_path": "nowhere"}, "nowhere' is no folder"),
+}
+
+
+def test_every_wrong_setting_is_said_at_once_before_a_model_is_loaded(tasks, small_settings, tmp_path, runs_dir):
+    judges = [{"include_path": str(tasks), **said} for said, _ in WRONG.values()]
+    path = mixture_of(tmp_path, tasks, {"zebras": {"lm_eval": "trees_choice", "metric": "accuracy"}}, judges)
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec["sub_datasets"][0]["validation"] = "zebras_validation.jsonl"
+    spec["sub_datasets"][1]["metric"] = "exactmatch"
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    # a model that is not there would be named, were it asked for
+    with pytest.raises(DataError) as error:
+        msft.run(msft.RunConfig(**{**small_settings, "mixture": str(path)}), runs_dir, progress=False)
+    for _, said in WRONG.values():
+        assert said in str(error.value)
+    assert "unknown metric of trees_choice 'accuracy'. Did you mean 'acc'?" in str(error.value)
+    assert "zebras: it is judged by an lm-eval task, so that 'validation' has no use" in str(error.value)
+    assert "lm_eval:arc_easy stands for a task of lm-eval" in str(error.value)
+    assert not runs_dir.exists()
+
+
+def test_a_misspelt_stock_task_names_the_nearest(tmp_path):
+    path = mixture_of(tmp_path, tmp_path, {})
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec["sub_datasets"][0] |= {"metric": "lm_eval:arc_eazy"}
+    path.write_text(yaml.safe_dump({**spec, "judges": ["hellaswga"]}), encoding="utf-8")
+    with pytest.raises(DataError, match="Did you mean 'arc_easy'.*(?s:.)*Did you mean 'hellaswag'"):
+        read_mixture(path)
+
+
+def test_decisions_on_the_loss_need_gold_answers(tasks, small_settings, tmp_path, runs_dir):
+    path = mixture_of(tmp_path, tasks, {"zebras": METRICS["zebras"]})
+    with pytest.raises(DataError, match="select_metric='loss'.*zebras"):
+        msft.run(msft.RunConfig(**{**small_settings, "mixture": str(path), "select_metric": "loss"}), runs_dir)
