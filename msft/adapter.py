@@ -67,20 +67,20 @@ def trained_parameters(config, architecture) -> int:
         model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
         head = model.get_output_embeddings()
         linear = [f".{name}" for name, part in model.named_modules() if _is_linear(part) and part is not head]
-        allowed = sorted({name.rpartition(".")[2] for name in linear}) + [ALL]
-        asked = config.lora_target_modules.split(",") if config.lora_target_modules else []
-        lacking = [t for t in asked if t != ALL and not any(name.endswith(f".{t}") for name in linear)]
+        allowed = sorted({name.rpartition(".")[2] for name in linear})
+        asked = [] if config.lora_target_modules in (None, ALL) else config.lora_target_modules.split(",")
+        lacking = [target for target in asked if not any(name.endswith(f".{target}") for name in linear)]
         if lacking:
             raise ConfigError(
                 f"lora_target_modules does not fit the model {config.model!r}:",
-                [unknown("linear layer", target, allowed) for target in lacking],
+                [unknown("linear layer", target, allowed) + f" Or {ALL} alone." for target in lacking],
             )
         try:
             added(model, config)
         except ValueError as error:
             raise ModelError(
                 f"{config.model!r} takes no adapter as it is ({error}): give lora_target_modules. "
-                f"Allowed, with commas: {', '.join(allowed)}"
+                f"Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
             ) from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 

@@ -74,7 +74,8 @@ def model_source(name: str) -> str:
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
-            "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+            "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's "
+            "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
             ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"
         )
     if (folder / "config.json").is_file():

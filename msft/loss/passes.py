@@ -112,4 +112,4 @@ class _WeightedLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor, _):
         to_hidden, to_head = ctx.saved_tensors
-        return to_hidden.mul_(gradient), to_head if to_head is None else to_head.mul_(gradient), None, None
+        return to_hidden.mul_(gradient), None if to_head is None else to_head.mul_(gradient), None, None
