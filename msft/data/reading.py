@@ -206,7 +206,7 @@ def _converter(
             return example
         row, left = source.shaped(row)
         example = row_to_example(row, metric, place)
-        unused.update(unread(row) | left)
+        unused.update(sorted(unread(row) | left))
         return example
 
     return convert
