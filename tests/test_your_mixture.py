@@ -109,3 +109,24 @@ def test_an_export_is_written_once_and_answers(small_msft_run, mixture_file, tmp
     assert your_mixture.exported(small_msft_run, tmp_path) == folder
     assert your_mixture.head_of_card(folder).count("\n## ") == 1
     assert your_mixture.answer(folder, mixture_file).startswith("zebras, first test item: Pick 40.")
+
+
+def test_own_files_are_one_mixture_as_they_lie(tmp_path):
+    page = study.Study("your_mixture", "smoke", str(tmp_path))
+    path, needed = your_mixture.own_files(page)
+    assert {file.name for file in path.parent.iterdir()} == {
+        "metals.parquet",
+        "claims.csv",
+        "chats.jsonl",
+        "mixture.yaml",
+    }
+    assert needed["msft"].mixture == str(path)
+    mixture = msft.load_mixture(str(path))
+    assert mixture.names == ["metals", "claims", "chats"]
+    assert mixture["metals"].train[0].question.startswith("use?\n")
+    assert {e.answer for e in mixture["claims"].train} == {"True", "False"}
+    assert mixture["chats"].is_chat
+    for sub in mixture:
+        assert len(sub.train) > len(sub.test) > 5
+    again, _ = your_mixture.own_files(page)
+    assert msft.load_mixture(str(again)).fingerprint() == mixture.fingerprint()

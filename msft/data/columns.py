@@ -13,7 +13,7 @@ skip_bad_rows: true             # rows that cannot be used are left out and coun
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from msft.data.files import Rows
@@ -22,8 +22,12 @@ from msft.errors import DataError, nearest, unknown
 from msft.settings import check_values, setting
 
 OURS = (*QUESTION_KEYS, *ROW_KEYS)
+# the columns that every row of a format has a value for, and what the format says of them
 FORMATS = {"alpaca": ("instruction", "output"), "sharegpt": ("conversations",), "openai": ("messages",)}
-_ALPACA_TEMPLATE = "{instruction}\n{input}"
+_SAYS = {
+    "alpaca": {"columns": {"answer": "output"}, "template": "{instruction}\n{input}"},
+    "sharegpt": {"columns": {"messages": "conversations"}},
+}
 _TURN, _ROLES = {"from": "role", "value": "content"}, {"human": "user", "gpt": "assistant"}  # of ShareGPT
 
 
@@ -48,14 +52,11 @@ class Source:
     @cached_property
     def _joined(self) -> list[str]:
         """The columns that the template joins."""
-        template = _ALPACA_TEMPLATE if self.format == "alpaca" else self.template or ""
-        return [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+        return [name for _, name, *_ in string.Formatter().parse(self.template or "") if name is not None]
 
     @cached_property
     def _names(self) -> dict[str, str]:
         """{ours: theirs} of the columns that are read as they stand; {} where rows have our names."""
-        if self.format == "alpaca":
-            return {"answer": "output"}
         if not self.columns and not self.template:
             return {}
         ours = ROW_KEYS if "messages" in self.columns else QUESTION_KEYS
@@ -80,14 +81,13 @@ class Source:
         """(the row with our names, its columns that were left aside by not being named). Raises DataError."""
         if absent := [name for name in self._required if name not in row]:
             raise DataError(f"it has no value for {', '.join(map(repr, absent))}")
-        if self.format == "sharegpt":
-            others = {name: value for name, value in row.items() if name != "conversations"}
-            return {**others, "messages": _turns(row["conversations"])}, set()
         if not self._names:
             return row, set()
         read = {ours: row[name] for ours, name in self._names.items() if name in row}
-        if self._joined:
-            read["question"] = _filled(_ALPACA_TEMPLATE if self.format else self.template, row)
+        if self.template:
+            read["question"] = _filled(self.template, row)
+        if self.format == "sharegpt":
+            read["messages"] = _turns(read["messages"])
         known = {*self._names.values(), *self._joined}
         left = {name for name, value in row.items() if name not in known and has_value(value)}
         if self.format:  # it says of all columns what they are: another one may change what a row means
@@ -107,7 +107,7 @@ def read_source(entry: Mapping) -> tuple[Source | None, list[str]]:
     source = Source(**clean)
     wrong = _wrong(source, {key for key, value in entry.items() if value is not None})
     is_readable = not wrong and not _HOW_TO_READ & (set(given) - set(clean))
-    return source if is_readable else None, problems + wrong
+    return replace(source, **_SAYS.get(source.format, {})) if is_readable else None, problems + wrong
 
 
 def _wrong(source: Source, keys: set) -> list[str]:
