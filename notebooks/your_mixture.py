@@ -98,31 +98,20 @@ print(your_mixture.answer(folder, mixture_file))
 
 # %% [markdown]
 # ## Data where it lies
-# Few data sets come as JSON lines of questions and answers. Here are an Alpaca-shaped parquet file, a CSV of four columns
-# and a JSONL of chats, in one mixture as they are: `format:` names a known shape, `columns:` and `template:` say which
-# columns are the answer and the question, `test_split:` is a seeded share of the questions where there is no test file.
-# `hub: owner/name` with `split:` reads a data set of the hub in the same way. Nothing is guessed.
+# Few data sets come as JSON lines of questions and answers. Here an Alpaca-shaped parquet file, a CSV of four columns and
+# a JSONL of chats are one mixture as they are: `format:` names a known shape, `columns:` and `template:` say which columns
+# are the answer and the question, `test_split:` is a seeded share of the questions where there is no test file. A data set
+# of the hub is read in the same way, by `hub: owner/name` and `split:`. Nothing is guessed.
+#
+# `python -m msft mixture check mixture.yaml --model <your model>` says in seconds, without the weights, what a run would
+# see: counts, lengths, what is left out, and how three examples of each sub-dataset read.
 
 # %%
-import pandas as pd
 from msft.__main__ import main
 
 mixture_file, needed = your_mixture.own_files(page)
 print(mixture_file.read_text(encoding="utf-8"))
-pd.read_parquet(mixture_file.parent / "metals.parquet").head(3)
-
-# %%
-pd.read_csv(mixture_file.parent / "claims.csv").head(3)
-
-# %% [markdown]
-# ## The check
-# Counts, lengths, what is left out, and how three examples of each sub-dataset read, without the weights. On the command
-# line: `python -m msft mixture check mixture.yaml --model <your model>`.
-
-# %%
-code = main(["mixture", "check", str(mixture_file), "--model", needed["msft"].model])
-
-# %%
+main(["mixture", "check", str(mixture_file), "--model", needed["msft"].model])
 ours = page.train(needed)["msft"]
 page.figure(
     your_mixture.curves(ours),

@@ -49,7 +49,7 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         with opener(path, "rt", encoding="utf-8-sig") as file:
             read = {".csv": _csv, ".json": _json}.get(kind, _json_lines)(path, file.read())
     except FileNotFoundError:
-        close = nearest(path.name, [other.name for other in path.parent.glob(f"*{kind}*")])
+        close = nearest(path.name, [other.name for other in path.parent.glob("*")])
         return Rows(problems=[f"{path}: no such file.{close}"])
     except UnicodeError as error:
         return Rows(problems=[f"{path}: not UTF-8 text ({error}); save it as UTF-8"])
