@@ -74,9 +74,10 @@ class LiveFigure:
         for place, name in enumerate(panels):
             shared = {"sharex": axes[0]} if axes else {}
             axes.append(figure.add_subplot(grid[1 + place // columns, place % columns], **shared))
-            if name not in apart:
-                in_percent = in_percent or axes[-1]
+            if name not in apart and in_percent:
                 axes[-1].sharey(in_percent)
+            elif name not in apart:
+                in_percent = axes[-1]
             is_left = place % columns == 0 or name in apart
             axes[-1].tick_params(labelleft=is_left, labelbottom=place + columns >= len(panels))
             if name in judges:
