@@ -199,7 +199,7 @@ def _is_file(mixture: str) -> bool:
 
 def _selects_on(mixture: str) -> str:
     """The part of a mixture that decisions are taken on where nothing else is said."""
-    from msft.data.reading import has_validation
+    from msft.data.spec import has_validation
 
     return "validation" if _is_file(mixture) and has_validation(mixture) else "test"
 

@@ -18,12 +18,9 @@ sets of the hub, seeded splits and sizes: columns.py.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
-
-import yaml
 
 from msft import distributed
 from msft.data import columns, from_hub, judges, metrics
@@ -34,16 +31,10 @@ from msft.data.files import Rows, read_file, table_rows
 from msft.data.keys import unread
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
 from msft.data.rows import row_to_example
-from msft.errors import DataError, each, shortened, together, unknown
+from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, has_readable_files, read_spec
+from msft.errors import DataError, each, shortened, together
 from msft.paths import expanded
-from msft.settings import parse_yaml
 
-LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
-RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside them
-PARTS = ("train", *MEASURED, "shots")
-_DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
-_TEXT_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
-_SUB_KEYS = (*_TEXT_KEYS, *columns.KEYS)
 _DISJOINT = [("train", part) for part in MEASURED] + [("shots", part) for part in MEASURED]
 _DISJOINT += [("validation", "test"), ("confirmation", "test"), ("confirmation", "validation")]
 _INSTEAD = "download the data and name the files in place of `hub`"
@@ -59,12 +50,12 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     Raises DataError that lists everything wrong at once, with file and line.
     """
     path = Path(expanded(path))
-    spec, judged, watched, problems = judges.taken(_read_spec(path), path.parent)
-    entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
-    problems, subs = [*_check_spec(spec), *problems], []
+    spec, judged, watched, problems = judges.taken(read_spec(path), path.parent)
+    entries, allowed, seed = (spec.get(key, default) for key, default in DEFAULTS.items())
+    problems, subs = [*check_spec(spec), *problems], []
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        problems += _check_entry(number, entry, judged)
-        if _has_readable_files(entry):
+        problems += check_entry(number, entry, judged)
+        if has_readable_files(entry):
             is_allowed = isinstance(allowed, list) and entry["name"] in allowed
             sub, wrong = _sub_dataset(path.parent, entry, seed if type(seed) is int else 20, is_allowed, to_example)
             subs.append(sub)
@@ -73,34 +64,6 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
         raise DataError(together(f"{path}: the mixture has problems:", problems))
     subs = [replace(sub, judge=judged.get(sub.name)) for sub in subs]
     return Mixture(spec.get("name", path.stem), subs, watched)
-
-
-def has_validation(path: str | Path) -> bool:
-    """Whether a mixture's file gives every sub-dataset validation items, or a judge. False where it cannot be read."""
-    try:
-        entries = _read_spec(Path(expanded(path))).get("sub_datasets")
-    except DataError:
-        return False
-    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    validated = [any(str(key).startswith("validation") for key in entry) for entry in entries]
-    judged = [judges.is_judged(entry.get("metric")) for entry in entries]
-    return any(validated) and all(map(max, validated, judged))
-
-
-def _read_spec(path: Path) -> dict:
-    """What a mixture's YAML says."""
-    if not path.is_file():
-        raise DataError(f"mixture file {str(path)!r} does not exist")
-    try:
-        spec = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        # PyYAML lets errors of its converters out, as for `!!int ''`
-        raise DataError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(spec, dict):
-        raise DataError(
-            f"{path}: its top level is a {type(spec).__name__}; it must have the keys name and sub_datasets"
-        )
-    return spec
 
 
 def _sub_dataset(
@@ -128,7 +91,7 @@ def _sub_dataset(
         if repeated := len(train) - len(parts["train"]) - len(parts["shots"]):
             left_out["train: same question as a shot"] = repeated
     problems += _sized(parts, source, seed, name, left_out) if not problems else []
-    if problems or "train" not in parts:  # what else is missing, `_check_entry` says
+    if problems or "train" not in parts:  # what else is missing, `check_entry` says
         return None, problems
     origin |= {"source": entry["source"]} if "source" in entry else {}
     more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": left_out}
@@ -294,60 +257,3 @@ def _drawn_shots(train: list[Example], seed: int, metric: str) -> tuple[list[Exa
     what = "" if len(pool) == len(train) else f", {len(pool)} different questions with one answer each"
     mend = "five become shots and some must be left to train on: give more rows or a shots file"
     return shots, rest, [f"{len(train)} train rows{what}; {mend}"]
-
-
-def _check_spec(spec: dict) -> list[str]:
-    """Problems of all but the entries themselves, whose names must be unique."""
-    problems = [unknown("key", key, ("name", *_DEFAULTS, "judges")) for key in spec if key not in ("name", *_DEFAULTS)]
-    entries, allowed, seed = (spec.get(key, default) for key, default in _DEFAULTS.items())
-    if not isinstance(spec.get("name", ""), str):
-        problems.append("name must be a string")
-    if type(seed) is not int:
-        problems.append("seed must be an integer")
-    if not isinstance(entries, list) or not entries:
-        return [*problems, "sub_datasets must be a non-empty list of entries with name, train, test"]
-    names = [e["name"] for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
-    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    problems += [f"the sub-dataset name {name!r} is used twice; names must be unique" for name in repeated]
-    if not isinstance(allowed, list):
-        return [*problems, "allow_overlap must be a list of sub-dataset names"]
-    return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
-
-
-def _has_readable_files(entry: object) -> bool:
-    """Whether the files of an entry say what they are, if something else of it is wrong: all problems are said at once."""
-    is_text = isinstance(entry, dict) and all(isinstance(entry.get(key, ""), str) for key in _TEXT_KEYS)
-    return (
-        is_text
-        and columns.read_source(entry)[0] is not None
-        and entry.get("name", "\n").isprintable()
-        and not metrics.check_metric(entry.get("metric", ""))
-    )
-
-
-def _check_entry(number: int, entry: object, judged: Container[str]) -> list[str]:
-    if not isinstance(entry, dict):
-        return [f"sub_datasets entry {number} is not a mapping with name, train, test"]
-    label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
-    problems = [f"{label}: " + unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
-    problems += [
-        f"{label}: the key {key!r} is missing"
-        for key, other in (("name", ""), ("train", "split"), ("test", "test_split"))
-        if key not in entry and entry.get(other) is None and not (key == "test" and str(entry.get("name")) in judged)
-    ]
-    problems += [
-        f"{label}: {k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)
-    ]
-    problems += [f"{label}: {problem}" for problem in columns.read_source(entry)[1]]
-    if isinstance(entry.get("metric", ""), str):
-        problems += [f"{label}: {problem}" for problem in metrics.check_metric(entry.get("metric", ""))]
-    name = entry.get("name")
-    if name in RESERVED:
-        problems.append(f"{label}: the name {name!r} stands for all sub-datasets in tables and figures; give another")
-    # it becomes the name of a task file, its special characters as %XX
-    if isinstance(name, str) and not (name.strip() and name.isprintable() and len(quote(name)) <= LONGEST_NAME):
-        problems.append(
-            f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {LONGEST_NAME} "
-            "characters (other than ASCII letters and digits count three or more)"
-        )
-    return problems
