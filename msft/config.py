@@ -3,17 +3,14 @@
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from msft import methods
 from msft.errors import ConfigError, unknown
-from msft.paths import expanded
-from msft.settings import check_values, parse_yaml, setting
+from msft.paths import is_yaml, settled
+from msft.settings import check_values, setting
 
 CANNOT_START = "the run cannot start with these settings:"
 TRACKERS = ("tensorboard", "wandb")
@@ -166,7 +163,7 @@ class RunConfig:
         other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        if not _is_file(self.mixture):  # of a file it depends on what stands in it
+        if not is_yaml(self.mixture):  # of a file it depends on what stands in it
             defaults["select_on"] = "test"
         first = {name: getattr(self, name) for name in ("method", "model", "mixture")}
         changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
@@ -191,36 +188,8 @@ class RunConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_file(mixture: str) -> bool:
-    """Whether a mixture is one of the user's own, a YAML file that is there."""
-    path = Path(expanded(mixture))
-    return path.suffix in (".yaml", ".yml") and path.is_file()
-
-
 def _selects_on(mixture: str) -> str:
     """The part of a mixture that decisions are taken on where nothing else is said."""
     from msft.data.spec import has_validation
 
-    return "validation" if _is_file(mixture) and has_validation(mixture) else "test"
-
-
-def settled(name: str, value: str) -> str:
-    """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
-    path = Path(expanded(value))
-    is_path = {
-        "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
-        "mixture": _is_file(value),
-    }.get(name, path.is_dir())
-    return os.path.realpath(path) if is_path else value
-
-
-def read_yaml(path: str | Path) -> dict:
-    """The mapping in a YAML file; ConfigError where there is none."""
-    try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        # PyYAML lets errors of its converters out, as for `!!int ''`
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a mapping of settings is needed, not a {type(values).__name__}")
-    return values
+    return "validation" if is_yaml(mixture) and has_validation(mixture) else "test"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from msft.errors import ConfigError
 
@@ -19,3 +20,18 @@ def expanded(path: str | os.PathLike) -> str:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(f"this locale ({encoding}) cannot write the path {ascii(path)}; set PYTHONUTF8=1") from None
     return path
+
+
+def is_yaml(path: str) -> bool:
+    """Whether a YAML file is there."""
+    return Path(expanded(path)).suffix in (".yaml", ".yml") and Path(expanded(path)).is_file()
+
+
+def settled(name: str, value: str) -> str:
+    """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
+    path = Path(expanded(value))
+    is_path = {
+        "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
+        "mixture": is_yaml(value),
+    }.get(name, path.is_dir())
+    return os.path.realpath(path) if is_path else value

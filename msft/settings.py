@@ -8,10 +8,11 @@ import os
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
-from msft.errors import unknown
+from msft.errors import ConfigError, MsftError, unknown
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,6 +41,18 @@ def parse_yaml(text: str) -> object:
     """What `yaml.safe_load` gives, but a key that stands twice is an error, and numbers, words and dates that only YAML
     reads in a way of its own stay texts."""
     return _Loader(text).get_single_data()
+
+
+def read_yaml(path: str | Path, wanted: str = "settings", error: type[MsftError] = ConfigError) -> dict:
+    """The mapping in a YAML file. wanted: what it should hold. Raises `error` where there is none."""
+    try:
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as problem:
+        # PyYAML lets errors of its converters out, as for `!!int ''`
+        raise error(f"{path}: not readable as YAML: {problem}") from None
+    if not isinstance(values, dict):
+        raise error(f"{path}: a mapping of {wanted} is needed, not a {type(values).__name__}")
+    return values
 
 
 def setting(default, doc: str, *, low=None, high=None, choices=None, result=True, epochs=False):

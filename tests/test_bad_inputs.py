@@ -177,8 +177,8 @@ def of(*entries, **more):
 
 
 SPECS = [
-    ("empty", "", ["its top level is a NoneType", "name and sub_datasets"]),
-    ("list", "- sums\n", ["its top level is a list", "name and sub_datasets"]),
+    ("empty", "", ["a mapping of name and sub_datasets is needed, not a NoneType", "name and sub_datasets"]),
+    ("list", "- sums\n", ["a mapping of name and sub_datasets is needed, not a list", "name and sub_datasets"]),
     ("no YAML", "name: [unclosed\n", ["not readable as YAML"]),
     ("two documents", "a: 1\n---\nb: 2\n", ["not readable as YAML", "single document"]),
     ("not UTF-8", b"name: caf\xe9\n", ["not readable as YAML", "utf-8"]),
@@ -208,8 +208,8 @@ SPECS = [
     ),
     ("outside", of({**ENTRY, "train": "../none.jsonl"}), ["sums: ", "../none.jsonl: no such file"]),
     ("outside, no data", of({**ENTRY, "train": "/etc/passwd"}), ["/etc/passwd:1: not JSON"]),
-    ("folder as data", of({**ENTRY, "train": "."}), ["cannot be read", "give a JSONL file"]),
-    ("device as data", of({**ENTRY, "train": "/dev/zero"}), ["/dev/zero: cannot be read", "give a JSONL file"]),
+    ("folder as data", of({**ENTRY, "train": "."}), ["cannot be read", "give a data file"]),
+    ("device as data", of({**ENTRY, "train": "/dev/zero"}), ["/dev/zero: cannot be read", "give a data file"]),
     ("benchmark", of({**ENTRY, "benchmark": "gsm8"}), ["unknown benchmark 'gsm8'", "Did you mean 'gsm8k'?"]),
 ]
 

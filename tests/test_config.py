@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 import msft
-from msft.config import PAPER_SETTINGS, RunConfig, read_yaml
+from msft.config import PAPER_SETTINGS, RunConfig
 from msft.errors import ConfigError
-from msft.settings import describe
+from msft.settings import describe, read_yaml
 
 BAD = [
     ({"method": "msftt"}, ["unknown method 'msftt'", "Did you mean 'msft'?", "sft"]),

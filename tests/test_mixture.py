@@ -128,8 +128,8 @@ def test_an_unknown_sub_dataset_gets_the_nearest_name(folder):
 # ---- what is refused
 
 BAD_SPECS = [
-    ("", "its top level is a NoneType"),
-    ("- a\n- b\n", "its top level is a list"),
+    ("", "a mapping of name and sub_datasets is needed, not a NoneType"),
+    ("- a\n- b\n", "a mapping of name and sub_datasets is needed, not a list"),
     ("name: [unclosed\n", "not readable as YAML"),
     ("\tname: x\n", "not readable as YAML"),
     ("name: &a [*a\n", "not readable as YAML"),

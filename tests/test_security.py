@@ -13,11 +13,12 @@ from helpers import ALWAYS
 
 import msft
 from msft import evaluation, runs
-from msft.config import RunConfig, read_yaml
+from msft.config import RunConfig
 from msft.data import mixture, tasks
 from msft.data.example import test_prompt as five_shot_prompt
 from msft.errors import ConfigError, DataError, ModelError
 from msft.loss import tokens
+from msft.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "msft").rglob("*.py"), *(ROOT / "paper_figures").rglob("*.py")])

@@ -5,13 +5,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from msft.config import CANNOT_START, LORA_SETTINGS, PAPER_SETTINGS, RunConfig, read_yaml
+from msft.config import CANNOT_START, LORA_SETTINGS, PAPER_SETTINGS, RunConfig
 from msft.cost.plan import CARD, PEAK, UTILISATION
 from msft.errors import ConfigError, nearest
 from msft.launch import grid
 from msft.launch.slurm import Options as Slurm
 from msft.paths import expanded
-from msft.settings import check_values, setting
+from msft.settings import check_values, read_yaml, setting
 
 _MISSING = object()  # stands for the value of a flag that was given without one
 _RUNS_DIR = setting("runs", "folder of run directories")

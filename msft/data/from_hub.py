@@ -8,10 +8,6 @@ from pathlib import Path
 from msft.errors import DataError, each
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_WAYS_OUT = (
-    "Either allow https access to huggingface.co and its file hosts (*.hf.co), or {instead}. "
-    "Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
-)
 
 
 def load(
@@ -22,7 +18,10 @@ def load(
     instead: what can be done where there is no hub, for the error.
     Raises DataError with every split that cannot be read.
     """
-    ways_out = _WAYS_OUT.format(instead=instead)
+    ways_out = (
+        f"Either allow https access to huggingface.co and its file hosts (*.hf.co), or {instead}. "
+        "Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
+    )
     commit = _commit(hub_id, revision, ways_out)
     parts, refused = each(partial(_load_dataset, hub_id, config, commit), splits)
     if refused:

@@ -4,13 +4,11 @@ from collections.abc import Container
 from pathlib import Path
 from urllib.parse import quote
 
-import yaml
-
 from msft.data import columns, judges, metrics
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, unknown
 from msft.paths import expanded
-from msft.settings import parse_yaml
+from msft.settings import read_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
 RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside them
@@ -24,16 +22,7 @@ def read_spec(path: Path) -> dict:
     """What a mixture's YAML says."""
     if not path.is_file():
         raise DataError(f"mixture file {str(path)!r} does not exist")
-    try:
-        spec = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        # PyYAML lets errors of its converters out, as for `!!int ''`
-        raise DataError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(spec, dict):
-        raise DataError(
-            f"{path}: its top level is a {type(spec).__name__}; it must have the keys name and sub_datasets"
-        )
-    return spec
+    return read_yaml(path, "name and sub_datasets", DataError)
 
 
 def has_validation(path: str | Path) -> bool:

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msft import methods
-from msft.config import RunConfig, read_yaml
+from msft.config import RunConfig
 from msft.errors import ConfigError, together, unknown
+from msft.settings import read_yaml
 
 _HERE = Path(__file__).parent / "grids"
 _SETTINGS = [field.name for field in dataclasses.fields(RunConfig)]
