@@ -242,7 +242,7 @@ class PrefixCachedLM(HFLM):
         if not with_loss:
             draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
         gold = len(self.gold(request)[1]) if with_loss and draft else 0
-        return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), gold)
+        return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), rule.limit, gold)
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:
