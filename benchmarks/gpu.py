@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from evaluation import choose_shots, generation_requests, make_tokenizer, sub_datasets
+from evaluation import answered_anew, choose_shots, generation_requests, make_tokenizer, sub_datasets
 from recording import RESULTS, measured_with, write
 from training import BATCH, GROUP, made_up_rows
 
@@ -133,8 +133,8 @@ def measure(name: str, shape: dict, device, options, data, tokenizer) -> dict:
     requests = generation_requests(data, shots)
     ours = PrefixCachedLM(model, tokenizer, 512)
     prepared = ours.prepare(requests)
-    texts = ours.answer(prepared)
-    seconds = statistics.median(timed(device, lambda: ours.answer(prepared)) for _ in range(options.rounds))
+    texts = answered_anew(ours, prepared)
+    seconds = statistics.median(timed(device, lambda: answered_anew(ours, prepared)) for _ in range(options.rounds))
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=64)
     stock.generate_until(requests[:64], disable_tqdm=True)
     wanted: list[str] = []

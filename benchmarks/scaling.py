@@ -15,7 +15,7 @@ from pathlib import Path
 import evaluation
 import numpy as np
 import torch
-from evaluation import choose_shots, generation_requests, interleaved, make_tokenizer, sub_datasets
+from evaluation import answered_anew, choose_shots, generation_requests, interleaved, make_tokenizer, sub_datasets
 from recording import RESULTS, heading, measured_with, write
 from training import made_up_rows, make_model, ours
 
@@ -36,7 +36,11 @@ def functions_of(options, tokenizer, tasks: int, items: int, layers: int):
     shots = {name: shots_text(choose_shots(part, tokenizer, "average", rng)) for name, (part, _) in data.items()}
     lm = PrefixCachedLM(model, tokenizer, 512)
     prepared = lm.prepare(generation_requests(data, shots))
-    return size, ours(model, made_up_rows(EXAMPLES * tasks, model.config.vocab_size)), lambda: lm.answer(prepared)
+    return (
+        size,
+        ours(model, made_up_rows(EXAMPLES * tasks, model.config.vocab_size)),
+        lambda: answered_anew(lm, prepared),
+    )
 
 
 def slope(sizes, times) -> float:

@@ -1,40 +1,27 @@
 """Greedy decoding of many items: batches made once, one pass over prompts and drafts, then token by token.
 
 The draft of an item is checked by the pass over its prompt: the longest prefix of it that greedy decoding agrees with
-is taken, and decoding goes on from the first token that differs. What comes out is exactly greedy decoding.
+is taken, and decoding goes on from the first token that differs, with further drafts where the text may repeat another
+(drafts.py). What comes out is exactly greedy decoding.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
 from msft.generation.prefixes import shared_prefixes
-from msft.packing.attention import Layers, Pass, partial, prefix_layers, tokens_first, wanted_logits
-from msft.packing.rows import Packed, Row, pack, prefix_segments
+from msft.generation.steps import Group, Item, Text, step_by_step, taken_out
+from msft.packing.attention import Layers, Pass, prefix_layers, wanted_logits
+from msft.packing.rows import Packed, Row, pack
 
 # tokens of a pass at most: on a processor what a layer works on stays in its caches, on a device it fits its memory
 PASS_TOKENS = {"cpu": 1024, "other": 32768}
-_FIRST_ROOM, _ROOM = 2, 32  # places behind a row's tokens at first, and that its cache grows by
-_FEW = 16  # rows that are joined to one group
 _SOME = 1024  # rows of logits at a time in full precision
 _NONE = -100  # what torch's cross entropy leaves out
-
-
-class Item(NamedTuple):
-    """One sequence to decode: prompt, draft, and the function that says of the tokens so far whether they are all.
-
-    gold: how many tokens of the draft the loss is asked of, from the first on.
-    """
-
-    prompt: list[int]
-    draft: list[int]
-    finished: Callable[[list[int]], bool]
-    gold: int = 0
 
 
 class Batch(NamedTuple):
@@ -50,11 +37,15 @@ class Batch(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """All that a decoding needs and that does not depend on the weights. prefixes: tokens of each shared prefix."""
+    """All that a decoding needs and that does not depend on the weights. prefixes: tokens of each shared prefix.
+
+    former: the tokens that each item was given at the last decoding; empty before the first.
+    """
 
     items: Sequence[Item]
     prefixes: list[list[int]]
     batches: list[Batch]
+    former: list[list[int]]
 
 
 def make_batches(items: Sequence[Item], batch_size: int, model) -> Batches:
@@ -72,7 +63,7 @@ def make_batches(items: Sequence[Item], batch_size: int, model) -> Batches:
     for a, b in cuts:
         targets = _targets(items, order[a:b], rows[a:b], model.device)
         batches.append(Batch(order[a:b], rows[a:b], pack(rows[a:b], model.device, model.dtype), targets))
-    return Batches(items, [prefix for prefix, _ in groups if prefix], batches)
+    return Batches(items, [prefix for prefix, _ in groups if prefix], batches, [[] for _ in items])
 
 
 def _targets(items: Sequence[Item], numbers: Sequence[int], rows: Sequence[Row], device) -> Tensor | None:
@@ -83,9 +74,14 @@ def _targets(items: Sequence[Item], numbers: Sequence[int], rows: Sequence[Row],
     return torch.tensor(targets, device=device) if set(targets) != {_NONE} else None
 
 
+def pass_tokens(device: torch.device) -> int:
+    """Tokens of a pass at most."""
+    return PASS_TOKENS["cpu" if device.type == "cpu" else "other"]
+
+
 def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[tuple[int, int]]:
     """(first, last) of consecutive rows: at most batch_size of them, and PASS_TOKENS tokens, in a pass."""
-    most = PASS_TOKENS["cpu" if device.type == "cpu" else "other"]
+    most = pass_tokens(device)
     cuts, tokens = [0], 0
     for i, size in enumerate(sizes):
         if i > cuts[-1] and (i - cuts[-1] == batch_size or tokens + size > most):
@@ -104,22 +100,25 @@ def decode(
     """
     outs: list[list[int]] = [[] for _ in batches.items]
     losses: dict[int, float] = {}
-    prefixes = all_prefixes(model, batches.prefixes, pause)
-    waiting: list[_Group] = []
+    prefixes, most = all_prefixes(model, batches.prefixes, pause), pass_tokens(model.device)
+    waiting: list[Group] = []
     for batch in batches.batches:
         pause()
         current = Pass(batch.packed, prefixes)
         logits = wanted_logits(model, current)  # [w, vocabulary]
         losses |= _gold_losses(logits, batch)
         choices = iter(logits.argmax(-1).tolist())
-        texts = [_Text(batches.items[i], row, outs[i]) for i, row in zip(batch.numbers, batch.rows, strict=True)]
+        texts = [
+            Text(batches.items[i], row, outs[i], batches.former[i])
+            for i, row in zip(batch.numbers, batch.rows, strict=True)
+        ]
         is_live = [not text.accept(list(islice(choices, len(text.row.wanted))), text.item.draft) for text in texts]
         if any(is_live):
-            waiting.append(_taken_out(current, texts, [n for n, live in enumerate(is_live) if live]))
+            waiting.append(taken_out(current, texts, [n for n, live in enumerate(is_live) if live]))
         if sum(len(group.texts) for group in waiting) >= batch_size:
-            _step_by_step(model, waiting, prefixes, pause)
-            waiting = []
-    _step_by_step(model, waiting, prefixes, pause)
+            waiting = step_by_step(model, waiting, prefixes, most, pause, batch_size // 2)
+    step_by_step(model, waiting, prefixes, most, pause)
+    batches.former[:] = outs
     return outs, losses
 
 
@@ -142,129 +141,3 @@ def all_prefixes(model, prefixes: Sequence[list[int]], pause: Callable[[], None]
         pause()
         layers += prefix_layers(model, prefixes[first:last])
     return layers
-
-
-class _Text(NamedTuple):
-    """An item on its way: its row of the first pass, and the tokens that it has so far."""
-
-    item: Item
-    row: Row
-    out: list[int]
-
-    @property
-    def cached(self) -> int:
-        """Tokens of its row whose keys and values count: all but the newest; a refused draft stands behind them."""
-        return len(self.item.prompt) - self.row.start + len(self.out) - 1
-
-    def accept(self, choices: Sequence[int], draft: Sequence[int] = ()) -> bool:
-        """Takes greedy choices while the draft before them was right; says whether the item is finished."""
-        for k, token in enumerate(choices):
-            self.out.append(token)
-            if self.item.finished(self.out):
-                return True
-            if k >= len(draft) or token != draft[k]:
-                return False
-        return False
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Texts of one pass, hence of similar length, that go on token by token.
-
-    layers: keys and values [rows, places, heads, dim] of their rows; nothing behind a text's cached tokens is read.
-    """
-
-    texts: list[_Text]
-    layers: Layers
-
-    @property
-    def room(self) -> int:
-        """Places a row."""
-        return next(iter(self.layers.values()))[0].shape[1]
-
-    def left(self, rows: list[int]) -> "_Group":
-        """The group of these rows alone."""
-        if len(rows) == len(self.texts):
-            return self
-        return _Group([self.texts[row] for row in rows], {n: (k[rows], v[rows]) for n, (k, v) in self.layers.items()})
-
-    def widened(self, places: int) -> "_Group":
-        """The group with room for so many places a row, at least."""
-        more = places - self.room
-        if more <= 0:
-            return self
-        return _Group(
-            self.texts, {n: tuple(pad(x, (0, 0, 0, 0, 0, more)) for x in kv) for n, kv in self.layers.items()}
-        )
-
-
-def _taken_out(current: Pass, texts: list[_Text], rows: list[int]) -> _Group:
-    """The rows of a pass that are not finished, with copies of their keys and values."""
-    device, live = current.packed.ids.device, [texts[row] for row in rows]
-    starts = torch.tensor([current.packed.starts[row] for row in rows], device=device)  # [rows]
-    lengths = torch.tensor([text.cached for text in live], device=device)  # [rows]
-    # most items need one token more or two: an answer's last one and the end
-    columns = torch.arange(max(text.cached for text in live) + _FIRST_ROOM, device=device)  # [places]
-    places = starts[:, None] + torch.minimum(columns, lengths[:, None] - 1)  # [rows, places]
-    return _Group(live, {n: tuple(tokens_first(x)[places] for x in kv) for n, kv in current.kept.items()})
-
-
-def _joined(groups: Sequence[_Group]) -> list[_Group]:
-    """Neighbouring groups of few rows as one: a kernel for a handful of rows costs as much as for many."""
-    joined: list[_Group] = []
-    for group in groups:
-        if joined and len(joined[-1].texts) + len(group.texts) <= _FEW:
-            places = max(joined[-1].room, group.room)
-            a, b = joined.pop().widened(places), group.widened(places)
-            layers = {n: tuple(map(torch.cat, zip(a.layers[n], b.layers[n], strict=True))) for n in a.layers}
-            group = _Group(a.texts + b.texts, layers)
-        joined.append(group)
-    return joined
-
-
-class _Step(Pass):
-    """A pass over the newest token of every text, one group behind the other; caches are written in place."""
-
-    def __init__(self, model, prefixes: Sequence[Layers], groups: Sequence[_Group]):
-        device, texts = model.device, [text for group in groups for text in group.texts]
-        ids = torch.tensor([text.out[-1] for text in texts], device=device)  # [rows]
-        places = torch.tensor([text.cached for text in texts], device=device)  # [rows]
-        before = torch.tensor([text.row.start for text in texts], device=device)  # [rows]
-        rows = torch.arange(len(texts), device=device)
-        super().__init__(Packed(ids[None], (places + before)[None], rows), prefixes)
-        self.segments = prefix_segments([text.row.prefix for text in texts], [1] * len(texts))
-        self.reads, first = [], 0
-        for group in groups:
-            last, end = first + len(group.texts), max(text.cached for text in group.texts) + 1
-            is_seen = torch.arange(end, device=device) <= places[first:last, None]  # [rows, end]
-            mask = torch.zeros(is_seen.shape, dtype=model.dtype, device=device).masked_fill(~is_seen, -torch.inf)
-            self.reads.append((group, first, last, rows[: last - first], places[first:last], mask[:, None, None]))
-            first = last
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
-        """As `Pass.attend`; here all tokens are wanted."""
-        query, key, value = (tokens_first(x) for x in (query, key, value))  # [tokens, heads, dim]
-        outs, sums = [], []
-        for group, first, last, rows, places, mask in self.reads:
-            keys, values = group.layers[layer]  # [rows, places, heads, dim]
-            keys[rows, places], values[rows, places] = key[first:last], value[first:last]
-            end = mask.shape[-1]
-            out, lse = partial(query[first:last, None], keys[:, :end], values[:, :end], mask, False, scale)
-            outs.append(out[:, 0])  # [rows, heads, dim]
-            sums.append(lse[:, 0])  # [rows, heads]
-        return self.with_prefix(layer, query, torch.cat(outs), torch.cat(sums), self.segments, scale).unsqueeze(0)
-
-
-def _step_by_step(model, groups: Sequence[_Group], prefixes: Sequence[Layers], pause: Callable[[], None]) -> None:
-    """Greedy decoding, a token a pass, of all texts that wait."""
-    while groups:
-        pause()
-        choices = iter(wanted_logits(model, _Step(model, prefixes, groups)).argmax(-1).tolist())
-        rest = []
-        for group in groups:
-            live = [row for row, text in enumerate(group.texts) if not text.accept([next(choices)])]
-            if live:
-                group = group.left(live)
-                is_full = max(text.cached for text in group.texts) >= group.room
-                rest.append(group.widened(group.room + _ROOM) if is_full else group)
-        groups = _joined(rest) if len(rest) > 1 else rest

@@ -24,9 +24,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from msft.errors import ModelError, Stopped
-from msft.generation.decoding import Batches, Item, decode, make_batches
+from msft.generation.decoding import Batches, decode, make_batches
 from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
+from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
 from msft.packing.probe import mixes_rows, why_not_packed
 
@@ -242,7 +243,7 @@ class PrefixCachedLM(HFLM):
         if not with_loss:
             draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
         gold = len(self.gold(request)[1]) if with_loss and draft else 0
-        return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), gold)
+        return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), rule.limit, gold)
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:

@@ -73,11 +73,15 @@ def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, caus
     """
     repeats = query.shape[2] // key.shape[2]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [b, heads, m or n, d]
-    if repeats > 1:
+    shape = query.shape
+    if repeats > 1 and causal:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    elif repeats > 1:  # the queries that share keys as further rows of one head: nothing is copied but queries
+        query = query.reshape(shape[0], -1, repeats * shape[2], shape[3])  # [b, heads of the keys, repeats x m, d]
+        mask = mask if mask is None or mask.shape[2] == 1 else mask.repeat(1, 1, repeats, 1)
     kernel = _on_processor if query.device.type == "cpu" else _anywhere
     out, lse = kernel(query, key, value, mask, causal, scale)
-    return out.transpose(1, 2), lse.transpose(1, 2)
+    return out.reshape(shape).transpose(1, 2), lse.reshape(shape[:3]).transpose(1, 2)
 
 
 def _on_processor(query, key, value, mask, causal: bool, scale: float):

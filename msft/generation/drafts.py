@@ -1,0 +1,53 @@
+"""Drafts that go on: once a text has left its draft, what stood behind its newest tokens in a text that it may repeat.
+
+Token ids stand as characters of a string: searching one is the fastest search that Python has.
+"""
+
+from collections.abc import Sequence
+
+_LONGEST, _SHORTEST = 12, 2  # tokens of a match
+_FIRST, _MOST = 4, 64  # tokens of a draft
+
+
+class Repeats:
+    """What a text may repeat: its own prompt and tokens, its gold answer, and its answer at the last decoding."""
+
+    def __init__(self, prompt: Sequence[int], *texts: Sequence[int]):
+        self._prompt = as_string(prompt)
+        # the others begin behind the end of the prompt, so that a text's first tokens find their place in them
+        self._texts = [self._prompt[-_LONGEST:] + as_string(text) for text in texts if text]
+        self._most = _FIRST
+
+    def draft(self, out: Sequence[int], most: int) -> list[int]:
+        """At most `most` tokens that may come after the tokens `out`; none where nothing like them stood before."""
+        own, behind = self._prompt + as_string(out), ""
+        for size in range(_SHORTEST, _LONGEST + 1):
+            longer = self._behind(own, own[-size:])
+            if not longer:
+                break
+            behind = longer
+        return ids_of(behind[: min(most, self._most)])
+
+    def _behind(self, own: str, newest: str) -> str:
+        """What stood behind the newest tokens of a text."""
+        for text in self._texts:
+            if behind := text.rpartition(newest)[2] if newest in text else "":
+                return behind
+        place = own.rfind(newest, 0, -1)
+        # what comes again and again goes on with itself
+        return own[place + len(newest) :] * _MOST if place >= 0 else ""
+
+    def learn(self, tried: int, right: int) -> None:
+        """Drafts get longer while they are right, and shorter where they are not."""
+        if tried:
+            self._most = min(2 * tried, _MOST) if right == tried else max(1, right)
+
+
+def as_string(ids: Sequence[int]) -> str:
+    """Token ids as characters."""
+    return "".join(map(chr, ids))
+
+
+def ids_of(string: str) -> list[int]:
+    """The token ids that `as_string` was given."""
+    return list(map(ord, string))
