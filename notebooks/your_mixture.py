@@ -143,8 +143,8 @@ page.figure(
 # | `max_length=1024`, the rest cut off | `max_tokens=512`; what is longer is left out and counted |
 # | `packing`, `padding_free` | always without padding where that is shown equal; a row never reads another |
 # | `per_device_train_batch_size` x `gradient_accumulation_steps` | `batch_size`, in one number; memory is bounded by `token_budget` |
-# | mean over the micro-batch's tokens | mean over micro-batches of `loss_group=4` examples, as in the paper |
-# | `lr_scheduler_type="linear"`, AdamW, clipping at 1 | a constant rate, Adam without decay, no clipping, as in the paper |
+# | mean over all of a step's tokens | mean over micro-batches of `loss_group=4` examples, as in the paper |
+# | `lr_scheduler_type="linear"`, AdamW, gradients clipped at 1 | a constant rate, Adam without decay, no clipping, as in the paper |
 # | `bf16=True` | `precision="mixed"`; `bf16` has the weights in bf16 too, as in the paper |
 # | `peft_config=LoraConfig(r=8)` | `adapter="lora", lora_r=8` |
 # | `eval_strategy`, `load_best_model_at_end`: one loss, one stop | `evaluations_per_epoch`: accuracy and loss of each sub-dataset; a stop for each |
