@@ -331,6 +331,23 @@ def test_attention_anywhere_is_the_processors(how, heads):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("kernel", ["_on_processor", "_anywhere"])
+@pytest.mark.parametrize("masked", [None, 1, 5], ids=["all", "one mask for all queries", "a mask for each"])
+def test_grouped_queries_attend_as_with_repeated_keys(masked, kernel, monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(3, n, heads, 8, generator=generator) for n, heads in ((5, 6), (7, 2), (7, 2)))
+    monkeypatch.setattr(attention, "_on_processor", getattr(attention, kernel))
+    mask = None
+    if masked:
+        seen = torch.rand(3, 1, masked, 7, generator=generator) < 0.6
+        mask = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+        mask[..., 0] = 0  # every query reads something
+    grouped = attention.partial(q, k, v, mask, False, 0.3)
+    repeated = attention.partial(q, *(x.repeat_interleave(3, 2) for x in (k, v)), mask, False, 0.3)
+    for a, b in zip(grouped, repeated, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_half_precision(tokenizer):
     model = make_model("llama", seed=10).bfloat16()
     lm = PrefixCachedLM(model, tokenizer)
