@@ -130,6 +130,6 @@ def test_watched_judges_and_own_scales_have_panels_of_their_own_and_no_part_in_t
     top, first, second, watched = picture.draw().axes
     assert watched.get_title() == "hellaswag acc, watched"
     assert {y for _, ys, _ in lines(watched) for y in ys} == {0.25}
-    assert {y for _, ys, _ in lines(second) for y in ys} == {30.0}
+    assert max(y for _, ys, _ in lines(second) for y in ys) == 30.0  # the dotted line of its drop goes from 0 to 1
     assert max(y for _, ys, _ in lines(top) for y in ys) == 80.0
     assert first.get_ylim() != second.get_ylim()
