@@ -62,7 +62,8 @@ class Evaluator:
         measured = [sub for sub in mixture if sub.name in examples]
         generated = [sub for sub in measured if sub.metric != LOSS]
         self.judges = {sub.name: sub.judge for sub in mixture if sub.judge and part == "test"}
-        self.names, self.should_stop = [n for n in mixture.names if n in examples or n in self.judges], None
+        self.names = [sub.name for sub in mixture if sub.name in examples or sub.name in self.judges]
+        self.should_stop = None
         self.tasks = {sub.name: build_task(sub, examples[sub.name], max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
         self.held_out = {sub.name: tokenize(tokenizer, examples[sub.name]) for sub in measured if sub.metric == LOSS}

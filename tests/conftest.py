@@ -132,7 +132,7 @@ def settings(tokenizer, mixture_file, tmp_path_factory):
     helpers.make_model().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     own = {"learning_rate": 3e-3, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
-    return {"model": str(folder), "mixture": str(mixture_file), "device": "cpu", **own}
+    return {"model": str(folder), "mixture": str(mixture_file), "select_on": "test", "device": "cpu", **own}
 
 
 @pytest.fixture(scope="session")
