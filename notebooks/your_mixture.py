@@ -119,37 +119,3 @@ page.figure(
     item="your own files, curves",
     caption=your_mixture.CURVES_CAPTION + data.sample({"msft": ours}),
 )
-
-# %% [markdown]
-# ## Coming from TRL's SFTTrainer
-# The same run in both, with full weights and a constant rate:
-#
-# ```python
-# from trl import SFTConfig, SFTTrainer
-# args = SFTConfig(output_dir="out", learning_rate=1e-5, lr_scheduler_type="constant", per_device_train_batch_size=4,
-#                  gradient_accumulation_steps=16, num_train_epochs=10, max_length=512, completion_only_loss=True, seed=20)
-# SFTTrainer("org/model", args=args, train_dataset=all_of_them).train()    # rows: {"prompt": ..., "completion": ...}
-# ```
-# ```python
-# config = msft.RunConfig(method="sft", model="org/model", mixture="mine.yaml", seed=20, learning_rate=1e-5, batch_size=64,
-#                         max_tokens=512, precision="mixed", params={"epochs": 10})
-# msft.run(config)                                                         # method="msft", params={"budget": 3}: mSFT
-# ```
-#
-# | SFTTrainer (1.16) | here |
-# |---|---|
-# | `train_dataset`, one for all | a mixture's YAML, an entry a sub-dataset; prompt and completion are `question` and `answer`, or `messages` |
-# | `completion_only_loss`, `assistant_only_loss` | always the completion alone; of a chat its last assistant message |
-# | `max_length=1024`, the rest cut off | `max_tokens=512`; what is longer is left out and counted |
-# | `packing`, `padding_free` | always without padding where that is shown equal; a row never reads another |
-# | `per_device_train_batch_size` x `gradient_accumulation_steps` | `batch_size`, in one number; memory is bounded by `token_budget` |
-# | mean over all of a step's tokens | mean over micro-batches of `loss_group=4` examples, as in the paper |
-# | `lr_scheduler_type="linear"`, AdamW, gradients clipped at 1 | a constant rate, Adam without decay, no clipping, as in the paper |
-# | `bf16=True` | `precision="mixed"`; `bf16` has the weights in bf16 too, as in the paper |
-# | `peft_config=LoraConfig(r=8)` | `adapter="lora", lora_r=8` |
-# | `eval_strategy`, `load_best_model_at_end`: one loss, one stop | `evaluations_per_epoch`: accuracy and loss of each sub-dataset; a stop for each |
-# | a callback of your own that measures a benchmark | `metric: lm_eval:<task>` for a sub-dataset, `judges:` to watch |
-# | `save_steps`, `resume_from_checkpoint` | nothing to set: the same command goes on |
-#
-# Not here: preference tuning (DPO and the like), quantised base weights, DeepSpeed, images. A checkpoint of one is a base
-# model for the other.

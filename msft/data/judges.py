@@ -234,7 +234,7 @@ def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge]
         if isinstance(entry, dict) and is_judged(entry.get("metric")):
             name = str(entry.get("name", place + 1))
             judged[name] = read(entry["metric"], name)
-            unused = [part for part in ("validation", "confirmation", "benchmark") if part in entry]
+            unused = [part for part in ("validation", "validation_split", "confirmation", "benchmark") if part in entry]
             problems += [
                 f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; take it away" for p in unused
             ]
