@@ -8,12 +8,14 @@ import evaluation
 import memory
 import numpy as np
 import pytest
+import real_model
 import run as run_shares
 import scaling
 import torch
 import training
-from helpers import make_model, requests
+from helpers import make_model, requests, save_small
 
+import msft
 from msft.generation import PrefixCachedLM
 
 SMALL = ["--layers", "1", "--width", "32", "--vocabulary", "500"]
@@ -160,3 +162,19 @@ def test_floor_of_an_evaluation_runs_what_the_items_cannot_share(tiny_model):
     ):
         run()
     assert 0 < sum(tokens) < sum(len(tokenizer.encode(prompt)) for prompt in prompts) / 2
+
+
+def test_a_real_model_against_hflm_by_task(monkeypatch, tmp_path, shared):
+    file = shared / "tokenizers" / "qwen2_tokenizer_converted.json"
+    model = save_small(tmp_path / "model", "Qwen2", file, "<|endoftext|>")
+    flags = ["--model", str(model), "--data", str(shared / "benchmarks"), "--mixture", "paper-5", "--items", "2"]
+    monkeypatch.setattr(real_model, "NEW_TOKENS", 8)
+    result, text = result_of(
+        real_model, "real_model", monkeypatch, tmp_path, *flags, "--steps", "1", "1", "--rounds", "2"
+    )
+    assert list(result["tasks"]) == msft.load_mixture("paper-5", data_dir=str(shared / "benchmarks")).names
+    for case in result["tasks"].values():
+        assert case["different"] == 0 and case["items"] == 2
+        assert all(len(times) == 2 and min(times) > 0 for times in case["seconds"].values())
+        assert real_model.ratios({"seconds": {"HFLM": [4.0, 3.0], "first": [2.0, 1.0]}}, "first") == [2.0, 3.0]
+    assert "| all | 10 |" in text

@@ -1,0 +1,159 @@
+"""Five-shot evaluation of a pre-trained model on real records against lm-eval's HFLM, task by task.
+
+    python benchmarks/real_model.py --model <folder> --data <folder of the ten benchmarks in hub format>
+
+The model is first fine-tuned for some steps, so that its answers have the format, and a few steps more, as between two
+evaluations of a run. Then three ways take turns on each task's items: HFLM at the best of its batches, PrefixCachedLM as
+at the first evaluation of a run, and PrefixCachedLM as at every further one, with the answers that the weights of a few
+steps before gave as drafts. Processor seconds; every text is compared with HFLM's. Writes real_model.{json,md}.
+"""
+
+import argparse
+import logging
+import random
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from recording import RESULTS, heading, measured_with, write
+
+import msft
+from msft import names
+from msft.data.tasks import build_task
+from msft.generation import PrefixCachedLM
+from msft.generation.options import greedy
+from msft.loss.losses import TokenLosses
+from msft.loss.tokens import tokenize
+
+BATCHES = (8, 32)  # HFLM's; the faster one counts
+NEW_TOKENS, GROUP, RATE, STEP = 256, 4, 1e-4, 16
+
+
+def teach(model, rows: list, steps: int, rng: random.Random) -> None:
+    """Trains on random rows, some a step."""
+    losses = TokenLosses(model, GROUP, 16384, mixed=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    model.train()
+    for _ in range(steps):
+        losses.gradients(rng.sample(rows, STEP))
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+
+
+def seconds(work) -> tuple[float, list[str]]:
+    """Processor seconds of some work, and the texts that it gives."""
+    started = time.process_time()
+    texts = work()
+    return time.process_time() - started, texts
+
+
+def former_answers(model, tokenizer, requests: dict) -> dict[str, list[list[int]]]:
+    """{task: the token ids of the model's answers}."""
+    lm, found = PrefixCachedLM(model, tokenizer, 64), {}
+    for name, asked in requests.items():
+        prepared = lm.prepare(asked)
+        lm.answer(prepared)
+        found[name] = [list(ids) for ids in prepared.batches.former]
+    return found
+
+
+def measure(model, tokenizer, requests: list, former: list[list[int]], rounds: int) -> dict:
+    """Processor seconds of each way and round, in turn, and how many texts differ from HFLM's."""
+    lm = PrefixCachedLM(model, tokenizer, 64)
+    stock = {size: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in BATCHES}
+    first, further = lm.prepare(requests), lm.prepare(requests)
+    trials = {size: seconds(lambda s=size: stock[s].generate_until(requests, disable_tqdm=True)) for size in BATCHES}
+    best = min(BATCHES, key=lambda size: trials[size][0])
+    wanted, times = trials[best][1], {"HFLM": [trials[best][0]], "first": [], "further": []}
+    ways = {"first": (first, [[] for _ in requests]), "further": (further, former)}
+    different = 0
+    for turn in range(rounds):
+        if turn:
+            times["HFLM"].append(seconds(lambda: stock[best].generate_until(requests, disable_tqdm=True))[0])
+        for way, (prepared, before) in ways.items():
+            prepared.batches.former[:] = [list(ids) for ids in before]
+            spent, texts = seconds(lambda p=prepared: [answer.text for answer in lm.answer(p)])
+            times[way].append(spent)
+            different += sum(text != other for text, other in zip(texts, wanted, strict=True))
+    tokens = sum(len(tokenizer.encode(text)) for text in wanted) / len(wanted)
+    return {"items": len(requests), "batch": best, "seconds": times, "different": different, "answer tokens": tokens}
+
+
+def ratios(case: dict, way: str) -> list[float]:
+    """How many times as fast as HFLM a way was, by round."""
+    return [slow / fast for slow, fast in zip(case["seconds"]["HFLM"], case["seconds"][way], strict=True)]
+
+
+def span(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def markdown(result: dict) -> str:
+    lines = ["# Evaluation of a pre-trained model on real records", "", heading(result), ""]
+    lines += [
+        f"{result['model']}, fp32, {result['steps'][0]} and then {result['steps'][1]} steps of {STEP} rows at {RATE:g}; times as fast as "
+        f"HFLM at its best batch of {BATCHES}, median and range of {result['rounds']} rounds in turn.",
+        "",
+        "| task | items | tokens an answer | first evaluation | further evaluations | texts that differ |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, case in result["tasks"].items():
+        fast = " | ".join(span(ratios(case, way)) for way in ("first", "further"))
+        lines.append(f"| {name} | {case['items']} | {case['answer tokens']:.0f} | {fast} | {case['different']} |")
+    sums = {
+        way: [sum(values) for values in zip(*(case["seconds"][way] for case in result["tasks"].values()), strict=True)]
+        for way in ("HFLM", "first", "further")
+    }
+    fast = " | ".join(span(ratios({"seconds": sums}, way)) for way in ("first", "further"))
+    lines.append(f"| all | {sum(c['items'] for c in result['tasks'].values())} | | {fast} | |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="a folder or hub id")
+    parser.add_argument("--data", default=None, help="a folder of the benchmarks in hub format; else the hub")
+    parser.add_argument("--mixture", default="paper-10")
+    parser.add_argument("--items", type=int, default=16)
+    parser.add_argument("--steps", type=int, nargs=2, default=[40, 10], help="before, and between two evaluations")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    torch.manual_seed(20)
+    rng = random.Random(20)
+    model, tokenizer = names.load_model(options.model, "fp32"), names.load_tokenizer(options.model)
+    model.generation_config = greedy(model, tokenizer)
+    sizes = {"train_size": 200, "test_size": options.items, "validation_size": 0}
+    mixture = msft.load_mixture(options.mixture, tokenizer=tokenizer, data_dir=options.data, **sizes)
+    rows = [row for sub in mixture for row in tokenize(tokenizer, sub.train)]
+    requests = {sub.name: build_task(sub, sub.test, NEW_TOKENS).instances for sub in mixture}
+    teach(model, rows, options.steps[0], rng)
+    former = former_answers(model, tokenizer, requests)
+    teach(model, rows, options.steps[1], rng)
+    tasks = {}
+    for name, asked in requests.items():
+        tasks[name] = measure(model, tokenizer, asked, former[name], options.rounds)
+        print(name, {way: span(ratios(tasks[name], way)) for way in ("first", "further")}, flush=True)
+    result = {
+        "command": f"python benchmarks/real_model.py --model <folder> --data <folder> --items {options.items}"
+        f" --steps {options.steps[0]} {options.steps[1]} --rounds {options.rounds}",
+        "threads": 1,
+        **measured_with("msft", "torch", "transformers", "lm_eval"),
+        "model": Path(options.model).name,
+        "steps": options.steps,
+        "rounds": options.rounds,
+        "tasks": tasks,
+    }
+    write(options.results, "real_model", result, markdown(result))
+
+
+if __name__ == "__main__":
+    main()
