@@ -102,7 +102,9 @@ class RunConfig:
                 value = clean[name] = ",".join(sorted({word.strip() for word in value.split(",")} - {""}))
             object.__setattr__(self, name, value)
         if "mixture" in clean and clean.get("select_on", "") is None:
-            object.__setattr__(self, "select_on", _selects_on(clean["mixture"]))
+            from msft.data.spec import selects_on
+
+            object.__setattr__(self, "select_on", selects_on(clean["mixture"]))
         if "method" in clean and "params" in clean:
             params, wrong = methods.check_params(
                 clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
@@ -186,10 +188,3 @@ class RunConfig:
         fields |= {name: Path(fields[name]).name for name in ("model", "mixture") if Path(fields[name]).is_absolute()}
         text = json.dumps([fields, contents], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _selects_on(mixture: str) -> str:
-    """The part of a mixture that decisions are taken on where nothing else is said."""
-    from msft.data.spec import has_validation
-
-    return "validation" if is_yaml(mixture) and has_validation(mixture) else "test"

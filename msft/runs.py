@@ -27,7 +27,7 @@ from msft.errors import DataError
 from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
-from msft.results.progress import RunProgress, show_end
+from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
 from msft.run_directory import (
@@ -85,26 +85,11 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
             say_left_out(mixture)
             say_choice(prepared.config, mixture)
         evaluators = _evaluators(prepared, model, mixture)
-    with contextlib.ExitStack() as stack, _threads(prepared.config.threads):
+    with contextlib.ExitStack() as stack, distributed.threads(prepared.config.threads):
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
         if not distributed.on_main(_is_finished, directory):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
     return Run(directory)
-
-
-def say_left_out(mixture) -> None:
-    """Says what of a mixture is not used, and why."""
-    for sub in mixture:
-        for reason, count in sub.left_out.items():
-            print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
-
-
-def say_choice(config: RunConfig, mixture) -> None:
-    """Says what decides in a mixture of one's own where it has validation items."""
-    if any(sub.validation for sub in mixture) and Path(config.mixture).is_file():
-        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
-        lacking = f"; without validation items: {', '.join(bare)}" if bare else ""
-        print(f"peaks and the best checkpoint are chosen on the {config.select_on} items{lacking}", file=sys.stderr)
 
 
 def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
@@ -283,19 +268,6 @@ def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started:
     where.progress.finished(trainer.best)
     if progress:
         print(summary(Run(directory)), file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _threads(number: int | None):
-    """torch's CPU threads for a run: another number can give other last bits."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -118,6 +118,7 @@ def evaluate(flags: options.Eval) -> int:
 
     from msft import adapter, runs
     from msft.evaluation import Evaluator
+    from msft.results.progress import say_left_out
     from msft.results.run import Run
 
     run = Run(Path(expanded(flags.model)).parent)
@@ -135,7 +136,7 @@ def evaluate(flags: options.Eval) -> int:
     if is_adapter:  # measured where it was trained: beside its base model's weights, not added to them
         model = adapter.loaded(model, place).get_base_model()
     _, mixture = prepared.tokens(model)
-    runs.say_left_out(mixture)
+    say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
     print(f"mixture {config.mixture}, {config.weights}, {lengths}", file=sys.stderr)
     sizes = (config.max_new_tokens, config.eval_batch_size)

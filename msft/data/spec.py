@@ -7,7 +7,7 @@ from urllib.parse import quote
 from msft.data import columns, judges, metrics
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, unknown
-from msft.paths import expanded
+from msft.paths import expanded, is_yaml
 from msft.settings import read_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
@@ -25,16 +25,17 @@ def read_spec(path: Path) -> dict:
     return read_yaml(path, "name and sub_datasets", DataError)
 
 
-def has_validation(path: str | Path) -> bool:
-    """Whether a mixture's file gives every sub-dataset validation items, or a judge. False where it cannot be read."""
+def selects_on(mixture: str) -> str:
+    """The part of a mixture that decisions are taken on where nothing else is said: 'validation' where a file gives every
+    sub-dataset such items, or a judge; else 'test', also where the file cannot be read."""
     try:
-        entries = read_spec(Path(expanded(path))).get("sub_datasets")
+        entries = read_spec(Path(expanded(mixture))).get("sub_datasets") if is_yaml(mixture) else []
     except DataError:
-        return False
+        return "test"
     entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    validated = [any(str(key).startswith("validation") for key in entry) for entry in entries]
+    validated = [bool({"validation", "validation_split"} & set(map(str, entry))) for entry in entries]
     judged = [judges.is_judged(entry.get("metric")) for entry in entries]
-    return any(validated) and all(map(max, validated, judged))
+    return "validation" if any(validated) and all(map(max, validated, judged)) else "test"
 
 
 def check_spec(spec: dict) -> list[str]:

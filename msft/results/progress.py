@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tqdm.auto import tqdm
 
 from msft.curve import comparable
+from msft.paths import is_yaml
 from msft.results.history import history_rows
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
@@ -34,6 +35,21 @@ class Event:
     best_accuracy: float
     best_path_epoch: float
     finished: bool = False
+
+
+def say_left_out(mixture) -> None:
+    """Says what of a mixture is not used, and why."""
+    for sub in mixture:
+        for reason, count in sub.left_out.items():
+            print(f"{sub.name}: {count} left out: {reason}", file=sys.stderr)
+
+
+def say_choice(config, mixture) -> None:
+    """Says what decides in a mixture of one's own where it has validation items."""
+    if any(sub.validation for sub in mixture) and is_yaml(config.mixture):
+        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
+        lacking = f"; without validation items: {', '.join(bare)}" if bare else ""
+        print(f"peaks and the best checkpoint are chosen on the {config.select_on} items{lacking}", file=sys.stderr)
 
 
 def in_notebook() -> bool:
