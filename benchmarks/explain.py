@@ -1,6 +1,6 @@
 """What explains mSFT: drops without a step at C = 1, the drift after an exclusion, and the conflict of gradients.
 
-    python benchmarks/explain.py            # an hour on two cores; goes on where it was stopped
+    python benchmarks/explain.py            # half an hour on two cores; goes on where it was stopped
 
 C = 1: mSFT as the paper has it, whose start point counts, against a form in which nobody is dropped without a step
 (methods/trained_first.py), both paired with SFT by seed. Drift: the bifurcation with the distance of its branches'
