@@ -5,7 +5,8 @@
 The model is first fine-tuned for some steps, so that its answers have the format, and a few steps more, as between two
 evaluations of a run. Then three ways take turns on each task's items: HFLM at the best of its batches, PrefixCachedLM as
 at the first evaluation of a run, and PrefixCachedLM as at every further one, with the answers that the weights of a few
-steps before gave as drafts. Processor seconds; every text is compared with HFLM's. Writes real_model.{json,md}.
+steps before gave as drafts. Processor seconds; every text is compared with HFLM's. Before that, a training step takes
+turns in each precision. Writes real_model.{json,md}.
 """
 
 import argparse
@@ -44,11 +45,24 @@ def teach(model, rows: list, steps: int, rng: random.Random) -> None:
     model.eval()
 
 
-def seconds(work) -> tuple[float, list[str]]:
-    """Processor seconds of some work, and the texts that it gives."""
+def seconds(work) -> tuple[float, object]:
+    """Processor seconds of some work, and what it gives."""
     started = time.process_time()
-    texts = work()
-    return time.process_time() - started, texts
+    given = work()
+    return time.process_time() - started, given
+
+
+def by_precision(folder: str, rows: list, rounds: int) -> dict[str, list[float]]:
+    """{precision: processor seconds of forward and backward over the same rows, a round each}, in turn."""
+    models = {name: names.load_model(folder, name).train() for name in ("fp32", "bf16")}
+    losses = {name: TokenLosses(model, GROUP, 16384) for name, model in models.items()}
+    losses["mixed"] = TokenLosses(models["fp32"], GROUP, 16384, mixed=True)
+    times: dict[str, list[float]] = {name: [] for name in losses}
+    for _ in range(rounds):
+        for name, of in losses.items():
+            times[name].append(seconds(lambda of=of: of.gradients(rows))[0])
+            of.model.zero_grad(set_to_none=True)
+    return times
 
 
 def former_answers(model, tokenizer, requests: dict) -> dict[str, list[list[int]]]:
@@ -110,7 +124,17 @@ def markdown(result: dict) -> str:
         for way in ("HFLM", "first", "further")
     }
     fast = " | ".join(span(ratios({"seconds": sums}, way)) for way in ("first", "further"))
+    plain = result["step"]["fp32"]
     lines.append(f"| all | {sum(c['items'] for c in result['tasks'].values())} | | {fast} | |")
+    lines += [
+        "",
+        f"A training step of {STEP} rows, {result['step tokens']} tokens: share of the processor seconds in fp32,",
+        "",
+    ]
+    lines += ["| precision | share |", "|---|---|"]
+    for name in ("mixed", "bf16"):
+        shares = [taken / of for taken, of in zip(result["step"][name], plain, strict=True)]
+        lines.append(f"| {name} | {span(shares)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -135,6 +159,8 @@ def main() -> None:
     mixture = msft.load_mixture(options.mixture, tokenizer=tokenizer, data_dir=options.data, **sizes)
     rows = [row for sub in mixture for row in tokenize(tokenizer, sub.train)]
     requests = {sub.name: build_task(sub, sub.test, NEW_TOKENS).instances for sub in mixture}
+    some = rng.sample(rows, STEP)
+    step = by_precision(options.model, some, options.rounds)
     teach(model, rows, options.steps[0], rng)
     former = former_answers(model, tokenizer, requests)
     teach(model, rows, options.steps[1], rng)
@@ -150,6 +176,8 @@ def main() -> None:
         "model": Path(options.model).name,
         "steps": options.steps,
         "rounds": options.rounds,
+        "step": step,
+        "step tokens": sum(len(row.ids) for row in some),
         "tasks": tasks,
     }
     write(options.results, "real_model", result, markdown(result))

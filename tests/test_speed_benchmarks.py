@@ -177,4 +177,5 @@ def test_a_real_model_against_hflm_by_task(monkeypatch, tmp_path, shared):
         assert case["different"] == 0 and case["items"] == 2
         assert all(len(times) == 2 and min(times) > 0 for times in case["seconds"].values())
         assert real_model.ratios({"seconds": {"HFLM": [4.0, 3.0], "first": [2.0, 1.0]}}, "first") == [2.0, 3.0]
-    assert "| all | 10 |" in text
+    assert "| all | 10 |" in text and "| mixed | " in text
+    assert {name: len(times) for name, times in result["step"].items()} == {"fp32": 2, "bf16": 2, "mixed": 2}
