@@ -16,6 +16,7 @@ from recording import RESULTS, command, heading, measured_with, write
 
 from msft import RunConfig
 from msft.launch.local import run_all
+from paper_figures.findings import icc
 
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (20, 30, 40, 50, 60)
@@ -46,14 +47,6 @@ def chance(row) -> float:
 def jitter(curve: pd.DataFrame, start: float = 3) -> pd.Series:
     """Mean absolute change between neighbouring evaluations from an epoch on, in points."""
     return curve[curve.index >= start].diff().abs().mean()
-
-
-def icc(peaks: pd.DataFrame) -> float:
-    """One-way intraclass correlation of [sub-datasets, seeds]: the share of the variance that sub-datasets explain."""
-    k = peaks.shape[1]
-    between = k * peaks.mean(axis=1).var(ddof=1)
-    within = peaks.var(axis=1, ddof=1).mean()
-    return float((between - within) / (between + (k - 1) * within))
 
 
 def by_task(runs: list) -> pd.DataFrame:

@@ -61,7 +61,8 @@ page.figure(
 )
 
 # %%
-print(real_model.finding(runs))
+methods = real_model.methods_table(runs)
+print(real_model.finding(runs, methods))
 page.table(
     real_model.optima_table(runs),
     "optima_table",
@@ -75,7 +76,7 @@ page.table(
 
 # %%
 page.table(
-    real_model.methods_table(runs),
+    methods,
     "methods",
     item="Table 2, one model",
     caption=real_model.METHODS_CAPTION + data.sample(runs),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from paper_figures import data
@@ -137,3 +138,13 @@ def half_width(values) -> float:
     if len(values) < 2:
         return np.nan
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def icc(values: pd.DataFrame) -> float:
+    """One-way intraclass correlation ICC(1) of [sub-datasets, seeds]: the share of the variance that the sub-datasets
+    explain; nan for one seed, or for values that are all the same."""
+    seeds = values.shape[1]
+    between = seeds * values.mean(axis=1).var(ddof=1)
+    within = values.var(axis=1, ddof=1).mean()
+    total = between + (seeds - 1) * within
+    return float((between - within) / total) if total else np.nan

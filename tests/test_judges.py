@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 
 import msft
 from msft import names
+from msft.cli.main import main
 from msft.data.reading import read_mixture
 from msft.errors import DataError
 from msft.methods.msft import earliest_overfit
@@ -251,3 +252,16 @@ def test_decisions_on_the_loss_need_gold_answers(tasks, small_settings, tmp_path
     path = mixture_of(tmp_path, tasks, {"zebras": METRICS["zebras"]})
     with pytest.raises(DataError, match="select_metric='loss'.*zebras"):
         msft.run(msft.RunConfig(**{**small_settings, "mixture": str(path), "select_metric": "loss"}), runs_dir)
+
+
+def test_mixture_check_and_eval_name_the_judges(tasks, model_folder, tmp_path, capsys):
+    path = mixture_of(tmp_path, tasks, METRICS, WATCHED)
+    flags = [str(path), "--model", str(model_folder), "--max-new-tokens", "12"]
+    assert main(["mixture", "check", *flags]) == 0
+    said = capsys.readouterr().out
+    assert "zebras: judged by lm_eval:trees_choice acc_norm, 9 items" in said
+    assert "only watched: lm_eval:trees_said exact_match,flexible-extract, 14 items" in said
+    assert main(["eval", str(model_folder), "--mixture", str(path), "--max-new-tokens", "4", "--device", "cpu"]) == 0
+    assert "not asked, only watched in runs: lm_eval:trees_said exact_match,flexible-extract, lm_eval:trees" in (
+        capsys.readouterr().err
+    )

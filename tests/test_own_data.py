@@ -450,7 +450,7 @@ def test_mixture_check_says_what_a_run_would_see(tmp_path, model_folder, capsys)
     assert told.count("\n-- ") == 3
     assert "<EOS>" in told
     row = next(line.split() for line in told.splitlines() if line.startswith("sums "))
-    assert row[2:6] == ["25", "10", "0", "5"]
+    assert row[2:7] == ["25", "10", "0", "0", "5"]  # train, test, validation, confirmation, shots
 
 
 def test_mixture_check_refuses_in_one_message(tmp_path, model_folder, capsys):

@@ -78,8 +78,9 @@ def test_methods_against_sft_with_intervals(tmp_path):
     assert table["loss (nats)"].tolist() == pytest.approx([3, 1.25, 1.25])
     row = table.loc["mSFT"]
     assert row["against SFT (points)"] == pytest.approx(30) and row["from"] < 30 < row["to"] and row["from"] > 0
-    assert "mSFT +30.0 points" in real_model.finding(runs)
-    assert "none of IES" in real_model.finding({("sft", 20): made(tmp_path), ("ies", 20): made(tmp_path, method="ies")})
+    assert "mSFT +30.0 points" in real_model.finding(runs, table)
+    same = {("sft", 20): made(tmp_path), ("ies", 20): made(tmp_path, method="ies")}
+    assert "none of IES" in real_model.finding(same, real_model.methods_table(same))
 
 
 def test_guessing_is_the_most_frequent_right_answer(tmp_path):
@@ -90,6 +91,11 @@ def test_guessing_is_the_most_frequent_right_answer(tmp_path):
     assert table["peak (%)"].tolist() == pytest.approx([90, 70])
     assert table["most frequent answer (%)"].tolist() == pytest.approx([75, np.nan], nan_ok=True)
     assert table["above it"].tolist() == ["yes", "not shown"]
+    # 100 of 100 right has an interval too, from 96.3 % on, which 97 % lies in
+    rows = [{"answer": "A"}] * 97 + [{"answer": "B"}] * 3
+    (tmp_path / "tasks" / "msft_task_early.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    solved = {**ACCURACY, "early": [0.1, 1.0, 0.5, 0.3]}
+    assert real_model.chance_table(made(tmp_path, accuracy=solved)).loc["early", "above it"] == "not shown"
 
 
 def test_the_loss_version_of_figure_2_stars_the_lowest_losses(tmp_path):

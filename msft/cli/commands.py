@@ -139,6 +139,8 @@ def evaluate(flags: options.Eval) -> int:
     say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
     print(f"mixture {config.mixture}, {config.weights}, {lengths}", file=sys.stderr)
+    if mixture.judges:
+        print(f"not asked, only watched in runs: {', '.join(j.label for j in mixture.judges)}", file=sys.stderr)
     sizes = (config.max_new_tokens, config.eval_batch_size)
     scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
@@ -168,6 +170,10 @@ def mixture(flags: options.Mixture) -> int:
     for sub in whole:
         for reason, count in sub.left_out.items() or [("nothing", 0)]:
             print(f"{sub.name}: left out: {f'{count}, ' * bool(count)}{reason}")
+        if sub.judge:
+            print(f"{sub.name}: judged by {sub.judge.label}, {sub.judge.n} items")
+    for judge in whole.judges:
+        print(f"only watched: {judge.label}, {judge.n} items")
     print(f"\n{overview.rendered(whole, lengths)}")
     return 0
 

@@ -8,8 +8,7 @@ import pandas as pd
 
 from msft.data.example import training_text
 from msft.data.mixture import Mixture
-
-PARTS = ("train", "test", "validation", "shots")
+from msft.data.spec import PARTS
 
 
 def counts(mixture: Mixture, lengths: Mapping[str, Sequence[int]]) -> pd.DataFrame:

@@ -6,9 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
 from msft.data.tasks import task_name
 from paper_figures import data, findings
+from paper_figures.findings import icc
 from paper_figures.reported_numbers import model_label
 from paper_figures.style import WIDTH, colour, label, pretty, say
 
@@ -66,16 +68,6 @@ def optima(runs, measure: str) -> pd.DataFrame:
     )
 
 
-def agreement(table: pd.DataFrame) -> float:
-    """One-way intraclass correlation ICC(1) of [sub-datasets, seeds]: the share of the variance of the optima that the
-    sub-datasets explain; nan for one seed, or for optima that are all the same."""
-    seeds = table.shape[1]
-    between = seeds * table.mean(axis=1).var(ddof=1)
-    within = table.var(axis=1, ddof=1).mean()
-    total = between + (seeds - 1) * within
-    return float((between - within) / total) if total else np.nan
-
-
 def headroom(run, measure: str) -> float:
     """What a stop for each sub-dataset would gain over one stop for all: points of accuracy, or nats of loss."""
     curves = data.by_epoch(run, measure)
@@ -97,7 +89,7 @@ def optima_table(runs) -> pd.DataFrame:
     for measure, (seed, run) in product(MEASURES, sft_runs(runs).items()):
         found = optima(runs, measure)
         values = found[seed].rename(index=pretty)
-        values["ICC over the seeds"] = agreement(found)
+        values["ICC over the seeds"] = icc(found)
         values["headroom (points, nats)"] = headroom(run, measure)
         columns[f"by {measure}, seed {seed}"] = values
     return pd.DataFrame(columns).rename_axis("sub-dataset")
@@ -140,26 +132,26 @@ def optima_plot(runs, axes=None):
 
 
 def _agreements(tables) -> str:
-    values = {measure: agreement(table) for measure, table in tables.items()}
+    values = {measure: icc(table) for measure, table in tables.items()}
     if any(map(np.isnan, values.values())):
         return ""
     return "; ICC over seeds " + ", ".join(f"{value:.2f} ({measure})" for measure, value in values.items())
 
 
-def finding(runs) -> str:
-    """What this model says of the paper's hypothesis, and what it cannot say."""
+def finding(runs, methods: pd.DataFrame) -> str:
+    """What this model says of the paper's hypothesis, and what it cannot say.  methods: as `methods_table` gives it."""
     tables = {measure: optima(runs, measure) for measure in MEASURES}
     sft = sft_runs(runs)[min(sft_runs(runs))]
     name, last = model_label(sft.config.model), data.by_epoch(sft).index[-1]
     distinct = {measure: table.iloc[:, 0].nunique() for measure, table in tables.items()}
     at_end = int((tables["loss"].iloc[:, 0] == last).sum())
-    gains = {
-        label(method): findings.difference([(run, sft)])
-        for (method, seed), run in runs.items()
-        if method != "sft" and seed == sft.config.seed
-    }
-    shown = [f"{method} {gain.points:+.1f}" for method, gain in gains.items() if gain.is_shown]
-    told = ", ".join(shown) + " points" if shown else "none of " + ", ".join(gains)
+    rows = methods.dropna(subset=["from"])
+    shown = [
+        f"{name} {row['against SFT (points)']:+.1f}"
+        for name, row in rows.iterrows()
+        if row["from"] > 0 or row["to"] < 0
+    ]
+    told = ", ".join(shown) + " points" if shown else "none of " + ", ".join(rows.index)
     return (
         f"With {name} the {len(tables['loss'])} sub-datasets are at their best at {distinct['accuracy']} different epochs by accuracy "
         f"and {distinct['loss']} by held-out loss ({at_end} at the last evaluation){_agreements(tables)}. One stop for all costs "
@@ -170,7 +162,7 @@ def finding(runs) -> str:
 
 CHANCE_CAPTION = (
     "Test accuracy (%) of each sub-dataset before training, at SFT's checkpoint and at its own peak under SFT; what always giving the "
-    "most frequent right answer of these test items reaches; and whether the peak's 95 % binomial interval lies above that."
+    "most frequent right answer of these test items reaches; and whether the peak's 95 % interval (Wilson) lies above that."
 )
 
 
@@ -189,12 +181,16 @@ def chance_table(run) -> pd.DataFrame:
     is above that."""
     curves, items = data.by_epoch(run), run.history.drop_duplicates("task").set_index("task").n
     peak, blind = curves.max(), most_frequent(run)[curves.columns]
-    half = 1.96 * np.sqrt(peak * (100 - peak) / items[peak.index])  # points
+    right = (peak * items[peak.index] / 100).round().astype(int)
+    low = [
+        100 * stats.binomtest(k, n).proportion_ci(method="wilson").low
+        for k, n in zip(right, items[peak.index], strict=True)
+    ]
     columns = {
         "before (%)": curves.iloc[0],
         "SFT (%)": 100 * data.at_best(run)[peak.index],
         "peak (%)": peak,
         "most frequent answer (%)": blind,
-        "above it": (peak - half > blind).map({True: "yes", False: "not shown"}),
+        "above it": (pd.Series(low, peak.index) > blind).map({True: "yes", False: "not shown"}),
     }
     return pd.DataFrame(columns).rename(index=pretty).rename_axis("sub-dataset")
