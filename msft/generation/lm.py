@@ -155,7 +155,7 @@ class PrefixCachedLM(HFLM):
     def gold(self, request) -> tuple[list[int], list[int]]:
         """(tokens of a request's prompt, tokens of its gold answer): its text and EOS, where no stop ends it already."""
         text, stops = self.draft_of(request), tuple(request.args[1].get("until", ()))
-        ids = self.tok_encode(text, add_special_tokens=False)
+        ids = self._behind(request.args[0], text)
         return self.tok_encode(request.args[0]), ids if text.endswith(stops) else [*ids, self.eot_token_id]
 
     def answer(self, prepared: Prepared) -> list[Answer]:
@@ -239,11 +239,24 @@ class PrefixCachedLM(HFLM):
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
         text = self.draft_of(request)
-        draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
+        draft = [*self._behind(request.args[0], text), self.eot_token_id] if text else []
         if not with_loss:
             draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
         gold = len(self.gold(request)[1]) if with_loss and draft else 0
         return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), rule.limit, gold)
+
+    def _behind(self, prompt: str, text: str) -> list[int]:
+        """Tokens of an answer in the form in which it is trained: prompt and answer encoded as one text.
+
+        Where a tokenizer merges the prompt's last space with '####', the token of both is the answer's first: that is
+        what a trained model says, behind the prompt's own token of the space too (loss.tokens.tokenize).
+        """
+        if not self.tokenizer.is_fast:
+            return self.tok_encode(text, add_special_tokens=False)
+        line = prompt[prompt.rfind("\n") + 1 :]
+        encoded = self.tokenizer(line + text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [token for token, (_, end) in spans if end > len(line)]
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:
