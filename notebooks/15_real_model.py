@@ -28,13 +28,15 @@ profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
+methods = "sft msft sro_sft ies"  # at the first seed
+seeds = 2  # of SFT
 
 # %%
 from paper_figures import data, study
 from paper_figures.figures import overfitting, real_model
 
-page = study.start("15_real_model", globals())
-runs = page.train(real_model.needs(page))
+page = study.start("15_real_model", globals(), "methods", "seeds")
+runs = page.train(real_model.needs(page, methods, seeds))
 sft = runs["sft", page.seeds[0]]
 about = data.sample({"sft": sft})
 
@@ -61,8 +63,8 @@ page.figure(
 )
 
 # %%
-methods = real_model.methods_table(runs)
-print(real_model.finding(runs, methods))
+table = real_model.methods_table(runs)
+print(real_model.finding(runs, table))
 page.table(
     real_model.optima_table(runs),
     "optima_table",
@@ -76,7 +78,7 @@ page.table(
 
 # %%
 page.table(
-    methods,
+    table,
     "methods",
     item="Table 2, one model",
     caption=real_model.METHODS_CAPTION + data.sample(runs),

@@ -11,16 +11,19 @@ import helpers
 import pytest
 import torch
 from helpers import MAKERS, FakeEvaluator, killed_run, make_model, make_trainer, mixture_rows, unharmed_run
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 import msft
 from msft import runs
 from msft.config import ADAPTER
+from msft.data.example import Example
 from msft.data.example import test_prompt as few_shot_prompt
 from msft.data.mixture import Mixture, SubDataset
 from msft.errors import ConfigError
 from msft.evaluation import Evaluator
+from msft.loss.tokens import tokenize
 from msft.results.history import history_rows
 from msft.results.run import Run
 from msft.store import checkpoints
@@ -39,7 +42,8 @@ def plain_loss(model, tokenizer, sub, examples):
     total, count = 0.0, 0
     for example in examples:
         prompt = tokenizer(few_shot_prompt(sub, example))["input_ids"]
-        gold = [*tokenizer(example.target)["input_ids"], tokenizer.eos_token_id]
+        row = tokenize(tokenizer, [example])[0]  # the answer's tokens are those that are trained
+        gold = list(row.ids[row.start :])
         ids = torch.tensor([prompt + gold])
         logits = model(input_ids=ids, logits_to_keep=len(gold) + 1).logits[0, :-1]
         total += float(cross_entropy(logits, ids[0, len(prompt) :], reduction="sum"))
@@ -78,6 +82,22 @@ def test_it_is_that_of_a_plain_forward_pass_on_real_items(shared, kind, path):
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     shape = {"max_position_embeddings": 4096, **ids, **(WINDOW if path == "HFLM" else {})}
     compare(make_model(kind, len(tokenizer), **shape), tokenizer, mixture, path, 3)
+
+
+def test_the_space_that_a_tokenizer_merges_with_the_answer_is_part_of_it():
+    """Behind 'A: ' byte-level tokenizers train ' ####', a token, and never '####'."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(["A: #### 4"] * 9, trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["<end>"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
+    lm = msft.generation.PrefixCachedLM(make_model(vocabulary=len(tokenizer)), tokenizer)
+    prompt, gold = lm.gold(helpers.requests(["Q: 1?\nA: #### 7\nQ: 2?\nA: "], docs=["#### 4"])[0])
+    assert tokenizer.decode(prompt[-1]) == " "
+    assert [tokenizer.decode(token) for token in gold] == [" ####", " 4", "<end>"]
+    trained = tokenize(tokenizer, [Example("2?", "#### 4", "4")])[0]
+    assert gold == list(trained.ids[trained.start :])
 
 
 def test_a_chat_row_s_answer_ends_with_its_turn():

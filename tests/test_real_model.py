@@ -78,9 +78,25 @@ def test_methods_against_sft_with_intervals(tmp_path):
     assert table["loss (nats)"].tolist() == pytest.approx([3, 1.25, 1.25])
     row = table.loc["mSFT"]
     assert row["against SFT (points)"] == pytest.approx(30) and row["from"] < 30 < row["to"] and row["from"] > 0
-    assert "mSFT +30.0 points" in real_model.finding(runs, table)
+    # equal losses: no difference, no interval around it that leaves out 0
+    assert row[real_model.NATS].tolist() == pytest.approx([0, 0, 0])
+    said = real_model.finding(runs, table)
+    assert "(95 % interval over test items), mSFT +30.0; in held-out loss (over sub-datasets), none of mSFT." in said
     same = {("sft", 20): made(tmp_path), ("ies", 20): made(tmp_path, method="ies")}
     assert "none of IES" in real_model.finding(same, real_model.methods_table(same))
+
+
+def test_losses_against_sft_with_their_interval_over_sub_datasets(tmp_path):
+    lower = {"early": [3.0, 1.0, 1.5, 1.9], "late": [3.0, 2.0, 1.0, 0.38]}
+    runs = {("sft", 20): made(tmp_path), ("msft", 20): made(tmp_path, method="msft", loss=lower)}
+    table = real_model.methods_table(runs)
+    # -0.10 and -0.12: mean -0.11, t(1) 12.706 x sd 0.01414 / sqrt(2)
+    assert table.loc["mSFT", real_model.NATS].tolist() == pytest.approx([-0.11, -0.23706, 0.01706], abs=1e-4)
+    lower["early"][3] = 1.8799
+    told = real_model.finding(
+        runs, real_model.methods_table({**runs, ("msft", 20): made(tmp_path, method="msft", loss=lower)})
+    )
+    assert "in held-out loss (over sub-datasets), mSFT -0.120" in told
 
 
 def test_guessing_is_the_most_frequent_right_answer(tmp_path):

@@ -14,15 +14,16 @@ from paper_figures.findings import icc
 from paper_figures.reported_numbers import model_label
 from paper_figures.style import WIDTH, colour, label, pretty, say
 
-METHODS = ("sft", "msft", "sro_sft", "ies")
 MEASURES = ("accuracy", "loss")
-_SEEDS = 2
+# columns of a difference to SFT: mean, and the ends of its interval
+POINTS = ["against SFT (points)", "from", "to"]
+NATS = ["loss against SFT (nats)", "loss from", "loss to"]
 
 
-def needs(page) -> dict:
-    """The methods at the first seed, and SFT at a second one."""
-    runs = {(method, page.seeds[0]): page.config(method) for method in METHODS}
-    return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds[:_SEEDS]}
+def needs(page, methods: str, seeds: int) -> dict:
+    """The methods, a text of their names, at the first seed, and SFT at so many seeds."""
+    runs = {(method, page.seeds[0]): page.config(method) for method in methods.split()}
+    return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds[:seeds]}
 
 
 def sft_runs(runs) -> dict[int, object]:
@@ -32,13 +33,13 @@ def sft_runs(runs) -> dict[int, object]:
 
 METHODS_CAPTION = (
     "Mean test accuracy (%) over the sub-datasets before training and at each method's checkpoint, the points above SFT with their "
-    "95 % interval over test items (paired bootstrap), the held-out loss (nats a token, mean over the sub-datasets) there, and the "
-    "epoch of the checkpoint along the kept path."
+    "95 % interval over test items (paired bootstrap), the held-out loss (nats a token, mean over the sub-datasets) there, the nats "
+    "above SFT (below 0: better) with their 95 % t interval over the sub-datasets, and the epoch of the checkpoint along the kept path."
 )
 
 
 def methods_table(runs) -> pd.DataFrame:
-    """A row a method, and the model before training: accuracy (%), difference to SFT with its interval, loss, epoch."""
+    """A row a method, and the model before training: accuracy (%), loss (nats), both against SFT with intervals; epoch."""
     first = {method: run for (method, seed), run in runs.items() if seed == min(sft_runs(runs))}
     sft, rows = first["sft"], {}
     start = sft.history[(sft.history.stage == 0) & (sft.history.epoch == 0)]
@@ -48,17 +49,27 @@ def methods_table(runs) -> pd.DataFrame:
         "epoch": 0.0,
     }
     for method, run in first.items():
-        gain = findings.difference([(run, sft)])
         rows[label(method)] = {
             "accuracy (%)": 100 * run.at_best.accuracy.mean(),
-            "against SFT (points)": np.nan if method == "sft" else gain.points,
-            "from": np.nan if method == "sft" else gain.low,
-            "to": np.nan if method == "sft" else gain.high,
             "loss (nats)": run.at_best.loss.mean(),
             "epoch": run.best.path_epoch,
         }
-    columns = ["accuracy (%)", "against SFT (points)", "from", "to", "loss (nats)", "epoch"]
-    return pd.DataFrame.from_dict(rows, orient="index")[columns].rename_axis("method")
+        if method != "sft":
+            gain, nats = findings.difference([(run, sft)]), losses_at_best(run) - losses_at_best(sft)
+            half = findings.half_width(nats)
+            rows[label(method)] |= dict(zip(POINTS, gain.span, strict=True))
+            rows[label(method)] |= dict(zip(NATS, nats.mean() + half * np.array([0, -1, 1]), strict=True))
+    accuracies, losses = ["accuracy (%)", *POINTS], ["loss (nats)", *NATS]
+    return (
+        pd.DataFrame.from_dict(rows, orient="index")
+        .reindex(columns=[*accuracies, *losses, "epoch"])
+        .rename_axis("method")
+    )
+
+
+def losses_at_best(run) -> pd.Series:
+    """Held-out loss (nats a token) by sub-dataset at a run's checkpoint."""
+    return run.at_best.set_index("task").loss
 
 
 def optima(runs, measure: str) -> pd.DataFrame:
@@ -145,19 +156,25 @@ def finding(runs, methods: pd.DataFrame) -> str:
     name, last = model_label(sft.config.model), data.by_epoch(sft).index[-1]
     distinct = {measure: table.iloc[:, 0].nunique() for measure, table in tables.items()}
     at_end = int((tables["loss"].iloc[:, 0] == last).sum())
-    rows = methods.dropna(subset=["from"])
-    shown = [
-        f"{name} {row['against SFT (points)']:+.1f}"
-        for name, row in rows.iterrows()
-        if row["from"] > 0 or row["to"] < 0
-    ]
-    told = ", ".join(shown) + " points" if shown else "none of " + ", ".join(rows.index)
+    points, nats = (_told(methods, columns, form) for columns, form in ((POINTS, "+.1f"), (NATS, "+.3f")))
     return (
         f"With {name} the {len(tables['loss'])} sub-datasets are at their best at {distinct['accuracy']} different epochs by accuracy "
         f"and {distinct['loss']} by held-out loss ({at_end} at the last evaluation){_agreements(tables)}. One stop for all costs "
         f"{headroom(sft, 'accuracy'):.1f} points and {headroom(sft, 'loss'):.3f} nats against a stop for each. "
-        f"Shown to differ from SFT in accuracy (95 % interval over test items, one run each): {told}."
+        f"Shown to differ from SFT (one run each): in accuracy (95 % interval over test items), {points}; in held-out loss (over "
+        f"sub-datasets), {nats}."
     )
+
+
+def _told(methods: pd.DataFrame, columns: list[str], form: str) -> str:
+    """The methods whose difference to SFT has an interval without 0."""
+    rows = methods[columns].dropna()
+    shown = [
+        f"{name} {mean:{form}}"
+        for name, (mean, low, high) in zip(rows.index, rows.to_numpy(), strict=True)
+        if low * high > 0
+    ]
+    return ", ".join(shown) if shown else "none of " + ", ".join(rows.index)
 
 
 CHANCE_CAPTION = (
