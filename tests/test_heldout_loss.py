@@ -107,8 +107,9 @@ def test_a_chat_row_s_answer_ends_with_its_turn():
     lm = msft.generation.PrefixCachedLM(make_model(vocabulary=len(tokenizer)), tokenizer)
     chat, plain = helpers.requests(["Q: 1?\nA: "] * 2, docs=["4<end>", "4"])
     chat.arguments[1]["until"].append("<end>")
-    assert lm.gold(chat)[1] == tokenizer("4<end>")["input_ids"]
-    assert lm.gold(plain)[1] == [*tokenizer("4")["input_ids"], tokenizer.eos_token_id]
+    answer, end = tokenizer("A: 4")["input_ids"][-1], tokenizer.convert_tokens_to_ids("<end>")
+    assert lm.gold(chat)[1] == [answer, end]
+    assert lm.gold(plain)[1] == [answer, tokenizer.eos_token_id]
 
 
 def test_texts_alone_cost_no_pass_for_losses(taught):
