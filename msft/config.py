@@ -74,6 +74,9 @@ class RunConfig:
     train_size: int | None = setting(None, "train examples a sub-dataset (paper mixtures)", low=1, high=10**7)
     test_size: int | None = setting(None, "test examples a sub-dataset (paper mixtures)", low=1, high=10**7)
     validation_size: int | None = setting(None, "validation examples a sub-dataset (paper mixtures)", low=0, high=10**7)
+    confirmation_size: int | None = setting(
+        None, "confirmation examples: of the test records left over; None: test_size", low=0, high=10**7, result=False
+    )
     data_dir: str | None = setting(None, "folder in hub format that stands in for the hub", result=False)
     revision: str | None = setting(None, "revision of the hub's data sets")
     model_revision: str | None = setting(None, "revision of the hub's model")

@@ -23,7 +23,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
     tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
     of a YAML's mixture have the texts of its chat template.
-    sizes: train_size, test_size, validation_size, seed, data_dir, revision and so on, for the paper's mixtures.
+    sizes: train_size, test_size, validation_size, confirmation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used, ConfigError for an unknown setting.
     """
     name, known = expanded(name_or_path), list(inspect.signature(paper_mixtures.load).parameters)[1:]

@@ -175,6 +175,7 @@ OTHER = {
     "train_size": 10,
     "test_size": 10,
     "validation_size": 10,
+    "confirmation_size": 10,
     "data_dir": "data",
     "revision": "v1",
     "model_revision": "v1",
@@ -198,7 +199,8 @@ def test_hash_sees_what_changes_the_result_and_nothing_else(field):
 
 def test_what_does_not_change_the_result():
     free = {field.name for field in dataclasses.fields(RunConfig) if not field.metadata["result"]}
-    assert free == {"data_dir", "methods_dir", "device", "save_share", "save_minutes", "keep_peaks", "track"}
+    saving = {"save_share", "save_minutes", "keep_peaks"}
+    assert free == {"confirmation_size", "data_dir", "methods_dir", "device", "track"} | saving
 
 
 def test_hash_sees_contents():

@@ -59,7 +59,7 @@ def folder(tmp_path):
 
 
 def assert_disjoint(sub):
-    examples = [*sub.train, *sub.test, *sub.validation, *sub.shots]
+    examples = [*sub.train, *sub.test, *sub.validation, *sub.confirmation, *sub.shots]
     assert len({example.question for example in examples}) == len(examples), sub.name
 
 
@@ -148,6 +148,19 @@ def test_fewer_records_than_asked_are_all_taken(folder):
         # 55 beside the shots, shared as 1,800 to 200
         assert [len(sub.train), len(sub.validation), len(sub.test)] == [50, 5, 12]
         assert_disjoint(sub)
+
+
+def test_confirmation_items_are_the_test_records_left_over(folder):
+    asked = {"data_dir": folder, "train_size": 20, "validation_size": 0}
+    without, default, two = (load("paper-5", test_size=8, confirmation_size=size, **asked) for size in (0, None, 2))
+    for bare, sub, less in zip(without, default, two, strict=True):
+        assert_disjoint(sub)
+        assert (len(bare.confirmation), len(sub.confirmation), len(less.confirmation)) == (0, 4, 2)  # of 12
+        assert less.confirmation == sub.confirmation[:2]
+        assert bare.test == sub.test == less.test
+        assert bare.train == sub.train
+    assert not any(sub.confirmation for sub in load("paper-5", **asked))  # the default test_size takes all
+    assert [len(sub.confirmation) for sub in load("paper-5", test_size=3, **asked)] == [3] * 5
 
 
 def test_too_few_records_are_an_error_that_shows_the_counts(folder):

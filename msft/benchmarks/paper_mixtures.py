@@ -47,6 +47,7 @@ class _Draw:
     train: int
     test: int
     validation: int
+    confirmation: int
     seed: int
     tokenizer: object
     max_tokens: int
@@ -68,6 +69,7 @@ def load(
     train_size: int | None = None,
     test_size: int | None = None,
     validation_size: int | None = None,
+    confirmation_size: int | None = None,
     seed: int = 20,
     data_dir: str | Path | None = None,
     revision: str | dict[str, str] | None = None,
@@ -79,6 +81,7 @@ def load(
 
     train_size, test_size, validation_size: items of each sub-dataset; by default 1,800 / 200 / 200,
         and 900 / 200 / 100 for medmcqa-21. Where there are fewer, all there are.
+    confirmation_size: of the test records that are left over, at most; by default as many as test_size.
     seed: every draw is a pure function of (seed, sub-dataset, part).
     data_dir: a folder with <benchmark>/train.jsonl and test.jsonl in the hub's columns; else the hub.
     revision: a branch or commit on the hub, for all or by benchmark name.
@@ -92,7 +95,9 @@ def load(
     if name not in NAMES:
         raise DataError(unknown("mixture", name, NAMES))
     is_granular = name == "medmcqa-21"
-    sizes = _sizes((900, 200, 100) if is_granular else (1800, 200, 200), train_size, test_size, validation_size)
+    defaults = (900, 200, 100) if is_granular else (1800, 200, 200)
+    asked = {"train": train_size, "test": test_size, "validation": validation_size, "confirmation": confirmation_size}
+    sizes = _sizes((*defaults, test_size or defaults[1]), asked)
     draw, benchmarks = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens), mixture_benchmarks(name)
     read = sources.local(data_dir, benchmarks) if data_dir is not None else sources.hub(revision)
     subs, problems = [], []
@@ -125,15 +130,15 @@ def mixture_benchmarks(name: str) -> list[Benchmark]:
     return sorted((BENCHMARKS[b] for b in _BENCHMARKS_OF[name]), key=lambda b: b.order_key)
 
 
-def _sizes(defaults: Sequence[int], *asked: int | None) -> list[int]:
+def _sizes(defaults: Sequence[int], asked: dict[str, int | None]) -> list[int]:
     problems = [
         f"{part}_size must be a whole number of at least {low}; found {size!r}"
-        for part, low, size in zip(("train", "test", "validation"), (1, 1, 0), asked, strict=True)
+        for low, (part, size) in zip((1, 1, 0, 0), asked.items(), strict=True)
         if size is not None and (type(size) is not int or size < low)
     ]
     if problems:
         raise ConfigError(together("the sizes cannot be used:", problems))
-    return [default if size is None else size for default, size in zip(defaults, asked, strict=True)]
+    return [default if size is None else size for default, size in zip(defaults, asked.values(), strict=True)]
 
 
 def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[list[dict], list[dict]]]:
@@ -187,19 +192,21 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
     long = f"train: longer than {draw.max_tokens} tokens"
     trained, pool = _take(pool, min(draw.train, len(pool) - quota), draw.is_trainable, long, left_out)
     validated, _ = _take(pool, quota, has_room, f"validation: {long_prompt}", left_out)
-    tested, _ = _take(tests, draw.test, has_room, f"test: {long_prompt}", left_out)
+    tested, tests = _take(tests, draw.test, has_room, f"test: {long_prompt}", left_out)
+    confirmed, _ = _take(tests, draw.confirmation, has_room, f"confirmation: {long_prompt}", left_out)
+    measured = {"test": tested, "validation": validated, "confirmation": confirmed}
     if draw.tokenizer is not None:
-        as_it_comes_back = partial(given_back, draw.tokenizer, metric="")
-        (validated, lost), (tested, more) = each(as_it_comes_back, validated), each(as_it_comes_back, tested)
-        left_out["answer that the tokenizer cannot give back"] = len(lost + more)
+        for part, examples in measured.items():
+            measured[part], lost = each(partial(given_back, draw.tokenizer, metric=""), examples)
+            left_out["answer that the tokenizer cannot give back"] += len(lost)
     counts = {reason: count for reason, count in left_out.items() if count}
-    if len(shots) < SHOTS or not trained or not tested:
+    if len(shots) < SHOTS or not trained or not measured["test"]:
         raise DataError(
-            f"{name}: {len(shots)} shots, {len(trained)} train and {len(tested)} test items come out of "
+            f"{name}: {len(shots)} shots, {len(trained)} train and {len(measured['test'])} test items come out of "
             f"{len(train)} train and {len(test)} test records; at least {SHOTS}, 1 and 1 are needed. "
             f"Left out: {counts or 'nothing'}. First refusal: {refusals[0] if refusals else 'none'}"
         )
-    return SubDataset(name, trained, tested, shots, validated, left_out=counts)
+    return SubDataset(name, trained, shots=shots, left_out=counts, **measured)
 
 
 def _take(

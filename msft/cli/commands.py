@@ -152,7 +152,16 @@ def evaluate(flags: options.Eval) -> int:
 
 # what of a run's settings a measurement depends on
 _MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new_tokens", "eval_batch_size", "data_dir"}
-_MEASURED |= {"train_size", "test_size", "validation_size", "revision", "trust_remote_code", "device", "threads"}
+_MEASURED |= {
+    "train_size",
+    "test_size",
+    "validation_size",
+    "confirmation_size",
+    "revision",
+    "trust_remote_code",
+    "device",
+    "threads",
+}
 
 
 def mixture(flags: options.Mixture) -> int:
