@@ -20,7 +20,7 @@ POINTS = ["against SFT (points)", "from", "to"]
 NATS = ["loss against SFT (nats)", "loss from", "loss to"]
 
 
-def needs(page, methods: str, seeds: int) -> dict:
+def needs(page, methods: str = "sft msft sro_sft ies", seeds: int = 2) -> dict:
     """The methods, a text of their names, at the first seed, and SFT at so many seeds."""
     runs = {(method, page.seeds[0]): page.config(method) for method in methods.split()}
     return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds[:seeds]}
