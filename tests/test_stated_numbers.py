@@ -9,9 +9,7 @@ import json
 import re
 from pathlib import Path
 
-import pandas as pd
-
-from paper_figures import contents, reported_numbers
+from paper_figures import contents
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RESULTS = ROOT / "paper_figures" / "out" / "tiny", ROOT / "benchmarks" / "results"
@@ -19,9 +17,50 @@ README, DIFFERENCES = ((ROOT / name).read_text(encoding="utf-8") for name in ("R
 TINY = ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"]
 
 
-def table(name: str) -> pd.DataFrame:
-    """A committed table of the tiny profile, by its first column."""
-    return pd.read_csv(OUT / f"{name}.csv", index_col=0)
+class Row(dict):
+    """{column: its value, a number where it is one}."""
+
+    def __init__(self, cells: dict[str, str]):
+        super().__init__({name: number(text) for name, text in cells.items()})
+
+
+def number(text: str):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def rows_of(path: Path) -> dict[str, Row]:
+    """{first cell: row} of a CSV."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return {next(iter(cells.values())): Row(cells) for cells in csv.DictReader(file)}
+
+
+def table(name: str) -> dict[str, Row]:
+    """A committed table of the tiny profile."""
+    return rows_of(OUT / f"{name}.csv")
+
+
+def column(rows: dict[str, Row], name: str) -> dict:
+    return {key: row[name] for key, row in rows.items()}
+
+
+def reported(name: str) -> dict[str, Row]:
+    """A table of the paper's numbers."""
+    return rows_of(next((ROOT / "paper_figures" / "reported").glob(f"{name}*.csv")))
+
+
+def claim(fragment: str) -> float:
+    """The value of the one claim of the paper's text with these words."""
+    with open(ROOT / "paper_figures" / "reported" / "text_claims.csv", newline="", encoding="utf-8") as file:
+        (value,) = [float(row["value"]) for row in csv.DictReader(file) if fragment in row["claim"]]
+    return value
+
+
+def finding(name: str) -> str:
+    """The sentence above a committed picture."""
+    return json.loads((OUT / "items" / f"{name}.json").read_text(encoding="utf-8"))["finding"]
 
 
 def result(name: str) -> dict:
@@ -38,9 +77,15 @@ def is_shown(row) -> bool:
     return row["low"] > 0 or row["high"] < 0
 
 
-def side(theirs: pd.Series, values: pd.Series) -> list[int]:
-    """-1, 0 or 1 a value: below, within or above the paper's range."""
-    return [int(v > theirs["paper, highest"]) - int(v < theirs["paper, lowest"]) for v in values.dropna()]
+def side(row: Row) -> list[int]:
+    """-1, 0 or 1 a model: below, within or above the paper's range."""
+    values = [row[f"here, {model}"] for model in TINY if row[f"here, {model}"] != ""]
+    return [int(v > row["paper, highest"]) - int(v < row["paper, lowest"]) for v in values]
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
 
 
 # what is run ------------------------------------------------------------------------------------------------
@@ -78,57 +123,48 @@ def test_the_grid_and_its_hours():
 
 
 def test_when_sub_datasets_peak_and_whether_that_repeats():
-    peaks = table("01_peaks")["peak epoch"]
+    peaks = column(table("01_peaks"), "peak epoch").values()
     line = row_of("| 01_heterogeneous_overfitting |")
-    assert f"between epochs {peaks.min():g} and {peaks.max():g} (tiny-qwen2, seed 20)" in line
+    assert f"between epochs {min(peaks):g} and {max(peaks):g} (tiny-qwen2, seed 20)" in line
     bases = result("calibration")["bases"]
     icc = [next(b["measured"] for b in bases[m]["bars"] if b["what"].startswith("ICC")) for m in TINY]
     assert f"ICC {icc[0]:.2f}, {icc[1]:.2f} and {icc[2]:.2f} on the three models" in line
 
 
 def test_the_shift_and_what_another_seed_does():
-    sizes = table("02_shift_by_model").loc[TINY, "mean |shift|"]
-    assert f"by {sizes.min():.1f} to {sizes.max():.1f} epochs" in row_of("| 02_optimal_compute_shift |")
+    sizes = [row["mean |shift|"] for model, row in table("02_shift_by_model").items() if model in TINY]
+    assert f"by {min(sizes):.1f} to {max(sizes):.1f} epochs" in row_of("| 02_optimal_compute_shift |")
     for name in ("02_shift", "02_shift_others"):
-        finding = json.loads((OUT / "items" / f"{name}.json").read_text(encoding="utf-8"))["finding"]
-        assert sizes.max() < float(re.search(r"from the ([\d.]+) that another seed does", finding)[1])
+        assert max(sizes) < float(re.search(r"from the ([\d.]+) that another seed does", finding(name))[1])
 
 
 def test_the_verdicts_are_those_of_the_tables():
-    rows = table("03_directions")["same direction"]
-    against = rows[[name for name in rows.index if "," not in name]]
-    assert set(against) == {"yes"} and "ahead of every other method" in row_of("| 03_main_results |")
-    assert rows[rows != "yes"].index.tolist() == ["mSFT over SFT, Mathematic and Quantitative"]
-    deviation = table("04_consistency_table")["std of accuracy (points)"]
-    assert deviation.idxmax() == "mSFT" and "mSFT's is the highest" in row_of("| 04_consistency |")
-    assert table("04_directions")["same direction"].tolist() == ["yes"]
-    ablation = table("05_directions")["same direction"]
+    said = {
+        name: column(table(name), "same direction")
+        for name in ("03_directions", "04_directions", "05_directions", "06_claims", "10_directions")
+    }
+    no = [name for name, word in said["03_directions"].items() if word != "yes"]
+    assert no == ["mSFT over SFT, Mathematic and Quantitative"]
+    assert "ahead of every other method, and of SFT in two of the three groups" in row_of("| 03_main_results |")
+    deviation = column(table("04_consistency_table"), "std of accuracy (points)")
+    assert max(deviation, key=deviation.get) == "mSFT" and "mSFT's is the highest" in row_of("| 04_consistency |")
+    assert list(said["04_directions"].values()) == ["yes"]
+    ablation = said["05_directions"]
     assert (ablation["mSFT over SRO SFT"], ablation["mSFT over Soft SRO SFT"]) == ("yes", "cannot tell")
-    assert set(table("06_claims")["same direction"]) == {"yes"}
-    gains = table("07_gains_table").drop("mean").mSFT
-    assert f"{(gains == 0).sum()} of {len(gains)} sub-categories are as under SFT" in row_of(
-        "| 07_medmcqa_granularity |"
-    )
-    losses = table("09_loss_table")
-    shown = losses[losses.apply(is_shown, axis=1)]
-    assert shown.index.tolist() == ["tiny-qwen3"] and shown.low.item() > 0
-    assert "cannot tell on two models, and mSFT's is higher on tiny-qwen3" in row_of("| 09_training_loss |")
-    assert f"p = {table('10_table6').p['mSFT']} (" in row_of("| 10_seeds |")
-    assert table("10_directions")["same direction"].iloc[0] == "yes"
-
-
-def test_forgetting_and_prevention():
-    finding = json.loads((OUT / "items" / "08_decomposition.json").read_text(encoding="utf-8"))["finding"]
-    assert finding.count("(cannot tell from 0)") == 2
+    assert set(said["06_claims"].values()) == {"yes"}
+    gains = [row["mSFT"] for name, row in table("07_gains_table").items() if name != "mean"]
+    assert f"{gains.count(0)} of {len(gains)} sub-categories are as under SFT" in row_of("| 07_medmcqa_granularity |")
+    assert finding("08_decomposition").count("(cannot tell from 0)") == 2
     assert "cannot tell prevented over-fitting or forgetting from 0" in row_of("| 08_forgetting |")
+    losses = {model: row for model, row in table("09_loss_table").items() if is_shown(row)}
+    assert list(losses) == ["tiny-qwen3"] and losses["tiny-qwen3"]["low"] > 0
+    assert "cannot tell on two models, and mSFT's is higher on tiny-qwen3" in row_of("| 09_training_loss |")
+    assert f"p = {table('10_table6')['mSFT']['p']} (" in row_of("| 10_seeds |")
+    assert said["10_directions"]["mSFT over SFT, mean of the seeds"] == "yes"
 
 
 def test_which_ratios_of_flops_lie_in_the_paper_s_range():
-    rows = table("11_ratios").drop("SFT")
-    sides = {
-        name: side(row, row[[f"here, {m}" for m in TINY]]) for name, row in rows.dropna(subset="paper, mean").iterrows()
-    }
-    assert sides == {
+    assert {name: side(row) for name, row in table("11_ratios").items() if row["paper, mean"] != "" and name != "SFT"} == {
         "Continual SFT": [1, 1, 1], "DynamixSFT": [-1, -1, -1], "IES": [1, 1, 1], "SRO SFT": [0, 0, 0],
         "Soft SRO SFT": [0, 0, 0], "mSFT (C=1)": [1], "mSFT (C=3)": [0, 0, 1],
     }  # fmt: skip
@@ -139,17 +175,17 @@ def test_which_ratios_of_flops_lie_in_the_paper_s_range():
 
 
 def test_shares_copies_and_gains():
-    share = pd.to_numeric(table("15_table4").loc["SFT / Total (%)", ["7B", "13B", "32B"]])
-    assert f"{share.min():.3f} to {share.max():.3f} %" in row_of("| 15_sft_share |")
-    copies, disk = (table("12_copies")[name] for name in ("Algorithm 4, mean", "on disk, mean"))
-    paper = reported_numbers.claim("mean disk use of mSFT")
+    share = [table("15_table4")["SFT / Total (%)"][size] for size in ("7B", "13B", "32B")]
+    assert f"{min(share):.3f} to {max(share):.3f} %" in row_of("| 15_sft_share |")
+    copies, disk = (column(table("12_copies"), name).values() for name in ("Algorithm 4, mean", "on disk, mean"))
     line = row_of("| 12_storage |")
-    assert f"{copies.min():.1f} to {copies.max():.1f} model copies on average (the paper: {paper:g})" in line
-    assert f"really on disk {disk.min():.1f} to {disk.max():.1f}" in line
-    assert f"as runs save now, {disk.min():.1f} to {disk.max():.1f}" in DIFFERENCES
-    out = table("13_summary")["sat out at least once (%)"]
-    assert f"{out.min():.0f} to {out.max():.0f} % of the examples" in row_of("| 13_ies_exclusions |")
-    gain = table("14_remains").loc["mSFT over SFT"]
+    paper = claim("mean disk use of mSFT")
+    assert f"{min(copies):.1f} to {max(copies):.1f} model copies on average (the paper: {paper:g})" in line
+    assert f"really on disk {min(disk):.1f} to {max(disk):.1f}" in line
+    assert f"as runs save now, {min(disk):.1f} to {max(disk):.1f}" in DIFFERENCES
+    out = column(table("13_summary"), "sat out at least once (%)").values()
+    assert f"{min(out):.0f} to {max(out):.0f} % of the examples" in row_of("| 13_ies_exclusions |")
+    gain = table("14_remains")["mSFT over SFT"]
     assert (
         f"gains {gain['chosen on test (points)']:.1f} points over SFT where test items choose and "
         f"{gain['chosen on validation (points)']:.1f} where validation items do"
@@ -169,13 +205,14 @@ def test_the_first_screen_says_what_the_evidence_says():
 
 def test_what_is_said_of_every_seed_and_of_equal_draws():
     found = result("evidence")
-    runs = pd.DataFrame(found["runs"]).pivot_table(
-        index=["model", "seed"], columns="name", values=["test", "confirmed"]
-    )
-    gain = (runs.xs("mSFT", axis=1, level=1) - runs.xs("SFT", axis=1, level=1)).dropna()
-    assert (gain.loc["tiny-qwen2"] > 0).all(axis=None) and "On `tiny-qwen2` the gain is there on every seed" in README
-    assert (gain.loc["tiny-qwen3"] < 0).all(axis=None) and "On `tiny-qwen3` mSFT is behind on every seed" in README
-    assert (gain.loc["tiny-olmo2"].mean() > 0).all() and "On `tiny-olmo2` it points the same way" in README
+    runs = {(run["model"], run["name"], run["seed"]): run for run in found["runs"]}
+    gains = {model: [] for model in TINY}
+    for (model, name, seed), run in runs.items():
+        if name == "mSFT":
+            gains[model] += [run[items] - runs[model, "SFT", seed][items] for items in ("test", "confirmed")]
+    assert min(gains["tiny-qwen2"]) > 0 and "On `tiny-qwen2` the gain is there on every seed" in README
+    assert max(gains["tiny-qwen3"]) < 0 and "On `tiny-qwen3` mSFT is behind on every seed" in README
+    assert mean(gains["tiny-olmo2"]) > 0 and "On `tiny-olmo2` it points the same way" in README
     draws = {row["model"]: row["the same, equal draws"] for row in found["fair draws"]}
     spans = {m: [float(x) for x in re.search(r"\((\S+) to (\S+)\)", text).groups()] for m, text in draws.items()}
     assert spans["tiny-qwen2"][0] > 0 and spans["tiny-qwen3"][1] < 0
@@ -239,14 +276,14 @@ def test_faults_and_processes():
     faults = result("faults")
     assert f"{len(faults['kills'])} SIGKILLs of real processes, {len(faults['write faults'])} broken writes" in README
     assert len(faults["full disks"]) == 5 and "five full disks over five methods" in README
-    apart = pd.DataFrame(result("processes")["rows"]).groupby("precision")["largest difference of a loss"].max()
-    assert f"losses agree to {apart['fp32']:.0e}".replace("e-0", "e-") in README
-    assert f"and to {apart['fp64']:.0e} in double precision".replace("e-0", "e-") in README
+    for precision, words in (("fp32", "losses agree to {} in fp32"), ("fp64", "and to {} in double precision")):
+        apart = [r["largest difference of a loss"] for r in result("processes")["rows"] if r["precision"] == precision]
+        assert words.format(f"{max(apart):.0e}".replace("e-0", "e-")) in README
 
 
 def test_copies_on_disk():
     rows = {(r["training"], r["keep_peaks"]): r["copies, mean"] for r in result("storage")["rows"]}
-    paper = reported_numbers.claim("mean disk use of mSFT")
+    paper = claim("mean disk use of mSFT")
     for words, training, last in (
         ("tiny mixture, fp32", "fp32, tiny rate", f" {paper:g} "),
         ("bf16 at rate", "bf16, rate 1e-5", " "),
@@ -264,27 +301,23 @@ def test_copies_on_disk():
 
 
 def test_what_table_7_implies():
-    lengths = table("11_implied_lengths").loc[:"Qwen3 8B"]
-    reported = lengths["Continual SFT, reported"]
-    over = 100 * (lengths["if all ten are evaluated"] / reported - 1)
-    once = 100 * lengths["if those not trained count once"] / reported
-    assert f"lie {over.min():.1f} to {over.max():.1f} % below that on six models" in DIFFERENCES and len(lengths) == 6
-    assert f"gives {once.min():.0f} to {once.max():.0f} % of them" in DIFFERENCES
-    items = lengths["tokens an evaluated item"]
-    assert "fits 100 to 380 tokens an item" in DIFFERENCES
-    assert (round(items.min(), -1), round(items.max(), -1)) == (100, 380)
-    limits = table("11_limits")
-    assert (limits["least, with forward passes"] > limits["IES, reported"]).sum() == 4
-    assert "more than Table 7 reports on four of six models" in DIFFERENCES
-    assert f"the stated {reported_numbers.claim('look-ahead overhead'):g} % overhead" in DIFFERENCES
+    lengths = [row for model, row in table("11_implied_lengths").items() if "if N" not in model]
+    over = [100 * (row["if all ten are evaluated"] / row["Continual SFT, reported"] - 1) for row in lengths]
+    once = [100 * row["if those not trained count once"] / row["Continual SFT, reported"] for row in lengths]
+    assert f"lie {min(over):.1f} to {max(over):.1f} % below that on six models" in DIFFERENCES and len(lengths) == 6
+    assert f"gives {min(once):.0f} to {max(once):.0f} % of them" in DIFFERENCES
+    items = [row["tokens an evaluated item"] for row in lengths]
+    assert f"fits {round(min(items), -1):.0f} to {round(max(items), -1):.0f} tokens an item" in DIFFERENCES
+    dearer = [row["least, with forward passes"] > row["IES, reported"] for row in table("11_limits").values()]
+    assert sum(dearer) == 4 and "more than Table 7 reports on four of six models" in DIFFERENCES
     # 8 FLOPs a token in 100 look-aheads at 128 examples of ten sub-datasets, against 6 in ten epochs of 18,000 examples
-    overhead = 8 * 100 * 128 * 10 / (6 * 10 * 18_000)
-    assert abs(overhead - reported_numbers.claim("look-ahead overhead") / 100) < 1e-3
+    overhead, stated = 8 * 100 * 128 * 10 / (6 * 10 * 18_000), claim("look-ahead overhead")
+    assert abs(overhead - stated / 100) < 1e-3 and f"the stated {stated:g} % overhead" in DIFFERENCES
 
 
 def test_fig_6_in_units_of_sft():
-    theirs = reported_numbers.table("fig6").rollout_overhead_pflops
-    sft = reported_numbers.table("table7").set_index("model").drop("Average").dropna().SFT.mean()
+    theirs = column(reported("fig6"), "rollout_overhead_pflops").values()
+    sft = mean(row["SFT"] for row in reported("table7").values() if row["mSFT (C=1)"] != "")
     assert [round(value / sft) for value in theirs] == [0, 2, 4]
     assert "its overhead about 0, 2 and 4 times SFT" in DIFFERENCES
 
@@ -296,5 +329,5 @@ def test_the_settings_that_differences_states():
     assert msft.Params().max_stages == 0 and "at most 2 N stages" in DIFFERENCES  # 0 stands for twice the sub-datasets
     assert dynamix_sft.Params().beta == 4 and "sharpness (`beta`) 4 for every model" in DIFFERENCES
     assert ies.Params().delta == 0.001 and "default threshold, 0.001" in DIFFERENCES
-    rates = pd.DataFrame(result("learning_rate")["best of SFT (%)"])
-    assert len(rates) == 4 and "the one of four at which plain SFT is best" in DIFFERENCES
+    rates = result("learning_rate")["best of SFT (%)"]
+    assert {len(of) for of in rates.values()} == {4} and "the one of four at which plain SFT is best" in DIFFERENCES
