@@ -26,7 +26,8 @@ NOTEBOOKS = {
     "your_mixture": "your_mixture",
 }
 
-# every figure and table of the paper; which is 5 and 6, 8 and 9, and what tells 16 to 18 apart is inferred (DIFFERENCES.md)
+# every figure and table of the paper; which is 5, 6, 8 and 9, and what tells 16 to 18 apart, is read between its lines
+# (DIFFERENCES.md)
 PAPER_ITEMS = {
     "Fig. 1": "share of SFT in the training compute of OLMo 2",
     "Fig. 2": "accuracy of each sub-dataset against epoch under SFT, peaks marked, and their distance from the mixture's",
