@@ -36,8 +36,8 @@ class RunConfig:
 
     method: str = setting("msft", "name of the training method; see `python -m msft methods`")
     model: str = setting("tiny-qwen2", "tiny-qwen2, tiny-qwen3, tiny-olmo2, a hub id or a local folder")
-    mixture: str = setting("tiny", "tiny, tiny-21, paper-5, paper-10, paper-15, medmcqa-21 or a mixture YAML")
-    seed: int = setting(20, "seed of the data order", low=0, high=2**31 - 1)
+    mixture: str = setting("tiny", "tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, a YAML")
+    seed: int = setting(20, "seed of the data order and of all else that training draws", low=0, high=2**31 - 1)
     params: dict = setting({}, "the method's own parameters")
     select_on: str | None = setting(
         None,
@@ -63,14 +63,14 @@ class RunConfig:
     lora_alpha: int | None = setting(None, "numerator of its scale lora_alpha / lora_r", low=1, high=2**20)
     lora_dropout: float | None = setting(None, "dropout before it, in training", low=0.0, high=0.99)
     lora_target_modules: str | None = setting(
-        None, "layers that get one, with commas, or all-linear; None takes peft's own for the kind of model"
+        None, "layers that get one, with commas, or all-linear; none takes peft's own for the kind of model"
     )
     max_tokens: int = setting(512, "tokens an example at most; longer ones are left out", low=8, high=131072)
     max_prompt_tokens: int = setting(700, "tokens a five-shot prompt at most", low=8, high=131072)
     max_new_tokens: int | None = setting(None, "tokens generated an item at most", low=1, high=131072)
     evaluations_per_epoch: int = setting(4, "evaluations an epoch", low=1, high=1000)
     eval_batch_size: int | None = setting(None, "items a forward pass of the evaluation", low=1, high=65536)
-    token_budget: int = setting(16384, "padded tokens a forward pass of training at most", low=16, high=2**24)
+    token_budget: int = setting(16384, "tokens a pass of training at most; a CPU takes 1,024", low=16, high=2**24)
     train_size: int | None = setting(None, "train examples a sub-dataset (paper mixtures)", low=1, high=10**7)
     test_size: int | None = setting(None, "test examples a sub-dataset (paper mixtures)", low=1, high=10**7)
     validation_size: int | None = setting(None, "validation examples a sub-dataset (paper mixtures)", low=0, high=10**7)
@@ -82,8 +82,8 @@ class RunConfig:
     model_revision: str | None = setting(None, "revision of the hub's model")
     trust_remote_code: bool = setting(False, "run the code that a hub model brings along")
     methods_dir: str | None = setting(None, "a folder with methods of your own, one file each", result=False)
-    device: str | None = setting(None, "cpu, cuda, cuda:1, ...; None takes what is there", result=False)
-    threads: int | None = setting(None, "CPU threads; None leaves torch's own number", low=1, high=1024)
+    device: str | None = setting(None, "cpu, cuda, cuda:1, ...; none takes what is there", result=False)
+    threads: int | None = setting(None, "CPU threads; none leaves torch's own number", low=1, high=1024)
     save_share: float = setting(
         0.05, "share of a run's time that saving may cost in all; 1: no limit", low=0.0, high=1.0, result=False
     )

@@ -18,7 +18,7 @@
 #
 # The paper compares mSFT with plain SFT, Continual SFT, DynamixSFT and IES on six base models and ten benchmarks in three
 # groups. In its Table 2 mSFT has the highest average accuracy, 1.8 points above SFT, and is the only method that gains in
-# all three groups. Each method reports its best checkpoint, Continual SFT its final one.
+# all three groups. Each method reports its best checkpoint; Continual SFT, as its epochs in the table suggest, its final one.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
@@ -84,7 +84,8 @@ page.table(main_results.settings(runs), "table5", item="Table 5", caption=main_r
 
 # %% [markdown]
 # ## Why one budget for all
-# The models that the paper looked up were all fine-tuned for one number of epochs on the whole mixture.
+# The models that the paper looked up were fine-tuned for one number of epochs on the whole mixture, Nemotron-4 in two stages
+# with one number each.
 
 # %%
 page.table(main_results.allocation(), "table1", item="Table 1", caption=main_results.ALLOCATION_CAPTION)

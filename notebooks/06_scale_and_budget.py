@@ -17,9 +17,10 @@
 # # Size of the mixture, and the compute budget C
 #
 # Section 4.4 of the paper asks two things of mSFT: does its gain hold for mixtures of 5, 10 and 15 sub-datasets (Fig. 5,
-# one model), and how much does it depend on its one hyperparameter, the compute budget *C* of a roll-out (Fig. 6, the
-# mean of four models)? The paper finds a gain on every mixture, and at *C* = 1 a gain for fewer FLOPs than SFT takes. Here
-# Fig. 6 is the mean of the same four models in the `paper` profile, and one model in the others.
+# one model), and how much does it depend on its one hyperparameter, the compute budget *C* of a roll-out (Fig. 6; by its
+# FLOPs the mean of four models)? The paper finds a gain on every mixture, and at *C* = 1 a gain for fewer FLOPs than SFT
+# takes. Here Fig. 6 is the mean of these four models in the `paper` profile. In the others it is **one model**, so that one
+# run stands beside a mean of four.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
@@ -56,7 +57,7 @@ page.table(
 
 # %% [markdown]
 # ## The compute budget C
-# A longer roll-out sees over-fitting that a shorter one takes for a peak, and costs more.
+# In a longer roll-out a sub-dataset has more time to rise above an early high point, and it costs more.
 
 # %%
 page.figure(

@@ -18,8 +18,8 @@
 #
 # A mixture need not consist of different benchmarks. Section 4.4 of the paper takes the 21 subjects of MedMCQA as 21
 # sub-datasets and shows the gain over SFT in 11 broad groups (Fig. 7): mSFT gains on average, IES hardly. The paper
-# names two of these groups; the other nine are a choice of this package (`granularity.GROUPS`). The small profiles have
-# a mixture of their own in place of MedMCQA.
+# names two of these groups; the other nine are a choice of this package (`granularity.GROUPS`). `smoke` and `tiny`
+# have a generated mixture in place of MedMCQA.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"

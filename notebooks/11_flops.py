@@ -61,8 +61,8 @@ page.table(
 
 # %% [markdown]
 # ## Do the numbers agree with themselves?
-# Two identities hold in Table 7 whatever the scale. The first depends on the look-ahead batch: the `tiny` profile takes a
-# smaller one than the paper, so the value to compare with is the one that its own settings imply.
+# Two ratios of Table 7 depend on settings alone, or nearly, whatever the scale. The first depends on the look-ahead batch: the
+# `tiny` profile takes a smaller one than the paper, so the value to compare with is the one that its own settings imply.
 
 # %%
 page.table(compute.identities(runs), "identities", item="Table 7", caption=compute.IDENTITIES_CAPTION + about)

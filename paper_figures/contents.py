@@ -26,7 +26,8 @@ NOTEBOOKS = {
     "your_mixture": "your_mixture",
 }
 
-# every figure and table of the paper; Fig. 5/6 and 8/9 stand side by side there, their numbers are inferred
+# every figure and table of the paper; which is 5, 6, 8 and 9, and what tells 16 to 18 apart, is read between its lines
+# (DIFFERENCES.md)
 PAPER_ITEMS = {
     "Fig. 1": "share of SFT in the training compute of OLMo 2",
     "Fig. 2": "accuracy of each sub-dataset against epoch under SFT, peaks marked, and their distance from the mixture's",
@@ -37,15 +38,15 @@ PAPER_ITEMS = {
     "Fig. 7": "MedMCQA's sub-categories: gain over SFT of mSFT and IES",
     "Fig. 8": "gain of mSFT split into forgetting and prevented over-fitting (Eq. 4)",
     "Fig. 9": "training loss of SFT and mSFT",
-    "Fig. 10": "accuracy against epoch under SFT, a further model",
-    "Fig. 11": "accuracy against epoch under SFT, a further model",
+    "Fig. 10": "the same as Fig. 2, the other models",
+    "Fig. 11": "the same as Fig. 2, the other models",
     "Fig. 12": "shift of the optimal compute, the other models",
     "Fig. 13": "IES: cumulative share of examples left out",
-    "Fig. 14": "training loss, a further model",
-    "Fig. 15": "training loss, a further model",
-    "Fig. 16": "disk use over time",
-    "Fig. 17": "disk use over time, further runs",
-    "Fig. 18": "disk use over time, further runs",
+    "Fig. 14": "the same as Fig. 9, the other models",
+    "Fig. 15": "the same as Fig. 9, the other models",
+    "Fig. 16": "model copies on disk against epochs trained; here by model",
+    "Fig. 17": "the same as Fig. 16; here by size of the mixture",
+    "Fig. 18": "the same as Fig. 16; here by compute budget C",
     "Table 1": "compute allocation of released models",
     "Table 2": "main results: accuracy by method, model and group",
     "Table 3": "ablation: SRO and Soft SRO",

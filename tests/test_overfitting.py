@@ -136,12 +136,12 @@ def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
 
 def test_the_finding_follows_the_numbers():
     text = overfitting.finding(made(best=1.0))
-    assert "the 3 sub-datasets peak at 3 different epochs, 0.5 to 2," in text
+    assert "the 3 sub-datasets peak between epochs 0.5 and 2," in text
     # 20, 0 and 40 points below the peaks: a mean of 20 and a standard error of 20 / sqrt 3, times t = 4.30
     assert "20.0 ± 49.7 points below" in text and "n = 1 run, 300 test items" in text
     assert "1 of the peaks stand at the last evaluation" in text
     level = overfitting.finding(made({task: [0.1, 0.2, 0.3, 0.2, 0.1] for task in ("a", "b")}, best=1.0))
-    assert "peak at 1 different epochs, 1 to 1, and SFT's one stop leaves them 0.0 ± 0.0 points" in level
+    assert "peak between epochs 1 and 1, and SFT's one stop leaves them 0.0 ± 0.0 points" in level
     assert text.count(". ") == 1, "two sentences"
 
 

@@ -8,9 +8,10 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import METHODS as LABELS
 
 CAPTION = (
-    "Accuracy (percent, mean of the sub-datasets) of each reported checkpoint on the test items that chose it, and on the "
-    "confirmation items, which chose nothing; less that of the SFT run with the same model, mixture and seed. ± is half of the "
-    "95 % interval over drawing other confirmation items, the runs as they are."
+    "Accuracy (percent, mean of the sub-datasets) of each reported checkpoint on the test items, and on the confirmation items, "
+    "which chose nothing; less that of the SFT run with the same model, mixture, seed and choice. Which items chose the checkpoint "
+    "is in its column (Continual SFT reports its last one). ± is half of the 95 % interval over drawing other confirmation items, "
+    "the runs as they are."
 )
 
 

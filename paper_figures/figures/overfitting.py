@@ -243,13 +243,13 @@ def compute_map(runs: Mapping[str, object], ax=None):
 
 
 def finding(run) -> str:
-    """How many different peaks SFT has to serve with one stop, and what noise does to that number."""
+    """How far apart the peaks lie that SFT has to serve with one stop, and what noise does to what that costs."""
     table, items = peak_table(run), int(run.history.drop_duplicates("task").n.sum())
     peaks, cost = table["peak epoch"], table["loss at the best mean (points)"]
     at_end = int((peaks == run.history.epoch.max()).sum())
     return (
-        f"With {model_label(run.config.model)} the {len(peaks)} sub-datasets peak at {peaks.nunique()} different epochs, "
-        f"{peaks.min():g} to {peaks.max():g}, and SFT's one stop leaves them {findings.mean(cost)} points below "
+        f"With {model_label(run.config.model)} the {len(peaks)} sub-datasets peak between epochs {peaks.min():g} and "
+        f"{peaks.max():g}, and SFT's one stop leaves them {findings.mean(cost)} points below "
         f"their own peaks (mean and 95 % interval over sub-datasets, n = 1 run, {items} test items). It falls short of a clean "
         f"measurement: a peak is the highest of many noisy evaluations, which overstates this loss, and {at_end} of the peaks "
         "stand at the last evaluation and may lie later."

@@ -122,7 +122,7 @@ def by_chance(sft_runs, measure: str = "accuracy") -> float | None:
 SHIFT_BARS_CAPTION = (
     "Shift of the optimal compute (epoch of the earliest best test accuracy) of each other sub-dataset when the first to over-fit is "
     "left out: reduced minus full mixture, in epochs, both branches from one checkpoint on. Above each panel the mean of the absolute "
-    "shifts; grey: shifts smaller than the mean distance of the peaks of SFT runs that differ in the seed alone."
+    "shifts; grey: shifts smaller than the mean distance of the peaks of SFT runs of the focus model that differ in the seed alone."
 )
 LOSS_SHIFT_CAPTION = SHIFT_BARS_CAPTION.replace("best test accuracy", "lowest held-out loss").replace(
     "of the peaks", "of these"

@@ -1,0 +1,333 @@
+"""Numbers and verdicts in README.md and DIFFERENCES.md against the committed files that hold them.
+
+A result that is made anew makes a sentence here fail: it says what the text should now say. The block of the methods on
+the tiny mixture is compared in test_evidence.py.
+"""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+from paper_figures import contents
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT, RESULTS = ROOT / "paper_figures" / "out" / "tiny", ROOT / "benchmarks" / "results"
+README, DIFFERENCES = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "DIFFERENCES.md"))
+TINY = ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"]
+
+
+class Row(dict):
+    """{column: its value, a number where it is one}."""
+
+    def __init__(self, cells: dict[str, str]):
+        super().__init__({name: number(text) for name, text in cells.items()})
+
+
+def number(text: str):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def rows_of(path: Path) -> dict[str, Row]:
+    """{first cell: row} of a CSV."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return {next(iter(cells.values())): Row(cells) for cells in csv.DictReader(file)}
+
+
+def table(name: str) -> dict[str, Row]:
+    """A committed table of the tiny profile."""
+    return rows_of(OUT / f"{name}.csv")
+
+
+def column(rows: dict[str, Row], name: str) -> dict:
+    return {key: row[name] for key, row in rows.items()}
+
+
+def reported(name: str) -> dict[str, Row]:
+    """A table of the paper's numbers."""
+    return rows_of(next((ROOT / "paper_figures" / "reported").glob(f"{name}*.csv")))
+
+
+def claim(fragment: str) -> float:
+    """The value of the one claim of the paper's text with these words."""
+    with open(ROOT / "paper_figures" / "reported" / "text_claims.csv", newline="", encoding="utf-8") as file:
+        (value,) = [float(row["value"]) for row in csv.DictReader(file) if fragment in row["claim"]]
+    return value
+
+
+def finding(name: str) -> str:
+    """The sentence above a committed picture."""
+    return json.loads((OUT / "items" / f"{name}.json").read_text(encoding="utf-8"))["finding"]
+
+
+def result(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def row_of(words: str) -> str:
+    """The one row of README's tables that holds these words."""
+    (line,) = [line for line in README.splitlines() if line.startswith("|") and words in line]
+    return line
+
+
+def is_shown(row) -> bool:
+    return row["low"] > 0 or row["high"] < 0
+
+
+def side(row: Row) -> list[int]:
+    """-1, 0 or 1 a model: below, within or above the paper's range."""
+    values = [row[f"here, {model}"] for model in TINY if row[f"here, {model}"] != ""]
+    return [int(v > row["paper, highest"]) - int(v < row["paper, lowest"]) for v in values]
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+# what is run ------------------------------------------------------------------------------------------------
+
+
+def test_how_many_runs_and_notebooks():
+    made = json.loads((OUT / "manifest.json").read_text(encoding="utf-8"))
+    assert f"trains {len(made['runs'])} tiny runs, executes {len(contents.NOTEBOOKS)} notebooks" in README
+
+
+def test_the_grid_and_its_hours():
+    from msft.launch.grid import read_grid
+    from paper_figures import cost
+    from paper_figures.execute import needed
+    from paper_figures.study import Study
+
+    page, hours = Study("all", profile="paper"), {}
+
+    def taken(config) -> float:
+        if config not in hours:
+            found = cost.estimate(config)
+            hours[config] = found.expected.seconds / 3600 if found else 0.0
+        return hours[config]
+
+    grid = read_grid("paper").runs
+    assert f"# the {len(grid)} runs and their states" in README
+    assert f"all {len(grid)} together take about {sum(map(taken, grid)):.0f}." in README
+    for stem in contents.NOTEBOOKS:
+        if stem not in ("15_real_model", "15_sft_share", "data_card", "your_mixture"):  # no runs, or another profile's
+            configs = dict.fromkeys(needed([stem], page, {})[0].values())
+            assert row_of(f"| {stem} |").split("|")[4].strip() == f"{sum(map(taken, configs)):.0f}", stem
+
+
+# what the paper claims --------------------------------------------------------------------------------------
+
+
+def test_when_sub_datasets_peak_and_whether_that_repeats():
+    peaks = column(table("01_peaks"), "peak epoch").values()
+    line = row_of("| 01_heterogeneous_overfitting |")
+    assert f"between epochs {min(peaks):g} and {max(peaks):g} (tiny-qwen2, seed 20)" in line
+    bases = result("calibration")["bases"]
+    icc = [next(b["measured"] for b in bases[m]["bars"] if b["what"].startswith("ICC")) for m in TINY]
+    assert f"ICC {icc[0]:.2f}, {icc[1]:.2f} and {icc[2]:.2f} on the three models" in line
+
+
+def test_the_shift_and_what_another_seed_does():
+    sizes = [row["mean |shift|"] for model, row in table("02_shift_by_model").items() if model in TINY]
+    assert f"by {min(sizes):.1f} to {max(sizes):.1f} epochs" in row_of("| 02_optimal_compute_shift |")
+    for name in ("02_shift", "02_shift_others"):
+        assert max(sizes) < float(re.search(r"from the ([\d.]+) that another seed does", finding(name))[1])
+
+
+def test_the_verdicts_are_those_of_the_tables():
+    said = {
+        name: column(table(name), "same direction")
+        for name in ("03_directions", "04_directions", "05_directions", "06_claims", "10_directions")
+    }
+    no = [name for name, word in said["03_directions"].items() if word != "yes"]
+    assert no == ["mSFT over SFT, Mathematic and Quantitative"]
+    assert "ahead of every other method, and of SFT in two of the three groups" in row_of("| 03_main_results |")
+    deviation = column(table("04_consistency_table"), "std of accuracy (points)")
+    assert max(deviation, key=deviation.get) == "mSFT" and "mSFT's is the highest" in row_of("| 04_consistency |")
+    assert list(said["04_directions"].values()) == ["yes"]
+    ablation = said["05_directions"]
+    assert (ablation["mSFT over SRO SFT"], ablation["mSFT over Soft SRO SFT"]) == ("yes", "cannot tell")
+    assert set(said["06_claims"].values()) == {"yes"}
+    gains = [row["mSFT"] for name, row in table("07_gains_table").items() if name != "mean"]
+    assert f"{gains.count(0)} of {len(gains)} sub-categories are as under SFT" in row_of("| 07_medmcqa_granularity |")
+    assert finding("08_decomposition").count("(cannot tell from 0)") == 2
+    assert "cannot tell prevented over-fitting or forgetting from 0" in row_of("| 08_forgetting |")
+    losses = {model: row for model, row in table("09_loss_table").items() if is_shown(row)}
+    assert list(losses) == ["tiny-qwen3"] and losses["tiny-qwen3"]["low"] > 0
+    assert "cannot tell on two models, and mSFT's is higher on tiny-qwen3" in row_of("| 09_training_loss |")
+    assert f"p = {table('10_table6')['mSFT']['p']} (" in row_of("| 10_seeds |")
+    assert said["10_directions"]["mSFT over SFT, mean of the seeds"] == "yes"
+
+
+def test_which_ratios_of_flops_lie_in_the_paper_s_range():
+    assert {name: side(row) for name, row in table("11_ratios").items() if row["paper, mean"] != "" and name != "SFT"} == {
+        "Continual SFT": [1, 1, 1], "DynamixSFT": [-1, -1, -1], "IES": [1, 1, 1], "SRO SFT": [0, 0, 0],
+        "Soft SRO SFT": [0, 0, 0], "mSFT (C=1)": [1], "mSFT (C=3)": [0, 0, 1],
+    }  # fmt: skip
+    assert (
+        "SRO SFT and Soft SRO SFT lie in the paper's range on all three models, mSFT at C = 3 on two; above it lie Continual "
+        "SFT, IES, mSFT at C = 1, and at C = 3 on tiny-olmo2; DynamixSFT lies just below"
+    ) in row_of("| 11_flops |")
+
+
+def test_shares_copies_and_gains():
+    share = [table("15_table4")["SFT / Total (%)"][size] for size in ("7B", "13B", "32B")]
+    assert f"{min(share):.3f} to {max(share):.3f} %" in row_of("| 15_sft_share |")
+    copies, disk = (column(table("12_copies"), name).values() for name in ("Algorithm 4, mean", "on disk, mean"))
+    line = row_of("| 12_storage |")
+    paper = claim("mean disk use of mSFT")
+    assert f"{min(copies):.1f} to {max(copies):.1f} model copies on average (the paper: {paper:g})" in line
+    assert f"really on disk {min(disk):.1f} to {max(disk):.1f}" in line
+    assert f"as runs save now, {min(disk):.1f} to {max(disk):.1f}" in DIFFERENCES
+    out = column(table("13_summary"), "sat out at least once (%)").values()
+    assert f"{min(out):.0f} to {max(out):.0f} % of the examples" in row_of("| 13_ies_exclusions |")
+    gain = table("14_remains")["mSFT over SFT"]
+    assert (
+        f"gains {gain['chosen on test (points)']:.1f} points over SFT where test items choose and "
+        f"{gain['chosen on validation (points)']:.1f} where validation items do"
+    ) in row_of("| 14_selection |")
+
+
+# does it help -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_screen_says_what_the_evidence_says():
+    msft = [row for row in result("evidence")["differences"] if row["method"] == "mSFT"]
+    ahead = {m for m in TINY if all(row["low"] > 0 for row in msft if row["model"] == m)}
+    open_ = {m for m in TINY if not any(is_shown(row) for row in msft if row["model"] == m)}
+    assert (ahead, open_) == ({"tiny-qwen2"}, {"tiny-qwen3", "tiny-olmo2"})
+    assert "ahead of SFT on one of three small base models and cannot be told from it on the two others" in README
+
+
+def test_what_is_said_of_every_seed_and_of_equal_draws():
+    found = result("evidence")
+    runs = {(run["model"], run["name"], run["seed"]): run for run in found["runs"]}
+    gains = {model: [] for model in TINY}
+    for (model, name, seed), run in runs.items():
+        if name == "mSFT":
+            gains[model] += [run[items] - runs[model, "SFT", seed][items] for items in ("test", "confirmed")]
+    assert min(gains["tiny-qwen2"]) > 0 and "On `tiny-qwen2` the gain is there on every seed" in README
+    assert max(gains["tiny-qwen3"]) < 0 and "On `tiny-qwen3` mSFT is behind on every seed" in README
+    assert mean(gains["tiny-olmo2"]) > 0 and "On `tiny-olmo2` it points the same way" in README
+    draws = {row["model"]: row["the same, equal draws"] for row in found["fair draws"]}
+    spans = {m: [float(x) for x in re.search(r"\((\S+) to (\S+)\)", text).groups()] for m, text in draws.items()}
+    assert spans["tiny-qwen2"][0] > 0 and spans["tiny-qwen3"][1] < 0
+
+
+def test_what_explains_it():
+    found = result("explain")
+    rows = {(r["variant"], r["items"]): r for r in found["budget one"]}
+    first, second = rows["mSFT, C = 1", "test"], rows["the same, none dropped without a step", "test"]
+    assert (
+        f"At C = 1 (n = {first['n']}) mSFT gains {first['mean']:.1f} points over SFT, which cannot be told from"
+        in README
+    )
+    assert not any(is_shown(row) for row in rows.values() if "low" in row)
+    assert "drops nearly five of ten" in README and 4.5 <= first["dropped"] < 5 and second["dropped"] == 0
+    assert f"not shown over {['no', 'one', 'two', 'three', 'four', 'five'][first['n']]} seeds" in row_of("06_*.png")
+    text = (RESULTS / "explain.md").read_text(encoding="utf-8")
+    negative = {
+        where: [int(x) for x in re.findall(rf"\| {where} \|[^|]*\| (\d+)% \|", text)]
+        for where in ("base", "end of the full branch")
+    }
+    assert set(negative["base"]) == {0}
+    ends = negative["end of the full branch"]
+    assert f"at the end {min(ends)} to {max(ends)} % of the pairs do" in README
+
+
+# speed, faults and disk -------------------------------------------------------------------------------------
+
+
+def test_the_speeds():
+    cases, training = result("evaluation")["cases"], result("training")
+    for words, name in {
+        "lm-eval's HFLM at its best batch": "trained, short shots",
+        "the same with average-length shots": "trained, average shots",
+        "log-likelihoods of options": "log-likelihoods, average shots",
+        "an untrained checkpoint": "untrained, short shots",
+    }.items():
+        case, cells = cases[name], row_of(words).split("|")
+        times = case["hflm"] / case["ours"]
+        assert cells[2].strip() == (f"{times:.1f}" if times < 10 else f"{times:.0f}"), name
+        assert "floor" not in case or cells[3].strip().startswith(f"{case['ours'] / case['floor']:.2f}"), name
+    times = [cases[name]["hflm"] / cases[name]["ours"] for name in ("trained, short shots", "trained, average shots")]
+    assert f"| {times[0]:.1f} to {times[1]:.1f} |" in row_of("speed of five-shot evaluation")
+    rows = list(csv.reader((RESULTS / "training.md").read_text(encoding="utf-8").splitlines(), delimiter="|"))
+    times = {row[1].strip(): float(row[4]) for row in rows if len(row) == 6 and re.fullmatch(r" [\d.]+ ", row[4])}
+    paper, best = times["TRL, the paper's micro-batches of 4"], times[f"TRL at its best ({training['best']})"]
+    patched = times["the same, patched to logits of answer tokens alone"]
+    for words, value in (("TRL at the paper's settings", paper), ("TRL at its best", best), ("patched", patched)):
+        assert row_of(words).split("|")[2].strip() == f"{value:.1f}", words
+    assert f"{paper:.1f} at the paper's settings, {best:.1f} against TRL's best" in README
+    assert (
+        f"| {1 / times['floor, rows of one length, batches of ' + str(training['floor_batch'])]:.2f} times forward"
+        in README
+    )
+    run = result("run")
+    assert f"{100 * run['share']:.0f} % of the time goes into forward, backward, optimizer and decoding" in README
+    assert f"and {100 * run['seconds']['saving'] / run['total']:.1f} % into saving" in README
+
+
+def test_faults_and_processes():
+    faults = result("faults")
+    assert f"{len(faults['kills'])} SIGKILLs of real processes, {len(faults['write faults'])} broken writes" in README
+    assert len(faults["full disks"]) == 5 and "five full disks over five methods" in README
+    for precision, words in (("fp32", "losses agree to {} in fp32"), ("fp64", "and to {} in double precision")):
+        apart = [r["largest difference of a loss"] for r in result("processes")["rows"] if r["precision"] == precision]
+        assert words.format(f"{max(apart):.0e}".replace("e-0", "e-")) in README
+
+
+def test_copies_on_disk():
+    rows = {(r["training"], r["keep_peaks"]): r["copies, mean"] for r in result("storage")["rows"]}
+    paper = claim("mean disk use of mSFT")
+    for words, training, last in (
+        ("tiny mixture, fp32", "fp32, tiny rate", f" {paper:g} "),
+        ("bf16 at rate", "bf16, rate 1e-5", " "),
+    ):
+        cells = row_of(f"{words}").split("|")
+        assert cells[2:6] == [*(f" {rows[training, mode]:.2f} " for mode in ("memory", "delta", "disk")), last]
+    tiny, whole, half = (
+        rows[key] for key in (("fp32, tiny rate", "memory"), ("fp32, tiny rate", "disk"), ("bf16, rate 1e-5", "memory"))
+    )
+    assert f"{tiny:.2f} model copies on disk on average against {whole:.2f} with whole files" in DIFFERENCES
+    assert f"and {half:.2f} in bf16 at 1e-5" in DIFFERENCES
+
+
+# DIFFERENCES ------------------------------------------------------------------------------------------------
+
+
+def test_what_table_7_implies():
+    lengths = [row for model, row in table("11_implied_lengths").items() if "if N" not in model]
+    over = [100 * (row["if all ten are evaluated"] / row["Continual SFT, reported"] - 1) for row in lengths]
+    once = [100 * row["if those not trained count once"] / row["Continual SFT, reported"] for row in lengths]
+    assert f"lie {min(over):.1f} to {max(over):.1f} % below that on six models" in DIFFERENCES and len(lengths) == 6
+    assert f"gives {min(once):.0f} to {max(once):.0f} % of them" in DIFFERENCES
+    items = [row["tokens an evaluated item"] for row in lengths]
+    assert f"fits {round(min(items), -1):.0f} to {round(max(items), -1):.0f} tokens an item" in DIFFERENCES
+    dearer = [row["least, with forward passes"] > row["IES, reported"] for row in table("11_limits").values()]
+    assert sum(dearer) == 4 and "more than Table 7 reports on four of six models" in DIFFERENCES
+    # 8 FLOPs a token in 100 look-aheads at 128 examples of ten sub-datasets, against 6 in ten epochs of 18,000 examples
+    overhead, stated = 8 * 100 * 128 * 10 / (6 * 10 * 18_000), claim("look-ahead overhead")
+    assert abs(overhead - stated / 100) < 1e-3 and f"the stated {stated:g} % overhead" in DIFFERENCES
+
+
+def test_fig_6_in_units_of_sft():
+    theirs = column(reported("fig6"), "rollout_overhead_pflops").values()
+    sft = mean(row["SFT"] for row in reported("table7").values() if row["mSFT (C=1)"] != "")
+    assert [round(value / sft) for value in theirs] == [0, 2, 4]
+    assert "its overhead about 0, 2 and 4 times SFT" in DIFFERENCES
+
+
+def test_the_settings_that_differences_states():
+    from msft.methods import dynamix_sft, ies, msft
+
+    assert msft.Params().budget == 3 and "mSFT's compute budget C is 3 epochs" in DIFFERENCES
+    assert msft.Params().max_stages == 0 and "at most 2 N stages" in DIFFERENCES  # 0 stands for twice the sub-datasets
+    assert dynamix_sft.Params().beta == 4 and "sharpness (`beta`) 4 for every model" in DIFFERENCES
+    assert ies.Params().delta == 0.001 and "default threshold, 0.001" in DIFFERENCES
+    rates = result("learning_rate")["best of SFT (%)"]
+    assert {len(of) for of in rates.values()} == {4} and "the one of four at which plain SFT is best" in DIFFERENCES
