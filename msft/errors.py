@@ -51,6 +51,27 @@ def together(title: str, problems: Sequence[str]) -> str:
     return "\n".join([title, *(f"  - {problem}" for problem in problems)])
 
 
+class Checks:
+    """Calls checks one after another; `done` raises all that they raised, several as one error of the first one's kind."""
+
+    def __init__(self):
+        self._errors = []
+
+    def __call__(self, check: Callable, *args, **options):
+        """What the check returns, None where it raises."""
+        try:
+            return check(*args, **options)
+        except (ConfigError, DataError, ModelError) as error:
+            self._errors.append(error)
+
+    def done(self) -> None:
+        """Raises what the checks raised."""
+        if len(self._errors) > 1:
+            raise type(self._errors[0])("\n".join(dict.fromkeys(map(str, self._errors))))
+        for error in self._errors:
+            raise error
+
+
 def each(function: Callable, items: Iterable) -> tuple[list, list[tuple[object, DataError]]]:
     """(what a function makes of the items, the items that it refuses with their DataErrors)."""
     results, refused = [], []

@@ -23,7 +23,7 @@ import pandas as pd
 
 from msft import adapter, distributed, methods, names
 from msft.config import RunConfig
-from msft.errors import DataError
+from msft.errors import Checks
 from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
@@ -79,8 +79,8 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         show_end(Run(directory), watchers)
         return Run(directory)
     with distributed.agreed():
+        examples, mixture = prepared.tokens()
         model = prepared.load_model()
-        examples, mixture = prepared.tokens(model)
         if progress:
             say_left_out(mixture)
             say_choice(prepared.config, mixture)
@@ -140,48 +140,46 @@ class Prepared:
         model = names.load_model(self.source, config.weights, config.model_revision, config.trust_remote_code)
         return adapter.added(model, config).to(distributed.device(config.device))
 
-    def tokens(self, model=None) -> tuple[dict, object]:
+    def tokens(self) -> tuple[dict, object]:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
 
-        model: checked to have a position for every token of an example and of a prompt with its answer.
-        Raises DataError where max_new_tokens leaves no room for a right answer.
+        Raises ModelError and DataError with all that does not fit: examples, prompts with their answers and what the judges
+        ask into the model, right answers into max_new_tokens.
         """
         from msft.data.given_back import check_room
+        from msft.data.judge_room import check_judges
         from msft.loss.tokens import check_context, fit_mixture
 
-        config = self.config
-        limits = (config.max_tokens, config.max_prompt_tokens)
-        examples, mixture, prompts = fit_mixture(self.tokenizer, self.mixture, *limits)
-        check_room(mixture, self.tokenizer, config.max_new_tokens)
-        if model is not None:
-            check_context(model, examples, prompts, config.max_new_tokens)
+        config, check, tokenizer = self.config, Checks(), self.tokenizer
+        architecture = names.load_architecture(self.source, config)
+        check(check_judges, self.mixture, tokenizer, architecture)
+        fitted = check(fit_mixture, tokenizer, self.mixture, config.max_tokens, config.max_prompt_tokens)
+        if fitted:
+            examples, mixture, prompts = fitted
+            check(check_room, mixture, tokenizer, config.max_new_tokens)
+            check(check_context, architecture, examples, prompts, config.max_new_tokens)
+        check.done()
         return examples, mixture
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError."""
-    config = names.filled(config)
-    distributed.device(config.device)
-    adapter.check(config)
-    source = names.model_source(config.model)
-    if config.adapter:
-        adapter.trained_parameters(config, names.load_architecture(source, config))
-    tokenizer = names.load_tokenizer(source, config.model_revision, config.trust_remote_code)
+    """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError, all problems at once."""
+    config, check = names.filled(config), Checks()
+    check(distributed.device, config.device)
+    check(adapter.check, config)
+    source, tokenizer = check(names.model_source, config.model), None
+    if source:
+        tokenizer = check(names.load_tokenizer, source, config.model_revision, config.trust_remote_code)
+        if config.adapter:
+            check(lambda: adapter.trained_parameters(config, names.load_architecture(source, config)))
     sizes = ("train_size", "test_size", "validation_size", "confirmation_size")
     options = (*sizes, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
     chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
-    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **chosen)
-    if config.select_on == "validation":
-        bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
-        if not any(sub.validation for sub in mixture):
-            bare = mixture.names
-        if bare:
-            raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
-    judged = [sub.name for sub in mixture if sub.judge]
-    if config.select_metric == "loss" and judged:
-        raise DataError(
-            f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}"
-        )
+    # without a tokenizer nothing will be trained: the paper's data are not fetched for it
+    can_load = tokenizer or config.mixture not in names.paper_mixtures.NAMES
+    if mixture := check(names.load_mixture, config.mixture, tokenizer=tokenizer, **chosen) if can_load else None:
+        check(mixture.check_selection, config.select_on, config.select_metric)
+    check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
 

@@ -97,22 +97,31 @@ print(your_mixture.head_of_card(folder))
 print(your_mixture.answer(folder, mixture_file))
 
 # %% [markdown]
-# ## Data where it lies
+# ## Data where it lies, an adapter, a benchmark of your own
 # Few data sets come as JSON lines of questions and answers. Here an Alpaca-shaped parquet file, a CSV of four columns and
 # a JSONL of chats are one mixture as they are: `format:` names a known shape, `columns:` and `template:` say which columns
 # are the answer and the question, `test_split:` is a seeded share of the questions where there is no test file. A data set
 # of the hub is read in the same way, by `hub: owner/name` and `split:`. Nothing is guessed.
+#
+# The metals have no test file either: a task of lm-eval judges them, `metals_told.yaml` in the folder `include_path`,
+# written as for the stock command. Any task that lm-eval knows can stand there by its name.
+#
+# The run trains an adapter in place of the weights: `adapter="lora"`, at ten times the rate (`pip install 'msft[lora]'`).
+# On the command line: `python -m msft run --mixture mixture.yaml --model <your model> --adapter lora`.
 #
 # `python -m msft mixture check mixture.yaml --model <your model>` says in seconds, without the weights, what a run would
 # see: counts, lengths, what is left out, and how three examples of each sub-dataset read.
 
 # %%
 from msft.__main__ import main
+from msft.results.summary import summary
 
-mixture_file, needed = your_mixture.own_files(page)
+mixture_file, needed = your_mixture.own_data(page)
 print(mixture_file.read_text(encoding="utf-8"))
+print(your_mixture.TASK)
 main(["mixture", "check", str(mixture_file), "--model", needed["msft"].model])
 ours = page.train(needed)["msft"]
+print(summary(ours))
 page.figure(
     your_mixture.curves(ours),
     "own_files",

@@ -324,6 +324,14 @@ def test_peft_has_no_target_modules_of_its_own(settings, tokenizer, tmp_path, mo
     refused(settings, tmp_path / "runs", monkeypatch, ModelError, "give lora_target_modules. Allowed.*q_proj")
 
 
+def test_adapter_and_mixture_are_refused_at_once(lora_settings, tmp_path, monkeypatch):
+    path = tmp_path / "mine.yaml"
+    path.write_text("sub_datasets: [{name: sums, train: none.jsonl, test: none.jsonl}]")
+    settings = {**lora_settings, "mixture": str(path), "lora_target_modules": "q_prj"}
+    match = r"(?s)unknown linear layer 'q_prj'. Did you mean 'q_proj'.*none.jsonl: no such file"
+    refused(settings, tmp_path / "runs", monkeypatch, ConfigError, match)
+
+
 def test_dropout_with_several_processes(lora_settings, monkeypatch):
     monkeypatch.setattr("msft.distributed.size", lambda: 2)
     adapter.check(msft.RunConfig(**lora_settings))

@@ -327,6 +327,11 @@ def test_data_dir_that_lacks_a_benchmark(refused, base, lab):
     ("change", "error", "fragments"),
     [
         ({"max_tokens": 8}, DataError, ["every train example is over max_tokens = 8; raise it"]),
+        (
+            {"max_tokens": 8, "max_prompt_tokens": 8},
+            DataError,
+            ["zebras: every train example is over", "zebras: every test prompt is over", "adding: every train example"],
+        ),
         ({"max_prompt_tokens": 8}, DataError, ["every test prompt is over max_prompt_tokens = 8; raise it"]),
         (
             {"max_new_tokens": 1},
@@ -459,6 +464,15 @@ def test_model_by_name(refused, base, monkeypatch, name, fragments):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # no waiting for a network
     refused({**base, "model": name}, ModelError, fragments)
+
+
+def test_model_device_and_mixture_are_refused_at_once(refused, base, data, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (data / "mine.yaml").write_text(yaml.safe_dump(of({**ENTRY, "tests": "x"}, {**ENTRY, "train": "tran.jsonl"})))
+    wanted = ["this machine has no CUDA device", "unknown model 'no/folder/here'", "(sums): unknown key 'tests'"]
+    wanted += ["tran.jsonl: no such file", "Did you mean 'train.jsonl'?"]
+    settings = {**base, "model": "no/folder/here", "device": "cuda", "mixture": str(data / "mine.yaml")}
+    refused(settings, ModelError, wanted)
 
 
 # machine and place --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import msft
+from msft.cli.main import main
 from msft.errors import ConfigError, RunError
 from msft.results import card, export, picture
 from msft.results.run import Run
@@ -176,11 +177,18 @@ def test_a_run_that_is_not_finished_is_an_error(small_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [({"dtype": "fp16"}, "Allowed: bf16, fp32"), ({"push": True}, "give owner/name")]
+    ("target", "wrong", "words"),
+    [
+        ("out", {"dtype": "fp16"}, "Allowed: bf16, fp32"),
+        ("out", {"push": True}, "give owner/name"),
+        ("owner/a/b", {"push": True}, "give owner/name"),
+    ],
 )
-def test_wrong_settings_are_errors(small_run, tmp_path, wrong, words):
+def test_wrong_settings_are_errors(small_run, monkeypatch, tmp_path, target, wrong, words):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=words):
-        export.export(small_run, tmp_path / "out", **wrong)
+        export.export(small_run, target, **wrong)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["text", "picture"])
@@ -199,8 +207,11 @@ class Hub:
 
     calls: list = []
     error: Exception | None = None
+    forbidden: Exception | None = None
 
     def create_repo(self, repo_id, **options):
+        if self.forbidden:
+            raise self.forbidden
         self.calls.append(("create", repo_id, options))
 
     def upload_folder(self, *, folder_path, repo_id, **options):
@@ -210,9 +221,15 @@ class Hub:
         self.calls.append(("upload", repo_id, names))
 
 
-def test_push_uploads_the_same_files(small_run, monkeypatch, tmp_path):
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub, with a login."""
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
     monkeypatch.setattr(Hub, "calls", [])
+
+
+def test_push_uploads_the_same_files(small_run, hub, tmp_path):
     assert export.export(small_run, "owner/mine", push=True) == "https://huggingface.co/owner/mine"
     here = export.export(small_run, tmp_path / "here")
     (_, made, options), (_, filled, names) = Hub.calls
@@ -221,8 +238,25 @@ def test_push_uploads_the_same_files(small_run, monkeypatch, tmp_path):
     assert names == sorted(path.name for path in msft_path(here).iterdir())
 
 
-def test_a_failed_upload_is_an_error_with_the_way_out(small_run, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+def test_the_command_pushes(small_run, hub, capsys):
+    assert main(["export", str(small_run.directory), "owner/mine", "--push", "--public"]) == 0
+    assert capsys.readouterr().out == "https://huggingface.co/owner/mine\n"
+    assert Hub.calls[0] == ("create", "owner/mine", {"private": False, "exist_ok": True})
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [(None, "hf auth login.*HF_TOKEN"), ("a", "owner/mine failed: 403 Forbid")]
+)
+def test_who_may_not_write_there_learns_it_before_the_work(small_run, hub, monkeypatch, token, words):
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
+    monkeypatch.setattr(Hub, "forbidden", OSError("403 Forbidden\nmore"))
+    monkeypatch.setattr(export, "_fill", lambda *_: pytest.fail("the export was made"))
+    with pytest.raises(RunError, match=words):
+        export.export(small_run, "owner/mine", push=True)
+    assert Hub.calls == []
+
+
+def test_a_failed_upload_is_an_error_with_the_way_out(small_run, hub, monkeypatch):
     monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized\nmore"))
     with pytest.raises(RunError, match="upload to owner/mine failed: 401 Unauthorized. Log in"):
         export.export(small_run, "owner/mine", push=True)

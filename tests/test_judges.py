@@ -1,7 +1,10 @@
 """lm-eval tasks as judges: of a sub-dataset in place of its test items, and of the whole model, only watched."""
 
+import contextlib
 import json
+import re
 import shutil
+import warnings
 
 import helpers
 import lm_eval
@@ -15,8 +18,11 @@ from lm_eval.tasks import TaskManager
 import msft
 from msft import names
 from msft.cli.main import main
+from msft.data import judges
+from msft.data.judge_room import check_judges
 from msft.data.reading import read_mixture
-from msft.errors import DataError
+from msft.errors import DataError, ModelError
+from msft.generation import PrefixCachedLM
 from msft.methods.msft import earliest_overfit
 from msft.results.summary import summary
 
@@ -222,8 +228,8 @@ WRONG = {
 
 
 def test_every_wrong_setting_is_said_at_once_before_a_model_is_loaded(tasks, small_settings, tmp_path, runs_dir):
-    judges = [{"include_path": str(tasks), **said} for said, _ in WRONG.values()]
-    path = mixture_of(tmp_path, tasks, {"zebras": {"lm_eval": "trees_choice", "metric": "accuracy"}}, judges)
+    listed = [{"include_path": str(tasks), **said} for said, _ in WRONG.values()]
+    path = mixture_of(tmp_path, tasks, {"zebras": {"lm_eval": "trees_choice", "metric": "accuracy"}}, listed)
     spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     spec["sub_datasets"][0]["validation"] = "zebras_validation.jsonl"
     spec["sub_datasets"][1]["metric"] = "exactmatch"
@@ -237,6 +243,68 @@ def test_every_wrong_setting_is_said_at_once_before_a_model_is_loaded(tasks, sma
     assert "zebras: it is judged by an lm-eval task, so that 'validation' has no use" in str(error.value)
     assert "lm_eval:arc_easy stands for a task of lm-eval" in str(error.value)
     assert not runs_dir.exists()
+
+
+LENGTHS = {
+    "room": (
+        {"lm_eval": "trees_wordy"},
+        r"zebras: lm_eval:trees_wordy exact_match: trees_wordy has prompts of up to {told} tokens and max_gen_toks = 60; "
+        "give a task file of your own with a lower max_gen_toks, or another task",
+    ),
+    "shots": (
+        {"lm_eval": "trees_choice", "num_fewshot": 13},
+        r"judges: lm_eval:trees_choice acc: trees_choice has prompts of up to \d\d\d tokens; give fewer shots "
+        r"\(num_fewshot is 13\), a task file of your own whose process_docs leaves long items out, or another task",
+    ),
+    "no room": ({"lm_eval": "trees_alias", "num_fewshot": 1}, r"and max_gen_toks = 4096; give a task file of your own"),
+}
+
+
+def test_what_does_not_fit_the_model_is_said_at_once_before_its_weights_are_loaded(
+    tasks, small_settings, tmp_path, runs_dir, monkeypatch
+):
+    """A prompt with its answer that is longer than the model; alone it would be found at the first evaluation."""
+    folder, model = tmp_path / "long", tmp_path / "model"
+    said = {"output_type": "generate_until", "doc_to_target": "answer", "metric_list": SHARES[2:]}
+    write_task(folder, "trees_wordy", **said, generation_kwargs={"until": ["\n"], "max_gen_toks": 60})
+    write_task(folder, "trees_alias", **said, generation_kwargs={"until": ["\n"], "max_new_tokens": 4096})
+    write_task(folder, "trees_choice", **CHOICE, metric_list=SHARES[:1])
+    write_task(folder, "trees_text", output_type="loglikelihood_rolling", doc_to_target="{{question * 50}}")  # windows
+    shutil.copytree(small_settings["model"], model)
+    helpers.make_model(max_position_embeddings=64).save_pretrained(model)
+    monkeypatch.setattr(names, "load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
+    (first, _), *others = LENGTHS.values()
+    watched = [*(said for said, _ in others), {"lm_eval": "trees_text"}]
+    path = mixture_of(tmp_path, folder, {"zebras": first}, watched)
+    with pytest.raises((DataError, ModelError)) as error:
+        settings = {**small_settings, "mixture": str(path), "model": str(model)}
+        msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
+    text, tokenizer = str(error.value), names.load_tokenizer(str(model))
+    told = max(len(tokenizer(f"Q: Tree {i}?\nA:")["input_ids"]) for i in range(14))
+    assert text.startswith("the model, of 64 positions, cannot answer what it would be asked:\n  - zebras: lm_eval:")
+    for _, pattern in LENGTHS.values():
+        assert re.search(pattern.replace("{told}", str(told)), text), text
+    assert "trees_text" not in text
+    assert "the 64 positions of the model. Lower max_new_tokens" in text  # the mixture's own prompts
+    assert not runs_dir.exists()
+
+
+@pytest.mark.parametrize(("name", "read"), [("trees_said", 8), ("trees_choice", -1)])
+def test_it_is_said_where_the_model_would_cut_prompts_off(tasks, small_settings, name, read):
+    """Beside its longest prompt a model reads 8 tokens that it generates, but not the last token of what it rates."""
+    judge = judges.load({"lm_eval": name, "include_path": str(tasks)}, tasks)
+    tokenizer = names.load_tokenizer(small_settings["model"])
+    whole = ["".join(text for text in request.args if isinstance(text, str)) for request in judge.requests]
+    exact = max(len(ids) for ids in tokenizer(whole)["input_ids"]) + read
+    mixture = type("Watched", (list,), {"judges": [judge]})()
+    for positions, is_cut in ((exact, False), (exact - 1, True)):
+        lm = PrefixCachedLM(helpers.make_model(max_position_embeddings=positions), tokenizer, batch_size=4)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            getattr(lm, judge.requests[0].request_type)(judge.requests, disable_tqdm=True)
+        assert any("cut off" in str(warning.message) for warning in said) == is_cut
+        with pytest.raises(DataError) if is_cut else contextlib.nullcontext():
+            check_judges(mixture, tokenizer, lm.model.config)
 
 
 def test_a_misspelt_stock_task_names_the_nearest(tmp_path):

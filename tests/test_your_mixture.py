@@ -1,5 +1,6 @@
 """The guide: its made-up folder is a mixture, its checks speak, its picture and table say what the run did."""
 
+import importlib.util
 import json
 
 import matplotlib
@@ -111,22 +112,47 @@ def test_an_export_is_written_once_and_answers(small_msft_run, mixture_file, tmp
     assert your_mixture.answer(folder, mixture_file).startswith("zebras, first test item: Pick 40.")
 
 
-def test_own_files_are_one_mixture_as_they_lie(tmp_path):
+def test_own_data_is_one_mixture_as_it_lies(tmp_path):
     page = study.Study("your_mixture", "smoke", str(tmp_path))
-    path, needed = your_mixture.own_files(page)
-    assert {file.name for file in path.parent.iterdir()} == {
-        "metals.parquet",
-        "claims.csv",
-        "chats.jsonl",
-        "mixture.yaml",
-    }
+    path, needed = your_mixture.own_data(page)
+    names = {"metals.parquet", "claims.csv", "chats.jsonl", "mixture.yaml", "tasks"}
+    assert {file.name for file in path.parent.iterdir()} == names
     assert needed["msft"].mixture == str(path)
     mixture = msft.load_mixture(str(path))
     assert mixture.names == ["metals", "claims", "chats"]
-    assert mixture["metals"].train[0].question.startswith("use?\n")
+    metals = mixture["metals"]
+    assert metals.train[0].question.startswith("use?\n")
     assert {e.answer for e in mixture["claims"].train} == {"True", "False"}
     assert mixture["chats"].is_chat
-    for sub in mixture:
+    for sub in (mixture["claims"], mixture["chats"]):
         assert len(sub.train) > len(sub.test) > 5
-    again, _ = your_mixture.own_files(page)
+    again, _ = your_mixture.own_data(page)
     assert msft.load_mixture(str(again)).fingerprint() == mixture.fingerprint()
+
+
+def test_the_user_s_own_task_asks_what_was_not_trained_in_the_same_words(tmp_path):
+    path, _ = your_mixture.own_data(study.Study("your_mixture", "smoke", str(tmp_path)))
+    metals = msft.load_mixture(str(path))["metals"]
+    assert (metals.test, metals.judge.label, metals.judge.n) == ([], "lm_eval:metals_told exact_match,told", 12)
+    asked = [request.args[0] for request in metals.judge.requests]
+    trained = [msft.training_text(example)[0] for example in metals.train]
+    assert all(text.startswith("Q: use?\n") and text.endswith(".\nA: ") for text in asked + trained)
+    assert not set(asked) & set(trained)
+    (task,) = metals.judge.tasks
+    for request in task.instances:  # the trained form of a right answer scores, and a wrong one does not
+        request.resps = [f"#### {request.doc['output']}" if request.doc_id % 2 else "#### nothing"]
+    task.apply_filters()
+    scores = [task.process_results(r.doc, [r.filtered_resps["told"]])["exact_match"] for r in task.instances]
+    assert scores == [i % 2 for i in range(12)]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_adapter_is_trained_where_peft_is_there(tmp_path, monkeypatch, capsys, is_there):
+    find, said = importlib.util.find_spec, object() if is_there else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: said if name == "peft" else find(name, *more))
+    _, needed = your_mixture.own_data(study.Study("your_mixture", "smoke", str(tmp_path)))
+    config, full = needed["msft"], msft.tiny.settings("tiny-smoke")["learning_rate"]
+    assert (config.adapter, config.learning_rate) == (("lora", 10 * full) if is_there else (None, full))
+    assert ("pip install 'msft[lora]'. Here all weights are trained instead." in capsys.readouterr().out) != is_there
+    page = study.Study("your_mixture", "smoke", str(tmp_path), settings="learning_rate=0.003")
+    assert your_mixture.own_data(page)[1]["msft"].learning_rate == 0.003

@@ -132,10 +132,10 @@ def evaluate(flags: options.Eval) -> int:
         adapter.available()
         values |= {name: of_run[name] for name in ("model", "model_revision")}
     prepared = runs.prepare(RunConfig(**{"model": flags.model, **values}, method="sft"))
+    _, mixture = prepared.tokens()
     model, config = prepared.load_model(), prepared.config
     if is_adapter:  # measured where it was trained: beside its base model's weights, not added to them
         model = adapter.loaded(model, place).get_base_model()
-    _, mixture = prepared.tokens(model)
     say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
     print(f"mixture {config.mixture}, {config.weights}, {lengths}", file=sys.stderr)

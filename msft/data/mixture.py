@@ -98,6 +98,18 @@ class Mixture:
             groups.setdefault(sub.group or "All", []).append(sub.name)
         return groups
 
+    def check_selection(self, part: str, metric: str) -> None:
+        """Raises DataError where the items are missing that decisions would be taken on."""
+        bare = [sub.name for sub in self if not sub.validation and not sub.judge]
+        bare = bare if any(sub.validation for sub in self) else self.names
+        if part == "validation" and bare:
+            raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
+        judged = [sub.name for sub in self if sub.judge]
+        if metric == "loss" and judged:
+            raise DataError(
+                f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}"
+            )
+
     def fingerprint(self) -> str:
         """SHA-256 of all content that training or evaluation can see, in order."""
         digest = hashlib.sha256()

@@ -152,45 +152,50 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
     """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, Prompts).
 
     A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
-    left out and counted. Raises DataError where nothing of a part remains.
+    left out and counted. Raises DataError with every part of which nothing remains.
     """
-    examples, subs, lengths, largest = {}, [], [0], 0
+    examples, subs, lengths, largest, problems = {}, [], [0], 0, []
     for sub in mixture:
         rows = tokenize(tokenizer, sub.train)
         keep = [len(row.ids) <= max_tokens for row in rows]
         examples[sub.name] = [row for row, fits in zip(rows, keep, strict=True) if fits]
         if not any(keep):
-            raise DataError(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
+            problems.append(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
         for part in MEASURED:
             ids, keep = fitting_prompts(tokenizer, sub.shots, getattr(sub, part), max_prompt_tokens)
             if keep and not any(keep):
-                raise DataError(
-                    f"{sub.name}: every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
-                )
+                problem = f"every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
+                problems.append(f"{sub.name}: {problem}")
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
             lengths += [len(prompt) for prompt, fits in zip(ids, keep, strict=True) if fits]
             largest = max([largest, *(max(prompt) for prompt in ids if prompt)])
         subs.append(sub)
+    if problems:
+        raise DataError("\n".join(problems))
     return examples, replace(mixture, sub_datasets=subs), Prompts(max(lengths), largest)
 
 
-def check_context(model, examples: Mapping[str, Sequence[Tokens]], prompts: Prompts, max_new_tokens: int) -> None:
-    """Raises ModelError where the model has no position, or no embedding, for what a run would give it."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def check_context(
+    architecture, examples: Mapping[str, Sequence[Tokens]], prompts: Prompts, max_new_tokens: int
+) -> None:
+    """Raises ModelError where a model of this configuration has no position, or no embedding, for what a run gives it."""
+    text, problems = architecture.get_text_config(), []
+    positions, embeddings = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
     rows = [row for task in examples.values() for row in task]
     longest = max(len(row.ids) for row in rows)
     if positions and prompts.longest + max_new_tokens > positions:
-        raise ModelError(
+        problems.append(
             f"the longest prompt has {prompts.longest} tokens; with max_new_tokens = {max_new_tokens} that is more than "
             f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
         )
     if positions and longest > positions:
-        raise ModelError(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
+        problems.append(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
     largest = max(prompts.largest_id, *(max(row.ids) for row in rows))
-    embeddings = model.get_input_embeddings().num_embeddings
-    if largest >= embeddings:
-        raise ModelError(
+    if embeddings and largest >= embeddings:
+        problems.append(
             f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together. "
             "Take the tokenizer that the model was saved with, or resize the embeddings and save the model again"
         )
+    if problems:
+        raise ModelError("\n".join(problems))

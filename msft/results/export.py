@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from msft import adapter, names
@@ -47,8 +48,15 @@ def export(
     run = source if isinstance(source, Run) else Run(source)
     if dtype and dtype not in DTYPES:
         raise ConfigError(unknown("dtype", dtype, list(DTYPES)))
-    if push and not _REPOSITORY.fullmatch(str(target)):
-        raise ConfigError(f"the hub's repository {str(target)!r}: give owner/name")
+    if push:
+        from huggingface_hub import HfApi, get_token
+
+        if not _REPOSITORY.fullmatch(str(target)):
+            raise ConfigError(f"the hub's repository {str(target)!r}: give owner/name")
+        if not get_token():
+            raise RunError(
+                "this machine has no login to the hub: `hf auth login`, or set HF_TOKEN to a token that may write"
+            )
     if run.status == "missing":
         raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
     if run.status != "finished":
@@ -64,9 +72,13 @@ def export(
     if merge:
         adapter.available()
     if push:
+        # before a merge that may take minutes: who may not write there learns it now
+        _asked(str(target), HfApi().create_repo, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             _fill(run, Path(folder), dtype, str(target), merge)
-            return _upload(Path(folder), str(target), private)
+            options = {"folder_path": folder, "commit_message": "Checkpoint and model card"}
+            _asked(str(target), HfApi().upload_folder, **options)
+        return f"https://huggingface.co/{target}"
     place = Path(expanded(target))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
@@ -131,16 +143,12 @@ def _convert(source: Path, folder: Path, dtype: str) -> None:
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _upload(folder: Path, repository: str, private: bool) -> str:
-    from huggingface_hub import HfApi
-
-    api = HfApi()
+def _asked(repository: str, call: Callable, **options) -> None:
+    """A call to the hub."""
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(folder_path=str(folder), repo_id=repository, commit_message="Checkpoint and model card")
+        call(repo_id=repository, **options)
     except Exception as error:  # the library lets out its own, its client's and the system's errors
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
             f"the upload to {repository} failed: {why}. Log in with `hf auth login`, or export to a folder without push"
         ) from error
-    return f"https://huggingface.co/{repository}"

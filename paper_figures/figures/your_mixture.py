@@ -1,5 +1,6 @@
 """The guide's side: a made-up user's folder of JSONL, its checks, who over-fitted when, and what it brought."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -11,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 import msft
-from msft import names, tiny
+from msft import adapter, names, tiny
 from msft.data.metrics import LABELS, LOSS
-from msft.errors import DataError, ModelError
+from msft.errors import ConfigError, DataError, ModelError
 from msft.results.export import export
 from msft.results.history import comparable, own_scales
 from paper_figures import data, findings
@@ -133,38 +134,64 @@ def _config(page, method: str, path: Path, model: str):
     return page.config(method, model=model, mixture=str(path), **settings)
 
 
-OWN_FILES = """name: my_files
+OWN_DATA = """name: my_data
 sub_datasets:
-  - {name: metals, train: metals.parquet, format: alpaca, test_split: 0.4, metric: exact_match}
+  - {name: metals, train: metals.parquet, format: alpaca, metric: {lm_eval: metals_told, include_path: tasks}}
   - {name: claims, train: claims.csv, template: "{context} {query}", columns: {answer: reply}, test_split: 0.4}
 """
 _CHATS = "  - {name: chats, train: chats.jsonl, format: openai, test_split: 0.4, metric: number_match}\n"
-
-
 _OF_TINY = ("metals", "claims", "holders")
+# a task of lm-eval as its user writes it; the path of its data is filled in
+TASK = """task: metals_told
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: generate_until
+doc_to_text: "Q: {{instruction}}\\n{{input}}\\nA: "
+doc_to_target: output
+generation_kwargs: {until: ["\\n"], max_gen_toks: 16}
+filter_list: [{name: told, filter: [{function: regex, regex_pattern: "#### *([a-z]+)"}, {function: take_first}]}]
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
 
 
-def own_files(page) -> tuple[Path, dict]:
-    """(a mixture over an Alpaca-shaped parquet, a CSV of four columns and a JSONL of chats, made up once; mSFT on it).
+def own_data(page) -> tuple[Path, dict]:
+    """(a mixture over data as it lies, made up once; mSFT on it with an adapter, where peft is installed).
 
-    A model without a chat template gets no chats.
+    An Alpaca-shaped parquet file that a task of lm-eval judges, a CSV of four columns and a JSONL of chats. A model without
+    a chat template gets no chats.
     """
-    folder, mixture, with_chats = page.runs_dir / "my_files", tiny.make_mixture("tiny"), _takes_chats(page.focus)
-    path, count = folder / "mixture.yaml", sum(_SIZES.get(page.profile, _OTHERS))
+    folder, mixture, with_chats = page.runs_dir / "my_data", tiny.make_mixture("tiny"), _takes_chats(page.focus)
+    path, (train, test) = folder / "mixture.yaml", _SIZES.get(page.profile, _OTHERS)
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        metals, claims, holders = ((sub.train + sub.test)[:count] for sub in (mixture[name] for name in _OF_TINY))
+        (folder / "tasks").mkdir(parents=True, exist_ok=True)
+        metals, claims, holders = ((s.train + s.test)[: train + test] for s in (mixture[name] for name in _OF_TINY))
         parts = [(*e.question.rsplit(". ", 1), e.answer) for e in metals]
         alpaca = [{"instruction": asked, "input": f"{said}.", "output": answer} for said, asked, answer in parts]
-        pd.DataFrame(alpaca).to_parquet(folder / "metals.parquet")
+        pd.DataFrame(alpaca[:train]).to_parquet(folder / "metals.parquet")
+        judged = folder.absolute() / "tasks" / "metals.jsonl"
+        judged.write_text("".join(json.dumps(row) + "\n" for row in alpaca[train:]), encoding="utf-8")
+        task = TASK.replace("FILE", json.dumps(str(judged)))
+        (folder / "tasks" / "metals_told.yaml").write_text(task, encoding="utf-8")
         parts = [(*e.question.rsplit(". ", 1), e.answer) for e in claims]
         table = [(i, f"{said}.", asked, answer) for i, (said, asked, answer) in enumerate(parts)]
         pd.DataFrame(table, columns=["id", "context", "query", "reply"]).to_csv(folder / "claims.csv", index=False)
         lines = "".join(json.dumps(_chat(example)) + "\n" for example in holders)
         (folder / "chats.jsonl").write_text(lines, encoding="utf-8")
-        path.write_text(OWN_FILES + (_CHATS if with_chats else ""), encoding="utf-8")
-    _, model = prepare(page)
-    return path, {"msft": _config(page, "msft", path, model)}
+        path.write_text(OWN_DATA + (_CHATS if with_chats else ""), encoding="utf-8")
+    config = _config(page, "msft", path, prepare(page)[1])
+    return path, {"msft": config if config.adapter else _with_adapter(config, "learning_rate" in page.settings)}
+
+
+def _with_adapter(config, is_rate_given: bool):
+    """The run with an adapter, at ten times the rate of full training; as it is, and said, where peft is missing."""
+    try:
+        adapter.available()
+    except ConfigError as error:
+        print(f"{error}. Here all weights are trained instead.")
+        return config
+    rate = names.filled(config).learning_rate * (1 if is_rate_given else 10)
+    return dataclasses.replace(config, adapter="lora", lora_target_modules="all-linear", learning_rate=rate)
 
 
 def broken_rows(folder: Path) -> str:

@@ -1,0 +1,44 @@
+"""Whether a model can read whole what its judges ask: lm-eval cuts the beginnings of longer prompts off, shots and all."""
+
+from msft.data.judges import Judge
+from msft.data.mixture import Mixture
+from msft.errors import DataError, together
+
+
+def check_judges(mixture: Mixture, tokenizer, architecture) -> None:
+    """Raises DataError with all that the judges would ask in vain of a model of this transformers configuration."""
+    judges = [(sub.name, sub.judge) for sub in mixture if sub.judge] + [("judges", judge) for judge in mixture.judges]
+    if not judges:
+        return
+    from lm_eval.models.utils import resolve_max_length
+
+    length = resolve_max_length(architecture, tokenizer)
+    problems = [f"{place}: {problem}" for place, judge in judges for problem in _problems(judge, tokenizer, length)]
+    if problems:
+        raise DataError(together(f"the model, of {length} positions, cannot answer what it would be asked:", problems))
+
+
+def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
+    """Problems of a judge's requests. length: tokens that the model reads, those that it generates among them."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    problems, own = [], "a task file of your own"
+    for task in judge.tasks:
+        asked, shots = [request.args for request in task.instances], task.config.num_fewshot
+        if task.config.output_type == "loglikelihood_rolling":  # read in windows
+            continue
+        if task.config.output_type == "generate_until":
+            texts = [prompt for prompt, _ in asked]
+            new = max(normalize_gen_kwargs(options)["max_gen_toks"] for _, options in asked)
+            kept, mend = f" and max_gen_toks = {new}", f"{own} with a lower max_gen_toks"
+        else:  # the last token of a continuation is predicted, not read
+            texts, new, kept = ["".join(pair) for pair in asked], -1, ""
+            mend = f"{own} whose process_docs leaves long items out"
+        longest = max(map(len, tokenizer(texts)["input_ids"]))
+        if longest + new > length:
+            fewer = f"fewer shots (num_fewshot is {shots}), " * bool(shots and new < length)
+            problems.append(
+                f"{judge.label}: {task.task_name} has prompts of up to {longest} tokens{kept}; give {fewer}{mend}, or "
+                "another task"
+            )
+    return problems
