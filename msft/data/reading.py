@@ -28,9 +28,8 @@ from msft.data.columns import Source
 from msft.data.drawing import draw, split_off
 from msft.data.example import SHOTS, Example, question_key
 from msft.data.files import Rows, read_file, table_rows
-from msft.data.keys import unread
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
-from msft.data.rows import row_to_example
+from msft.data.rows import row_to_example, unread
 from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, has_readable_files, read_spec
 from msft.errors import DataError, each, shortened, together
 from msft.paths import expanded
