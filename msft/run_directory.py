@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import filelock
+from safetensors import SafetensorError
 
 from msft import distributed
 from msft.errors import RunError
@@ -60,14 +61,7 @@ def locked(lock, directory: Path, progress: bool):
 class RunDirectory:
     """A run directory while it is trained: what the trainer writes through."""
 
-    def __init__(
-        self,
-        prepared,
-        directory: Path,
-        model_bytes: int,
-        progress: RunProgress,
-        base: Weights | None = None,
-    ):
+    def __init__(self, prepared, directory: Path, model_bytes: int, progress: RunProgress, base: Weights | None = None):
         self.prepared, self.directory, self.progress = prepared, directory, progress
         self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, directory / "best")
         self.journal = Journal(directory / "journal.jsonl")
@@ -198,8 +192,6 @@ def clear_leftovers(directory: Path) -> None:
 
 def save_best(directory: Path, model, tokenizer) -> None:
     """Writes the model as the run's best checkpoint: there whole or not at all. Raises RunError where it cannot."""
-    from safetensors import SafetensorError
-
     partial, target = directory / f"best{PARTIAL}", directory / "best"
     try:
         model.save_pretrained(partial)

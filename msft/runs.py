@@ -20,25 +20,22 @@ from pathlib import Path
 
 import filelock
 import pandas as pd
+import torch
 
 from msft import adapter, distributed, methods, names
 from msft.config import RunConfig
+from msft.data.given_back import check_room
+from msft.data.judges import Court
+from msft.data.tasks import write_tasks
 from msft.errors import DataError
+from msft.loss.tokens import check_context, fit_mixture
 from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
-from msft.run_directory import (
-    check_names,
-    check_place,
-    clear_leftovers,
-    clear_state,
-    locked,
-    open_directory,
-    save_best,
-)
+from msft.run_directory import check_names, check_place, clear_leftovers, clear_state, locked, open_directory, save_best
 from msft.store.checkpoints import bytes_of
 from msft.store.files import write_atomic
 
@@ -146,9 +143,6 @@ class Prepared:
         model: checked to have a position for every token of an example and of a prompt with its answer.
         Raises DataError where max_new_tokens leaves no room for a right answer.
         """
-        from msft.data.given_back import check_room
-        from msft.loss.tokens import check_context, fit_mixture
-
         config = self.config
         limits = (config.max_tokens, config.max_prompt_tokens)
         examples, mixture, prompts = fit_mixture(self.tokenizer, self.mixture, *limits)
@@ -156,6 +150,13 @@ class Prepared:
         if model is not None:
             check_context(model, examples, prompts, config.max_new_tokens)
         return examples, mixture
+
+    def evaluator(self, model, mixture, part: str):
+        """What measures a part of a mixture."""
+        from msft.evaluation import Evaluator  # lm-eval takes seconds to load, and a finished run is read without it
+
+        config = self.config
+        return Evaluator(model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -186,14 +187,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
-    from msft.data.judges import Court
-    from msft.evaluation import Evaluator
-
-    config = prepared.config
-    evaluators = {
-        part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
-        for part in dict.fromkeys(["test", config.select_on])
-    }
+    parts = dict.fromkeys(["test", prepared.config.select_on])
+    evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
     watched = {judge.label: judge for judge in mixture.judges}
     return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
@@ -220,12 +215,9 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
 
 def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
-    from msft.evaluation import Evaluator
-
     if not any(sub.confirmation for sub in mixture):
         return {}
-    sizes = (prepared.config.max_new_tokens, prepared.config.eval_batch_size)
-    evaluator = Evaluator(model, prepared.tokenizer, mixture, "confirmation", *sizes)
+    evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
     return trainer.confirm(evaluator)
@@ -233,8 +225,6 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     """Writes what says of a run what it is; a run that goes on has it."""
-    from msft.data.tasks import write_tasks
-
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "run.json").is_file():
         write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
@@ -245,8 +235,6 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
 
 def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started: float, progress: bool) -> None:
     """Writes the best checkpoint, the history and, last, the result."""
-    import torch
-
     directory, where.store.facts = where.directory, {}
     save_best(directory, model, prepared.tokenizer)
     where.store.note("write best", sum(path.stat().st_size for path in (directory / "best").iterdir()))

@@ -63,13 +63,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model,
-        tokenizer,
-        config,
-        examples: Mapping[str, Sequence[Tokens]],
-        evaluators: Mapping[str, object],
-        run,
+        self, model, tokenizer, config, examples: Mapping[str, Sequence[Tokens]], evaluators: Mapping[str, object], run
     ):
         self.measured, self.model = model, distributed.for_training(model)  # two only where the weights are sharded
         self.tokenizer, self.config, self.device = tokenizer, config, model.device
@@ -295,9 +289,8 @@ class Trainer:
     def _evaluate(self, roll_out: RollOut) -> None:
         """Measures the weights as they are and notes who holds a peak here (Algorithm 4, line 5)."""
         progress, durable = roll_out.progress, self.durable
-        if progress.evaluations and durable.must_save(
-            roll_out
-        ):  # an evaluation is long; what it measures is safe first
+        # an evaluation is long; what it measures is safe first
+        if progress.evaluations and durable.must_save(roll_out):
             durable.save_within(roll_out)
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch

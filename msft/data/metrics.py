@@ -23,11 +23,9 @@ LABELS = {
 
 def check_metric(name: str) -> list[str]:
     """'' stands for the paper's scorer; the problem of any other name that is none of METRICS."""
-    return (
-        []
-        if name in ("", *METRICS)
-        else [unknown("metric", name, METRICS) + f" Left out, it is the paper's scorer; {_TASKS}"]
-    )
+    if name in ("", *METRICS):
+        return []
+    return [unknown("metric", name, METRICS) + f" Left out, it is the paper's scorer; {_TASKS}"]
 
 
 def check_example(example: Example, metric: str = "") -> None:

@@ -75,7 +75,7 @@ class RunProgress:
     def __init__(
         self, name: str, shown: bool = True, directory: str = "", method: str = "", watchers: Sequence[Callable] = ()
     ):
-        self.name, self.shown, self.started = name, shown, time.monotonic()
+        self.name, self.shown = name, shown
         self.directory, self.method, self.watchers = directory, method, list(watchers)
         self._rolled_out: list[Mapping] = []
         self.bars = shown and (in_notebook() or sys.stderr.isatty())
