@@ -47,6 +47,13 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     return given_back.checked(chat.rendered(mixture, tokenizer), tokenizer) if tokenizer else mixture
 
 
+def mixture_of(config: RunConfig, tokenizer) -> Mixture:
+    """The mixture of a run, drawn and written for its tokenizer. Raises as `load_mixture`."""
+    names = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return load_mixture(config.mixture, tokenizer=tokenizer, **given)
+
+
 def model_settings(name: str) -> dict:
     """A model's own default settings: those of the tiny models; {} stands for the paper's."""
     return tiny.settings(name) if name in tiny.MODELS else {}

@@ -168,9 +168,7 @@ def prepare(config: RunConfig) -> Prepared:
     if config.adapter:
         adapter.trained_parameters(config, names.load_architecture(source, config))
     tokenizer = names.load_tokenizer(source, config.model_revision, config.trust_remote_code)
-    options = ("train_size", "test_size", "validation_size", "data_dir", "revision", "max_tokens", "max_prompt_tokens")
-    chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
-    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **chosen)
+    mixture = names.mixture_of(config, tokenizer)
     if config.select_on == "validation":
         bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
         if not any(sub.validation for sub in mixture):

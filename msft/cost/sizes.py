@@ -11,6 +11,7 @@ import yaml
 from msft import adapter, names, tiny
 from msft.benchmarks import paper_mixtures
 from msft.config import ADAPTER, RunConfig
+from msft.data.example import training_text
 from msft.errors import ModelError
 
 # what a shape calls a field of config.json
@@ -114,15 +115,11 @@ def _paper_counts(config: RunConfig) -> list[tuple]:
 
 def _read(config: RunConfig) -> tuple[SetSize, ...]:
     """Counts the data with the model's own tokenizer."""
-    from msft.data.example import training_text
     from msft.loss.tokens import fit_mixture, tokenize
 
     tokenizer = names.load_tokenizer(names.model_source(config.model))
-    limits = {"max_tokens": config.max_tokens, "max_prompt_tokens": config.max_prompt_tokens}
-    asked = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "data_dir")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **asked, **limits)
-    examples, mixture, _ = fit_mixture(tokenizer, mixture, **limits)
+    mixture = names.mixture_of(config, tokenizer)
+    examples, mixture, _ = fit_mixture(tokenizer, mixture, config.max_tokens, config.max_prompt_tokens)
     sets = []
     for sub in mixture:
         rows, items = examples[sub.name], tokenize(tokenizer, sub.test)
