@@ -37,16 +37,10 @@ class _Loader(yaml.SafeLoader):
         return value if is_as_written or is_infinite else node.value
 
 
-def parse_yaml(text: str) -> object:
-    """What `yaml.safe_load` gives, but a key that stands twice is an error, and numbers, words and dates that only YAML
-    reads in a way of its own stay texts."""
-    return _Loader(text).get_single_data()
-
-
 def read_yaml(path: str | Path, wanted: str = "settings", error: type[MsftError] = ConfigError) -> dict:
     """The mapping in a YAML file. wanted: what it should hold. Raises `error` where there is none."""
     try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        values = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as problem:
         # PyYAML lets errors of its converters out, as for `!!int ''`
         raise error(f"{path}: not readable as YAML: {problem}") from None

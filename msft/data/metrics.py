@@ -50,11 +50,6 @@ def check_example(example: Example, metric: str = "") -> None:
         )
 
 
-def same_answer(one: Example, other: Example, metric: str) -> bool:
-    """Whether the metric takes the gold answers of two examples for the same."""
-    return one.answer == other.answer or SCORERS.get(metric, score)(one.answer, other.answer)
-
-
 def merged(examples: Iterable[Example], metric: str) -> list[str]:
     """Problems of gold answers of one set that differ and that the metric takes for the same."""
     first, problems = {}, []

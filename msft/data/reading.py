@@ -30,6 +30,7 @@ from msft.data.example import SHOTS, Example, question_key
 from msft.data.files import Rows, read_file, table_rows
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
 from msft.data.rows import row_to_example, unread
+from msft.data.scoring import SCORERS, score
 from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, has_readable_files, read_spec
 from msft.errors import DataError, each, shortened, together
 from msft.paths import expanded
@@ -223,10 +224,11 @@ def _where(example: Example) -> str:
 
 def _several_answers(examples: Iterable[Example], metric: str) -> dict[str, Example]:
     """{question: the first example that answers it in another way than the first one}."""
-    first, others = {}, {}
+    first, others, is_same = {}, {}, SCORERS.get(metric, score)
     for example in examples:
         key = question_key(example)
-        if not metrics.same_answer(first.setdefault(key, example), example, metric):
+        known = first.setdefault(key, example)
+        if known.answer != example.answer and not is_same(known.answer, example.answer):
             others.setdefault(key, example)
     return others
 

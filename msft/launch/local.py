@@ -26,6 +26,7 @@ from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
 from msft.runs import prepare, run
 from msft.store.files import write_atomic
+from msft.store.state import Interrupted
 
 KILLED = "its process ended without a word: killed, or its machine was"
 _WATCH = 1.0  # seconds between two looks of a worker at whether its launcher is there
@@ -254,8 +255,6 @@ def _gpu(place: int) -> str:
 def work() -> None:
     """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each as
     `_Worker.train` does. What a run prints goes to its log."""
-    from msft.store.state import Interrupted
-
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     threading.Thread(target=_stop_as_orphan, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin:

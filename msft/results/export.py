@@ -104,6 +104,8 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
 
 def _merged(run: Run, dtype: str):
     """The base model with the run's adapter added to its weights in fp32, rounded once."""
+    import torch
+
     config, source = run.config, run.about["model"]["source"]
     model = names.load_model(source, config.weights, config.model_revision, config.trust_remote_code)
     return adapter.loaded(model.float(), run.best.path).merge_and_unload().to(getattr(torch, DTYPES[dtype]))
