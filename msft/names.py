@@ -54,14 +54,9 @@ def mixture_of(config: RunConfig, tokenizer) -> Mixture:
     return load_mixture(config.mixture, tokenizer=tokenizer, **given)
 
 
-def model_settings(name: str) -> dict:
-    """A model's own default settings: those of the tiny models; {} stands for the paper's."""
-    return tiny.settings(name) if name in tiny.MODELS else {}
-
-
 def filled(config: RunConfig) -> RunConfig:
-    """A config with every default filled in, as its run has it."""
-    return config.with_defaults(model_settings(config.model))
+    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's."""
+    return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
 
 
 def model_source(name: str) -> str:
