@@ -1,6 +1,7 @@
 """A run's directory while it is trained: its place, its lock, its saved states, and the checkpoint it ends with."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import sys
@@ -93,8 +94,8 @@ class RunDirectory:
     def finished_sft(self, epochs: float) -> dict | None:
         """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied
         with their dates, so that a search that was read leaves what one that was trained leaves."""
-        twin = self.prepared.twin("sft", {"epochs": epochs})
-        other = Run(self.directory.parent / twin.name)
+        sft = dataclasses.replace(self.prepared, config=self.prepared.config.sft(epochs))
+        other = Run(self.directory.parent / sft.name)
         if other.status != "finished":
             return None
         for path in (other.directory / "outputs").glob("*.gz"):

@@ -126,11 +126,6 @@ class Prepared:
         model, mixture = Path(config.model).name, Path(config.mixture).stem
         return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
 
-    def twin(self, method: str, params: dict) -> "Prepared":
-        """The same run with another method."""
-        config = dataclasses.replace(self.config, method=method, params=params, methods_dir=None)
-        return dataclasses.replace(self, config=config)
-
     def load_model(self):
         """The base model on its device, with a fresh adapter where the run has one."""
         config = self.config
@@ -206,7 +201,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             shown.say("saving the end of the run")
-            trainer.finish()
+            trainer.durable.finish()
             confirmation = _confirmation(prepared, model, mixture, trainer)
         distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
 
@@ -243,7 +238,7 @@ def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started:
         "parameters": sum(p.numel() for p in model.parameters()),
         **({"frozen": frozen} if (frozen := sum(p.numel() for p in model.parameters() if not p.requires_grad)) else {}),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
-        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].path},
+        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].lm.path},
         **({"confirmation": confirmation} if confirmation else {}),
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),

@@ -171,10 +171,6 @@ class Trainer:
         self.durable.once("report", {"path_epoch": path_epoch}, self.durable.report)
         self.best = best_of(self.here, self.stage - 1, path_epoch)
 
-    def finish(self) -> None:
-        """Puts the end of the run on disk; the model ends as its best checkpoint."""
-        self.durable.finish()
-
     def confirm(self, evaluator) -> dict[str, dict[str, float]]:
         """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on."""
         started, found = time.monotonic(), {}

@@ -149,9 +149,7 @@ def plan(
 
 def search_of(config: RunConfig) -> RunConfig | None:
     """The SFT run that a run of SRO or Soft SRO reads its search from; None for other methods."""
-    if config.method not in AFTER_SFT:
-        return None
-    return dataclasses.replace(config, method="sft", params={"epochs": config.params["epochs"]}, methods_dir=None)
+    return config.sft(config.params["epochs"]) if config.method in AFTER_SFT else None
 
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
