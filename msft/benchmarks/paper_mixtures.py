@@ -101,7 +101,7 @@ def load(
     if name not in NAMES:
         raise DataError(unknown("mixture", name, NAMES))
     is_granular = name == "medmcqa-21"
-    sizes = _sizes((900, 200, 100) if is_granular else (1800, 200, 200), train_size, test_size, validation_size)
+    sizes = sizes_of(name, train_size, test_size, validation_size)
     draw, benchmarks = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens), mixture_benchmarks(name)
     read = read_local(data_dir, benchmarks) if data_dir is not None else read_hub(revision)
     subs, problems = [], []
@@ -134,7 +134,9 @@ def mixture_benchmarks(name: str) -> list[Benchmark]:
     return sorted((BENCHMARKS[b] for b in _BENCHMARKS_OF[name]), key=lambda b: b.order_key)
 
 
-def _sizes(defaults: Sequence[int], *asked: int | None) -> list[int]:
+def sizes_of(name: str, *asked: int | None) -> list[int]:
+    """Items of train, test and validation of a sub-dataset: those asked for, else the mixture's own. Raises ConfigError."""
+    defaults = (900, 200, 100) if name == "medmcqa-21" else (1800, 200, 200)
     problems = [
         f"{part}_size must be a whole number of at least {low}; found {size!r}"
         for part, low, size in zip(("train", "test", "validation"), (1, 1, 0), asked, strict=True)

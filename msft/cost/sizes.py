@@ -105,12 +105,10 @@ def _known(config: RunConfig, tokenizer: str, counts: list[tuple]) -> tuple[SetS
 
 def _paper_counts(config: RunConfig) -> list[tuple]:
     """The counts that are asked for; the hub has enough."""
-    mixture, asked = config.mixture, (config.train_size, config.test_size, config.validation_size)
-    defaults = (900, 200, 100) if mixture == "medmcqa-21" else (1800, 200, 200)
-    sizes = [default if size is None else size for default, size in zip(defaults, asked, strict=True)]
-    if mixture == "medmcqa-21":
+    sizes = paper_mixtures.sizes_of(config.mixture, config.train_size, config.test_size, config.validation_size)
+    if config.mixture == "medmcqa-21":
         return [(subject, "medmcqa", *sizes) for subject in paper_mixtures.SUBJECTS]
-    return [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(mixture)]
+    return [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(config.mixture)]
 
 
 def _read(config: RunConfig) -> tuple[SetSize, ...]:

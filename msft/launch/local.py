@@ -66,7 +66,8 @@ def run_all(
             missing.setdefault(name, config)
     todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
     problems, ours = [], [missing[name] for name in todo]
-    if len(todo) > 1 and on_evaluation is None and (slots := slots or min(map(slots_of, ours))) > 1:
+    slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
+    if slots > 1:
         problems = in_processes(ours, todo, runs_dir, slots, progress)
     else:
         for config in ours:
