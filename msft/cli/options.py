@@ -252,7 +252,7 @@ def config_of(flags: Flags) -> RunConfig:
             values = read_yaml(flags.config)
         except ConfigError as error:
             problems += error.problems
-    pairs = [text.partition("=") for text in flags.given.get("params", ())]
+    pairs = [text.partition("=") for text in flags.given.get("params") or ()]
     if wrong := ["".join(parts) for parts in pairs if not parts[1]]:
         problems.append(f"--params takes NAME=VALUE; found {', '.join(wrong)}")
     names = Counter(name for name, sign, _ in pairs if sign)
