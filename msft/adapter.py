@@ -66,7 +66,9 @@ def trained_parameters(config, architecture) -> int:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
         head = model.get_output_embeddings()
-        linear = [f".{name}" for name, part in model.named_modules() if _is_linear(part) and part is not head]
+        kinds = ("Linear", "Conv1D")  # GPT-2's linear layers are a Conv1D
+        parts = [(name, part) for name, part in model.named_modules() if type(part).__name__ in kinds]
+        linear = [f".{name}" for name, part in parts if part is not head]
         allowed = sorted({name.rpartition(".")[2] for name in linear})
         asked = [] if config.lora_target_modules in (None, ALL) else config.lora_target_modules.split(",")
         lacking = [target for target in asked if not any(name.endswith(f".{target}") for name in linear)]
@@ -83,10 +85,6 @@ def trained_parameters(config, architecture) -> int:
                 f"Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
             ) from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def _is_linear(part) -> bool:
-    return type(part).__name__ in ("Linear", "Conv1D")  # GPT-2's linear layers are a Conv1D
 
 
 def loaded(model, folder):

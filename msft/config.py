@@ -145,6 +145,10 @@ class RunConfig:
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
+    def sft(self, epochs: float) -> "RunConfig":
+        """The SFT run of the same settings, which a search for peaks is read from where it is finished."""
+        return dataclasses.replace(self, method="sft", params={"epochs": epochs}, methods_dir=None)
+
     def to_dict(self) -> dict:
         """All settings as plain values."""
         return dataclasses.asdict(self)

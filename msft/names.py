@@ -47,14 +47,17 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     return given_back.checked(chat.rendered(mixture, tokenizer), tokenizer) if tokenizer else mixture
 
 
-def model_settings(name: str) -> dict:
-    """A model's own default settings: those of the tiny models; {} stands for the paper's."""
-    return tiny.settings(name) if name in tiny.MODELS else {}
+def mixture_of(config: RunConfig, tokenizer) -> Mixture:
+    """The mixture of a run, drawn and written for its tokenizer. Raises as `load_mixture`."""
+    sizes = ("train_size", "test_size", "validation_size", "confirmation_size")
+    names = (*sizes, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return load_mixture(config.mixture, tokenizer=tokenizer, **given)
 
 
 def filled(config: RunConfig) -> RunConfig:
-    """A config with every default filled in, as its run has it."""
-    return config.with_defaults(model_settings(config.model))
+    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's."""
+    return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
 
 
 def model_source(name: str) -> str:

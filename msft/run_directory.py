@@ -1,6 +1,7 @@
 """A run's directory while it is trained: its place, its lock, its saved states, and the checkpoint it ends with."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import sys
@@ -8,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import filelock
+from safetensors import SafetensorError
 
 from msft import distributed
 from msft.errors import RunError
@@ -60,14 +62,7 @@ def locked(lock, directory: Path, progress: bool):
 class RunDirectory:
     """A run directory while it is trained: what the trainer writes through."""
 
-    def __init__(
-        self,
-        prepared,
-        directory: Path,
-        model_bytes: int,
-        progress: RunProgress,
-        base: Weights | None = None,
-    ):
+    def __init__(self, prepared, directory: Path, model_bytes: int, progress: RunProgress, base: Weights | None = None):
         self.prepared, self.directory, self.progress = prepared, directory, progress
         self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, directory / "best")
         self.journal = Journal(directory / "journal.jsonl")
@@ -99,8 +94,8 @@ class RunDirectory:
     def finished_sft(self, epochs: float) -> dict | None:
         """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied
         with their dates, so that a search that was read leaves what one that was trained leaves."""
-        twin = self.prepared.twin("sft", {"epochs": epochs})
-        other = Run(self.directory.parent / twin.name)
+        sft = dataclasses.replace(self.prepared, config=self.prepared.config.sft(epochs))
+        other = Run(self.directory.parent / sft.name)
         if other.status != "finished":
             return None
         for path in (other.directory / "outputs").glob("*.gz"):
@@ -198,8 +193,6 @@ def clear_leftovers(directory: Path) -> None:
 
 def save_best(directory: Path, model, tokenizer) -> None:
     """Writes the model as the run's best checkpoint: there whole or not at all. Raises RunError where it cannot."""
-    from safetensors import SafetensorError
-
     partial, target = directory / f"best{PARTIAL}", directory / "best"
     try:
         model.save_pretrained(partial)

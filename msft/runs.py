@@ -20,25 +20,23 @@ from pathlib import Path
 
 import filelock
 import pandas as pd
+import torch
 
 from msft import adapter, distributed, methods, names
 from msft.config import RunConfig
+from msft.data.given_back import check_room
+from msft.data.judge_room import check_judges
+from msft.data.judges import Court
+from msft.data.tasks import write_tasks
 from msft.errors import Checks
+from msft.loss.tokens import check_context, fit_mixture
 from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
-from msft.run_directory import (
-    check_names,
-    check_place,
-    clear_leftovers,
-    clear_state,
-    locked,
-    open_directory,
-    save_best,
-)
+from msft.run_directory import check_names, check_place, clear_leftovers, clear_state, locked, open_directory, save_best
 from msft.store.checkpoints import bytes_of
 from msft.store.files import write_atomic
 
@@ -129,11 +127,6 @@ class Prepared:
         model, mixture = Path(config.model).name, Path(config.mixture).stem
         return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
 
-    def twin(self, method: str, params: dict) -> "Prepared":
-        """The same run with another method."""
-        config = dataclasses.replace(self.config, method=method, params=params, methods_dir=None)
-        return dataclasses.replace(self, config=config)
-
     def load_model(self):
         """The base model on its device, with a fresh adapter where the run has one."""
         config = self.config
@@ -146,10 +139,6 @@ class Prepared:
         Raises ModelError and DataError with all that does not fit: examples, prompts with their answers and what the judges
         ask into the model, right answers into max_new_tokens.
         """
-        from msft.data.given_back import check_room
-        from msft.data.judge_room import check_judges
-        from msft.loss.tokens import check_context, fit_mixture
-
         config, check, tokenizer = self.config, Checks(), self.tokenizer
         architecture = names.load_architecture(self.source, config)
         check(check_judges, self.mixture, tokenizer, architecture)
@@ -160,6 +149,13 @@ class Prepared:
             check(check_context, architecture, examples, prompts, config.max_new_tokens)
         check.done()
         return examples, mixture
+
+    def evaluator(self, model, mixture, part: str):
+        """What measures a part of a mixture."""
+        from msft.evaluation import Evaluator  # lm-eval takes seconds to load, and a finished run is read without it
+
+        config = self.config
+        return Evaluator(model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -172,12 +168,9 @@ def prepare(config: RunConfig) -> Prepared:
         tokenizer = check(names.load_tokenizer, source, config.model_revision, config.trust_remote_code)
         if config.adapter:
             check(lambda: adapter.trained_parameters(config, names.load_architecture(source, config)))
-    sizes = ("train_size", "test_size", "validation_size", "confirmation_size")
-    options = (*sizes, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
-    chosen = {name: getattr(config, name) for name in options if getattr(config, name) is not None}
     # without a tokenizer nothing will be trained: the paper's data are not fetched for it
     can_load = tokenizer or config.mixture not in names.paper_mixtures.NAMES
-    if mixture := check(names.load_mixture, config.mixture, tokenizer=tokenizer, **chosen) if can_load else None:
+    if mixture := check(names.mixture_of, config, tokenizer) if can_load else None:
         check(mixture.check_selection, config.select_on, config.select_metric)
     check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
@@ -185,14 +178,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
-    from msft.data.judges import Court
-    from msft.evaluation import Evaluator
-
-    config = prepared.config
-    evaluators = {
-        part: Evaluator(model, prepared.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
-        for part in dict.fromkeys(["test", config.select_on])
-    }
+    parts = dict.fromkeys(["test", prepared.config.select_on])
+    evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
     watched = {judge.label: judge for judge in mixture.judges}
     return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
@@ -212,19 +199,16 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             shown.say("saving the end of the run")
-            trainer.finish()
+            trainer.durable.finish()
             confirmation = _confirmation(prepared, model, mixture, trainer)
         distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
 
 
 def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
-    from msft.evaluation import Evaluator
-
     if not any(sub.confirmation for sub in mixture):
         return {}
-    sizes = (prepared.config.max_new_tokens, prepared.config.eval_batch_size)
-    evaluator = Evaluator(model, prepared.tokenizer, mixture, "confirmation", *sizes)
+    evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
     return trainer.confirm(evaluator)
@@ -232,8 +216,6 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     """Writes what says of a run what it is; a run that goes on has it."""
-    from msft.data.tasks import write_tasks
-
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "run.json").is_file():
         write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
@@ -244,8 +226,6 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
 
 def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started: float, progress: bool) -> None:
     """Writes the best checkpoint, the history and, last, the result."""
-    import torch
-
     directory, where.store.facts = where.directory, {}
     save_best(directory, model, prepared.tokenizer)
     where.store.note("write best", sum(path.stat().st_size for path in (directory / "best").iterdir()))
@@ -256,7 +236,7 @@ def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started:
         "parameters": sum(p.numel() for p in model.parameters()),
         **({"frozen": frozen} if (frozen := sum(p.numel() for p in model.parameters() if not p.requires_grad)) else {}),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
-        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].path},
+        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].lm.path},
         **({"confirmation": confirmation} if confirmation else {}),
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),

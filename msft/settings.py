@@ -37,16 +37,10 @@ class _Loader(yaml.SafeLoader):
         return value if is_as_written or is_infinite else node.value
 
 
-def parse_yaml(text: str) -> object:
-    """What `yaml.safe_load` gives, but a key that stands twice is an error, and numbers, words and dates that only YAML
-    reads in a way of its own stay texts."""
-    return _Loader(text).get_single_data()
-
-
 def read_yaml(path: str | Path, wanted: str = "settings", error: type[MsftError] = ConfigError) -> dict:
     """The mapping in a YAML file. wanted: what it should hold. Raises `error` where there is none."""
     try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        values = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as problem:
         # PyYAML lets errors of its converters out, as for `!!int ''`
         raise error(f"{path}: not readable as YAML: {problem}") from None
@@ -67,21 +61,7 @@ def setting(default, doc: str, *, low=None, high=None, choices=None, result=True
     return dataclasses.field(default=default, metadata=meta)
 
 
-def _is_none(value) -> bool:
-    return value is None or str(value).lower() in ("none", "null")
-
-
-def _read_none(value) -> None:
-    if not _is_none(value):
-        raise ValueError
-
-
-def _read_bool(value) -> bool:
-    return {"true": True, "false": False}[str(value).lower()]
-
-
-def _read_int(value) -> int:
-    _refuse_bool(value)
+def _read_int(value) -> int:  # 3, "3", 3.0, "3e0"
     if isinstance(value, str):
         try:
             return int(value)
@@ -92,29 +72,19 @@ def _read_int(value) -> int:
     return int(value)
 
 
-def _read_float(value) -> float:
-    _refuse_bool(value)
-    return float(value)
-
-
 def _read_str(value) -> str:
-    _refuse_bool(value)
-    if _is_none(value):
+    if str(value).lower() in _NONE:
         raise ValueError
     return str(value) if isinstance(value, numbers.Real) else os.fspath(value)
 
 
-def _refuse_bool(value) -> None:
-    if isinstance(value, bool):  # to Python, True is the number 1
-        raise ValueError
-
-
+_NONE = {"none": None, "null": None}
 # type -> how a value, or its text on the command line, is read; tried in this order
 _READERS = {
-    type(None): _read_none,
-    bool: _read_bool,
+    type(None): lambda value: _NONE[str(value).lower()],
+    bool: lambda value: {"true": True, "false": False}[str(value).lower()],
     int: _read_int,
-    float: _read_float,
+    float: float,
     str: _read_str,
     dict: lambda value: dict(value.items()),
 }
@@ -124,7 +94,8 @@ _REFUSED = (ValueError, TypeError, OverflowError, LookupError, AttributeError)
 def _read(value, kinds: tuple[type, ...]):
     """A value as the first of the types that can read it; raises ValueError."""
     for kind, reader in _READERS.items():
-        if kind in kinds:
+        is_wrong = isinstance(value, bool) and kind is not bool  # to Python, True is the number 1
+        if kind in kinds and not is_wrong:
             with contextlib.suppress(*_REFUSED):
                 return reader(value)
     own = tuple(kind for kind in kinds if isinstance(kind, type) and kind not in _READERS)

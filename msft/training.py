@@ -63,13 +63,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model,
-        tokenizer,
-        config,
-        examples: Mapping[str, Sequence[Tokens]],
-        evaluators: Mapping[str, object],
-        run,
+        self, model, tokenizer, config, examples: Mapping[str, Sequence[Tokens]], evaluators: Mapping[str, object], run
     ):
         self.measured, self.model = model, distributed.for_training(model)  # two only where the weights are sharded
         self.tokenizer, self.config, self.device = tokenizer, config, model.device
@@ -176,10 +170,6 @@ class Trainer:
         """
         self.durable.once("report", {"path_epoch": path_epoch}, self.durable.report)
         self.best = best_of(self.here, self.stage - 1, path_epoch)
-
-    def finish(self) -> None:
-        """Puts the end of the run on disk; the model ends as its best checkpoint."""
-        self.durable.finish()
 
     def confirm(self, evaluator) -> dict[str, dict[str, float]]:
         """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on."""
@@ -295,9 +285,8 @@ class Trainer:
     def _evaluate(self, roll_out: RollOut) -> None:
         """Measures the weights as they are and notes who holds a peak here (Algorithm 4, line 5)."""
         progress, durable = roll_out.progress, self.durable
-        if progress.evaluations and durable.must_save(
-            roll_out
-        ):  # an evaluation is long; what it measures is safe first
+        # an evaluation is long; what it measures is safe first
+        if progress.evaluations and durable.must_save(roll_out):
             durable.save_within(roll_out)
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch

@@ -12,6 +12,7 @@ import msft
 from msft import names
 from msft.data import chat, metrics, tasks
 from msft.data.mixture import Mixture, SubDataset
+from msft.data.rows import row_to_example
 from msft.data.scoring import decided
 from msft.errors import DataError, ModelError
 from msft.generation.lm import PrefixCachedLM
@@ -61,7 +62,7 @@ def with_template(template, special=()):
 
 def one(tokenizer, row):
     """(the row's example with the template's texts, the text that ends a turn)."""
-    example = chat.to_example(row)
+    example = row_to_example(row)
     (sub,) = chat.rendered(Mixture("one", [SubDataset("chats", [example], [example], shots=[])]), tokenizer)
     return sub.train[0], sub.stop
 

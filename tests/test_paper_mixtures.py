@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msft.benchmarks import sources
-from msft.benchmarks.paper_mixtures import NAMES, SUBJECTS, load, mixture_benchmarks
+from msft.benchmarks.paper_mixtures import NAMES, SUBJECTS, load, mixture_benchmarks, read_hub
 from msft.benchmarks.records import BENCHMARKS
 from msft.data.example import SHOTS, shots_text, training_text
 from msft.errors import ConfigError, DataError
@@ -383,7 +382,7 @@ def test_script_repositories_are_read_from_their_conversion(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
     for name in ("hellaswag", "piqa"):
         with pytest.raises(DataError):
-            sources.hub(None)(BENCHMARKS[name])
+            read_hub(None)(BENCHMARKS[name])
     assert asked == {"Rowan/hellaswag": None, "ybisk/piqa": "refs/convert/parquet"}
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 import msft
 from msft.data import metrics, scoring
-from msft.data.keys import CHANGES_MEANING
-from msft.data.rows import row_to_example
+from msft.data.rows import CHANGES_MEANING, row_to_example
 from msft.errors import DataError
 
 

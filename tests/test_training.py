@@ -266,7 +266,7 @@ def test_a_method_that_leaves_no_candidate_is_told_how_to(tmp_path):
     trainer, _ = make_trainer(tmp_path)
     trainer.roll_out(trainer.tasks, epochs=0.25, candidate=False)
     with pytest.raises(RunError, match="no checkpoint to report: let a roll_out have candidate=True, or call"):
-        trainer.finish()
+        trainer.durable.finish()
 
 
 def test_report_makes_the_current_weights_the_result(tmp_path):

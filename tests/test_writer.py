@@ -18,8 +18,7 @@ from msft.store import files
 from msft.store.checkpoints import Store, snapshot
 from msft.store.durable import Durable
 from msft.store.journal import Journal
-from msft.store.saving import Saving
-from msft.store.state import Progress
+from msft.store.state import Best, Progress
 from msft.store.writer import Writer
 from msft.training import Trainer
 
@@ -99,22 +98,26 @@ class Clock:
 
 def saving_of(monkeypatch, tmp_path, share, minutes, copy=0.0):
     clock = Clock()
-    monkeypatch.setattr("msft.store.saving.time", clock)
+    monkeypatch.setattr("msft.store.durable.time", clock)
     monkeypatch.setattr("msft.store.writer.time", clock)
     store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 100_000_000)
-    saving = Saving(SimpleNamespace(store=store, commit=clock.commit, directory=tmp_path), share, minutes)
+    config = SimpleNamespace(save_share=share, save_minutes=minutes, keep_peaks="memory")
+    trainer = SimpleNamespace(config=config, model=None, best=Best(), here=None)
+    durable = Durable(trainer, SimpleNamespace(store=store, commit=clock.commit, directory=tmp_path))
+
+    def snapshot(model):
+        clock.now += copy
+        return {"a": torch.ones(2)}
+
+    monkeypatch.setattr("msft.store.checkpoints.snapshot", snapshot)
 
     def save():
-        def copies():
-            clock.now += copy
-            return {"a": torch.ones(2)}, None, {}, None, {}
-
-        saving.put(copies)
-        saving.writer.wait()
+        durable.save()
+        durable.writer.wait()
 
     def first_due(start):
         for clock.now in range(int(start), 10_000):
-            if saving.is_due():
+            if durable.is_due():
                 return clock.now
         return None
 

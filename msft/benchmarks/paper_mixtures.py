@@ -7,6 +7,7 @@ The two differ in where the records come from and in nothing else: what is refus
 and what is drawn is one code path (paper section 4.1, appendix A).
 """
 
+import hashlib
 import random
 import re
 import warnings
@@ -16,13 +17,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from msft.benchmarks import sources
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
+from msft.data import from_hub
 from msft.data.drawing import seed_of
 from msft.data.example import SHOTS, Example, fitting_prompts, training_text
 from msft.data.given_back import given_back
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
+from msft.data.rows import read_rows
 from msft.errors import ConfigError, DataError, each, together, unknown
+from msft.paths import expanded
 
 _BENCHMARKS_OF = {
     "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
@@ -38,6 +41,12 @@ SUBJECTS = (
     "Pediatrics", "Pharmacology", "Physiology", "Psychiatry", "Radiology", "Skin",
     "Social & Preventive Medicine", "Surgery", "Unknown",
 )  # fmt: skip
+# of one benchmark: (train records, test records, where they come from)
+Reader = Callable[[Benchmark], tuple[list[dict], list[dict], dict[str, str]]]
+_INSTEAD = (
+    "make a folder with <benchmark>/train.jsonl and <benchmark>/test.jsonl, one JSON object a line in the hub's columns, "
+    "and pass it as data_dir"
+)
 
 
 @dataclass(frozen=True)
@@ -95,11 +104,9 @@ def load(
     if name not in NAMES:
         raise DataError(unknown("mixture", name, NAMES))
     is_granular = name == "medmcqa-21"
-    defaults = (900, 200, 100) if is_granular else (1800, 200, 200)
-    asked = {"train": train_size, "test": test_size, "validation": validation_size, "confirmation": confirmation_size}
-    sizes = _sizes((*defaults, test_size or defaults[1]), asked)
+    sizes = sizes_of(name, train_size, test_size, validation_size, confirmation_size)
     draw, benchmarks = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens), mixture_benchmarks(name)
-    read = sources.local(data_dir, benchmarks) if data_dir is not None else sources.hub(revision)
+    read = read_local(data_dir, benchmarks) if data_dir is not None else read_hub(revision)
     subs, problems = [], []
     for benchmark in benchmarks:
         try:
@@ -130,15 +137,18 @@ def mixture_benchmarks(name: str) -> list[Benchmark]:
     return sorted((BENCHMARKS[b] for b in _BENCHMARKS_OF[name]), key=lambda b: b.order_key)
 
 
-def _sizes(defaults: Sequence[int], asked: dict[str, int | None]) -> list[int]:
+def sizes_of(name: str, train=None, test=None, validation=None, confirmation=None) -> list[int]:
+    """Items a part of a sub-dataset: those asked for, else the mixture's own numbers. Raises ConfigError."""
+    defaults = (900, 200, 100) if name == "medmcqa-21" else (1800, 200, 200)
+    defaults, asked = (*defaults, test or defaults[1]), (train, test, validation, confirmation)
     problems = [
         f"{part}_size must be a whole number of at least {low}; found {size!r}"
-        for low, (part, size) in zip((1, 1, 0, 0), asked.items(), strict=True)
+        for part, low, size in zip(("train", "test", "validation", "confirmation"), (1, 1, 0, 0), asked, strict=True)
         if size is not None and (type(size) is not int or size < low)
     ]
     if problems:
         raise ConfigError(together("the sizes cannot be used:", problems))
-    return [default if size is None else size for default, size in zip(defaults, asked.values(), strict=True)]
+    return [default if size is None else size for default, size in zip(defaults, asked, strict=True)]
 
 
 def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[list[dict], list[dict]]]:
@@ -155,6 +165,54 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
     if strange:
         warnings.warn(f"medmcqa-21: records of subjects it does not know: {dict(strange)}", stacklevel=3)
     return {"medmcqa_" + re.sub(r"[^a-z]+", "_", subject.lower()): both for subject, both in parts.items()}
+
+
+# ---- records of a benchmark
+
+
+def read_local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Reader:
+    """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
+    folder = Path(expanded(data_dir))
+    files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
+    missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
+    if missing:
+        title = "data_dir must hold <benchmark>/train.jsonl and test.jsonl, one hub record a line; missing:"
+        raise DataError(together(title, missing))
+
+    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
+        source, records = {**_source(benchmark), "revision": "local"}, {}
+        for part, file in files[benchmark.name].items():
+            records[part] = read_rows(file)
+            source[f"{part}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        return records["train"], records["test"], source
+
+    return read
+
+
+def read_hub(revision: str | dict[str, str] | None) -> Reader:
+    """A reader of the hub; each repository is pinned to the commit that its revision names now."""
+    asked = revision if isinstance(revision, dict) else dict.fromkeys(BENCHMARKS, revision)
+    for name in asked:
+        if name not in BENCHMARKS:
+            raise DataError("revision: " + unknown("benchmark", name, list(BENCHMARKS)))
+
+    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
+        wanted = asked.get(benchmark.name) or benchmark.revision
+        splits = (benchmark.train_split, benchmark.test_split)
+        (train, test), commit = from_hub.load(benchmark.hub_id, benchmark.config, splits, wanted, _INSTEAD)
+        return train.to_list(), test.to_list(), {**_source(benchmark), "revision": commit}
+
+    return read
+
+
+def _source(benchmark: Benchmark) -> dict[str, str]:
+    return {
+        "hub_id": benchmark.hub_id,
+        "config": benchmark.config or "default",
+        "train_split": benchmark.train_split,
+        "test_split": benchmark.test_split,
+        "licence": benchmark.licence,
+    }
 
 
 # ---- from records to a sub-dataset

@@ -4,19 +4,33 @@ import json
 import sys
 from pathlib import Path
 
-from msft import methods
+import pandas as pd
+
+from msft import adapter, distributed, methods
 from msft.cli import options
 from msft.config import RunConfig
+from msft.cost import describe
+from msft.cost import plan as costs
 from msft.errors import ConfigError, RunError, together, unknown
+from msft.launch import slurm
+from msft.launch.accelerated import unused_keys
+from msft.launch.grid import read_grid
+from msft.launch.status import line_of, rows_of, runs_of
 from msft.paths import expanded
-from msft.settings import describe
+from msft.results.progress import say_left_out
+from msft.results.run import Run, load_runs
+from msft.settings import describe as lines_of
+
+# what of a run's settings a measurement depends on
+_MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new_tokens", "eval_batch_size", "data_dir"}
+_MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size", "revision"}
+_MEASURED |= {"trust_remote_code", "device", "threads"}
 
 
 def run(flags: options.Run) -> int:
     """Trains a run, goes on with it, or reads it."""
     config = options.config_of(flags)
-    from msft import distributed, runs
-    from msft.launch.accelerated import unused_keys
+    from msft import runs  # it loads torch
 
     if (unused := unused_keys(config)) and distributed.is_main():
         print(together("of accelerate's configuration a run does not use:", unused), file=sys.stderr)
@@ -34,16 +48,11 @@ def plan(flags: options.Plan) -> int:
     if flags.grid:
         words = [f"--{name.replace('_', '-')}" for name in flags.given]
         flags.check(*(f"{word} is for one run; a grid has its settings in its file" for word in words))
-        from msft.launch.grid import read_grid
-
         configs = read_grid(flags.grid).runs
     else:
         configs = (options.config_of(flags),)
-    from msft.cost import describe, plan
-    from msft.results.run import load_runs
-
-    rates = plan.rates_of(load_runs(flags.runs_dir), flags.utilisation, flags.peak)
-    estimates = plan.plan(configs, flags.runs_dir, rates, flags.card)
+    rates = costs.rates_of(load_runs(flags.runs_dir), flags.utilisation, flags.peak)
+    estimates = costs.plan(configs, flags.runs_dir, rates, flags.card)
     if flags.json:
         print(json.dumps([describe.as_dict(estimate) for estimate in estimates], indent=1))
     else:
@@ -54,15 +63,12 @@ def plan(flags: options.Plan) -> int:
 def grid(flags: options.Grid) -> int:
     """Shows a grid and, with --submit, trains what is not finished."""
     flags.check()
-    from msft.cost import describe, plan
-    from msft.launch import local, slurm
-    from msft.launch.grid import read_grid
-    from msft.results.run import load_runs
+    from msft.launch import local
 
     runs_dir, whole = flags.runs_dir, read_grid(flags.grid, {"data_dir": flags.data_dir, "device": flags.device})
     jobs = slurm.read_options({**whole.slurm, **flags.given})
-    rates = plan.rates_of(load_runs(runs_dir))
-    estimates = plan.plan(whole.runs, runs_dir, rates)
+    rates = costs.rates_of(load_runs(runs_dir))
+    estimates = costs.plan(whole.runs, runs_dir, rates)
     # what another launcher is at is waited for here, and left to it on a cluster
     done = ("finished", "running") if flags.submit == "slurm" else ("finished",)
     todo = [e for e in estimates if e.state not in done]
@@ -73,7 +79,7 @@ def grid(flags: options.Grid) -> int:
     sys.stdout.flush()
     if not todo:
         return 0
-    needed, free = plan.disk_needed(todo, flags.slots or 1), plan.disk_free(runs_dir)
+    needed, free = costs.disk_needed(todo, flags.slots or 1), costs.disk_free(runs_dir)
     if needed > free and not flags.any_disk:
         raise RunError(
             f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}: "
@@ -98,14 +104,10 @@ def status(flags: options.Status) -> int:
     flags.check()
     if not Path(flags.runs_dir).is_dir():
         raise ConfigError(f"runs_dir {flags.runs_dir!r} is no folder; give a folder of runs")
-    from msft.launch.status import as_json, line_of, rows_of, runs_of
-
     rows = rows_of(runs_of(flags.runs_dir))
     damaged = [row for row in rows if row["state"] == "damaged"]
-    if flags.json:
-        print(as_json(rows))
-    for row in [] if flags.json else rows:
-        print(line_of(row))
+    for text in [json.dumps(rows, indent=1)] if flags.json else map(line_of, rows):
+        print(text)
     for row in damaged:
         print(row["why"], file=sys.stderr)
     return 1 if damaged else 0
@@ -114,19 +116,14 @@ def status(flags: options.Status) -> int:
 def evaluate(flags: options.Eval) -> int:
     """Measures a model without training, as the run that it lies in measured it where there is one."""
     flags.check()
-    import pandas as pd
+    from msft import runs
 
-    from msft import adapter, runs
-    from msft.evaluation import Evaluator
-    from msft.results.progress import say_left_out
-    from msft.results.run import Run
-
-    run = Run(Path(expanded(flags.model)).parent)
+    place = Path(expanded(flags.model))
+    run = Run(place.parent)
     of_run = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
     values = {name: of_run.get(name) for name in _MEASURED}
     values |= {name: value for name, value in vars(flags).items() if value is not None and name in _MEASURED}
     values = {name: value for name, value in values.items() if value is not None}
-    place = Path(expanded(flags.model))
     is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
     if is_adapter:
         adapter.available()
@@ -141,27 +138,12 @@ def evaluate(flags: options.Eval) -> int:
     print(f"mixture {config.mixture}, {config.weights}, {lengths}", file=sys.stderr)
     if mixture.judges:
         print(f"not asked, only watched in runs: {', '.join(j.label for j in mixture.judges)}", file=sys.stderr)
-    sizes = (config.max_new_tokens, config.eval_batch_size)
-    scores = Evaluator(model, prepared.tokenizer, mixture, "test", *sizes).evaluate()
+    scores = prepared.evaluator(model, mixture, "test").evaluate()
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
     print(table.to_string(index=False))
     shares = [task for task, score in scores.items() if not score.on_own_scale] or list(scores)
     print(f"mean accuracy {table.set_index('task').accuracy[shares].mean():.4f}")
     return 0
-
-
-# what of a run's settings a measurement depends on
-_MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new_tokens", "eval_batch_size", "data_dir"}
-_MEASURED |= {
-    "train_size",
-    "test_size",
-    "validation_size",
-    "confirmation_size",
-    "revision",
-    "trust_remote_code",
-    "device",
-    "threads",
-}
 
 
 def mixture(flags: options.Mixture) -> int:
@@ -204,7 +186,7 @@ def list_methods(flags: options.Methods) -> int:
     for name in methods.available(folder):
         module = methods.load(name, folder)
         print(f"{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
-        for line in describe(module.Params):
+        for line in lines_of(module.Params):
             print(f"    {line}")
     return 0
 

@@ -5,7 +5,6 @@ python -m msft run --config settings.yaml --seed 30
 python -m msft plan --grid paper
 """
 
-import argparse
 import os
 import re
 import sys
@@ -51,9 +50,6 @@ def _main(words: list[str]) -> int:
     kind, command = COMMANDS[words[0]]
     try:
         return command(read(kind, words[1:]))
-    except argparse.ArgumentError as error:
-        say(error)
-        return 2
     except MsftError as error:
         say(error)
         return 2 if isinstance(error, ValueError) else 1
@@ -64,7 +60,3 @@ def _help(commands: dict) -> str:
     head = "usage: msft COMMAND [flags]\n\nTrain mixtures with an early stop for each sub-dataset.\n"
     example = "Try: msft run --method msft --model tiny-qwen2 --mixture tiny"
     return "\n".join([head, *rows, "", "msft COMMAND --help tells its flags.", example])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

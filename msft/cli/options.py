@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -243,18 +244,6 @@ def _given(parsed: argparse.Namespace, part: type, problems: list[str]) -> dict:
     return {name: value for name, value in values.items() if value is not _MISSING}
 
 
-def params_of(texts: list[str] | None) -> tuple[dict, list[str]]:
-    """({name: value} of NAME=VALUE texts, problems)."""
-    pairs = [text.partition("=") for text in texts or []]
-    wrong = [name + sign + value for name, sign, value in pairs if not sign]
-    problems = [f"--params takes NAME=VALUE; found {', '.join(wrong)}"] if wrong else []
-    names = [name for name, sign, _ in pairs if sign]
-    problems += [
-        f"--params names {name!r} twice; give it once" for name in dict.fromkeys(names) if names.count(name) > 1
-    ]
-    return {name: value for name, sign, value in pairs if sign}, problems
-
-
 def config_of(flags: Flags) -> RunConfig:
     """The config of `run` and `plan`: the file's settings, the flags over them. Raises ConfigError with every problem."""
     values, problems = {}, list(flags.problems)
@@ -263,8 +252,12 @@ def config_of(flags: Flags) -> RunConfig:
             values = read_yaml(flags.config)
         except ConfigError as error:
             problems += error.problems
-    params, wrong = params_of(flags.given.get("params"))
-    problems += wrong
+    pairs = [text.partition("=") for text in flags.given.get("params") or ()]
+    if wrong := ["".join(parts) for parts in pairs if not parts[1]]:
+        problems.append(f"--params takes NAME=VALUE; found {', '.join(wrong)}")
+    names = Counter(name for name, sign, _ in pairs if sign)
+    problems += [f"--params names {name!r} twice; give it once" for name, count in names.items() if count > 1]
+    params = {name: value for name, sign, value in pairs if sign}
     in_file = values.get("params") or {}
     if not isinstance(in_file, dict):
         problems.append(f"{flags.config}: params = {in_file!r}: give a mapping of names to values")

@@ -8,14 +8,20 @@ from pathlib import Path
 from msft.config import ADAPTER
 from msft.cost.plan import CARD, Estimate, Rates, disk_free, disk_needed
 
+_PREFIXES = ("", *"KMGTPEZ")
+_HEAD = ["method", "model", "mixture", "seed", "settings", "state", "stages", "tokens", "answers"]
+_HEAD += ["FLOPs (least to most)", "hours", "memory", "disk"]
+_STATES = {"finished": "finished", "running": "running", "failed": "failed (resumable)", "unfinished": "resumable"}
+_STATES |= {"missing": "missing"}
 
-def number_text(value: float, unit: str, scales: str = " KMGTPEZ", base: float = 1000.0) -> str:
+
+def number_text(value: float, unit: str) -> str:
     """A number with a decimal prefix and its unit: 1.2 GB."""
     place = 0
-    while abs(value) >= base and place < len(scales) - 1:
-        value, place = value / base, place + 1
+    while abs(value) >= 1000 and place < len(_PREFIXES) - 1:
+        value, place = value / 1000, place + 1
     digits = f"{value:.1f}" if place and value < 10 else f"{value:.0f}"
-    return f"{digits} {scales[place].strip()}{unit}"
+    return f"{digits} {_PREFIXES[place]}{unit}"
 
 
 def bytes_text(value: float) -> str:
@@ -34,13 +40,6 @@ def table_text(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-_HEAD = "method,model,mixture,seed,settings,state,stages,tokens,answers,FLOPs (least to most),hours,memory,disk".split(
-    ","
-)
-_STATES = {"finished": "finished", "running": "running", "failed": "failed (resumable)", "unfinished": "resumable"}
-_STATES |= {"missing": "missing"}
 
 
 def report(

@@ -149,9 +149,7 @@ def plan(
 
 def search_of(config: RunConfig) -> RunConfig | None:
     """The SFT run that a run of SRO or Soft SRO reads its search from; None for other methods."""
-    if config.method not in AFTER_SFT:
-        return None
-    return dataclasses.replace(config, method="sft", params={"epochs": config.params["epochs"]}, methods_dir=None)
+    return config.sft(config.params["epochs"]) if config.method in AFTER_SFT else None
 
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
@@ -160,9 +158,8 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
     try:
         ways = rehearse(config, sizes.sets, has_search)
     except Exception as error:  # a method of the user's own may want more of its trainer than verbs
-        return Estimate(
-            config, "missing", problem=f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}"
-        )
+        why = f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}"
+        return Estimate(config, "missing", problem=why)
     cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
     # an adapter is in fp32 beside weights of either precision
@@ -205,9 +202,8 @@ def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float)
     budget = 0
     if sizes.shape:
         mean = sum(s.train * s.tokens for s in sizes.sets) / sum(s.train for s in sizes.sets)
-        tokens = min(
-            config.token_budget, 1.3 * mean * config.batch_size
-        )  # 1.3: padding, and longer batches than the mean
+        # 1.3: padding, and longer batches than the mean
+        tokens = min(config.token_budget, 1.3 * mean * config.batch_size)
         each = activation_bytes(sizes.shape, config.precision)
         parts["activations"] = tokens * each
         budget = max(int((card * 1e9 - frozen - 4 * copy) / each), 0)

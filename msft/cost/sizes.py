@@ -11,6 +11,7 @@ import yaml
 from msft import adapter, names, tiny
 from msft.benchmarks import paper_mixtures
 from msft.config import ADAPTER, RunConfig
+from msft.data.example import training_text
 from msft.errors import ModelError
 
 # what a shape calls a field of config.json
@@ -104,25 +105,20 @@ def _known(config: RunConfig, tokenizer: str, counts: list[tuple]) -> tuple[SetS
 
 def _paper_counts(config: RunConfig) -> list[tuple]:
     """The counts that are asked for; the hub has enough."""
-    mixture, asked = config.mixture, (config.train_size, config.test_size, config.validation_size)
-    defaults = (900, 200, 100) if mixture == "medmcqa-21" else (1800, 200, 200)
-    sizes = [default if size is None else size for default, size in zip(defaults, asked, strict=True)]
-    if mixture == "medmcqa-21":
+    asked = config.train_size, config.test_size, config.validation_size
+    sizes = paper_mixtures.sizes_of(config.mixture, *asked)[:3]  # confirmation items cost no FLOPs that are counted
+    if config.mixture == "medmcqa-21":
         return [(subject, "medmcqa", *sizes) for subject in paper_mixtures.SUBJECTS]
-    return [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(mixture)]
+    return [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(config.mixture)]
 
 
 def _read(config: RunConfig) -> tuple[SetSize, ...]:
     """Counts the data with the model's own tokenizer."""
-    from msft.data.example import training_text
     from msft.loss.tokens import fit_mixture, tokenize
 
     tokenizer = names.load_tokenizer(names.model_source(config.model))
-    limits = {"max_tokens": config.max_tokens, "max_prompt_tokens": config.max_prompt_tokens}
-    asked = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "data_dir")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    mixture = names.load_mixture(config.mixture, tokenizer=tokenizer, **asked, **limits)
-    examples, mixture, _ = fit_mixture(tokenizer, mixture, **limits)
+    mixture = names.mixture_of(config, tokenizer)
+    examples, mixture, _ = fit_mixture(tokenizer, mixture, config.max_tokens, config.max_prompt_tokens)
     sets = []
     for sub in mixture:
         rows, items = examples[sub.name], tokenize(tokenizer, sub.test)

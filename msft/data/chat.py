@@ -1,75 +1,16 @@
-"""Chat rows: {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]} as examples.
+"""The texts of chat rows, as the tokenizer's chat template writes them.
 
-The tokenizer's chat template makes the texts: the prompt is the template of all messages but the last with its
-generation prompt, the completion what the template of all messages adds to that. The loss is on the last assistant
-message and the token that ends its turn; test items are answered zero-shot from the same prompt.
+The prompt is the template of all messages but the last with its generation prompt, the completion what the template of
+all messages adds to that. The loss is on the last assistant message and the token that ends its turn; test items are
+answered zero-shot from the same prompt.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 from msft.data.example import Example
-from msft.data.keys import MESSAGE_KEYS, QUESTION_KEYS, ROW_KEYS, check_keys
-from msft.data.metrics import check_example
 from msft.data.mixture import MEASURED
-from msft.data.scoring import extract
-from msft.errors import DataError, ModelError, each, nearest, shortened, together
-
-ROLES = ("system", "user", "assistant")
-
-
-def to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
-    """A row of messages as an Example; its prompt is made by `rendered`, once the tokenizer is known.
-
-    place: file and line, for errors that the template brings up. Raises DataError with all that is wrong with the row.
-    """
-    messages, problems = row["messages"], []
-    if {"question", "answer"} & set(row):
-        problems.append("it has messages and a question or an answer; give one of the two")
-    others = {key: value for key, value in row.items() if key not in QUESTION_KEYS}
-    problems += check_keys(others, ROW_KEYS, "the messages")
-    if not isinstance(messages, list) or not messages:
-        raise DataError("; ".join([*problems, "messages must be a non-empty list of {'role': ..., 'content': ...}"]))
-    for number, message in enumerate(messages, 1):
-        problems += _check_message(number, message, is_last=number == len(messages))
-    if problems:
-        raise DataError("; ".join(problems))
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns or turns[-1] != "assistant":
-        raise DataError(
-            f"the roles are {', '.join(roles)}; give user and assistant in turn, the assistant last, and a system message "
-            "at most before them"
-        )
-    pairs = tuple((message["role"], message["content"]) for message in messages)
-    asked, answer = "\n".join(f"{role}: {content}" for role, content in pairs[:-1]), pairs[-1][1]
-    example = Example(asked, answer, extract(answer), messages=pairs, place=place)
-    check_example(example, metric)
-    return example
-
-
-def _read_of(message: Mapping, is_last: bool) -> Mapping:
-    """The message without a weight that asks for what is done anyway: loss on the last message, none before it."""
-    asked = {"weight"} if message.get("weight") == int(is_last) or message.get("role") != "assistant" else set()
-    return {key: value for key, value in message.items() if key not in asked}
-
-
-def _check_message(number: int, message: object, is_last: bool) -> list[str]:
-    if not isinstance(message, dict):
-        return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
-    problems = [f"message {number}: {p}" for p in check_keys(_read_of(message, is_last), MESSAGE_KEYS, "its content")]
-    for key in MESSAGE_KEYS:
-        value = message.get(key)
-        if value is None:
-            problems.append(f"message {number} has no {key}.{nearest(key, message)}")
-        elif not isinstance(value, str):
-            problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
-        elif key == "content" and not value.strip():
-            problems.append(f"message {number}: content is empty")
-        elif key == "role" and value not in ROLES:
-            problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
-    return problems
+from msft.errors import DataError, ModelError, each, shortened, together
 
 
 def rendered(mixture, tokenizer):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from msft.data.files import Rows
-from msft.data.keys import QUESTION_KEYS, ROW_KEYS, has_value
+from msft.data.rows import QUESTION_KEYS, ROW_KEYS, has_value
 from msft.errors import DataError, nearest, unknown
 from msft.settings import check_values, setting
 

@@ -23,11 +23,9 @@ LABELS = {
 
 def check_metric(name: str) -> list[str]:
     """'' stands for the paper's scorer; the problem of any other name that is none of METRICS."""
-    return (
-        []
-        if name in ("", *METRICS)
-        else [unknown("metric", name, METRICS) + f" Left out, it is the paper's scorer; {_TASKS}"]
-    )
+    if name in ("", *METRICS):
+        return []
+    return [unknown("metric", name, METRICS) + f" Left out, it is the paper's scorer; {_TASKS}"]
 
 
 def check_example(example: Example, metric: str = "") -> None:
@@ -50,11 +48,6 @@ def check_example(example: Example, metric: str = "") -> None:
             f"its own target text would be scored as wrong: the answer {shown} is not what follows the first '####' of "
             "the target; give an answer of one line, without '####' in the rationale"
         )
-
-
-def same_answer(one: Example, other: Example, metric: str) -> bool:
-    """Whether the metric takes the gold answers of two examples for the same."""
-    return one.answer == other.answer or SCORERS.get(metric, score)(one.answer, other.answer)
 
 
 def merged(examples: Iterable[Example], metric: str) -> list[str]:

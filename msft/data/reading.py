@@ -23,15 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from msft import distributed
-from msft.data import columns, from_hub, judges, metrics
+from msft.data import from_hub, judges, metrics
 from msft.data.columns import Source
 from msft.data.drawing import draw, split_off
 from msft.data.example import SHOTS, Example, question_key
 from msft.data.files import Rows, read_file, table_rows
-from msft.data.keys import unread
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
-from msft.data.rows import row_to_example
-from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, has_readable_files, read_spec
+from msft.data.rows import row_to_example, unread
+from msft.data.scoring import SCORERS, score
+from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, read_spec
 from msft.errors import DataError, each, shortened, together
 from msft.paths import expanded
 
@@ -54,10 +54,12 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     entries, allowed, seed = (spec.get(key, default) for key, default in DEFAULTS.items())
     problems, subs = [*check_spec(spec), *problems], []
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        problems += check_entry(number, entry, judged)
-        if has_readable_files(entry):
+        source, wrong = check_entry(number, entry, judged)
+        problems += wrong
+        if source is not None:
             is_allowed = isinstance(allowed, list) and entry["name"] in allowed
-            sub, wrong = _sub_dataset(path.parent, entry, seed if type(seed) is int else 20, is_allowed, to_example)
+            seed = seed if type(seed) is int else DEFAULTS["seed"]
+            sub, wrong = _sub_dataset(path.parent, entry, source, seed, is_allowed, to_example)
             subs.append(sub)
             problems += [f"{entry['name']}: {problem}" for problem in wrong]
     if problems:
@@ -67,12 +69,12 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
 
 
 def _sub_dataset(
-    folder: Path, entry: dict, seed: int, overlap_allowed: bool, to_example: _Convert | None
+    folder: Path, entry: dict, source: Source, seed: int, overlap_allowed: bool, to_example: _Convert | None
 ) -> tuple[SubDataset | None, list[str]]:
     """(the sub-dataset of an entry, None where there are problems; the problems)."""
     if "benchmark" in entry and to_example is None:
         return None, ["`benchmark:` needs a converter; load through msft.load_mixture"]
-    metric, name, source = entry.get("metric", ""), entry["name"], columns.read_source(entry)[0]
+    metric, name = entry.get("metric", ""), entry["name"]
     parts, origin, left_out, problems = _parts(folder, entry, source, to_example)
     if not problems:
         problems += _split(parts, source, seed, name)
@@ -224,10 +226,11 @@ def _where(example: Example) -> str:
 
 def _several_answers(examples: Iterable[Example], metric: str) -> dict[str, Example]:
     """{question: the first example that answers it in another way than the first one}."""
-    first, others = {}, {}
+    first, others, is_same = {}, {}, SCORERS.get(metric, score)
     for example in examples:
         key = question_key(example)
-        if not metrics.same_answer(first.setdefault(key, example), example, metric):
+        known = first.setdefault(key, example)
+        if known.answer != example.answer and not is_same(known.answer, example.answer):
             others.setdefault(key, example)
     return others
 

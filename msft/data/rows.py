@@ -1,14 +1,32 @@
-"""Rows of one's own as Examples: questions with answers, or chats (chat.py); no key is dropped without a word."""
+"""Rows of one's own as Examples: questions with answers, or chats. No key that says something is dropped without a word.
 
-from collections.abc import Mapping
+A chat is {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}; the tokenizer's
+template makes its texts later (chat.py). A key that nobody reads is an error where it changes what a row means, else
+it is counted.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from msft.data import chat
 from msft.data.example import Example, target_text
 from msft.data.files import read_file
-from msft.data.keys import QUESTION_KEYS, check_keys
 from msft.data.metrics import LOSS, check_example
+from msft.data.scoring import extract
 from msft.errors import DataError, nearest, shortened, together
+
+QUESTION_KEYS = ("question", "answer", "rationale")
+ROW_KEYS, MESSAGE_KEYS = ("messages",), ("role", "content")
+ROLES = ("system", "user", "assistant")
+# what would have to reach the prompt, the template or the loss
+CHANGES_MEANING = frozenset(
+    """context contexts passage passages paragraph document documents article table evidence options choices input inputs
+    instruction instructions prompt history hint answers system system_prompt developer conversations output response
+    completion chosen rejected tools tool_calls tool_call tool_call_id tool_choice tool_responses functions function_call
+    parallel_tool_calls chat_template_kwargs images image audio video videos weight loss_weight sample_weight loss_mask
+    reasoning reasoning_content thinking thought chain_of_thought cot continue_final_message""".split()
+)
+OF_A_MESSAGE = CHANGES_MEANING | {"name", "prefix", "train", "mask"}
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -24,8 +42,12 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
 
     Raises DataError with all that is wrong with the row.
     """
-    if "messages" in row:
-        return chat.to_example(row, metric, place)
+    example = _chat(row, place) if "messages" in row else _question(row, metric, place)
+    check_example(example, metric)
+    return example
+
+
+def _question(row: Mapping, metric: str, place: str) -> Example:
     problems = []
     for key in QUESTION_KEYS:
         if key not in row:
@@ -35,7 +57,7 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
             problems.append(f"{key!r} is a {type(row[key]).__name__}; give a string (numbers in quotes)")
         elif key != "rationale" and not row[key].strip():
             problems.append(f"{key!r} is empty")
-    problems += check_keys(row, QUESTION_KEYS, "question, answer or rationale")
+    problems += _check_keys(row, QUESTION_KEYS, "question, answer or rationale")
     if problems:
         raise DataError("; ".join(problems))
     question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
@@ -44,6 +66,87 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
             "the answer holds '####', as rows of GSM8K do, whose answer is a solution with its result: say "
             "`benchmark: gsm8k` in the mixture's entry, or put what stands before '####' under rationale"
         )
-    example = Example(question, target_text(answer, rationale), answer, place=place)
-    check_example(example, metric)
-    return example
+    return Example(question, target_text(answer, rationale), answer, place=place)
+
+
+def _chat(row: Mapping, place: str) -> Example:
+    messages, problems = row["messages"], []
+    if {"question", "answer"} & set(row):
+        problems.append("it has messages and a question or an answer; give one of the two")
+    others = {key: value for key, value in row.items() if key not in QUESTION_KEYS}
+    problems += _check_keys(others, ROW_KEYS, "the messages")
+    if not isinstance(messages, list) or not messages:
+        raise DataError("; ".join([*problems, "messages must be a non-empty list of {'role': ..., 'content': ...}"]))
+    for number, message in enumerate(messages, 1):
+        problems += _check_message(number, message, is_last=number == len(messages))
+    if problems:
+        raise DataError("; ".join(problems))
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    if turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns or turns[-1] != "assistant":
+        raise DataError(
+            f"the roles are {', '.join(roles)}; give user and assistant in turn, the assistant last, and a system message "
+            "at most before them"
+        )
+    pairs = tuple((message["role"], message["content"]) for message in messages)
+    asked, answer = "\n".join(f"{role}: {content}" for role, content in pairs[:-1]), pairs[-1][1]
+    return Example(asked, answer, extract(answer), messages=pairs, place=place)
+
+
+def _check_message(number: int, message: object, is_last: bool) -> list[str]:
+    if not isinstance(message, dict):
+        return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
+    # the loss is on the last message and on none before it: a weight that asks for that asks for nothing
+    is_plain = message.get("role") != "assistant" or message.get("weight") == int(is_last)
+    read = {key: value for key, value in message.items() if not (is_plain and key == "weight")}
+    problems = [f"message {number}: {problem}" for problem in _check_keys(read, MESSAGE_KEYS, "its content")]
+    for key in MESSAGE_KEYS:
+        value = message.get(key)
+        if value is None:
+            problems.append(f"message {number} has no {key}.{nearest(key, message)}")
+        elif not isinstance(value, str):
+            problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
+        elif key == "content" and not value.strip():
+            problems.append(f"message {number}: content is empty")
+        elif key == "role" and value not in ROLES:
+            problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
+    return problems
+
+
+def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
+    """Problems of keys that are near a known one, or would change what the row or message means.
+
+    into: where what such a key says could stand. An empty value, and a text that stands there already, change nothing.
+    """
+    changes, problems = OF_A_MESSAGE if known == MESSAGE_KEYS else CHANGES_MEANING, []
+    for key, value in row.items():
+        if key in known or not has_value(value):
+            continue
+        close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
+        if close and abs(len(close[0]) - len(key)) <= 2:
+            problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
+        elif key.lower() in changes and not _is_said(value, row, known):
+            problems.append(
+                f"the key {key!r} is not read, and what it says would be lost: write it into {into}, or take it out"
+            )
+    return problems
+
+
+def _is_said(value: object, row: Mapping, known: Iterable[str]) -> bool:
+    """Whether a text stands in what is read of the row, as a question has its context."""
+    parts = [row.get(key) for key in known]
+    messages = row.get("messages")
+    parts += [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+    return isinstance(value, str) and any(value.strip() in part for part in parts if isinstance(part, str))
+
+
+def unread(row: Mapping) -> set[str]:
+    """The keys of a row, and of its messages, that have a value and are not read; the row has no problems."""
+    parts = [(row, ROW_KEYS if "messages" in row else QUESTION_KEYS)]
+    parts += [(message, (*MESSAGE_KEYS, "weight")) for message in row.get("messages", ())]
+    return {key for part, known in parts for key, value in part.items() if key not in known and has_value(value)}
+
+
+def has_value(value: object) -> bool:
+    """Whether a key says anything."""
+    return value is not None and value not in ("", [], {})

@@ -56,41 +56,33 @@ def check_spec(spec: dict) -> list[str]:
     return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
 
 
-def has_readable_files(entry: object) -> bool:
-    """Whether the files of an entry say what they are, if something else of it is wrong: all problems are said at once."""
-    is_text = isinstance(entry, dict) and all(isinstance(entry.get(key, ""), str) for key in _TEXT_KEYS)
-    return (
-        is_text
-        and columns.read_source(entry)[0] is not None
-        and entry.get("name", "\n").isprintable()
-        and not metrics.check_metric(entry.get("metric", ""))
-    )
+def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[columns.Source | None, list[str]]:
+    """(what an entry says of its rows, problems); where its files can be read by it, what else is wrong with it is said too.
 
-
-def check_entry(number: int, entry: object, judged: Container[str]) -> list[str]:
-    """Problems of an entry. judged: names of the sub-datasets that a task of lm-eval judges; they need no test items."""
+    judged: names of the sub-datasets that a task of lm-eval judges; they need no test items.
+    """
     if not isinstance(entry, dict):
-        return [f"sub_datasets entry {number} is not a mapping with name, train, test"]
-    label = f"sub_datasets entry {number} ({entry.get('name', 'no name')})"
-    problems = [f"{label}: " + unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
+        return None, [f"sub_datasets entry {number} is not a mapping with name, train, test"]
+    label, name = f"sub_datasets entry {number} ({entry.get('name', 'no name')})", entry.get("name")
+    metric = entry.get("metric", "")
+    problems = [unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
     problems += [
-        f"{label}: the key {key!r} is missing"
+        f"the key {key!r} is missing"
         for key, other in (("name", ""), ("train", "split"), ("test", "test_split"))
-        if key not in entry and entry.get(other) is None and not (key == "test" and str(entry.get("name")) in judged)
+        if key not in entry and entry.get(other) is None and not (key == "test" and str(name) in judged)
     ]
-    problems += [
-        f"{label}: {k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)
-    ]
-    problems += [f"{label}: {problem}" for problem in columns.read_source(entry)[1]]
-    if isinstance(entry.get("metric", ""), str):
-        problems += [f"{label}: {problem}" for problem in metrics.check_metric(entry.get("metric", ""))]
-    name = entry.get("name")
+    no_texts = [f"{k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)]
+    source, wrong = columns.read_source(entry)
+    no_metric = metrics.check_metric(metric) if isinstance(metric, str) else []
+    problems += [*no_texts, *wrong, *no_metric]
     if name in RESERVED:
-        problems.append(f"{label}: the name {name!r} stands for all sub-datasets in tables and figures; give another")
+        problems.append(f"the name {name!r} stands for all sub-datasets in tables and figures; give another")
+    problems = [f"{label}: {problem}" for problem in problems]
     # it becomes the name of a task file, its special characters as %XX
     if isinstance(name, str) and not (name.strip() and name.isprintable() and len(quote(name)) <= LONGEST_NAME):
         problems.append(
             f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {LONGEST_NAME} "
             "characters (other than ASCII letters and digits count three or more)"
         )
-    return problems
+    is_readable = isinstance(name, str) and name.isprintable() and not no_texts and not no_metric
+    return source if is_readable else None, problems

@@ -1,8 +1,6 @@
 """Greedy decoding of many items: batches made once, one pass over prompts and drafts, then token by token.
 
-The draft of an item is checked by the pass over its prompt: the longest prefix of it that greedy decoding agrees with
-is taken, and decoding goes on from the first token that differs, with further drafts where the text may repeat another
-(drafts.py). What comes out is exactly greedy decoding.
+Once a text has left its draft, others are tried where it may repeat another text (drafts.py).
 """
 
 from collections.abc import Callable, Sequence

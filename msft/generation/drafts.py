@@ -26,7 +26,7 @@ class Repeats:
             if not longer:
                 break
             behind = longer
-        return ids_of(behind[: min(most, self._most)])
+        return list(map(ord, behind[: min(most, self._most)]))
 
     def _behind(self, own: str, newest: str) -> str:
         """What stood behind the newest tokens of a text."""
@@ -48,8 +48,3 @@ class Repeats:
 def as_string(ids: Sequence[int]) -> str:
     """Token ids as characters."""
     return "".join(map(chr, ids))
-
-
-def ids_of(string: str) -> list[int]:
-    """The token ids that `as_string` was given."""
-    return list(map(ord, string))

@@ -1,22 +1,15 @@
 """Generation options: which of them change what greedy decoding gives, and a configuration that says nothing else."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from transformers import GenerationConfig
 
 from msft.errors import ModelError, unknown
 
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
-
 # what HFLM reads itself; the last three are its other names of max_gen_toks
 _LM_EVAL = {
-    "until",
-    "do_sample",
-    "temperature",
-    "max_gen_toks",
-    "max_new_tokens",
-    "max_tokens",
-    "max_completion_tokens",
+    *("until", "do_sample", "temperature"),
+    *("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"),
 }
 # of sampling alone, of length, and of how the same tokens are computed
 _HARMLESS = {
@@ -30,8 +23,6 @@ _HARMLESS = {
 
 def check_names(options: Mapping) -> None:
     """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do."""
-    from transformers import GenerationConfig
-
     known = {*_LM_EVAL, *vars(GenerationConfig())}
     for name in options:
         if name not in known:
@@ -62,14 +53,12 @@ def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
     return [i for i in dict.fromkeys(tokens) if i is not None and i < size]
 
 
-def greedy(model, tokenizer, stops: Sequence[str] = ()) -> "GenerationConfig":
+def greedy(model, tokenizer, stops: Sequence[str] = ()) -> GenerationConfig:
     """Greedy decoding and nothing else, ended by `ends`.
 
     What a run measures and what its checkpoints carry, so that stock tools answer as the run did: no penalty, no
     sampling, no beam of the base model is left.
     """
-    from transformers import GenerationConfig
-
     eos, pad = ends(model, tokenizer, stops), tokenizer.pad_token_id
     fits = pad is not None and pad < model.get_input_embeddings().num_embeddings
     return GenerationConfig(

@@ -6,7 +6,7 @@ method: [sft, msft]
 seed: [20, 30, 40]
 params: {msft: {budget: [1, 3]}}          # by method; a list is an axis here too
 blocks: [{method: ies}, ...]              # several such products; each adds to or overrides what stands above
-slurm: {partition: gpu, hours: 24}        # for --submit slurm; options as its flags
+slurm: {partition: gpu, hours: 24}        # for --submit slurm
 """
 
 import dataclasses

@@ -26,10 +26,12 @@ from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
 from msft.runs import prepare, run
 from msft.store.files import write_atomic
+from msft.store.state import Interrupted
 
 KILLED = "its process ended without a word: killed, or its machine was"
 _WATCH = 1.0  # seconds between two looks of a worker at whether its launcher is there
-_LONGEST_FIRST = ("msft", "dynamix_sft", "sft")
+# the longest first, and last what reads its search from another run; 0 stands for all others
+_TURNS = {"msft": -3, "dynamix_sft": -2, "sft": -1, **dict.fromkeys(AFTER_SFT, 1)}
 
 
 def slots_of(config: RunConfig) -> int:
@@ -62,9 +64,19 @@ def run_all(
     for config, name, directory in zip(configs, names, directories, strict=True):
         if Run(directory).status != "finished":
             missing.setdefault(name, config)
-    if missing:
-        slots = 1 if on_evaluation is not None else slots or min(map(slots_of, missing.values()))
-        _train(missing, runs_dir, min(slots, len(missing)), progress, on_evaluation)
+    todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
+    problems, ours = [], [missing[name] for name in todo]
+    slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
+    if slots > 1:
+        problems = in_processes(ours, todo, runs_dir, slots, progress)
+    else:
+        for config in ours:
+            try:
+                run(config, runs_dir, progress=progress, on_evaluation=on_evaluation)
+            except MsftError as error:
+                problems.append(f"{_title(config)}: {error}")
+    if problems:
+        raise RunError(together(f"{len(problems)} of {len(todo)} runs failed:", problems))
     return [Run(directory) for directory in directories]
 
 
@@ -80,26 +92,6 @@ def run_names(configs: Sequence[RunConfig]) -> list[str]:
         known[shared] = known.get(shared) or prepare(shared)
         names.append(dataclasses.replace(known[shared], config=filled(config)).name)
     return names
-
-
-def _rank(config: RunConfig) -> int:
-    return _LONGEST_FIRST.index(config.method) if config.method in _LONGEST_FIRST else len(_LONGEST_FIRST)
-
-
-def _train(missing: dict[str, RunConfig], runs_dir, slots: int, progress: bool, on_evaluation=None) -> None:
-    names = sorted(missing, key=lambda name: (missing[name].method in AFTER_SFT, _rank(missing[name])))
-    configs = [missing[name] for name in names]
-    problems: list[str] = []
-    if slots == 1:
-        for config in configs:
-            try:
-                run(config, runs_dir, progress=progress, on_evaluation=on_evaluation)
-            except MsftError as error:
-                problems.append(f"{_title(config)}: {error}")
-    else:
-        problems = in_processes(configs, names, runs_dir, slots, progress)
-    if problems:
-        raise RunError(together(f"{len(problems)} of {len(missing)} runs failed:", problems))
 
 
 def _title(config: RunConfig) -> str:
@@ -212,7 +204,7 @@ def log_of(runs_dir: str | Path, name: str) -> Path:
     return Path(expanded(runs_dir)) / "logs" / f"{name}.log"
 
 
-def note_failure(directory: Path, why: str, log: Path | None = None) -> None:
+def note_failure(directory: Path, why: str, log: str | Path | None = None) -> None:
     """Notes in a run's directory why its last attempt failed."""
     directory.mkdir(parents=True, exist_ok=True)
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -264,8 +256,6 @@ def _gpu(place: int) -> str:
 def work() -> None:
     """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each as
     `_Worker.train` does. What a run prints goes to its log."""
-    from msft.store.state import Interrupted
-
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     threading.Thread(target=_stop_as_orphan, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin:

@@ -4,6 +4,7 @@ A job that is preempted, or comes near its time limit, saves its run and is queu
 """
 
 import dataclasses
+import importlib.util
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 from msft.config import RunConfig
 from msft.cost.plan import search_of
 from msft.errors import ConfigError, MsftError, RunError
+from msft.results.run import FAILED
 from msft.settings import check_values, setting
 
 _TIMEOUTS = 1000  # times that a job may reach its limit and go on; submitit's own number is 3
@@ -58,13 +60,12 @@ class Job:
     def __call__(self) -> str:
         """The run's directory."""
         from msft.launch.local import KILLED, note_failure
-        from msft.results.run import FAILED
         from msft.runs import prepare, run
         from msft.store.state import Interrupted
 
         config = RunConfig.from_mapping(self.settings)
-        directory = Path(self.runs_dir) / prepare(config).name
-        note_failure(directory, KILLED, _own_log())
+        directory, log = Path(self.runs_dir) / prepare(config).name, os.environ.get("SUBMITIT_FOLDER")
+        note_failure(directory, KILLED, log)
         try:
             with _saved_before_requeue():
                 if self.gpus > 1:
@@ -75,7 +76,7 @@ class Job:
             (directory / FAILED).unlink(missing_ok=True)
             raise
         except Exception as error:
-            note_failure(directory, str(error) if isinstance(error, MsftError) else repr(error), _own_log())
+            note_failure(directory, str(error) if isinstance(error, MsftError) else repr(error), log)
             raise
         (directory / FAILED).unlink(missing_ok=True)
         return str(directory)
@@ -125,11 +126,6 @@ def _in_several_processes(settings: dict, runs_dir: str, count: int) -> None:
         os.unlink(file.name)
 
 
-def _own_log() -> Path | None:
-    folder = os.environ.get("SUBMITIT_FOLDER")
-    return Path(folder) if folder else None
-
-
 def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options, cluster: str = "slurm") -> list:
     """Submits a job a run, in one array; runs of SRO and Soft SRO in a second one, behind the searches they read.
 
@@ -137,14 +133,9 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
     Returns submitit's jobs, in the order of the configs. Raises ConfigError where submitit is not installed, RunError
     where there is no SLURM.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise ConfigError(
-            "--submit slurm needs submitit, which is not installed: pip install 'msft[cluster]'"
-        ) from None
+    if importlib.util.find_spec("submitit") is None:
+        raise ConfigError("--submit slurm needs submitit, which is not installed: pip install 'msft[cluster]'")
     runs_dir = Path(runs_dir).absolute()
-    executor_of = _executor(submitit, runs_dir / "logs" / "jobs", options, cluster)
     jobs: dict[int, object] = {}
     second = [i for i, config in enumerate(configs) if search_of(config)]
     first = [i for i in range(len(configs)) if i not in second]
@@ -152,40 +143,37 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
         if not places:
             continue
         searches = [jobs[j].job_id for i in places for j in jobs if configs[j] == search_of(configs[i])]
-        executor = executor_of(list(dict.fromkeys(searches)))
+        executor = _executor(runs_dir / "logs" / "jobs", options, cluster, list(dict.fromkeys(searches)))
         with executor.batch():
             found = [executor.submit(Job(configs[i], str(runs_dir), options.gpus)) for i in places]
         jobs |= dict(zip(places, found, strict=True))
     return [jobs[i] for i in range(len(configs))]
 
 
-def _executor(submitit, folder: Path, options: Options, cluster: str):
-    """A function from the ids of jobs to wait for to an executor."""
+def _executor(folder: Path, options: Options, cluster: str, after: Sequence[str]):
+    """submitit's executor of jobs that wait for others, named by their ids."""
+    import submitit
 
-    def make(after: Sequence[str]):
-        try:
-            executor = submitit.AutoExecutor(folder=folder / "%j", cluster=cluster, slurm_max_num_timeout=_TIMEOUTS)
-        except RuntimeError as error:
-            raise RunError(f"{error} Submit from a login node of the cluster, or take --submit local") from None
-        more: dict = {"requeue": True}
-        if after:  # afterany: where the search fails, the run trains it itself
-            more["dependency"] = "afterany:" + ":".join(after)
-        given = {
-            "timeout_min": round(60 * options.hours),
-            "gpus_per_node": options.gpus,
-            "cpus_per_task": options.cpus,
-            "mem_gb": options.memory,
-            "name": "msft",
-            "slurm_partition": options.partition,
-            "slurm_account": options.account,
-            "slurm_qos": options.qos,
-            "slurm_constraint": options.constraint,
-            "slurm_setup": [options.setup] if options.setup else None,
-            "slurm_array_parallelism": options.parallel,
-            "slurm_signal_delay_s": options.warning,
-            "slurm_additional_parameters": more,
-        }
-        executor.update_parameters(**{name: value for name, value in given.items() if value is not None})
-        return executor
-
-    return make
+    try:
+        executor = submitit.AutoExecutor(folder=folder / "%j", cluster=cluster, slurm_max_num_timeout=_TIMEOUTS)
+    except RuntimeError as error:
+        raise RunError(f"{error} Submit from a login node of the cluster, or take --submit local") from None
+    # afterany: where the search fails, the run trains it itself
+    dependency = {"dependency": "afterany:" + ":".join(after)} if after else {}
+    given = {
+        "timeout_min": round(60 * options.hours),
+        "gpus_per_node": options.gpus,
+        "cpus_per_task": options.cpus,
+        "mem_gb": options.memory,
+        "name": "msft",
+        "slurm_partition": options.partition,
+        "slurm_account": options.account,
+        "slurm_qos": options.qos,
+        "slurm_constraint": options.constraint,
+        "slurm_setup": [options.setup] if options.setup else None,
+        "slurm_array_parallelism": options.parallel,
+        "slurm_signal_delay_s": options.warning,
+        "slurm_additional_parameters": {"requeue": True, **dependency},
+    }
+    executor.update_parameters(**{name: value for name, value in given.items() if value is not None})
+    return executor

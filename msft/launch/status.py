@@ -1,12 +1,12 @@
 """What became of the runs of a folder: how far, how good, why not; and the plan's estimate beside what it really took."""
 
-import json
 from pathlib import Path
 
 from msft.config import RunConfig
 from msft.cost import describe, plan
 from msft.errors import MsftError
 from msft.paths import expanded
+from msft.results.progress import clock
 from msft.results.run import FAILED, Run
 
 
@@ -66,8 +66,6 @@ def _estimated(config: RunConfig, speeds: list[tuple]) -> dict:
 
 def line_of(row: dict) -> str:
     """One line of text for a row."""
-    from msft.results.progress import clock
-
     text = f"{row['name']}: {row['state']}"
     if row.get("accuracy") is not None and row["state"] == "finished":
         text += f", accuracy {row['accuracy']:.4f} at epoch {row['path_epoch']:.2f}"
@@ -85,8 +83,3 @@ def line_of(row: dict) -> str:
     if row["why"] and row["state"] == "failed":
         text += f": {row['why'].strip().splitlines()[-1]}" + (f" (log: {row['log']})" if row["log"] else "")
     return text
-
-
-def as_json(rows: list[dict]) -> str:
-    """The rows as a JSON list."""
-    return json.dumps(rows, indent=1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from msft import distributed
-from msft.loss.passes import TargetPass, make_passes, target_losses
+from msft.loss.passes import TargetPass, make_passes, target_losses, upcast
 from msft.loss.tokens import Batch, Tokens, make_batches
 from msft.packing.attention import keeps_logits
 from msft.packing.probe import mixes_rows, why_not_trained_packed
@@ -67,8 +67,7 @@ class TokenLosses:
             if self.path == "packed":
                 return target_losses(self.model, batch)
             logits = self._padded_logits(batch)  # [k, vocabulary]
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")  # [k]
+        losses = torch.nn.functional.cross_entropy(upcast(logits), batch.targets, reduction="none")  # [k]
         return (losses * batch.weights.to(losses.dtype)).sum(), losses
 
     def _padded_logits(self, batch: Batch) -> torch.Tensor:

@@ -85,12 +85,13 @@ def target_losses(model, batch: TargetPass) -> tuple[Tensor, Tensor]:
         hidden = wanted_states(model, _TrainingPass(batch.rows, []))  # [w, hidden size]
     head = model.get_output_embeddings().weight  # [vocabulary, hidden size]
     if not torch.is_grad_enabled():
-        losses = torch.nn.functional.cross_entropy(_upcast(hidden @ head.T), batch.targets, reduction="none")  # [w]
+        losses = torch.nn.functional.cross_entropy(upcast(hidden @ head.T), batch.targets, reduction="none")  # [w]
         return (losses * batch.weights).sum(), losses
     return _WeightedLosses.apply(hidden, head, batch.targets, batch.weights)
 
 
-def _upcast(logits: Tensor) -> Tensor:
+def upcast(logits: Tensor) -> Tensor:
+    """Logits of half precision in fp32; others as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -99,7 +100,7 @@ class _WeightedLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor):
-        scores = torch.log_softmax(_upcast(hidden @ head.T), -1)  # [w, vocabulary]
+        scores = torch.log_softmax(upcast(hidden @ head.T), -1)  # [w, vocabulary]
         losses = -scores.gather(1, targets[:, None]).squeeze(1)  # [w]
         # the gradient of each logit: weight x (softmax - one at the target)
         scores.exp_().mul_(weights[:, None]).scatter_add_(1, targets[:, None], -weights[:, None])

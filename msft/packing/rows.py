@@ -117,9 +117,8 @@ def _depths(row: Row) -> np.ndarray:
 
 def _ends(lengths: np.ndarray, counts: np.ndarray, device) -> tuple[Ends, Ends]:
     """For all tokens of rows, `lengths` a row, and for their last ones, `counts` a row."""
-    keys, queries = (
-        on_device(np.concatenate([[0], np.cumsum(n)]).astype(np.int32), device) for n in (lengths, counts)
-    )  # [rows + 1]
+    ends = (np.concatenate([[0], np.cumsum(n)]).astype(np.int32) for n in (lengths, counts))
+    keys, queries = (on_device(end, device) for end in ends)  # [rows + 1]
     most_keys, most_queries = int(lengths.max()), int(counts.max())
     return Ends(keys, keys, most_keys, most_keys), Ends(queries, keys, most_queries, most_keys)
 

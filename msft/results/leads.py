@@ -59,11 +59,9 @@ def _items(outputs: Path, place: tuple[int, float], task: str, part: str) -> np.
         return np.array([])
     rows = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
     rows = rows[rows.task == task] if len(rows) else rows
-    return (
-        rows[rows.part == (part if part in set(rows.part) else "test")].correct.to_numpy(float)
-        if len(rows)
-        else np.array([])
-    )
+    if not len(rows):
+        return np.array([])
+    return rows[rows.part == (part if part in set(rows.part) else "test")].correct.to_numpy(float)
 
 
 def answers_file(outputs: Path, stage: int, epoch: float) -> Path:
@@ -78,11 +76,7 @@ def doubts(drops: pd.DataFrame) -> list[str]:
         f"than that ahead of epoch {row.beside:g}, and the standard error is {row.standard_error * row.n:.2g} items"
         for row in drops[drops.is_clear.eq(False)].itertuples()
     ]
-    unknown = list(drops[drops.is_clear.isna()].task)
-    return said + (
-        [
-            f"{', '.join(unknown)}: without a standard error, since it was not decided on a mean over items, or their answers are gone"
-        ]
-        if unknown
-        else []
-    )
+    if unknown := list(drops[drops.is_clear.isna()].task):
+        why = "since it was not decided on a mean over items, or their answers are gone"
+        said.append(f"{', '.join(unknown)}: without a standard error, {why}")
+    return said

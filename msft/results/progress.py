@@ -1,7 +1,7 @@
 """What a run shows while it works: a bar in a terminal or a notebook, plain lines elsewhere, and what watchers hear.
 
 A watcher is a function of the history so far (a DataFrame as `Run.history`) and an Event: a callback of the user's own,
-the live figure of a notebook (paper_figures/live.py), a tracker (track.py).
+the live figure of a notebook (paper_figures/live.py), a tracker (trackers.py).
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from msft.curve import comparable
@@ -75,12 +76,12 @@ class RunProgress:
     def __init__(
         self, name: str, shown: bool = True, directory: str = "", method: str = "", watchers: Sequence[Callable] = ()
     ):
-        self.name, self.shown, self.started = name, shown, time.monotonic()
+        self.name, self.shown = name, shown
         self.directory, self.method, self.watchers = directory, method, list(watchers)
         self._rolled_out: list[Mapping] = []
         self.bars = shown and (in_notebook() or sys.stderr.isatty())
         self.took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
-        self._stage: StageProgress | None = None
+        self.under_way: StageProgress | None = None
         self._said = -MINUTE
 
     def say(self, text: str, always: bool = True) -> None:
@@ -92,8 +93,8 @@ class RunProgress:
 
     def beat(self) -> None:
         """Called within an evaluation: shows how far the run is, a plain line a minute."""
-        if self._stage is not None:
-            self._stage.show()
+        if self.under_way is not None:
+            self.under_way.show()
 
     def rolled_out(self, active: Sequence[str], result: Mapping) -> None:
         """A roll-out is done, now or in a process before this one."""
@@ -106,8 +107,6 @@ class RunProgress:
         """
         if not self.watchers:
             return
-        import pandas as pd
-
         here = [] if finished else [{"kind": "roll_out", "arguments": {"active": active}, "result": result}]
         history = pd.DataFrame(history_rows([*self._rolled_out, *here])).astype({"train_loss": float})
         epoch = result["points"][-1]["epoch"]
@@ -121,20 +120,10 @@ class RunProgress:
         last = self._rolled_out[-1]
         self.tell(last["arguments"]["active"], last["result"], best, finished=True)
 
-    @contextlib.contextmanager
-    def stage(
-        self, number: int, active: Sequence[str], tasks: Sequence[str], evaluations: int, done: int, offset, points
-    ):
-        """A stage with so many evaluations to come; yields what `step` and `evaluated` are called on.
-
-        offset: path epoch that it starts from.  points: its evaluations so far; more come into the same list.
-        """
-        self._stage = StageProgress(self, number, active, tasks, evaluations, done, offset, points)
-        try:
-            yield self._stage
-        finally:
-            self._stage.close()
-            self._stage = None
+    def stage(self, *place) -> "StageProgress":
+        """A stage of the run; place: number and so on, as StageProgress takes them."""
+        self.under_way = StageProgress(self, *place)
+        return self.under_way
 
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
@@ -147,8 +136,12 @@ def show_end(run, watchers: Sequence[Callable]) -> None:
         shown.finished(run.best)
 
 
-class StageProgress:
-    """One stage: which sub-datasets are active, what is done now, the accuracy so far, the time left in the stage."""
+class StageProgress(contextlib.AbstractContextManager):
+    """One stage: which sub-datasets are active, what is done now, the accuracy so far, the time left in the stage.
+
+    evaluations: those to come.  done: how many of them are done.  offset: path epoch that it starts from.
+    points: its evaluations so far; more come into the same list.
+    """
 
     def __init__(self, run: RunProgress, number: int, active, tasks, evaluations: int, done: int, offset, points):
         self.run, self.done, self.evaluations, self.active = run, done, evaluations, active
@@ -222,7 +215,7 @@ class StageProgress:
         elif counted and (self.done % 4 == 0 or self.done == self.evaluations):
             self.run.say(f"{self.label}, {self.text}{self.left}")
 
-    def close(self) -> None:
-        """Takes the bar away."""
+    def __exit__(self, *error) -> None:
+        self.run.under_way = None
         if self.bar is not None:
             self.bar.close()

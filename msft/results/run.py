@@ -100,9 +100,7 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row an evaluation and sub-dataset: stage, epoch (in the stage), path_epoch (the paper's Ep.), task,
-        accuracy 0..1, n, active, train_loss, selection (what decisions were taken on), loss (held-out) and
-        task_train_loss in nats (history.history_rows); metric says what accuracy is where the mixture names one, and a
-        column `watched <task>` holds each judge that nothing was decided on."""
+        accuracy 0..1, n, active, losses in nats, and what decisions were taken on (history.history_rows)."""
         return pd.DataFrame(history_rows(self.journal, self.metrics))
 
     @property

@@ -14,13 +14,13 @@ from msft.results.history import comparable, drops, watched
 
 
 def _names(track: str | None) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in (track or "").split(",")))
+    return list(dict.fromkeys(name.strip() for name in track.split(","))) if track else []
 
 
 def check(track: str | None) -> None:
     """Raises ConfigError where a library is missing; loads none."""
     # each tracker has the name of its library
-    missing = [name for name in _names(track) if name and importlib.util.find_spec(name) is None]
+    missing = [name for name in _names(track) if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"track={track!r}: {', '.join(missing)} is not installed. Run: pip install {' '.join(missing)}"
@@ -34,8 +34,7 @@ def trackers(track: str | None, directory: Path, config):
     Raises RunError where Weights & Biases does not start.
     """
     with contextlib.ExitStack() as opened:
-        names = _names(track) if track else []
-        yield [opened.enter_context(_TRACKERS[name](directory, config)) for name in names]
+        yield [opened.enter_context(_TRACKERS[name](directory, config)) for name in _names(track)]
 
 
 def _measured(history, event) -> dict[str, float]:

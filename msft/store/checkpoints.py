@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from msft import distributed
 from msft.errors import RunError
@@ -104,12 +106,7 @@ class Store:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        ledger: Path,
-        model_bytes: int,
-        reference: Weights | None = None,
-        result: Path | None = None,
+        self, folder: Path, ledger: Path, model_bytes: int, reference: Weights | None = None, result: Path | None = None
     ):
         self.folder, self.ledger, self.model_bytes = folder, ledger, model_bytes
         self.reference, self.result, self.facts = reference, result, {}
@@ -137,9 +134,6 @@ class Store:
 
     def get(self, name: str) -> Weights:
         """Tensors of a file. Raises RunError where they are not those that were stored."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         path = self.folder / name
         try:
             tensors = load(path.read_bytes())

@@ -1,5 +1,9 @@
-"""What lets a run be killed at any moment: verbs are recorded once done, and the trainer's state is saved beside it."""
+"""What lets a run be killed at any moment: verbs are recorded once done, and the trainer's state is saved beside it.
 
+The state goes to disk in a thread beside training (writer.py), the journal's line last.
+"""
+
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -7,8 +11,10 @@ from msft import distributed
 from msft.errors import RunError
 from msft.store import checkpoints
 from msft.store.peaks import Peaks
-from msft.store.saving import Saving
 from msft.store.state import Best, Interrupted, Progress, pack_progress, unpack_progress
+from msft.store.writer import Writer
+
+RATE = 100e6  # bytes a second that the first save is taken to reach; later ones are taken to cost what the last one did
 
 
 class Durable:
@@ -17,13 +23,12 @@ class Durable:
     trainer: its model, optimizer, best and here are what is saved and what comes back.
     peaks, best_weights: weights that the run may go back to.  resumed: the roll-out that a kill cut off.
     random: torch's random state at that place.  stopping: whether the processes have agreed to stop.
+    seconds: what training itself has waited for saving so far, copying and waiting.
     """
 
     def __init__(self, trainer, run):
         config = trainer.config
-        self.trainer, self.run = trainer, run
-        self._saving = Saving(run, config.save_share, config.save_minutes)
-        self.writer, self.journal = self._saving.writer, self._saving.journal
+        self.trainer, self.run, self.writer = trainer, run, Writer()
         self.peaks = Peaks(run.store, config.keep_peaks, self.writer)
         # in memory mode a killed stage starts again: its peaks are nowhere else
         self._peaks_are_safe = config.keep_peaks != "memory"
@@ -31,11 +36,16 @@ class Durable:
         self.resumed: Progress | None = None
         self.random = None
         self.stopping = self._is_live = False
+        self.seconds, self._pause, self._share = 0.0, 60 * config.save_minutes, config.save_share
+        self._started = self._saved_at = time.monotonic()
+        self._cost = 3 * run.store.model_bytes / RATE  # seconds of one save: weights and Adam's two moments
 
-    @property
-    def seconds(self) -> float:
-        """What saving has cost training so far."""
-        return self._saving.seconds
+    def journal(self):
+        """The journal, once what is on its way to disk is there; raises what went wrong on the way."""
+        started = time.monotonic()
+        self.writer.wait()
+        self.seconds += time.monotonic() - started
+        return self.run.journal
 
     def once(self, verb: str, arguments: dict, action: Callable[[], dict | None]) -> dict:
         """A verb's result: from the journal where it is there, else of `action`, which is then recorded."""
@@ -72,28 +82,53 @@ class Durable:
 
     def is_due(self) -> bool:
         """Whether it is time to save, by the clock of process 0."""
-        return distributed.any_of(distributed.is_main() and self._saving.is_due())[0]
+        return distributed.any_of(self._is_due())[0]
+
+    def _is_due(self) -> bool:
+        """Saves are minutes apart and stay within their share of the run's time: copying, waiting, and the whole time of the
+        writer, since the steps beside it cannot lose more than that; a share of 1 sets no limit."""
+        now = time.monotonic()
+        spent = self.seconds + self.writer.seconds + self._cost
+        is_cheap = self._share == 1.0 or (not self.writer.busy and spent <= self._share * (now - self._started))
+        return distributed.is_main() and now >= self._saved_at + self._pause and is_cheap
 
     def must_save(self, roll_out) -> bool:
         """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""
         within = not roll_out.keep or self._peaks_are_safe
-        due = distributed.is_main() and within and self._saving.is_due()
-        self.stopping, due = distributed.any_of(self.trainer.stop_requested, due)
+        self.stopping, due = distributed.any_of(self.trainer.stop_requested, within and self._is_due())
         return self.stopping or due
 
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
-        """Puts the state on disk, beside training (Saving.put)."""
-        trainer = self.trainer
+        """Writes the state beside training and commits the journal: weights, state, journal line, then deletions.
 
-        def copies():
-            plain, tensors = pack_progress(progress, trainer.device) if progress else (None, {})
-            if optimizer and trainer.optimizer:
-                tensors |= checkpoints.optimizer_tensors(trainer.optimizer)
-            facts = {"best": asdict(trainer.best), "here": trainer.here, "progress": plain}
-            peaks = self.peaks.frozen() if progress else None
-            return checkpoints.snapshot(trainer.model), self.best_weights, tensors, peaks, facts
+        All of it is copied first: until it is written host memory holds the weights once more, and Adam's state where it
+        is saved, three times the weights' size together. One save at a time: the next one, and the next verb, wait. What
+        goes wrong is raised at the next step, save or verb.
+        """
+        started, trainer = time.monotonic(), self.trainer
+        self.writer.wait()
+        plain, tensors = pack_progress(progress, trainer.device) if progress else (None, {})
+        if optimizer and trainer.optimizer:
+            tensors |= checkpoints.optimizer_tensors(trainer.optimizer)
+        facts = {"best": asdict(trainer.best), "here": trainer.here, "progress": plain}
+        peaks = self.peaks.frozen() if progress else None
+        weights, best = checkpoints.snapshot(trainer.model), self.best_weights
+        self._saved_at = time.monotonic()
+        copying = self._saved_at - started
+        self.seconds += copying
+        self.writer.submit(lambda: self._write(copying, weights, best, tensors, peaks, facts))
 
-        self._saving.put(copies)
+    def _write(self, copying: float, weights, best, tensors, peaks: Peaks | None, facts: dict) -> None:
+        store, started = self.run.store, time.monotonic()
+        files = {
+            "weights": store.put(weights, "weights"),
+            "best_weights": store.put(best, "weights") if best else None,
+            "optimizer": store.put(tensors, "optimizer") if tensors else None,
+            "peaks": peaks.to_disk() if peaks else {},
+        }
+        self.run.commit({**files, **facts})
+        self._cost = copying + time.monotonic() - started
+        store.note("saved", 0, interval=max(self._pause, self._cost / max(self._share, 1e-9)))
 
     def save_within(self, roll_out) -> None:
         """Puts the place within a roll-out on disk; raises Interrupted where the run was told to stop."""

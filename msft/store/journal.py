@@ -7,6 +7,7 @@ that state. So the last such line that is whole is always a place to go on from.
 
 import json
 import zlib
+from itertools import takewhile
 from pathlib import Path
 
 from msft.errors import RunError
@@ -34,15 +35,10 @@ class Journal:
     """Append-only record of a run's verbs, notes and saved states."""
 
     def __init__(self, path: Path):
-        self.path, self.torn = path, 0
-        self.entries: list[dict] = []
+        self.path = path
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         lines = text.splitlines()
-        for line in lines:
-            entry = _parse(line)
-            if entry is None:
-                break
-            self.entries.append(entry)
+        self.entries: list[dict] = list(takewhile(bool, map(_parse, lines)))
         self.torn = len(lines) - len(self.entries)
         self._pending: list[dict] = []
         self._next = 0

@@ -30,9 +30,6 @@ class Peaks:
         self.store, self.in_memory, self.writer = store, where == "memory", writer
         self._slots: dict[str, Weights | str | Future] = {}
 
-    def __len__(self) -> int:
-        return len(self._slots)
-
     def clear(self) -> None:
         """A stage ends: its peaks are dropped."""
         self._slots = {}

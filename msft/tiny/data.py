@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 
 from msft.data.example import SHOTS, Example, target_text
 from msft.data.mixture import Mixture, SubDataset
@@ -54,11 +55,9 @@ def _sub_dataset(row: Row, clean: bool) -> SubDataset:
             break
     else:
         raise DataError(f"{row.name}: fewer than {wanted} distinct questions; raise its difficulty")
-    drawn = list(items.values())
-    test, drawn = drawn[: row.test], drawn[row.test :]
-    validation, drawn = drawn[: row.test], drawn[row.test :]
-    confirmation, drawn = drawn[: row.confirmation], drawn[row.confirmation :]
-    drawn = _evenly(drawn)
+    rest = iter(items.values())
+    test, validation, confirmation = (list(islice(rest, size)) for size in (row.test, row.test, row.confirmation))
+    drawn = _evenly(list(rest))
     train, pool = drawn[: row.train], drawn[row.train :]
     keys = sorted({item.key for item in train})
     wrong = {key: rng.random() for key in rng.sample(keys, round(row.wrong * len(keys)))}
