@@ -248,12 +248,12 @@ def test_every_wrong_setting_is_said_at_once_before_a_model_is_loaded(tasks, sma
 LENGTHS = {
     "room": (
         {"lm_eval": "trees_wordy"},
-        r"zebras: lm_eval:trees_wordy exact_match: trees_wordy has prompts of up to {told} tokens and max_gen_toks = 60; "
+        r"zebras: lm_eval:trees_wordy exact_match: trees_wordy has prompts of at least {told} tokens and max_gen_toks = 60; "
         "give a task file of your own with a lower max_gen_toks, or another task",
     ),
     "shots": (
         {"lm_eval": "trees_choice", "num_fewshot": 13},
-        r"judges: lm_eval:trees_choice acc: trees_choice has prompts of up to \d\d\d tokens; give fewer shots "
+        r"judges: lm_eval:trees_choice acc: trees_choice has prompts of at least \d\d\d tokens; give fewer shots "
         r"\(num_fewshot is 13\), a task file of your own whose process_docs leaves long items out, or another task",
     ),
     "no room": ({"lm_eval": "trees_alias", "num_fewshot": 1}, r"and max_gen_toks = 4096; give a task file of your own"),
@@ -280,7 +280,7 @@ def test_what_does_not_fit_the_model_is_said_at_once_before_its_weights_are_load
         settings = {**small_settings, "mixture": str(path), "model": str(model)}
         msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
     text, tokenizer = str(error.value), names.load_tokenizer(str(model))
-    told = max(len(tokenizer(f"Q: Tree {i}?\nA:")["input_ids"]) for i in range(14))
+    told = min(len(tokenizer(f"Q: Tree {i}?\nA:")["input_ids"]) for i in range(14))
     assert text.startswith("the model, of 64 positions, cannot answer what it would be asked:\n  - zebras: lm_eval:")
     for _, pattern in LENGTHS.values():
         assert re.search(pattern.replace("{told}", str(told)), text), text
@@ -290,20 +290,21 @@ def test_what_does_not_fit_the_model_is_said_at_once_before_its_weights_are_load
 
 
 @pytest.mark.parametrize(("name", "read"), [("trees_said", 8), ("trees_choice", -1)])
-def test_it_is_said_where_the_model_would_cut_prompts_off(tasks, small_settings, name, read):
-    """Beside its longest prompt a model reads 8 tokens that it generates, but not the last token of what it rates."""
+def test_a_task_is_refused_where_the_model_would_cut_every_prompt(tasks, small_settings, name, read):
+    """Beside a prompt a model reads 8 tokens that it generates, but not the last token of what it rates."""
     judge = judges.load({"lm_eval": name, "include_path": str(tasks)}, tasks)
     tokenizer = names.load_tokenizer(small_settings["model"])
     whole = ["".join(text for text in request.args if isinstance(text, str)) for request in judge.requests]
-    exact = max(len(ids) for ids in tokenizer(whole)["input_ids"]) + read
+    exact = min(len(ids) for ids in tokenizer(whole)["input_ids"]) + read
     mixture = type("Watched", (list,), {"judges": [judge]})()
-    for positions, is_cut in ((exact, False), (exact - 1, True)):
+    for positions, are_all_cut in ((exact, False), (exact - 1, True)):
         lm = PrefixCachedLM(helpers.make_model(max_position_embeddings=positions), tokenizer, batch_size=4)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             getattr(lm, judge.requests[0].request_type)(judge.requests, disable_tqdm=True)
-        assert any("cut off" in str(warning.message) for warning in said) == is_cut
-        with pytest.raises(DataError) if is_cut else contextlib.nullcontext():
+        cut = sum(int(str(warning.message).split()[0]) for warning in said if "cut off" in str(warning.message))
+        assert (cut == len(judge.requests)) == are_all_cut
+        with pytest.raises(DataError) if are_all_cut else contextlib.nullcontext():
             check_judges(mixture, tokenizer, lm.model.config)
 
 

@@ -1,4 +1,5 @@
-"""Whether a model can read whole what its judges ask: lm-eval cuts the beginnings of longer prompts off, shots and all."""
+"""Whether a model can read what its judges ask. lm-eval cuts the beginnings of longer prompts off, and an evaluation says
+of how many; a task whose every prompt is cut, shots and all, asks something else."""
 
 from msft.data.judges import Judge
 from msft.data.mixture import Mixture
@@ -34,11 +35,11 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
         else:  # the last token of a continuation is predicted, not read
             texts, new, kept = ["".join(pair) for pair in asked], -1, ""
             mend = f"{own} whose process_docs leaves long items out"
-        longest = max(map(len, tokenizer(texts)["input_ids"]))
-        if longest + new > length:
+        shortest = min(map(len, tokenizer(texts)["input_ids"]))
+        if shortest + new > length:
             fewer = f"fewer shots (num_fewshot is {shots}), " * bool(shots and new < length)
             problems.append(
-                f"{judge.label}: {task.task_name} has prompts of up to {longest} tokens{kept}; give {fewer}{mend}, or "
+                f"{judge.label}: {task.task_name} has prompts of at least {shortest} tokens{kept}; give {fewer}{mend}, or "
                 "another task"
             )
     return problems
