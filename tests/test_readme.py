@@ -106,7 +106,7 @@ def test_the_mixture_files_have_these_keys():
         problems = [wrong for judge in said + read.pop("judges", []) for wrong in of_judge(judge)]
         problems += spec.check_spec(read)
         for number, entry in enumerate(read["sub_datasets"], 1):
-            problems += spec.check_entry(number, entry, judged)
+            problems += spec.check_entry(number, entry, judged)[1]
         assert not problems
 
 
