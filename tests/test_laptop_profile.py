@@ -1,6 +1,10 @@
 """The laptop profile: its sizes, what a notebook may change of it, and what it says before it starts."""
 
+import json
+
+import laptop_rate
 import pytest
+from helpers import save_small
 
 import msft
 from paper_figures import cost, execute, profiles, study
@@ -42,3 +46,17 @@ def test_the_command_line_takes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "NOTEBOOKS", tmp_path)
     assert execute.main(["--profile", "laptops"]) == 126
     assert "laptop" in profiles.PROFILES
+
+
+def test_its_rate_is_chosen_by_a_benchmark(tmp_path, shared):
+    file = shared / "tokenizers" / "qwen2_tokenizer_converted.json"
+    model = save_small(tmp_path / "model", "Qwen2", file, "<|endoftext|>")
+    flags = ["--model", str(model), "--data", str(shared / "benchmarks"), "--mixture", "paper-5", "--tokens", "4"]
+    flags += ["--rates", "1e-3", "1e-2", "--epochs", "0.5", "--train", "4", "--test", "2"]
+    laptop_rate.main([*flags, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
+    found = json.loads((tmp_path / "laptop_rate.json").read_text())["by rate and epoch"]
+    assert list(found) == ["0.001", "0.01"]
+    assert found["0.001"]["0"] == found["0.01"]["0"]
+    assert 0 < found["0.01"]["0.5"]["loss"] < found["0.001"]["0.5"]["loss"] < found["0.001"]["0"]["loss"]
+    row = next(line for line in (tmp_path / "laptop_rate.md").read_text().splitlines() if line.startswith("| 0.01 |"))
+    assert f"{found['0.01']['0.5']['loss']:.3f} ({found['0.01']['0.5']['accuracy']:.1f})" in row

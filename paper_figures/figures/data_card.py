@@ -46,7 +46,10 @@ def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = ""
     config = profiles.config(profile, "sft", model=model, mixture=mixture, data_dir=data_dir or None, **settings)
     try:
         prepared = runs.prepare(config)
-        examples, fitted = prepared.tokens()
+        limits = prepared.config.max_tokens, prepared.config.max_prompt_tokens
+        examples, fitted, _ = tokens.fit_mixture(
+            prepared.tokenizer, prepared.mixture, *limits
+        )  # whether a model fits or not
         return Card(fitted, _lengths(examples), config.max_tokens)
     except DataError as error:
         problem = str(error)
