@@ -74,6 +74,11 @@ class Evaluator:
         self._prepared = self._token_losses = self._gold = None
         self._question_tokens = {sub.name: self._count_question_tokens(sub) for sub in generated}
 
+    @property
+    def path(self) -> str:
+        """How answers are decoded: 'packed', or 'HFLM: ' and why."""
+        return self.lm.path
+
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         scores = self._answers() | self._losses()
