@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+import vllm_export
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -284,3 +286,15 @@ def test_no_figure_package_is_needed_to_import(small_run):
     code = "import sys, msft; msft.export; assert not [m for m in sys.modules if m.startswith(('paper_figures', 'matplotlib'))]"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert msft.__version__
+
+
+def test_what_vllm_said_of_exports_is_what_the_readme_says():
+    results = Path(vllm_export.__file__).parent / "results"
+    result = json.loads((results / "vllm_export.json").read_text(encoding="utf-8"))
+    assert vllm_export.table(result) == (results / "vllm_export.md").read_text(encoding="utf-8")
+    assert {(what, of["items"], of["equal"]) for what, of in result["found"].items()} == {
+        ("weights", 48, 48),
+        ("LoRA, merged", 48, 48),
+    }
+    readme = (results.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "48 of 48 texts each, of weights and of a merged adapter" in readme
