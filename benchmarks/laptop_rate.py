@@ -1,4 +1,4 @@
-"""The learning rate of the profile `laptop`, chosen for plain SFT by held-out loss: its accuracy is near guessing.
+"""The learning rate of the profile `laptop`, chosen for plain SFT by held-out loss; beside its accuracy what guessing gives.
 
     python benchmarks/laptop_rate.py --model folder/of/SmolLM2-135M --data folder/of/records    # half an hour on two cores
 
@@ -8,10 +8,12 @@ One epoch at each rate, the ten benchmarks, sizes below the profile's. Finished 
 import argparse
 from pathlib import Path
 
+import pandas as pd
 from recording import RESULTS, command, heading, measured_with, write
 
 from msft.launch import local
-from paper_figures import profiles
+from paper_figures import findings, profiles
+from paper_figures.figures.real_model import most_frequent
 
 RATES = (2e-5, 5e-5, 1e-4, 2e-4)
 
@@ -20,6 +22,12 @@ def curve(run) -> dict[str, dict[str, float]]:
     """{epoch: mean held-out loss (nats a token) and accuracy (%) over the sub-datasets}."""
     means = run.history.groupby("path_epoch")[["loss", "accuracy"]].mean()
     return {f"{epoch:g}": {"loss": row.loss, "accuracy": 100 * row.accuracy} for epoch, row in means.iterrows()}
+
+
+def lowest(run) -> pd.Series:
+    """Held-out loss by sub-dataset at the evaluation where its mean is lowest."""
+    losses = run.history.pivot(index="path_epoch", columns="task", values="loss")
+    return losses.loc[losses.mean(axis=1).idxmin()]
 
 
 def main(argv=None) -> None:
@@ -54,19 +62,26 @@ def main(argv=None) -> None:
     runs = local.run_all(configs, options.runs)
     defaults = {name: parser.get_default(name) for name in ("mixture", "rates", "epochs", "train", "test", "tokens")}
     found = {f"{rate:g}": curve(run) for rate, run in zip(options.rates, runs, strict=True)}
+    best = [lowest(run) for run in runs]
+    first = min(range(len(runs)), key=lambda i: best[i].mean())
+    behind = {f"{rate:g}": best[i] - best[first] for i, rate in enumerate(options.rates) if i != first}
     result = {
         "command": command("laptop_rate.py", options, **defaults),
         **measured_with("msft", "torch", "transformers"),
         "model": Path(options.model).name,
         "examples a sub-dataset": {"train": options.train, "test": options.test},
         "by rate and epoch": found,
+        "lowest": f"{options.rates[first]:g}",
+        "above it, half of the interval": {r: [d.mean(), findings.half_width(d)] for r, d in behind.items()},
+        "most frequent answer (%)": float(most_frequent(runs[first]).mean()),
     }
     epochs = list(next(iter(found.values())))
     lines = [
         f"# The learning rate of the laptop profile: SFT of {result['model']}",
         heading(result),
         f"{options.train} train and {options.test} test records of each benchmark, one seed. Mean held-out loss over the "
-        "sub-datasets in nats a token, and in brackets the mean accuracy in %.",
+        "sub-datasets in nats a token, and in brackets the mean accuracy in %; always giving a sub-dataset's most frequent "
+        f"right answer has {result['most frequent answer (%)']:.1f} %.",
         "\n".join(
             [
                 "| rate | " + " | ".join(f"epoch {epoch}" for epoch in epochs) + " |",
@@ -77,6 +92,12 @@ def main(argv=None) -> None:
                 ),
             ]
         ),
+        f"At its lowest {result['lowest']} is best; above it (nats, 95 % interval over the sub-datasets) "
+        + ", ".join(
+            f"{rate} {mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+            for rate, (mean, half) in result["above it, half of the interval"].items()
+        )
+        + ".",
     ]
     write(options.results, "laptop_rate", result, "\n\n".join(lines) + "\n")
 

@@ -39,7 +39,7 @@ mixture_dir = ""  # your folder; "" makes one up
 
 # %%
 from paper_figures import data, study
-from paper_figures.figures import your_mixture
+from paper_figures.figures import exports, your_mixture
 
 page = study.start("your_mixture", globals(), "mixture_dir")
 mixture_file, model = your_mixture.prepare(page, mixture_dir)
@@ -92,9 +92,9 @@ page.table(
 # `msft.export(run, "folder")`.
 
 # %%
-folder = your_mixture.exported(ours, page.runs_dir / "exports")
-print(your_mixture.head_of_card(folder))
-print(your_mixture.answer(folder, mixture_file))
+folder = exports.exported(ours, page.runs_dir / "exports")
+print(exports.head_of_card(folder))
+print(exports.answer(folder, mixture_file))
 
 # %% [markdown]
 # ## Data where it lies, an adapter, a benchmark of your own

@@ -292,9 +292,8 @@ def test_what_vllm_said_of_exports_is_what_the_readme_says():
     results = Path(vllm_export.__file__).parent / "results"
     result = json.loads((results / "vllm_export.json").read_text(encoding="utf-8"))
     assert vllm_export.table(result) == (results / "vllm_export.md").read_text(encoding="utf-8")
-    assert {(what, of["items"], of["equal"]) for what, of in result["found"].items()} == {
-        ("weights", 48, 48),
-        ("LoRA, merged", 48, 48),
-    }
+    assert list(result["found"]) == ["weights", "LoRA, merged"]
     readme = (results.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert "48 of 48 texts each, of weights and of a merged adapter" in readme
+    for of in result["found"].values():
+        assert of["same_prompt_tokens"] == of["items"] > of["different_texts"] > 5
+        assert f"{of['equal']} of {of['items']} texts each, of weights and of a merged adapter" in readme

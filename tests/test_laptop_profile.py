@@ -54,9 +54,13 @@ def test_its_rate_is_chosen_by_a_benchmark(tmp_path, shared):
     flags = ["--model", str(model), "--data", str(shared / "benchmarks"), "--mixture", "paper-5", "--tokens", "4"]
     flags += ["--rates", "1e-3", "1e-2", "--epochs", "0.5", "--train", "4", "--test", "2"]
     laptop_rate.main([*flags, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
-    found = json.loads((tmp_path / "laptop_rate.json").read_text())["by rate and epoch"]
+    result = json.loads((tmp_path / "laptop_rate.json").read_text())
+    found = result["by rate and epoch"]
     assert list(found) == ["0.001", "0.01"]
     assert found["0.001"]["0"] == found["0.01"]["0"]
     assert 0 < found["0.01"]["0.5"]["loss"] < found["0.001"]["0.5"]["loss"] < found["0.001"]["0"]["loss"]
+    assert result["lowest"] == "0.01" and 0 <= result["most frequent answer (%)"] <= 100
+    mean, half = result["above it, half of the interval"]["0.001"]
+    assert mean == pytest.approx(found["0.001"]["0.5"]["loss"] - found["0.01"]["0.5"]["loss"]) and half > 0
     row = next(line for line in (tmp_path / "laptop_rate.md").read_text().splitlines() if line.startswith("| 0.01 |"))
     assert f"{found['0.01']['0.5']['loss']:.3f} ({found['0.01']['0.5']['accuracy']:.1f})" in row

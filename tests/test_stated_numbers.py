@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from paper_figures import contents
+from paper_figures import contents, profiles
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RESULTS = ROOT / "paper_figures" / "out" / "tiny", ROOT / "benchmarks" / "results"
@@ -331,3 +331,16 @@ def test_the_settings_that_differences_states():
     assert ies.Params().delta == 0.001 and "default threshold, 0.001" in DIFFERENCES
     rates = result("learning_rate")["best of SFT (%)"]
     assert {len(of) for of in rates.values()} == {4} and "the one of four at which plain SFT is best" in DIFFERENCES
+
+
+def test_what_is_said_of_the_laptop_profile_s_rate():
+    found = result("laptop_rate")
+    (rate, (mean, half)) = found["above it, half of the interval"].popitem()
+    assert not found["above it, half of the interval"]  # two rates
+    assert [profiles.profile("laptop")["settings"]["learning_rate"], rate] == [float(found["lowest"]), "0.0001"]
+    said = f"by held-out loss 1e-4 is {mean:.3f} nats behind (95 % interval over ten sub-datasets, one seed: "
+    assert said + f"{mean - half:+.3f} to {mean + half:+.3f}), which shows neither to be better" in README
+    assert mean - half < 0 < mean + half
+    right, blind = found["by rate and epoch"][found["lowest"]]["0.5"]["accuracy"], found["most frequent answer (%)"]
+    assert f"that model answers {right:.1f} % right, where always giving" in README
+    assert f"most frequent answer has {blind:.1f} %" in README

@@ -14,7 +14,7 @@ import msft
 from msft.errors import DataError
 from msft.names import load_tokenizer
 from paper_figures import data, study
-from paper_figures.figures import your_mixture
+from paper_figures.figures import exports, your_mixture
 
 
 def test_the_made_up_folder_is_a_mixture_of_four_kinds(tmp_path):
@@ -106,10 +106,10 @@ def test_the_table_and_the_finding_are_those_of_the_runs(small_run, small_msft_r
 
 
 def test_an_export_is_written_once_and_answers(small_msft_run, mixture_file, tmp_path):
-    folder = your_mixture.exported(small_msft_run, tmp_path)
-    assert your_mixture.exported(small_msft_run, tmp_path) == folder
-    assert your_mixture.head_of_card(folder).count("\n## ") == 1
-    assert your_mixture.answer(folder, mixture_file).startswith("zebras, first test item: Pick 40.")
+    folder = exports.exported(small_msft_run, tmp_path)
+    assert exports.exported(small_msft_run, tmp_path) == folder
+    assert exports.head_of_card(folder).count("\n## ") == 1
+    assert exports.answer(folder, mixture_file).startswith("zebras, first test item: Pick 40.")
 
 
 def test_own_data_is_one_mixture_as_it_lies(tmp_path):

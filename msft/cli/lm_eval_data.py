@@ -66,6 +66,7 @@ def _mixture(
         # no draw moves another, so what only training needs can be left out
         train_size=1,
         validation_size=0,
+        confirmation_size=0,
         test_size=size,
         data_dir=data_dir,
         tokenizer=names.load_tokenizer(source, revision, trust) if source else None,

@@ -35,8 +35,12 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
         else:  # the last token of a continuation is predicted, not read
             texts, new, kept = ["".join(pair) for pair in asked], -1, ""
             mend = f"{own} whose process_docs leaves long items out"
-        shortest = min(map(len, tokenizer(texts)["input_ids"]))
-        if shortest + new > length:
+        shortest = float("inf")
+        for text in sorted(texts, key=len):  # one that fits is enough, and the first one mostly does
+            shortest = min(shortest, len(tokenizer(text)["input_ids"]))
+            if shortest + new <= length:
+                break
+        else:
             fewer = f"fewer shots (num_fewshot is {shots}), " * bool(shots and new < length)
             problems.append(
                 f"{judge.label}: {task.task_name} has prompts of at least {shortest} tokens{kept}; give {fewer}{mend}, or "

@@ -238,12 +238,13 @@ class PrefixCachedLM(HFLM):
         ids = self.tok_encode(request.args[0])
         if not ids:
             raise ModelError("a request's context has no token; this model cannot begin from nothing")
-        text, gold = self.draft_of(request), 0
-        draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id] if text else []
-        if with_loss and draft:
-            draft = [*self._behind(request.args[0], text), self.eot_token_id]
-            gold = len(self.gold(request)[1])
-        draft = draft if with_loss else draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
+        text, draft = self.draft_of(request), []
+        if text and with_loss:
+            draft = self.gold(request)[1]
+        elif text:
+            draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id]
+            draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
+        gold = len(draft) if with_loss else 0
         return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), rule.limit, gold)
 
     def _behind(self, prompt: str, text: str) -> list[int]:

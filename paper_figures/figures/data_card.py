@@ -54,9 +54,9 @@ def load(profile: str, *, mixture: str = "", model: str = "", data_dir: str = ""
     except DataError as error:
         problem = str(error)
     # a tokenizer that cuts these texts into very many tokens can leave a sub-dataset empty; the card shows why
-    sizes = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_size", "revision")}
-    sizes = {name: value for name, value in sizes.items() if value is not None}
-    whole = names.load_mixture(config.mixture, data_dir=config.data_dir, **sizes)
+    sizes = ("train_size", "test_size", "validation_size", "confirmation_size", "revision")
+    asked = {name: getattr(config, name) for name in sizes if getattr(config, name) is not None}
+    whole = names.load_mixture(config.mixture, data_dir=config.data_dir, **asked)
     tokenizer = names.load_tokenizer(names.model_source(config.model), config.model_revision)
     examples = {sub.name: tokens.tokenize(tokenizer, sub.train) for sub in whole}
     return Card(whole, _lengths(examples), config.max_tokens, problem)
