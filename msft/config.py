@@ -53,8 +53,11 @@ class RunConfig:
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
     precision: str | None = setting(
         None,
-        "of weights and Adam state; mixed keeps them in fp32, and training multiplies in bf16",
+        "of weights and Adam state; mixed keeps them in fp32, and multiplies in bf16",
         choices=("bf16", "fp32", "mixed"),
+    )
+    eval_precision: str | None = setting(
+        None, "of the weights while they answer; none: bf16 under mixed, else as they are", choices=("bf16", "fp32")
     )
     adapter: str | None = setting(
         None, "lora: train an adapter of peft (pip install 'msft[lora]'), not the weights", choices=("lora",)
@@ -143,7 +146,9 @@ class RunConfig:
         """Every None that has a default filled in: the model's own first, then the paper's."""
         defaults = {**PAPER_SETTINGS, **model_settings, **(LORA_SETTINGS if self.adapter else {})}
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+        whole = dataclasses.replace(self, **missing)
+        by_default = dataclasses.replace(whole, eval_precision=None)  # one run, whether its default is said or not
+        return by_default if by_default.answers == whole.answers else whole
 
     def sft(self, epochs: float) -> "RunConfig":
         """The SFT run of the same settings, which a search for peaks is read from where it is finished."""
@@ -155,8 +160,13 @@ class RunConfig:
 
     @property
     def weights(self) -> str:
-        """The precision of the weights, 'bf16' or 'fp32': what is saved, and what answers in an evaluation."""
+        """The precision of the weights, 'bf16' or 'fp32': what is trained and saved."""
         return "bf16" if self.precision == "bf16" else "fp32"
+
+    @property
+    def answers(self) -> str:
+        """The precision of the weights in an evaluation."""
+        return self.eval_precision or ("bf16" if self.precision == "mixed" else self.weights)
 
     @property
     def changed_params(self) -> dict:
@@ -187,6 +197,9 @@ class RunConfig:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["result"]}
         if self.select_metric == "accuracy":  # runs from before it could be chosen keep their names
             del fields["select_metric"]
+        del fields["eval_precision"]
+        if self.answers != self.weights:
+            fields["answers"] = self.answers
         if not self.adapter:
             fields = {name: value for name, value in fields.items() if name not in ADAPTER}
         # of folders and files the contents count, not where they lie

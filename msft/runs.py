@@ -30,6 +30,7 @@ from msft.data.judges import Court
 from msft.data.tasks import write_tasks
 from msft.errors import Checks
 from msft.loss.tokens import check_context, fit_mixture
+from msft.packing.served import served
 from msft.paths import expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
@@ -179,7 +180,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
     parts = dict.fromkeys(["test", prepared.config.select_on])
-    evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
+    with served(model, prepared.config):
+        evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
     watched = {judge.label: judge for judge in mixture.judges}
     return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
@@ -208,7 +210,8 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
     if not any(sub.confirmation for sub in mixture):
         return {}
-    evaluator = prepared.evaluator(model, mixture, "confirmation")
+    with served(model, prepared.config):
+        evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
     return trainer.confirm(evaluator)

@@ -25,6 +25,7 @@ from msft.curve import Curve
 from msft.errors import Stopped
 from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
+from msft.packing.served import served
 from msft.schedules import Passes, Schedule
 from msft.seeds import intervals, quarter_ends
 from msft.store import checkpoints
@@ -178,7 +179,8 @@ class Trainer:
             checkpoints.restore(self.model, weights)
             distributed.refresh(self.measured, self.model)
             try:
-                scores = evaluator.evaluate()
+                with served(self.measured, self.config):
+                    scores = evaluator.evaluate()
             except Stopped:
                 self.durable.interrupt()
             found[name] = {task: score.accuracy for task, score in scores.items()}
@@ -317,7 +319,8 @@ class Trainer:
     def measure(self, epoch: float) -> dict:
         """What a point of the curve holds (store/state.py, `measured`), of the weights that the model has now."""
         distributed.refresh(self.measured, self.model)
-        results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
+        with served(self.measured, self.config):
+            results = {part: evaluator.evaluate() for part, evaluator in self.evaluators.items()}
         self.run.write_outputs(self.stage, epoch, results)
         selection = {**results["test"], **results[self.config.select_on]}  # a judged sub-dataset has no other part
         return measured(results["test"], selection, self.config.select_metric, results.get("watched", {}))

@@ -1,0 +1,25 @@
+"""The precision that a run's evaluations answer in."""
+
+import contextlib
+
+import torch
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@contextlib.contextmanager
+def served(model, config):
+    """Within it the weights are a copy in the precision that answers (RunConfig.answers), as a server would load them.
+
+    An adapter stays as it is: peft loads it in fp32 beside weights of any precision.
+    """
+    kept = {}
+    if config.answers != config.weights:
+        kept = {p: p.data for p in model.parameters() if not (config.adapter and p.requires_grad)}
+    try:
+        for parameter, weights in kept.items():
+            parameter.data = weights.to(DTYPES[config.answers])
+        yield
+    finally:
+        for parameter, weights in kept.items():
+            parameter.data = weights
