@@ -152,11 +152,12 @@ class Prepared:
         return examples, mixture
 
     def evaluator(self, model, mixture, part: str):
-        """What measures a part of a mixture."""
+        """What measures a part of a mixture; its `evaluate` belongs within `served` too."""
         from msft.evaluation import Evaluator  # lm-eval takes seconds to load, and a finished run is read without it
 
         config = self.config
-        return Evaluator(model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
+        with served(model, config):  # whether answers can be packed is shown in the precision that answers
+            return Evaluator(model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -180,8 +181,7 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _evaluators(prepared: Prepared, model, mixture) -> dict:
     parts = dict.fromkeys(["test", prepared.config.select_on])
-    with served(model, prepared.config):
-        evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
+    evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
     watched = {judge.label: judge for judge in mixture.judges}
     return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
@@ -210,8 +210,7 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
     if not any(sub.confirmation for sub in mixture):
         return {}
-    with served(model, prepared.config):
-        evaluator = prepared.evaluator(model, mixture, "confirmation")
+    evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
     return trainer.confirm(evaluator)

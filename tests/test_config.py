@@ -161,6 +161,7 @@ OTHER = {
     "batch_size": 32,
     "loss_group": 8,
     "precision": "fp32",
+    "eval_precision": "bf16",
     "adapter": "lora",
     "lora_r": 4,
     "lora_alpha": 32,
@@ -188,6 +189,14 @@ OTHER = {
     "keep_peaks": "disk",
     "track": "tensorboard",
 }
+
+
+def test_the_precision_of_answers_is_one_setting_whether_its_default_is_said_or_not():
+    for precision, usual in {"mixed": "bf16", "bf16": "bf16", "fp32": "fp32"}.items():
+        plain, said = (RunConfig(precision=precision, eval_precision=own).with_defaults({}) for own in (None, usual))
+        assert plain == said and plain.answers == usual
+        other = RunConfig(precision=precision, eval_precision={"bf16": "fp32", "fp32": "bf16"}[usual])
+        assert other.with_defaults({}).fingerprint() != plain.fingerprint()
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(RunConfig), ids=lambda field: field.name)

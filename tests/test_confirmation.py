@@ -44,10 +44,12 @@ def test_base_and_reported_checkpoint_are_confirmed(confirmed_settings, small_ru
     assert small_run.confirmation.empty
 
 
-def test_the_stock_command_measures_the_confirmed_accuracy(confirmed_settings, runs_dir):
-    run = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "float32"), ("mixed", "bfloat16")])
+def test_the_stock_command_measures_the_confirmed_accuracy(confirmed_settings, runs_dir, precision, dtype):
+    run = msft.run(msft.RunConfig(**confirmed_settings | {"precision": precision}), runs_dir, progress=False)
+    assert f"dtype={dtype}" in summary(run)
     manager = TaskManager(include_path=str(run.directory / "confirmation"), include_defaults=False)
-    arguments = {"pretrained": str(run.best.path), "dtype": "float32"}
+    arguments = {"pretrained": str(run.best.path), "dtype": dtype}
     results = lm_eval.simple_evaluate(
         "hf", model_args=arguments, tasks=["msft_run"], device="cpu", task_manager=manager, bootstrap_iters=0
     )["results"]

@@ -5,7 +5,7 @@ import torch
 from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
 
 import msft
-from msft.errors import RunError
+from msft.errors import RunError, Stopped
 from msft.loss import losses
 from msft.loss.tokens import Tokens
 from msft.schedules import Passes
@@ -108,6 +108,43 @@ def test_mixed_precision_keeps_weights_and_moments_in_full(tmp_path):
     plain, _ = make_trainer(tmp_path / "plain", make_model(), precision="fp32", learning_rate=3e-3)
     exact = [point["train_loss"] for point in plain.roll_out(plain.tasks, epochs=2).points[1:]]
     assert losses == pytest.approx(exact, rel=0.05) and losses != exact
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"precision": "mixed"}, torch.bfloat16),
+        ({"precision": "mixed", "eval_precision": "fp32"}, torch.float32),
+        ({"precision": "fp32"}, torch.float32),
+        ({"precision": "fp32", "eval_precision": "bf16"}, torch.bfloat16),
+    ],
+)
+def test_answers_have_their_own_precision_and_training_never_sees_it(tmp_path, settings, wanted):
+    model = make_model()
+    fake = FakeEvaluator(MAKERS, model=model)
+    trainer, _ = make_trainer(tmp_path / "a", model, evaluators={"test": fake}, **settings)
+    trainer.roll_out(trainer.tasks, epochs=1)
+    assert len(fake.seen) == 5 and {x.dtype for seen in fake.seen for x in seen.values()} == {wanted}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert same(fake.seen[-1], {name: x.to(wanted) for name, x in snapshot(model).items()})
+    other = make_model()
+    trainer, _ = make_trainer(tmp_path / "b", other, **settings | {"eval_precision": "fp32"})
+    trainer.roll_out(trainer.tasks, epochs=1)
+    assert same(snapshot(model), snapshot(other))
+
+
+def test_an_evaluation_that_is_stopped_leaves_the_weights_whole(tmp_path):
+    def stop(call, task):
+        if call:
+            raise Stopped("asked to")
+        return 0.5
+
+    model = make_model()
+    evaluators = {"test": FakeEvaluator(MAKERS, stop, model)}
+    trainer, _ = make_trainer(tmp_path, model, evaluators=evaluators, precision="mixed")
+    with pytest.raises(Exception, match="stopped|asked"):
+        trainer.roll_out(trainer.tasks, epochs=1)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_packed_and_padded_rows_give_the_same_losses(tmp_path):

@@ -22,7 +22,16 @@ from msft.results.run import Run, load_runs
 from msft.settings import describe as lines_of
 
 # what of a run's settings a measurement depends on
-_MEASURED = {"mixture", "precision", "max_tokens", "max_prompt_tokens", "max_new_tokens", "eval_batch_size", "data_dir"}
+_MEASURED = {
+    "mixture",
+    "precision",
+    "eval_precision",
+    "max_tokens",
+    "max_prompt_tokens",
+    "max_new_tokens",
+    "eval_batch_size",
+    "data_dir",
+}
 _MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size", "revision"}
 _MEASURED |= {"trust_remote_code", "device", "threads"}
 
@@ -122,6 +131,7 @@ def evaluate(flags: options.Eval) -> int:
     run = Run(place.parent)
     of_run = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
     values = {name: of_run.get(name) for name in _MEASURED}
+    values["eval_precision"] = None if flags.precision else values["eval_precision"]
     values |= {name: value for name, value in vars(flags).items() if value is not None and name in _MEASURED}
     values = {name: value for name, value in values.items() if value is not None}
     is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
@@ -135,10 +145,14 @@ def evaluate(flags: options.Eval) -> int:
         model = adapter.loaded(model, place).get_base_model()
     say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
-    print(f"mixture {config.mixture}, {config.weights}, {lengths}", file=sys.stderr)
+    print(f"mixture {config.mixture}, {config.answers}, {lengths}", file=sys.stderr)
     if mixture.judges:
         print(f"not asked, only watched in runs: {', '.join(j.label for j in mixture.judges)}", file=sys.stderr)
-    scores = prepared.evaluator(model, mixture, "test").evaluate()
+    from msft.packing.served import served
+
+    evaluator = prepared.evaluator(model, mixture, "test")
+    with served(model, config):
+        scores = evaluator.evaluate()
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
     print(table.to_string(index=False))
     shares = [task for task, score in scores.items() if not score.on_own_scale] or list(scores)

@@ -60,7 +60,7 @@ def report(
 def _line(e: Estimate) -> list[str]:
     config = e.config
     changed = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.changed_params.items()]
-    chosen = {"select_on": "test", "select_metric": "accuracy", **dict.fromkeys(ADAPTER)}
+    chosen = {"select_on": "test", "select_metric": "accuracy", "eval_precision": None, **dict.fromkeys(ADAPTER)}
     changed += [f"{n}={getattr(config, n)}" for n, usual in chosen.items() if getattr(config, n) != usual]
     cells = [config.method, Path(config.model).name, Path(config.mixture).stem, str(config.seed)]
     cells += [" ".join(changed) or "-", e.state]
