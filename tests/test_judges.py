@@ -67,6 +67,14 @@ def tasks(tmp_path_factory):
     )
     sampled = {**said, "generation_kwargs": {**generation, "do_sample": True, "temperature": 1.0}}
     write_task(folder, "trees_sampled", doc_to_target="answer", metric_list=SHARES[2:], **sampled)
+    for name, code in {
+        "lacking": "return {'hit': 1.0}",
+        "picky": "return {'exact_match': 1 / len(results[0])}",
+    }.items():
+        write_task(folder, f"trees_{name}", doc_to_target="answer", metric_list=SHARES[2:], **said)
+        with open(folder / f"trees_{name}.yaml", "a", encoding="utf-8") as file:
+            file.write(f"process_results: !function {name}.score\n")
+        (folder / f"{name}.py").write_text(f"def score(doc, results):\n    {code}\n", encoding="utf-8")
     return folder
 
 
@@ -223,6 +231,10 @@ WRONG = {
     "limit": ({"lm_eval": "trees_choice", "limit": 0}, "limit = 0: must lie in [1, "),
     "shots": ({"lm_eval": "trees_choice_closed", "num_fewshot": 2}, "is made for no shots"),
     "sampling": ({"lm_eval": "trees_sampled"}, "samples its answers"),
+    "own scoring": (
+        {"lm_eval": "trees_lacking"},
+        "unknown metric in the results of trees_lacking 'exact_match'. Allowed: hit",
+    ),
     "folder": ({"lm_eval": "trees_choice", "include_path": "nowhere"}, "nowhere' is no folder"),
 }
 
@@ -243,6 +255,13 @@ def test_every_wrong_setting_is_said_at_once_before_a_model_is_loaded(tasks, sma
     assert "zebras: it is judged by an lm-eval task, so that 'validation' has no use" in str(error.value)
     assert "lm_eval:arc_easy stands for a task of lm-eval" in str(error.value)
     assert not runs_dir.exists()
+
+
+def test_a_scoring_that_fails_on_a_stand_in_is_left_to_the_model(tasks):
+    judge = judges.load({"lm_eval": "trees_picky", "include_path": str(tasks)}, tasks)
+    judge.tasks[0].doc_to_target = lambda doc: ""  # its scoring divides by the answer's length
+    judges._rehearse(judge.tasks[0], judge)
+    assert judge.n == 14
 
 
 LENGTHS = {

@@ -131,7 +131,10 @@ def load(said: str | dict, folder: Path) -> Judge:
             f"of some tasks of {wanted.lm_eval} a higher {metric} is better, of others a lower; name one task"
         )
     is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
-    return Judge(label, metric, chosen, is_better.pop(), not is_share, tasks)
+    judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks)
+    for task in tasks:
+        _rehearse(task, judge)
+    return judge
 
 
 @functools.cache
@@ -213,6 +216,19 @@ def _build(task, wanted: Settings) -> None:
         raise DataError(
             f"the requests of the lm-eval task {task.task_name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}"
         ) from error
+
+
+def _rehearse(task, judge: Judge) -> None:
+    """Raises DataError where a task's own scoring does not give the metric: its first item is scored with a stand-in."""
+    stand_ins = {"generate_until": str(task.doc_to_target(task.instances[0].doc)), "loglikelihood_rolling": -1.0}
+    for request in task.instances:
+        request.resps = [stand_ins.get(request.request_type, (-1.0, False))]
+    try:
+        task.apply_filters()
+        next(iter(_item_values(task, judge)))
+    except Exception as error:  # what else a user's scoring raises of this answer says nothing of a model's
+        if isinstance(error, DataError):
+            raise
 
 
 def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge], list[str]]:
