@@ -52,6 +52,7 @@ def main(argv=None) -> None:
         "select_metric": "loss",
         "evaluations_per_epoch": 2,
         "max_new_tokens": options.tokens,
+        "eval_precision": "fp32",  # losses that are told apart by hundredths
         "threads": 1,
     }
     settings |= {"data_dir": options.data} if options.data else {}
