@@ -203,7 +203,7 @@ def trl_step(model, rows, settings, patched: bool = False) -> tuple[float, float
 def padding(model, rows) -> dict[str, float]:
     """Padding tokens for each real one: ours, of which attention alone has some, and micro-batches of 4."""
     real = sum(len(row.ids) for row in rows)
-    inside = sum(b.queries.numel() for p in make_passes(rows, GROUP, 16384, model) for b in p.rows.body.blocks)
+    inside = sum(p.rows.body.queries.numel() for p in make_passes(rows, GROUP, 16384, model))
     fours = [rows[first : first + GROUP] for first in range(0, len(rows), GROUP)]
     padded = sum(max(len(row.ids) for row in part) * len(part) for part in fours)
     return {"ours, in attention": inside / (real - len(rows)) - 1, "micro-batches of 4": padded / real - 1}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from msft import distributed
+from msft.loss.heap import keep_freed_blocks
 from msft.loss.passes import TargetPass, make_passes, target_losses, upcast
 from msft.loss.tokens import Batch, Tokens, make_batches
 from msft.packing.attention import keeps_logits
@@ -25,6 +26,8 @@ class TokenLosses:
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
         reason = sharded or why_not_trained_packed(model)
+        if self.device.type == "cpu":
+            keep_freed_blocks()
         self.token_budget = 1 if mixes_rows(model) else token_budget  # one row a pass, whatever its length
         self.path = f"padded: {reason}" if reason else "packed"
 
@@ -56,7 +59,7 @@ class TokenLosses:
     def _batches(self, rows: Sequence[Tokens]):
         share = (distributed.rank(), distributed.size())
         if self.path == "packed":
-            yield from make_passes(rows, self.loss_group, self.token_budget, self.model, *share)
+            yield from make_passes(rows, self.loss_group, self.token_budget, self.model, *share, self.mixed)
             return
         for batch in make_batches(rows, self.loss_group, self.token_budget, *share):
             yield batch.to(self.device)

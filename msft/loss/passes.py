@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn.attention import varlen
 
 from msft.loss.tokens import Tokens, loss_weights
-from msft.packing.attention import Pass, attend_block, packed_attention, tokens_first, wanted_states
+from msft.packing.attention import Pass, attend_blocks, packed_attention, tokens_first, wanted_states
 from msft.packing.rows import Ends, Packed, Row, on_device, pack
 
 _FULLEST = 1.1  # the longest row of an attention block against its shortest: backward pays for its padding too
-_CPU_TOKENS = 1024  # of a pass on a processor, whose cache more would leave (benchmarks/NOTES.md)
+# tokens of a pass on a processor, whose cache more would leave; under autocast each pass rounds all weights again and
+# sums their gradients up (benchmarks/NOTES.md)
+_CPU_TOKENS, _CPU_TOKENS_MIXED = 1024, 2048
 
 
 class TargetPass(NamedTuple):
@@ -39,13 +41,13 @@ def split_evenly(rows: Sequence[Tokens], positions: Sequence[int], budget: int) 
 
 
 def make_passes(
-    rows: Sequence[Tokens], group: int, budget: int, model, process: int = 0, processes: int = 1
+    rows: Sequence[Tokens], group: int, budget: int, model, process: int = 0, processes: int = 1, mixed: bool = False
 ) -> Iterator[TargetPass]:
     """The passes of one step over a process's share of its rows; budget: tokens of a pass, about."""
     device, weights = model.device, loss_weights(rows, group)
     exact, with_ends = np.float64 if model.dtype == torch.float64 else np.float32, _varies(model)
     ranked = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), i))
-    budget = min(budget, _CPU_TOKENS) if device.type == "cpu" else budget
+    budget = min(budget, _CPU_TOKENS_MIXED if mixed else _CPU_TOKENS) if device.type == "cpu" else budget
     for part in split_evenly(rows, ranked[process::processes], budget):
         members, counts = [rows[i] for i in part], [rows[i].targets for i in part]
         inputs = [Row(row.ids[:-1], wanted=range(row.start - 1, len(row.ids) - 1)) for row in members]
@@ -75,7 +77,7 @@ class _TrainingPass(Pass):
             # causal from the right: the queries of the tail are the last of their rows
             options = {"scale": scale, "window_size": (-1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
             return varlen.varlen_attn(q, k, v, *reads, **options).unsqueeze(0)  # [1, q, heads, d]
-        outs = [attend_block(q, k, v, block, scale)[0].flatten(0, 1) for block in reads.blocks]  # [b x m, heads, d]
+        outs = [out.flatten(0, 1) for out, _ in attend_blocks(q, k, v, reads, scale)]  # [b x m, heads, d]
         return torch.cat(outs)[reads.home].unsqueeze(0)  # [1, q, heads, d]
 
 

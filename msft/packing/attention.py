@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from msft.errors import ModelError
 from msft.packing.last_layer import KINDS, last_layer
-from msft.packing.rows import Block, Packed, Row, pack
+from msft.packing.rows import Packed, Reads, Row, pack
 
 NAME = "msft_packed"
 
@@ -40,7 +40,7 @@ class Pass:
         self.kept[layer] = (key, value)
         reads = self.packed.tail if tail else self.packed.body
         q, k, v = (tokens_first(x) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
-        outs, sums = zip(*(attend_block(q, k, v, block, scale) for block in reads.blocks), strict=True)
+        outs, sums = zip(*attend_blocks(q, k, v, reads, scale), strict=True)
         out = torch.cat([out.flatten(0, 1) for out in outs])[reads.home]  # [q, heads, d]
         lse = torch.cat([lse.flatten(0, 1) for lse in sums])[reads.home]  # [q, heads]
         return self.with_prefix(layer, q, out, lse, reads.segments, scale).unsqueeze(0)
@@ -60,10 +60,16 @@ def tokens_first(states: Tensor) -> Tensor:
     return states[0].transpose(0, 1)
 
 
-def attend_block(query: Tensor, key: Tensor, value: Tensor, block: Block, scale: float) -> tuple[Tensor, Tensor]:
-    """`partial` of a block's rows, [b, m, heads, d] and [b, m, heads], from all tokens [t, heads, d]."""
-    keys, values = key[block.keys], value[block.keys]  # [b, n, heads, d]
-    return partial(query[block.queries], keys, values, block.mask, block.mask is None, scale)
+def attend_blocks(query: Tensor, key: Tensor, value: Tensor, reads: Reads, scale: float) -> list[tuple[Tensor, Tensor]]:
+    """`partial` of each block's rows, [b, m, heads, d] and [b, m, heads], from all tokens [t, heads, d]."""
+    # all blocks through one index: backward adds a gradient of all tokens up for each
+    sizes = [block.b * block.m for block in reads.blocks], [block.b * block.n for block in reads.blocks]
+    queries = query[reads.queries].split(sizes[0])  # [b x m, heads, d] each
+    keys, values = (states[reads.keys].split(sizes[1]) for states in (key, value))  # [b x n, heads, d] each
+    return [
+        partial(*(x.unflatten(0, (block.b, -1)) for x in states), block.mask, block.mask is None, scale)
+        for block, *states in zip(reads.blocks, queries, keys, values, strict=True)
+    ]
 
 
 def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float):

@@ -30,20 +30,26 @@ class Row:
 
 
 class Block(NamedTuple):
-    """Rows of similar length. queries: [b, m] and keys: [b, n] places among the tokens; mask: [b, 1, m, n], added to
-    the scores, or None for causal attention (m = n)."""
+    """b rows of similar length, m query and n key tokens each; mask: [b, 1, m, n], added to the scores, or None for causal
+    attention (m = n)."""
 
-    queries: Tensor
-    keys: Tensor
+    b: int
+    m: int
+    n: int
     mask: Tensor | None
 
 
 class Reads(NamedTuple):
-    """What a set of query tokens attends to: segments (first, last, prefix) of them, and blocks of rows; home: [q]
-    the place of each query token in the blocks' outputs, one block behind the other."""
+    """What a set of query tokens attends to: segments (first, last, prefix) of them, and blocks of rows.
+
+    queries, keys: [sum of b x m], [sum of b x n] places among the tokens, one block behind the other; home: [q] the place
+    of each query token in the blocks' outputs.
+    """
 
     segments: list[tuple[int, int, int]]
     blocks: list[Block]
+    queries: Tensor
+    keys: Tensor
     home: Tensor
 
 
@@ -128,7 +134,7 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> Reads:
     counts = np.array([len(c) for c in columns])
     firsts = np.cumsum(counts) - counts
     segments = prefix_segments([row.prefix for row in rows], counts.tolist())
-    blocks, home, used = [], np.zeros(counts.sum(), dtype=np.int64), 0
+    blocks, places, home, used = [], ([], []), np.zeros(counts.sum(), dtype=np.int64), 0
     for members in _alike(lengths, counts, fullest):
         m, n = counts[members].max(), lengths[members].max()
         of_row = np.array([np.pad(columns[r], (0, m - counts[r]), mode="edge") for r in members])  # [b, m]
@@ -136,11 +142,14 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> Reads:
         keys = starts[members, None] + np.minimum(np.arange(n), lengths[members, None] - 1)  # [b, n]
         is_causal = m == n and not any(rows[r].branches for r in members) and (counts == lengths)[members].all()
         mask = None if is_causal else _mask([rows[r] for r in members], of_row, n).to(device, dtype)  # [b, 1, m, n]
-        blocks.append(Block(on_device(queries, device), on_device(keys, device), mask))
+        blocks.append(Block(len(members), int(m), int(n), mask))
+        for found, some in zip(places, (queries, keys), strict=True):
+            found.append(some.ravel())
         for b, r in enumerate(members):
             home[firsts[r] : firsts[r] + counts[r]] = used + b * m + np.arange(counts[r])
         used += len(members) * m
-    return Reads(segments, blocks, on_device(home, device))
+    of_blocks = (np.concatenate([np.zeros(0, dtype=np.int64), *found]) for found in places)
+    return Reads(segments, blocks, *(on_device(found, device) for found in of_blocks), on_device(home, device))
 
 
 def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
