@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 
 from msft import distributed
-from msft.loss.heap import keep_freed_blocks
 from msft.loss.passes import TargetPass, make_passes, target_losses, upcast
 from msft.loss.tokens import Batch, Tokens, make_batches
 from msft.packing.attention import keeps_logits
@@ -26,8 +25,6 @@ class TokenLosses:
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
         reason = sharded or why_not_trained_packed(model)
-        if self.device.type == "cpu":
-            keep_freed_blocks()
         self.token_budget = 1 if mixes_rows(model) else token_budget  # one row a pass, whatever its length
         self.path = f"padded: {reason}" if reason else "packed"
 
