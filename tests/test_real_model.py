@@ -68,6 +68,8 @@ def test_one_seed_has_no_agreement(tmp_path):
     runs = {("sft", 20): made(tmp_path)}
     assert np.isnan(real_model.optima_table(runs).loc["ICC over the seeds"]).all()
     assert "ICC" not in style.said(real_model.optima_plot(runs))
+    # and SFT alone is compared with nothing
+    assert real_model.finding(runs, real_model.methods_table(runs)).endswith("nats against a stop for each.")
 
 
 def test_methods_against_sft_with_intervals(tmp_path):

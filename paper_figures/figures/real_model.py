@@ -157,18 +157,23 @@ def finding(runs, methods: pd.DataFrame) -> str:
     distinct = {measure: table.iloc[:, 0].nunique() for measure, table in tables.items()}
     at_end = int((tables["loss"].iloc[:, 0] == last).sum())
     points, nats = (_told(methods, columns, form) for columns, form in ((POINTS, "+.1f"), (NATS, "+.3f")))
+    against = (
+        f" Shown to differ from SFT (one run each): in accuracy (95 % interval over test items), {points}; in held-out loss (over "
+        f"sub-datasets), {nats}."
+    )
     return (
         f"With {name} the {len(tables['loss'])} sub-datasets are at their best at {distinct['accuracy']} different epochs by accuracy "
         f"and {distinct['loss']} by held-out loss ({at_end} at the last evaluation){_agreements(tables)}. One stop for all costs "
-        f"{headroom(sft, 'accuracy'):.1f} points and {headroom(sft, 'loss'):.3f} nats against a stop for each. "
-        f"Shown to differ from SFT (one run each): in accuracy (95 % interval over test items), {points}; in held-out loss (over "
-        f"sub-datasets), {nats}."
+        f"{headroom(sft, 'accuracy'):.1f} points and {headroom(sft, 'loss'):.3f} nats against a stop for each."
+        f"{against if points else ''}"
     )
 
 
 def _told(methods: pd.DataFrame, columns: list[str], form: str) -> str:
-    """The methods whose difference to SFT has an interval without 0."""
+    """The methods whose difference to SFT has an interval without 0; '' where there is none but SFT."""
     rows = methods[columns].dropna()
+    if not len(rows):
+        return ""
     shown = [
         f"{name} {mean:{form}}"
         for name, (mean, low, high) in zip(rows.index, rows.to_numpy(), strict=True)
