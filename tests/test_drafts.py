@@ -1,6 +1,7 @@
 """Drafts that go on once a text has left its own: they save passes and change nothing."""
 
 import pytest
+import torch
 from helpers import KINDS, make_model, requests
 from lm_eval.models.huggingface import HFLM
 
@@ -108,3 +109,13 @@ def test_what_comes_again_and_again_goes_on():
     text = Repeats([1, 2])
     assert text.draft([8, 9, 8, 9, 8, 9], 3) == [8, 9, 8]
     assert text.draft([7, 7, 7, 7], 4) == [7, 7, 7, 7]
+
+
+def test_in_half_precision_answers_come_from_the_weights_alone(model, tokenizer):
+    # the shapes of passes show in the rounding: what was answered before must not show in a run that goes on
+    model.to(torch.bfloat16)
+    lm = PrefixCachedLM(model, tokenizer, 3)
+    prepared = lm.prepare(asked())
+    first, again = (answer(model, lm, prepared) for _ in range(2))
+    assert first == again and lm.path == "packed"
+    assert not any(prepared.batches.former)
