@@ -273,6 +273,14 @@ def test_killed_sft_run_ends_as_if_it_never_was(small_run, small_settings, runs_
     assert_equal_runs(run_of(settings, runs_dir), small_run)
 
 
+@pytest.mark.parametrize("precision", ["mixed", "bf16"])
+def test_a_killed_run_that_answers_in_half_precision_does_too(small_settings, runs_dir, children, precision):
+    settings = {**small_settings, **ALWAYS, "precision": precision}
+    for place, count in [("step", 3), ("evaluation", 2), ("after commit", 3)]:
+        assert child(children, killed_run, settings, runs_dir / "killed", place, count) == -signal.SIGKILL
+    assert_equal_runs(run_of(settings, runs_dir / "killed"), run_of(settings, runs_dir / "whole"))
+
+
 @pytest.mark.parametrize(
     ("where", "kills"),
     [("memory", [("step", 7), ("before commit", 2)]), ("disk", [("step", 7), ("after commit", 2), ("best", 1)])],
