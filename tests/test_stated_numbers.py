@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from paper_figures import contents, profiles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -331,6 +333,19 @@ def test_the_settings_that_differences_states():
     assert ies.Params().delta == 0.001 and "default threshold, 0.001" in DIFFERENCES
     rates = result("learning_rate")["best of SFT (%)"]
     assert {len(of) for of in rates.values()} == {4} and "the one of four at which plain SFT is best" in DIFFERENCES
+
+
+def test_what_is_said_of_the_first_real_model():
+    place = OUT.parent / "laptop"
+    optima = pd.read_csv(place / "15_optima_table.csv", index_col=0)["by loss, seed 20"]
+    of_sets, headroom = optima.iloc[:-2], optima["headroom (points, nats)"]
+    assert f"lowest held-out loss at epochs {of_sets.min():g} to {of_sets.max():g}, set by set" in README
+    assert f"one stop for all costs {headroom:.2f} nats" in README and len(of_sets) == 10
+    above = (pd.read_csv(place / "15_chance.csv")["above it"] == "yes").sum()
+    assert above == 1 and "one of ten sets is shown above its most frequent answer" in README
+    history = pd.read_csv(next((place / "histories").glob("sft-*.csv")))
+    lowest = history[history.epoch > 0].pivot(index="path_epoch", columns="task", values="loss").idxmin()
+    assert sorted(lowest) == sorted(of_sets) and history.epoch.max() == 6
 
 
 def test_what_is_said_of_the_laptop_profile_s_rate():
