@@ -6,7 +6,7 @@
 The model is first fine-tuned for some steps, so that its answers have the format, and a few steps more, as between two
 evaluations of a run. Then the ways take turns on each task's items: HFLM at the best of its batches, vLLM where it is
 named (warm_vllm.py), PrefixCachedLM as at the first evaluation of a run, and PrefixCachedLM as at every further one, with
-the answers that the weights of a few steps before gave as drafts. Processor seconds; every text is compared with HFLM's.
+the answers that the weights of a few steps before gave as drafts (in bf16 on a processor a run has none of those). Processor seconds; every text is compared with HFLM's.
 Before that, a training step takes turns in each precision. Writes real_model.{json,md}, in bf16 real_model_bf16.{json,md}.
 """
 

@@ -13,6 +13,7 @@ from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import ConfigError, DataError, ModelError, unknown
 from msft.paths import expanded
+from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
 
     logging.disable_progress_bar()  # a run draws its own
 
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    dtype = getattr(torch, DTYPES[precision])
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         _refuse_pickles(source, revision)

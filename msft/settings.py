@@ -14,6 +14,8 @@ import yaml
 
 from msft.errors import ConfigError, MsftError, unknown
 
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}  # precisions and their names in torch and transformers
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which no key stands twice and a value means what the same characters mean on the command line."""

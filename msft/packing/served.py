@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+from msft.settings import DTYPES
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def served(model, config):
         kept = {p: p.data for p in model.parameters() if not (config.adapter and p.requires_grad)}
     try:
         for parameter, weights in kept.items():
-            parameter.data = weights.to(DTYPES[config.answers])
+            parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
         yield
     finally:
         for parameter, weights in kept.items():

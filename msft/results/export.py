@@ -21,9 +21,9 @@ from msft.errors import ConfigError, RunError, unknown
 from msft.paths import expanded
 from msft.results import card, picture
 from msft.results.run import Run
+from msft.settings import DTYPES
 from msft.store.files import cannot_write
 
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 

@@ -5,6 +5,7 @@ from msft.results.history import comparable, own_scales, watched
 from msft.results.leads import doubts
 from msft.results.progress import clock
 from msft.results.run import Run
+from msft.settings import DTYPES
 
 
 def summary(run: Run) -> str:
@@ -51,7 +52,7 @@ def summary(run: Run) -> str:
     parts = {"training": flops["train"], "evaluation": flops["evaluate"], "look-ahead": flops["look_ahead"]}
     spent = ", ".join(f"{what} {part / flops['total']:.0%}" for what, part in parts.items() if part)
     lines += [f"  FLOPs (appendix F): {flops['total']:.2e}, of which {spent}", ""]
-    dtype = {"fp32": "float32", "bf16": "bfloat16"}[config.answers]
+    dtype = DTYPES[config.answers]
     base = f"{run.about['model']['source']},peft=" if config.adapter else ""
     lines += [
         "  go on: a folder to share, the stock command line's measure, the history in Python",
