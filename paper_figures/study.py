@@ -156,6 +156,13 @@ class Study:
         table = confirmed.table(self.used)
         return self.table(table, "confirmed", item=item, caption=confirmed.CAPTION) if len(table) else None
 
+    def histories(self) -> None:
+        """Writes the history of each run of this page to <out_dir>/histories/<run>.csv: what its numbers come from."""
+        folder = self.out_dir / "histories"
+        folder.mkdir(parents=True, exist_ok=True)
+        for run in self.used:
+            write_atomic(folder / f"{run.directory.name}.csv", run.history.to_csv(index=False))
+
     def _name(self, name: str) -> str:
         head = self.notebook.split("_")[0]
         return f"{head if head.isdigit() else self.notebook}_{name}"

@@ -11,6 +11,7 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 import msft
+from msft.__main__ import main
 from msft.errors import DataError, RunError
 from msft.evaluation import Evaluator
 from msft.results.summary import summary
@@ -55,6 +56,16 @@ def test_the_stock_command_measures_the_confirmed_accuracy(confirmed_settings, r
     )["results"]
     for row in run.confirmation.itertuples():
         assert results[f"msft_task_{row.task}"]["acc,none"] == row.best
+
+
+def test_eval_measures_a_mixed_run_s_checkpoint_as_the_run_did(confirmed_settings, runs_dir, capsys):
+    run = msft.run(msft.RunConfig(**confirmed_settings | {"precision": "mixed"}), runs_dir, progress=False)
+    assert main(["eval", str(run.best.path)]) == 0
+    out, err = capsys.readouterr()
+    shown = {words[0]: (float(words[1]), int(words[2])) for line in out.splitlines() if len(words := line.split()) == 3}
+    shown.pop("task")
+    assert shown == {row.task: (pytest.approx(row.accuracy, abs=1e-6), row.n) for row in run.at_best.itertuples()}
+    assert ", bf16, " in err
 
 
 def test_a_run_killed_while_it_is_confirmed_ends_the_same(confirmed_settings, runs_dir, tmp_path, monkeypatch):

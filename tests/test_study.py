@@ -131,6 +131,14 @@ def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_r
     assert entries["01_numbers"]["rounded"] == ["a"]
 
 
+def test_the_histories_behind_a_page_lie_beside_its_outputs(tmp_path, small_run):
+    page = page_of(tmp_path)
+    page.used.append(small_run)
+    page.histories()
+    copy = tmp_path / "out" / "histories" / f"{small_run.directory.name}.csv"
+    assert copy.read_bytes() == (small_run.directory / "history.csv").read_bytes()
+
+
 def test_outputs_of_a_notebook_without_a_number_carry_its_name(tmp_path):
     page = study.Study("data_card", "smoke", out_dir=str(tmp_path))
     page.table(pd.DataFrame({"a": [1]}), "counts", item="data card", caption="Counts.")
