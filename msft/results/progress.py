@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from msft.curve import comparable
 from msft.paths import is_yaml
-from msft.results.history import history_rows
+from msft.results.history import history_rows, roll_outs
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
 
@@ -130,9 +130,8 @@ def show_end(run, watchers: Sequence[Callable]) -> None:
     """Tells watchers of a run that was finished before (records.Run)."""
     shown = RunProgress(run.directory.name, False, run.directory.name, run.config.method, watchers)
     if watchers:
-        for entry in run.journal:
-            if entry["kind"] in ("roll_out", "search"):
-                shown.rolled_out(entry["arguments"]["active"], entry["result"])
+        for entry in roll_outs(run.journal):
+            shown.rolled_out(entry["arguments"]["active"], entry["result"])
         shown.finished(run.best)
 
 
