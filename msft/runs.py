@@ -191,7 +191,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
 
     config, started = prepared.config, time.monotonic()
     distributed.on_main(_begin, prepared, directory, mixture, model)
-    shown = RunProgress(directory.name.rsplit("-", 1)[0], progress, directory.name, config.method, watchers)
+    shown = RunProgress(directory.name, progress, config.method, watchers)
     where = open_directory(prepared, directory, bytes_of(model), shown, model)
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)

@@ -161,27 +161,26 @@ def in_processes(
     def serve(place: int) -> None:
         worker = None
         while (job := jobs.take()) is not None:
-            directory = runs_dir / job.name
+            directory, log = runs_dir / job.name, log_of(runs_dir, job.name)
             if not job.is_elsewhere and is_locked(directory):
                 jobs.put_off(job)
                 continue
             worker = worker or _Worker(place, runs_dir)
             # stands there beforehand, for the case that nobody is left to write it
-            note_failure(directory, KILLED, log_of(runs_dir, job.name))
+            note_failure(directory, KILLED, log)
             problem, is_failure = worker.train(job)
             if worker.process.poll() is not None:
                 worker = None  # it died with its run; the others get a new one
             if is_failure:
-                note_failure(directory, problem, log_of(runs_dir, job.name))
+                note_failure(directory, problem, log)
             else:
                 (directory / FAILED).unlink(missing_ok=True)
+            title, word = _title(job.config), f"failed: {problem.splitlines()[-1]}" if problem else "done"
             with told:
                 done.append(job)
-                problems.extend([f"{_title(job.config)}: {problem}"] if problem else [])
+                problems.extend([f"{title}: {problem}"] if problem else [])
                 if progress:
-                    word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
                     spent = clock(time.monotonic() - started)
-                    title = _title(job.config)
                     print(f"{len(done)}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
             jobs.over(job)
         if worker is not None:
@@ -199,9 +198,9 @@ def in_processes(
     return problems
 
 
-def log_of(runs_dir: str | Path, name: str) -> Path:
+def log_of(runs_dir: Path, name: str) -> Path:
     """Where what a run says is kept, by the name of its directory."""
-    return Path(expanded(runs_dir)) / "logs" / f"{name}.log"
+    return runs_dir / "logs" / f"{name}.log"
 
 
 def note_failure(directory: Path, why: str, log: str | Path | None = None) -> None:

@@ -68,16 +68,11 @@ def clock(seconds: float) -> str:
 
 
 class RunProgress:
-    """Progress of one run over its stages.
+    """Progress of one run over its stages. directory: its name, which is shown without its hash."""
 
-    directory, method: what watchers are told of the run.
-    """
-
-    def __init__(
-        self, name: str, shown: bool = True, directory: str = "", method: str = "", watchers: Sequence[Callable] = ()
-    ):
-        self.name, self.shown = name, shown
-        self.directory, self.method, self.watchers = directory, method, list(watchers)
+    def __init__(self, directory: str, shown: bool = True, method: str = "", watchers: Sequence[Callable] = ()):
+        self.directory, self.name, self.shown = directory, directory.rsplit("-", 1)[0], shown
+        self.method, self.watchers = method, list(watchers)
         self._rolled_out: list[Mapping] = []
         self.bars = shown and (in_notebook() or sys.stderr.isatty())
         self.took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
@@ -128,7 +123,7 @@ class RunProgress:
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
     """Tells watchers of a run that was finished before (records.Run)."""
-    shown = RunProgress(run.directory.name, False, run.directory.name, run.config.method, watchers)
+    shown = RunProgress(run.directory.name, False, run.config.method, watchers)
     if watchers:
         for entry in roll_outs(run.journal):
             shown.rolled_out(entry["arguments"]["active"], entry["result"])
