@@ -73,10 +73,11 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         prepared = prepare(config)
         directory = runs_dir / prepared.name
         lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
+        run = Run(directory)
     distributed.check_same(prepared.name, "run")
-    if distributed.on_main(_is_ready, runs_dir, directory, lock, progress):
-        show_end(Run(directory), watchers)
-        return Run(directory)
+    if distributed.on_main(_is_ready, runs_dir, run, lock, progress):
+        show_end(run, watchers)
+        return run
     with distributed.agreed():
         examples, mixture = prepared.tokens()
         model = prepared.load_model()
@@ -86,26 +87,23 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         evaluators = _evaluators(prepared, model, mixture)
     with contextlib.ExitStack() as stack, distributed.threads(prepared.config.threads):
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
-        if not distributed.on_main(_is_finished, directory):
+        if not distributed.on_main(lambda: run.status == "finished"):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
-    return Run(directory)
+    return run
 
 
-def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
+def _is_ready(runs_dir: Path, run: Run, lock, progress: bool) -> bool:
     """Whether the run is done already; where another process is at it, waits before anything heavy is loaded."""
-    check_names(runs_dir, directory)
-    if not _is_finished(directory):
+    check_names(runs_dir, run.directory)
+    if run.status != "finished":
         check_place(runs_dir)
-        if directory.is_dir():
-            with locked(lock, directory, progress):
+        if run.directory.is_dir():
+            with locked(lock, run.directory, progress):
                 pass
-    if is_ready := _is_finished(directory):
-        clear_leftovers(directory)
-    return is_ready
-
-
-def _is_finished(directory: Path) -> bool:
-    return Run(directory).status == "finished"
+    if run.status != "finished":
+        return False
+    clear_leftovers(run.directory)
+    return True
 
 
 @dataclasses.dataclass
