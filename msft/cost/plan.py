@@ -14,7 +14,7 @@ from pathlib import Path
 from msft.config import RunConfig
 from msft.cost.rehearsal import Rehearsal, rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
-from msft.errors import MsftError
+from msft.errors import MsftError, RunError
 from msft.names import filled
 from msft.results.flops import FORWARD, run_flops, training_flops
 from msft.results.run import Run, matching
@@ -146,21 +146,22 @@ def search_of(config: RunConfig) -> RunConfig | None:
 
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
-    """What one run costs; its config with every default filled in. Raises DataError or ModelError for unknown sizes."""
+    """What one run costs; its config with every default filled in.
+
+    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed.
+    """
     sizes = sizes_of(config)
     try:
         ways = rehearse(config, sizes.sets, has_search)
     except Exception as error:  # a method of the user's own may want more of its trainer than verbs
-        why = f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}"
-        return Estimate(config, "missing", problem=why)
+        raise RunError(f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}") from error
     cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
     # an adapter is in fp32 beside weights of either precision
     copy = _BYTES["fp32" if config.adapter else config.weights] * (sizes.parameters - sizes.frozen)
     peaks = ways["expected"].held
-    found = Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1])
-    disk = _disk(config, copy, peaks, ways["expected"].saves_within)
-    return dataclasses.replace(found, **_memory(config, sizes, copy, peaks, card), **disk)
+    bytes_of = _disk(config, copy, peaks, ways["expected"].saves_within) | _memory(config, sizes, copy, peaks, card)
+    return Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1], **bytes_of)
 
 
 def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case:

@@ -55,8 +55,6 @@ def _estimated(config: RunConfig, speeds: list[tuple]) -> dict:
         found = plan.estimate(config, plan.rates_from(speeds), has_search=True)
     except MsftError:
         return {}
-    if found.expected is None:
-        return {}
     return {
         "flops_estimate": found.expected.flops["total"],
         "seconds_estimate": found.expected.seconds,
