@@ -94,7 +94,7 @@ def speed_of(run: Run) -> tuple | None:
     not known: a run that was resumed has the seconds of its last session only, one that read its search none for it."""
     try:
         result, about = run.result, run.about
-        if about["config"]["method"] in AFTER_SFT or not trained_in_one_go(run):
+        if about["config"]["method"] in AFTER_SFT or result.get("resumed"):
             return None
         size, seconds = result["parameters"], result["seconds"]
         trained = [entry["result"] for entry in run.journal if entry["kind"] == "roll_out"]
@@ -103,12 +103,6 @@ def speed_of(run: Run) -> tuple | None:
         return about["config"]["model"], training, seconds["train"], evaluation, seconds["evaluate"]
     except (MsftError, KeyError, TypeError):  # a damaged run is no measure
         return None
-
-
-def trained_in_one_go(run: Run) -> bool:
-    """Whether the seconds of a finished run cover all of it: the ledger's span is not much longer."""
-    times = run.disk["time"]
-    return len(times) < 2 or times.iloc[-1] - times.iloc[0] < 1.2 * run.result["seconds"]["total"] + 5
 
 
 def measured(results: Iterable[Mapping]) -> list[Mapping]:

@@ -41,7 +41,7 @@ def _row(run: Run, speeds: list[tuple]) -> dict:
     try:
         about, best = run.about, run.best
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
-        row |= {"seconds": run.result["seconds"]["total"] if plan.trained_in_one_go(run) else None}
+        row |= {"seconds": None if run.result.get("resumed") else run.result["seconds"]["total"]}
         row |= {"disk_peak": int(run.disk["bytes"].max()), "paths": run.result.get("paths", {})}
         # the key order of an older run's settings, and settings that it does not know, do not matter
         config = RunConfig.from_mapping(about["config"])

@@ -192,10 +192,8 @@ def is_locked(directory: Path) -> bool:
     try:
         with filelock.FileLock(directory / ".lock", timeout=0):
             return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, filelock.Timeout)
 
 
 def matching(configs: Sequence[RunConfig], runs_dir: str | Path) -> list[Run | None]:
