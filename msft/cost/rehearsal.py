@@ -1,7 +1,7 @@
 """A trainer that counts: a method's own code runs over it, and what it would train and measure is written down.
 
 Nothing is trained, and accuracies are made up (SCENARIOS), so a method that is new, or a user's own, needs no estimate
-of its own. The entries have the form of a journal's, and `msft.flops` counts both in the same way.
+of its own. The entries have the form of a journal's, and results/flops.py counts both in the same way.
 """
 
 import dataclasses

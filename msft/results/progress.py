@@ -122,7 +122,7 @@ class RunProgress:
 
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
-    """Tells watchers of a run that was finished before (records.Run)."""
+    """Tells watchers of a run (run.Run) that was finished before."""
     shown = RunProgress(run.directory.name, False, run.config.method, watchers)
     if watchers:
         for entry in roll_outs(run.journal):

@@ -105,7 +105,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, str]:
-        """{sub-dataset: what its accuracy is}, one of metrics.METRICS or '' for the paper's scorer."""
+        """{sub-dataset: what its accuracy is}, one of metrics.METRICS, a judge's label, or '' for the paper's scorer."""
         sets = self.about["mixture"].get("sub_datasets", {})
         return {name: facts.get("metric", "") for name, facts in sets.items()}
 
