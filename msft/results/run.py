@@ -15,7 +15,7 @@ from msft.names import filled
 from msft.paths import expanded
 from msft.results import leads
 from msft.results.flops import run_flops
-from msft.results.history import history_rows
+from msft.results.history import history_rows, roll_outs
 from msft.store.files import read_lines
 from msft.store.journal import Journal
 
@@ -152,13 +152,10 @@ class Run:
     def dropped(self) -> dict[str, float | None]:
         """{sub-dataset: path epoch from which on it was no longer trained}, those that a method dropped in their order;
         None where it trained to the end of the run's path."""
-        offsets, dropped = {}, {}
-        for entry in self.journal:
-            if entry["kind"] == "roll_out":
-                offsets[entry["result"]["stage"]] = entry["result"]["offset"]
-            elif entry["kind"] == "roll_back" and entry["arguments"].get("dropped"):
-                back = entry["arguments"]
-                dropped[back["dropped"]] = offsets[back["stage"]] + back["epoch"]
+        journal = self.journal
+        offsets = {entry["result"]["stage"]: entry["result"]["offset"] for entry in roll_outs(journal)}
+        backs = [entry["arguments"] for entry in journal if entry["kind"] == "roll_back"]
+        dropped = {a["dropped"]: offsets[a["stage"]] + a["epoch"] for a in backs if a.get("dropped")}
         return {**dropped, **{task: None for task in self.metrics if task not in dropped}}
 
     @property
