@@ -38,7 +38,6 @@ from msft.results.progress import RunProgress, say_choice, say_left_out, show_en
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
 from msft.run_directory import check_names, check_place, clear_leftovers, clear_state, locked, open_directory, save_best
-from msft.store.checkpoints import bytes_of
 from msft.store.files import write_atomic
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
@@ -190,7 +189,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     config, started = prepared.config, time.monotonic()
     distributed.on_main(_begin, prepared, directory, mixture, model)
     shown = RunProgress(directory.name, progress, config.method, watchers)
-    where = open_directory(prepared, directory, bytes_of(model), shown, model)
+    where = open_directory(prepared, directory, shown, model)
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:
