@@ -150,7 +150,8 @@ def in_processes(
                 note_failure(directory, problem, log)
             else:
                 (directory / FAILED).unlink(missing_ok=True)
-            title, word = _title(job.config), f"failed: {problem.splitlines()[-1]}" if problem else "done"
+            title = _title(job.config)
+            word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
             with changed:
                 unfinished.discard(job.name)
                 changed.notify_all()

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from msft import adapter, names
 from msft.errors import ConfigError, RunError, unknown
 from msft.paths import expanded
@@ -92,7 +94,7 @@ def export(
         if place.is_dir():
             place.rmdir()
         os.rename(partial, place)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
         raise cannot_write(place, size, error) from error
     finally:
@@ -114,8 +116,9 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
     if model is not None:
         model.save_pretrained(folder)
     for path in run.best.path.iterdir():
-        is_written = (folder / path.name).exists() or path.name.startswith(("adapter_", "model"))
-        if path.is_file() and not (is_written and model is not None):
+        is_weights = path.name.startswith(("adapter_", "model"))
+        is_here = model is not None and (is_weights or (folder / path.name).exists())
+        if path.is_file() and not is_here:
             shutil.copyfile(path, folder / path.name)
     picture.draw(run, folder / "curves.png")
     (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
