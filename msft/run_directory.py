@@ -158,12 +158,12 @@ class Follower:
     commit = note = prune = write_outputs = put
 
 
-def open_directory(prepared, directory: Path, model_bytes: int, progress: RunProgress, model):
+def open_directory(prepared, directory: Path, progress: RunProgress, model):
     """The run directory for process 0, which holds its lock, and what stands for it in the others."""
     base = snapshot(model)
     with distributed.agreed():
         if distributed.is_main():
-            where = RunDirectory(prepared, directory, model_bytes, progress, base)
+            where = RunDirectory(prepared, directory, bytes_of(model), progress, base)
         else:
             where = Follower(directory)
     where.journal.entries = distributed.same(where.journal.entries)

@@ -38,7 +38,6 @@ from msft.results.progress import RunProgress, say_choice, say_left_out, show_en
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
 from msft.run_directory import check_names, check_place, clear_leftovers, clear_state, locked, open_directory, save_best
-from msft.store.checkpoints import bytes_of
 from msft.store.files import write_atomic
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
@@ -73,10 +72,11 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         prepared = prepare(config)
         directory = runs_dir / prepared.name
         lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
+        run = Run(directory)
     distributed.check_same(prepared.name, "run")
-    if distributed.on_main(_is_ready, runs_dir, directory, lock, progress):
-        show_end(Run(directory), watchers)
-        return Run(directory)
+    if distributed.on_main(_is_ready, runs_dir, run, lock, progress):
+        show_end(run, watchers)
+        return run
     with distributed.agreed():
         examples, mixture = prepared.tokens()
         model = prepared.load_model()
@@ -86,26 +86,23 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         evaluators = _evaluators(prepared, model, mixture)
     with contextlib.ExitStack() as stack, distributed.threads(prepared.config.threads):
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
-        if not distributed.on_main(_is_finished, directory):
+        if not distributed.on_main(lambda: run.status == "finished"):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
-    return Run(directory)
+    return run
 
 
-def _is_ready(runs_dir: Path, directory: Path, lock, progress: bool) -> bool:
+def _is_ready(runs_dir: Path, run: Run, lock, progress: bool) -> bool:
     """Whether the run is done already; where another process is at it, waits before anything heavy is loaded."""
-    check_names(runs_dir, directory)
-    if not _is_finished(directory):
+    check_names(runs_dir, run.directory)
+    if run.status != "finished":
         check_place(runs_dir)
-        if directory.is_dir():
-            with locked(lock, directory, progress):
+        if run.directory.is_dir():
+            with locked(lock, run.directory, progress):
                 pass
-    if is_ready := _is_finished(directory):
-        clear_leftovers(directory)
-    return is_ready
-
-
-def _is_finished(directory: Path) -> bool:
-    return Run(directory).status == "finished"
+    if run.status != "finished":
+        return False
+    clear_leftovers(run.directory)
+    return True
 
 
 @dataclasses.dataclass
@@ -191,8 +188,8 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
 
     config, started = prepared.config, time.monotonic()
     distributed.on_main(_begin, prepared, directory, mixture, model)
-    shown = RunProgress(directory.name.rsplit("-", 1)[0], progress, directory.name, config.method, watchers)
-    where = open_directory(prepared, directory, bytes_of(model), shown, model)
+    shown = RunProgress(directory.name, progress, config.method, watchers)
+    where = open_directory(prepared, directory, shown, model)
     trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:

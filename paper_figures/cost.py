@@ -13,7 +13,7 @@ from msft.cost.plan import PEAK, UTILISATION
 from msft.cost.rehearsal import rehearse
 from msft.cost.sizes import parameters_of, sizes_of
 from msft.cost.sizes import table as size_table
-from msft.errors import DataError, ModelError
+from msft.errors import DataError, ModelError, RunError
 from msft.names import filled
 from msft.results.flops import FORWARD, TRAIN, run_flops
 from msft.results.run import load_runs
@@ -42,10 +42,9 @@ def estimate(config: RunConfig) -> plan.Estimate | None:
     SRO and Soft SRO read their search from the SFT run, whose time is counted there alone.
     """
     try:
-        found = plan.estimate(filled(config), plan.rates_of([]), has_search=True)
-    except (DataError, ModelError):
+        return plan.estimate(filled(config), plan.rates_of([]), has_search=True)
+    except (DataError, ModelError, RunError):
         return None
-    return found if found.expected else None
 
 
 def on_this_machine(configs: Iterable[RunConfig], runs_dir: str | Path) -> str:

@@ -90,29 +90,11 @@ def test_the_longest_come_first_and_sro_waits_for_sft(small_settings, recorded, 
     assert [config.method for config in recorded] == ["msft", "sft", "ies", "soft_sro_sft", "sro_sft"]
 
 
-def test_sro_waits_for_its_own_search_alone():
-    jobs = [
-        local._Job(None, "sro", "sft"),
-        local._Job(None, "sft", None),
-        local._Job(None, "soft", "sft"),
-        local._Job(None, "other", None),
-    ]
-    waiting = local._Queue(jobs)
-    first, second = waiting.take(), waiting.take()
-    assert (first.name, second.name) == ("sft", "other")
-    waiting.over(first)
-    assert [waiting.take().name for _ in range(2)] == ["sro", "soft"]
-    assert waiting.take() is None
-
-
-def test_what_another_process_is_at_comes_last():
-    waiting = local._Queue([local._Job(None, name, None) for name in "ab"])
-    waiting.put_off(waiting.take())
-    assert [(job.name, job.is_elsewhere) for job in (waiting.take(), waiting.take())] == [("b", False), ("a", True)]
-
-
-def test_in_processes_sro_comes_behind_its_search(small_settings, monkeypatch, runs_dir):
-    order, lock = [], threading.Lock()
+@pytest.fixture
+def workers(monkeypatch):
+    """Stands for worker processes: gives the methods in the order in which their runs begin, and a function of the
+    method that is called then."""
+    began, lock, stands_for = [], threading.Lock(), types.SimpleNamespace(begins=lambda method: None)
 
     class Worker:
         def __init__(self, place, folder):
@@ -120,15 +102,46 @@ def test_in_processes_sro_comes_behind_its_search(small_settings, monkeypatch, r
 
         def train(self, job):
             with lock:
-                order.append(job.config.method)
+                began.append(job.config.method)
+            stands_for.begins(job.config.method)
             return "", False
 
         def close(self):
             pass
 
     monkeypatch.setattr(local, "_Worker", Worker)
+    stands_for.began = began
+    return stands_for
+
+
+def in_processes(settings, names, runs_dir, slots):
+    configs = [config_of(settings, method=name, params={}) for name in names]
+    assert local.in_processes(configs, [f"the run of {name}" for name in names], runs_dir, slots) == []
+
+
+def test_sro_waits_for_its_own_search_alone(small_settings, workers, runs_dir):
+    in_processes(small_settings, ("sro_sft", "sft", "soft_sro_sft", "ies"), runs_dir, slots=1)
+    assert workers.began == ["sft", "sro_sft", "soft_sro_sft", "ies"]
+    # while the search is trained, what does not read it goes ahead
+    workers.began.clear()
+    other = threading.Event()
+    waits = {"sft": lambda: other.wait(60), "ies": other.set}
+    workers.begins = lambda method: waits.get(method, lambda: None)()
+    in_processes(small_settings, ("sro_sft", "sft", "soft_sro_sft", "ies"), runs_dir, slots=2)
+    assert other.is_set() and set(workers.began[:2]) == {"sft", "ies"}
+    assert set(workers.began[2:]) == {"sro_sft", "soft_sro_sft"}
+
+
+def test_what_another_process_is_at_comes_last(small_settings, workers, monkeypatch, runs_dir):
+    monkeypatch.setattr(local, "is_locked", lambda directory: directory.name == "the run of msft")
+    in_processes(small_settings, ("msft", "sft", "ies"), runs_dir, slots=1)
+    assert workers.began == ["sft", "ies", "msft"]
+
+
+def test_in_processes_sro_comes_behind_its_search(small_settings, workers, runs_dir):
     names = ("sro_sft", "sft", "soft_sro_sft", "msft")
     local.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=2)
+    order = workers.began
     assert sorted(order) == sorted(names)
     assert order.index("sft") < min(order.index("sro_sft"), order.index("soft_sro_sft"))
 

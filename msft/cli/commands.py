@@ -122,10 +122,10 @@ def evaluate(flags: options.Eval) -> int:
     place = Path(expanded(flags.model))
     run = Run(place.parent)
     of_run = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
-    values = {name: of_run.get(name) for name in _MEASURED}
-    values["eval_precision"] = None if flags.precision else values["eval_precision"]
-    values |= {name: value for name, value in vars(flags).items() if value is not None and name in _MEASURED}
-    values = {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    given |= {"eval_precision": None} if flags.precision else {}
+    values = {**of_run, **given}
+    values = {name: values[name] for name in _MEASURED if values.get(name) is not None}
     is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
     if is_adapter:
         adapter.available()

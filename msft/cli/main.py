@@ -37,7 +37,10 @@ def _main(words: list[str]) -> int:
     from msft.cli.options import read
 
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help(COMMANDS))
+        print("usage: msft COMMAND [flags]\n\nTrain mixtures with an early stop for each sub-dataset.\n")
+        for name, (kind, _) in COMMANDS.items():
+            print(f"  {name:8} {kind.__doc__}")
+        print("\nmsft COMMAND --help tells its flags.\nTry: msft run --method msft --model tiny-qwen2 --mixture tiny")
         return 0
     if words[0] == "--version":
         from msft import __version__
@@ -53,10 +56,3 @@ def _main(words: list[str]) -> int:
     except MsftError as error:
         say(error)
         return 2 if isinstance(error, ValueError) else 1
-
-
-def _help(commands: dict) -> str:
-    rows = [f"  {name:8} {kind.__doc__}" for name, (kind, _) in commands.items()]
-    head = "usage: msft COMMAND [flags]\n\nTrain mixtures with an early stop for each sub-dataset.\n"
-    example = "Try: msft run --method msft --model tiny-qwen2 --mixture tiny"
-    return "\n".join([head, *rows, "", "msft COMMAND --help tells its flags.", example])

@@ -1,6 +1,7 @@
 """A plan as text: a line a run, the sums of what is not finished, warnings, and what was assumed."""
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +25,8 @@ def number_text(value: float, unit: str) -> str:
     return f"{digits} {_PREFIXES[place]}{unit}"
 
 
-def bytes_text(value: float) -> str:
-    """Bytes, decimal."""
-    return number_text(value, "B")
-
-
-def flops_text(value: float) -> str:
-    """FLOPs, decimal."""
-    return number_text(value, "FLOP")
+bytes_text = functools.partial(number_text, unit="B")
+flops_text = functools.partial(number_text, unit="FLOP")
 
 
 def table_text(rows: Sequence[Sequence[str]]) -> str:

@@ -8,15 +8,15 @@ network and no GPU for the models and mixtures in sizes.yaml.
 
 import dataclasses
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msft.config import RunConfig
 from msft.cost.rehearsal import Rehearsal, rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
-from msft.errors import MsftError
+from msft.errors import MsftError, RunError
 from msft.names import filled
-from msft.results.flops import FORWARD, GRADIENT, LOOK_AHEAD, TRAIN, run_flops
+from msft.results.flops import FORWARD, run_flops, training_flops
 from msft.results.run import Run, matching
 
 PEAK = 989.0  # TFLOP/s of an H100's dense bf16 arithmetic
@@ -94,33 +94,20 @@ def speed_of(run: Run) -> tuple | None:
     not known: a run that was resumed has the seconds of its last session only, one that read its search none for it."""
     try:
         result, about = run.result, run.about
-        if about["config"]["method"] in AFTER_SFT or not trained_in_one_go(run):
+        if about["config"]["method"] in AFTER_SFT or result.get("resumed"):
             return None
         size, seconds = result["parameters"], result["seconds"]
-        tokens = _tokens(run, GRADIENT * result.get("frozen", 0) / size)
-        training, evaluation = size * tokens["train"], size * tokens["evaluate"]
+        trained = [entry["result"] for entry in run.journal if entry["kind"] == "roll_out"]
+        training = sum(training_flops(trained, size, result.get("frozen", 0)))
+        evaluation = FORWARD * size * sum(sum(point["tokens"].values()) for point in measured(trained))
         return about["config"]["model"], training, seconds["train"], evaluation, seconds["evaluate"]
     except (MsftError, KeyError, TypeError):  # a damaged run is no measure
         return None
 
 
-def trained_in_one_go(run: Run) -> bool:
-    """Whether the seconds of a finished run cover all of it: the ledger's span is not much longer."""
-    times = run.disk["time"]
-    return len(times) < 2 or times.iloc[-1] - times.iloc[0] < 1.2 * run.result["seconds"]["total"] + 5
-
-
-def _tokens(run: Run, spared: float) -> dict:
-    """FLOPs a parameter that a run has really computed, by kind. spared: of each trained token, by what is frozen."""
-    found = {"train": 0.0, "evaluate": 0.0}
-    for entry in run.journal:
-        if entry["kind"] == "roll_out":
-            result = entry["result"]
-            found["train"] += (TRAIN - spared) * result["trained_tokens"] + FORWARD * result["forward_tokens"]
-            found["train"] += (LOOK_AHEAD - spared) * result["look_ahead_tokens"]
-            fresh = [point for point in result["points"] if not point["reused"]]
-            found["evaluate"] += FORWARD * sum(sum(point["tokens"].values()) for point in fresh)
-    return found
+def measured(results: Iterable[Mapping]) -> list[Mapping]:
+    """The points of roll-outs that were evaluated; a start point mostly was before."""
+    return [point for result in results for point in result["points"] if not point["reused"]]
 
 
 def plan(
@@ -153,31 +140,32 @@ def search_of(config: RunConfig) -> RunConfig | None:
 
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
-    """What one run costs; its config with every default filled in. Raises DataError or ModelError for unknown sizes."""
+    """What one run costs; its config with every default filled in.
+
+    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed.
+    """
     sizes = sizes_of(config)
     try:
         ways = rehearse(config, sizes.sets, has_search)
     except Exception as error:  # a method of the user's own may want more of its trainer than verbs
-        why = f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}"
-        return Estimate(config, "missing", problem=why)
+        raise RunError(f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}") from error
     cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
     # an adapter is in fp32 beside weights of either precision
     copy = _BYTES["fp32" if config.adapter else config.weights] * (sizes.parameters - sizes.frozen)
     peaks = ways["expected"].held
-    found = Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1])
-    disk = _disk(config, copy, peaks, ways["expected"].saves_within)
-    return dataclasses.replace(found, **_memory(config, sizes, copy, peaks, card), **disk)
+    bytes_of = _disk(config, copy, peaks, ways["expected"].saves_within) | _memory(config, sizes, copy, peaks, card)
+    return Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1], **bytes_of)
 
 
 def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case:
     flops = run_flops(way.entries, sizes.parameters, config.method, sizes.frozen)
     fast, answering = rates.of(config.model)
-    spent, spared = way.spent, GRADIENT * sizes.frozen / sizes.parameters
-    training = (TRAIN - spared) * spent["train"] + FORWARD * spent["forward"]
-    training += (LOOK_AHEAD - spared) * spent["look_ahead"]
-    seconds = sizes.parameters * (training / fast + FORWARD * spent["evaluate"] / answering)
-    return Case(way.stage, spent["train"], way.generations, flops, seconds)
+    training = sum(training_flops(way.spent, sizes.parameters, sizes.frozen))
+    evaluations, size = len(measured(way.spent)), sum(s.all_items * s.item_tokens for s in sizes.sets)
+    seconds = training / fast + FORWARD * sizes.parameters * evaluations * size / answering
+    answers = evaluations * sum(s.all_items for s in sizes.sets)
+    return Case(way.stage, sum(result["trained_tokens"] for result in way.spent), answers, flops, seconds)
 
 
 def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:

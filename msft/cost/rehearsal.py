@@ -1,7 +1,7 @@
 """A trainer that counts: a method's own code runs over it, and what it would train and measure is written down.
 
 Nothing is trained, and accuracies are made up (SCENARIOS), so a method that is new, or a user's own, needs no estimate
-of its own. The entries have the form of a journal's, and `msft.flops` counts both in the same way.
+of its own. The entries have the form of a journal's, and results/flops.py counts both in the same way.
 """
 
 import dataclasses
@@ -34,9 +34,8 @@ SCENARIOS: dict[str, Callable] = {
 class Rehearsal:
     """Stands for the Trainer: the same verbs.
 
-    entries: what would be in the journal.  spent: tokens really trained and evaluated, by kind; `flops` counts less
-    of the evaluation (appendix F).  generations: answers to test and validation items.
-    held: peaks that wait at a time at most, the start point and the best among them.  has_search: whether the finished SFT run is read for the search.
+    entries: what would be in the journal.  held: peaks that wait at a time at most, the start point and the best among them.
+    has_search: whether the finished SFT run is read for the search.
     """
 
     def __init__(self, config: RunConfig, sets: Sequence[SetSize], scenario: str, has_search: bool):
@@ -44,11 +43,15 @@ class Rehearsal:
         self.tasks = list(self.sets)
         self.scenario, self.has_search = scenario, has_search
         self.stage, self.order_stage, self.offset = 0, 0, 0.0
-        self.entries, self.generations, self.held = [], 0, 0
-        self.spent = dict.fromkeys(("train", "forward", "look_ahead", "evaluate"), 0.0)
+        self.entries, self.held = [], 0
         self.saves_within = False  # whether a stage keeps no peaks, and so saves on its way
         self.is_plain = True  # whether no accuracy and no loss was looked at that could have changed the work
-        self._is_measured = False
+
+    @property
+    def spent(self) -> list[dict]:
+        """Results of the roll-outs that cost time: a search that is read costs none."""
+        kinds = ("roll_out",) if self.has_search else ("roll_out", "search")
+        return [entry["result"] for entry in self.entries if entry["kind"] in kinds]
 
     @functools.cached_property
     def owners(self) -> list[str]:
@@ -96,12 +99,12 @@ class Rehearsal:
         active = [task for task in self.tasks if task in set(active)]
         self.saves_within |= not keep and not keep_start
         self.held = max(self.held, min(len(keep) + keep_start + 1, round(epochs * self.config.evaluations_per_epoch)))
-        return self._rolled_out(self._count("roll_out", active, epochs, schedule, True))
+        return self._rolled_out("roll_out", active, epochs, schedule)
 
     def search(self, epochs: float) -> Curve:
         """Counts the search; where the SFT run is there, it costs no time."""
         self.is_plain = False
-        return self._rolled_out(self._count("search", self.tasks, epochs, None, not self.has_search))
+        return self._rolled_out("search", self.tasks, epochs)
 
     def restart(self, search: Curve) -> None:
         """The base model again."""
@@ -127,13 +130,7 @@ class Rehearsal:
         """Losses of examples that sit out."""
         return [1.0] * len(indices)
 
-    def _rolled_out(self, result: dict) -> Curve:
-        self.stage, self.order_stage = result["stage"] + 1, self.order_stage + 1
-        curve = Curve(result["stage"], result["offset"], result["points"])
-        self.offset = result["offset"] + max(curve)
-        return curve
-
-    def _count(self, kind: str, active, epochs: float, schedule, is_spent: bool) -> dict:
+    def _rolled_out(self, kind: str, active, epochs: float, schedule=None) -> Curve:
         position = SimpleNamespace(epoch=0, step=0, forward_tokens=0, look_ahead_tokens=0)
         if schedule is None:
             trained = epochs * sum(self.sets[task].train * self.sets[task].tokens for task in active)
@@ -143,20 +140,15 @@ class Rehearsal:
         accuracy = SCENARIOS[self.scenario](self, active, epochs)
         points = []
         for number in range(round(epochs * self.config.evaluations_per_epoch) + 1):
-            epoch, is_reused = number / self.config.evaluations_per_epoch, number == 0 and self._is_measured
+            epoch, is_reused = number / self.config.evaluations_per_epoch, number == 0 and bool(self.entries)
             scores = {task: accuracy(task, epoch) for task in self.tasks}
             points.append({"epoch": epoch, "selection": scores, "tokens": tokens, "reused": is_reused})
-        self._is_measured = True
         result = {"stage": self.stage, "offset": self.offset, "points": points, "trained_tokens": trained}
         result |= {"forward_tokens": position.forward_tokens, "look_ahead_tokens": position.look_ahead_tokens}
         self.entries.append({"kind": kind, "arguments": {"active": list(active)}, "result": result})
-        if is_spent:
-            measured = sum(not point["reused"] for point in points)
-            self.generations += measured * sum(size.all_items for size in self.sets.values())
-            evaluated = measured * sum(size.all_items * size.item_tokens for size in self.sets.values())
-            amounts = (trained, position.forward_tokens, position.look_ahead_tokens, evaluated)
-            self.spent = {kind: self.spent[kind] + amount for kind, amount in zip(self.spent, amounts, strict=True)}
-        return result
+        curve = Curve(self.stage, self.offset, points)
+        self.stage, self.order_stage, self.offset = self.stage + 1, self.order_stage + 1, self.offset + max(curve)
+        return curve
 
     def _scheduled(self, schedule, active, epochs: float, position) -> float:
         """Tokens that a schedule trains: it picks the examples, hears losses and looks ahead as in a real run."""

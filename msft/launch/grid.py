@@ -27,7 +27,6 @@ _SETTINGS = [field.name for field in dataclasses.fields(RunConfig)]
 class Grid:
     """runs: the configs, each once, in the file's order.  slurm: options of the cluster that the file states."""
 
-    name: str
     runs: tuple[RunConfig, ...]
     slurm: dict
 
@@ -64,7 +63,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
                 problems += error.problems
     if problems:
         raise ConfigError(together(f"{path}: the grid cannot be expanded:", list(dict.fromkeys(problems))))
-    return Grid(path.stem, tuple(runs), dict(told.get("slurm", {})))
+    return Grid(tuple(runs), dict(told.get("slurm", {})))
 
 
 def _check(own: Mapping, blocks: object, slurm: object) -> list[str]:

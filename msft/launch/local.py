@@ -109,42 +109,6 @@ class _Job:
     is_elsewhere: bool = False  # whether another process was at it when its turn came
 
 
-class _Queue:
-    """Jobs in their order; one that comes behind another is given out once that one is over."""
-
-    def __init__(self, jobs: Sequence[_Job]):
-        self.waiting, self.open, self.changed = list(jobs), {job.name for job in jobs}, threading.Condition()
-
-    def take(self) -> _Job | None:
-        """The next job that may start; waits for one, and returns None once there is none left."""
-        with self.changed:
-            while self.waiting:
-                ready = next((job for job in self.waiting if job.after not in self.open), None)
-                if ready:
-                    self.waiting.remove(ready)
-                    return ready
-                self.changed.wait()
-            return None
-
-    def put_off(self, job: _Job) -> None:
-        """A job that another process is at goes behind all others."""
-        with self.changed:
-            self.waiting.append(dataclasses.replace(job, is_elsewhere=True))
-            self.changed.notify_all()
-
-    def over(self, job: _Job) -> None:
-        """A job is done or has failed."""
-        with self.changed:
-            self.open.discard(job.name)
-            self.changed.notify_all()
-
-    def clear(self) -> None:
-        """Nothing more is given out."""
-        with self.changed:
-            self.waiting.clear()
-            self.changed.notify_all()
-
-
 def in_processes(
     configs: Sequence[RunConfig], names: Sequence[str], runs_dir: str | Path, slots: int, progress: bool = True
 ) -> list[str]:
@@ -154,36 +118,48 @@ def in_processes(
     """
     known = {filled(config): name for config, name in zip(configs, names, strict=True)}
     after = [known.get(search_of(filled(config))) for config in configs]
-    jobs = _Queue([_Job(*job) for job in zip(configs, names, after, strict=True)])
-    problems: list[str] = []
-    started, done, told, runs_dir = time.monotonic(), [], threading.Lock(), Path(expanded(runs_dir))
+    waiting, unfinished = [_Job(*job) for job in zip(configs, names, after, strict=True)], set(names)
+    changed, done, problems = threading.Condition(), [], []
+    started, runs_dir = time.monotonic(), Path(expanded(runs_dir))
+
+    def take() -> _Job | None:
+        """The next job whose search is over; waits for one, and gives None once no job waits."""
+        with changed:
+            while waiting:
+                if ready := next((job for job in waiting if job.after not in unfinished), None):
+                    waiting.remove(ready)
+                    return ready
+                changed.wait()
+        return None
 
     def serve(place: int) -> None:
         worker = None
-        while (job := jobs.take()) is not None:
-            directory = runs_dir / job.name
+        while (job := take()) is not None:
+            directory, log = runs_dir / job.name, log_of(runs_dir, job.name)
             if not job.is_elsewhere and is_locked(directory):
-                jobs.put_off(job)
+                with changed:  # behind all others
+                    waiting.append(dataclasses.replace(job, is_elsewhere=True))
                 continue
             worker = worker or _Worker(place, runs_dir)
             # stands there beforehand, for the case that nobody is left to write it
-            note_failure(directory, KILLED, log_of(runs_dir, job.name))
+            note_failure(directory, KILLED, log)
             problem, is_failure = worker.train(job)
             if worker.process.poll() is not None:
                 worker = None  # it died with its run; the others get a new one
             if is_failure:
-                note_failure(directory, problem, log_of(runs_dir, job.name))
+                note_failure(directory, problem, log)
             else:
                 (directory / FAILED).unlink(missing_ok=True)
-            with told:
+            title = _title(job.config)
+            word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
+            with changed:
+                unfinished.discard(job.name)
+                changed.notify_all()
                 done.append(job)
-                problems.extend([f"{_title(job.config)}: {problem}"] if problem else [])
+                problems.extend([f"{title}: {problem}"] if problem else [])
                 if progress:
-                    word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
                     spent = clock(time.monotonic() - started)
-                    title = _title(job.config)
                     print(f"{len(done)}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
-            jobs.over(job)
         if worker is not None:
             worker.close()
 
@@ -194,14 +170,16 @@ def in_processes(
         for thread in threads:
             thread.join()
     except KeyboardInterrupt:
-        jobs.clear()  # the workers save and stop, and take nothing more
+        with changed:  # the workers save and stop, and take nothing more
+            waiting.clear()
+            changed.notify_all()
         raise
     return problems
 
 
-def log_of(runs_dir: str | Path, name: str) -> Path:
+def log_of(runs_dir: Path, name: str) -> Path:
     """Where what a run says is kept, by the name of its directory."""
-    return Path(expanded(runs_dir)) / "logs" / f"{name}.log"
+    return runs_dir / "logs" / f"{name}.log"
 
 
 def note_failure(directory: Path, why: str, log: str | Path | None = None) -> None:

@@ -1,5 +1,6 @@
 """What became of the runs of a folder: how far, how good, why not; and the plan's estimate beside what it really took."""
 
+import contextlib
 from pathlib import Path
 
 from msft.config import RunConfig
@@ -39,29 +40,19 @@ def _row(run: Run, speeds: list[tuple]) -> dict:
     if row["state"] != "finished":
         return row
     try:
-        about, best = run.about, run.best
+        best = run.best
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
-        row |= {"seconds": run.result["seconds"]["total"] if plan.trained_in_one_go(run) else None}
-        row |= {"disk_peak": int(run.disk["bytes"].max()), "paths": run.result.get("paths", {})}
+        row |= {"seconds": None if run.result.get("resumed") else run.result["seconds"]["total"]}
+        row |= {"disk_peak": int(disk["bytes"].max()), "paths": run.result.get("paths", {})}
         # the key order of an older run's settings, and settings that it does not know, do not matter
-        config = RunConfig.from_mapping(about["config"])
+        config = RunConfig.from_mapping(run.about["config"])
     except (MsftError, KeyError, TypeError, ValueError) as error:
         return {**row, "state": "damaged", "why": str(error)}
-    return row | _estimated(config, speeds)
-
-
-def _estimated(config: RunConfig, speeds: list[tuple]) -> dict:
-    try:
+    with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
         found = plan.estimate(config, plan.rates_from(speeds), has_search=True)
-    except MsftError:
-        return {}
-    if found.expected is None:
-        return {}
-    return {
-        "flops_estimate": found.expected.flops["total"],
-        "seconds_estimate": found.expected.seconds,
-        "disk_peak_estimate": int(found.disk_peak),
-    }
+        row |= {"flops_estimate": found.expected.flops["total"], "seconds_estimate": found.expected.seconds}
+        row |= {"disk_peak_estimate": int(found.disk_peak)}
+    return row
 
 
 def line_of(row: dict) -> str:

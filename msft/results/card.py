@@ -18,13 +18,15 @@ _METHODS = {
 
 def text(run: Run, name: str, merged: bool = False) -> str:
     """The card in Markdown with its YAML front matter. name: of the exported model.  merged: with its adapter added."""
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
     about, config, history, dropped = run.about, run.config, run.history, run.dropped
     is_adapter = bool(config.adapter) and not merged
     facts, settings = about["mixture"]["sub_datasets"], shared_settings(config)
     start = history[(history.stage == 0) & (history.epoch == 0)].set_index("task").accuracy
     end, apart = run.at_best.set_index("task").accuracy, own_scales(history)
+    sources = {task: of.get("source") or {} for task, of in facts.items()}
+    on_hub = dict.fromkeys(of["hub_id"] for of in sources.values() if of.get("hub_id"))
     sets = [
         {
             "name": task,
@@ -34,13 +36,21 @@ def text(run: Run, name: str, merged: bool = False) -> str:
             "dropped": "–" if dropped[task] is None else f"{dropped[task]:g}",
             "before": start[task] if task in apart else 100 * start[task],
             "after": end[task] if task in apart else 100 * end[task],
-            "source": _source(of).get("hub_id") or _source(of).get("source"),
-            "licence": _source(of).get("licence"),
+            "source": sources[task].get("hub_id") or sources[task].get("source"),
+            "licence": sources[task].get("licence"),
         }
         for task, of in facts.items()
     ]
+    data = ModelCardData(
+        license="unknown",
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["msft", "sft", "text-generation", *([config.adapter] if config.adapter else [])],
+        base_model=config.model if _is_hub(config.model) else None,
+        datasets=list(on_hub) or None,
+    )
     card = ModelCard.from_template(
-        _card_data(config, facts, "peft" if is_adapter else "transformers"),
+        data,
         template_path=str(_TEMPLATE),
         name=name,
         is_adapter=is_adapter,
@@ -77,23 +87,5 @@ def shared_settings(config: RunConfig) -> dict:
     return {**settings, "model": model, "mixture": Path(config.mixture).name}
 
 
-def _card_data(config: RunConfig, facts: dict, library: str):
-    from huggingface_hub import ModelCardData
-
-    datasets = dict.fromkeys(_source(of)["hub_id"] for of in facts.values() if _source(of).get("hub_id"))
-    return ModelCardData(
-        license="unknown",
-        library_name=library,
-        pipeline_tag="text-generation",
-        tags=["msft", "sft", "text-generation", *([config.adapter] if config.adapter else [])],
-        base_model=config.model if _is_hub(config.model) else None,
-        datasets=list(datasets) or None,
-    )
-
-
 def _is_hub(model: str) -> bool:
     return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
-
-
-def _source(facts: dict) -> dict:
-    return facts.get("source") or {}

@@ -8,13 +8,14 @@ It holds the weights in safetensors, the configuration, the tokenizer with its c
 with an adapter it holds the adapter alone, which transformers loads where peft is installed, unless it is merged.
 """
 
-import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from msft import adapter, names
 from msft.errors import ConfigError, RunError, unknown
@@ -93,7 +94,7 @@ def export(
         if place.is_dir():
             place.rmdir()
         os.rename(partial, place)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
         raise cannot_write(place, size, error) from error
     finally:
@@ -102,45 +103,25 @@ def export(
 
 
 def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
+    config, model = run.config, None
     if merge:
-        _merged(run, dtype or run.config.weights).save_pretrained(folder)
+        import torch
+
+        source, revision = run.about["model"]["source"], config.model_revision
+        base = names.load_model(source, config.weights, revision, config.trust_remote_code)
+        model = adapter.loaded(base.float(), run.best.path).merge_and_unload()  # added in fp32, rounded once
+        model = model.to(getattr(torch, DTYPES[dtype or config.weights]))
+    elif dtype:
+        model = names.load_model(str(run.best.path), dtype, trust_remote_code=config.trust_remote_code)
+    if model is not None:
+        model.save_pretrained(folder)
     for path in run.best.path.iterdir():
-        is_written_here = path.name.startswith("adapter_") if merge else dtype and path.suffix == ".safetensors"
-        if path.is_file() and not is_written_here:
+        is_weights = path.name.startswith(("adapter_", "model"))
+        is_here = model is not None and (is_weights or (folder / path.name).exists())
+        if path.is_file() and not is_here:
             shutil.copyfile(path, folder / path.name)
-    if dtype and not merge:
-        _convert(run.best.path, folder, dtype)
     picture.draw(run, folder / "curves.png")
     (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
-
-
-def _merged(run: Run, dtype: str):
-    """The base model with the run's adapter added to its weights in fp32, rounded once."""
-    import torch
-
-    config, source = run.config, run.about["model"]["source"]
-    model = names.load_model(source, config.weights, config.model_revision, config.trust_remote_code)
-    return adapter.loaded(model.float(), run.best.path).merge_and_unload().to(getattr(torch, DTYPES[dtype]))
-
-
-def _convert(source: Path, folder: Path, dtype: str) -> None:
-    """Writes the weights in another type, file by file, and says so in the configuration."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    kind, size = getattr(torch, DTYPES[dtype]), 0
-    for path in sorted(source.glob("*.safetensors")):
-        tensors = {k: t.to(kind) if t.is_floating_point() else t for k, t in load_file(path).items()}
-        save_file(tensors, folder / path.name, metadata={"format": "pt"})
-        size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)
-    config["dtype"] = DTYPES[dtype]
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for path in folder.glob("*.safetensors.index.json"):
-        index = json.loads(path.read_text(encoding="utf-8"))
-        index.setdefault("metadata", {})["total_size"] = size
-        path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _asked(repository: str, call: Callable, **options) -> None:

@@ -5,7 +5,9 @@ the five-shot prefix that all items share is not counted, and sub-datasets that 
 in its evaluation once, at the point the run goes on from (but see EVALUATES_ALL).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from msft.results.history import roll_outs
 
 TRAIN, FORWARD = 6, 2
 # Table 7's totals of Continual SFT are those of all sub-datasets at every evaluation, of mSFT's only the trained ones
@@ -19,28 +21,23 @@ def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "", fro
 
     frozen: how many of the parameters an adapter's training leaves as they are.
     """
-    entries = list(entries)
+    entries, evaluated = list(entries), 0
     went_back = {e["arguments"]["stage"]: e["arguments"]["epoch"] for e in entries if e["kind"] == "roll_back"}
-    tokens = {"train": 0, "evaluate": 0, "look_ahead": 0, "forward": 0}
-    for entry in entries:
-        if entry["kind"] not in ("roll_out", "search"):
-            continue
-        result = entry["result"]
-        tokens["train"] += result["trained_tokens"]
-        tokens["forward"] += result["forward_tokens"]
-        tokens["look_ahead"] += result["look_ahead_tokens"]
-        active = set(entry["arguments"]["active"])
-        if method in EVALUATES_ALL:
-            active = set(result["points"][0]["tokens"])
-        tokens["evaluate"] += evaluated_tokens(result["points"], active, went_back.get(result["stage"]))
-    flops = {
-        "train": float(
-            (TRAIN * parameters - GRADIENT * frozen) * tokens["train"] + FORWARD * parameters * tokens["forward"]
-        ),
-        "evaluate": float(FORWARD * parameters * tokens["evaluate"]),
-        "look_ahead": float((LOOK_AHEAD * parameters - GRADIENT * frozen) * tokens["look_ahead"]),
-    }
+    for entry in roll_outs(entries):
+        points = entry["result"]["points"]
+        active = set(points[0]["tokens"] if method in EVALUATES_ALL else entry["arguments"]["active"])
+        evaluated += evaluated_tokens(points, active, went_back.get(entry["result"]["stage"]))
+    train, look_ahead = training_flops([entry["result"] for entry in roll_outs(entries)], parameters, frozen)
+    flops = {"train": train, "evaluate": float(FORWARD * parameters * evaluated), "look_ahead": look_ahead}
     return {**flops, "total": sum(flops.values())}
+
+
+def training_flops(results: Sequence[Mapping], parameters: int, frozen: int = 0) -> tuple[float, float]:
+    """FLOPs of (training, looking ahead) in roll-outs, by their results; parameters, frozen: as in `run_flops`."""
+    kinds = ("trained_tokens", "forward_tokens", "look_ahead_tokens")
+    trained, forward, look_ahead = (sum(result[kind] for result in results) for kind in kinds)
+    train = (TRAIN * parameters - GRADIENT * frozen) * trained + FORWARD * parameters * forward
+    return float(train), float((LOOK_AHEAD * parameters - GRADIENT * frozen) * look_ahead)
 
 
 def evaluated_tokens(points: Iterable[Mapping], active: set[str], back: float | None = None) -> int:

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping
 WATCHED = "watched "  # begins the names of columns
 
 
+def roll_outs(journal: Iterable[Mapping]) -> list[Mapping]:
+    """The entries of a journal that trained: its roll-outs, a search among them."""
+    return [entry for entry in journal if entry["kind"] in ("roll_out", "search")]
+
+
 def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None = None) -> list[dict]:
     """One row an evaluation and sub-dataset, in the order of the run.
 
@@ -22,9 +27,7 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
     """
     named = metrics and any(metrics.values())
     rows = []
-    for entry in journal:
-        if entry["kind"] not in ("roll_out", "search"):
-            continue
+    for entry in roll_outs(journal):
         result, active = entry["result"], set(entry["arguments"]["active"])
         for point in result["points"]:
             columns = {f"{WATCHED}{label}": value for label, value in point.get("watched", {}).items()}

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from msft.curve import comparable
 from msft.paths import is_yaml
-from msft.results.history import history_rows
+from msft.results.history import history_rows, roll_outs
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
 
@@ -68,16 +68,11 @@ def clock(seconds: float) -> str:
 
 
 class RunProgress:
-    """Progress of one run over its stages.
+    """Progress of one run over its stages. directory: its name, which is shown without its hash."""
 
-    directory, method: what watchers are told of the run.
-    """
-
-    def __init__(
-        self, name: str, shown: bool = True, directory: str = "", method: str = "", watchers: Sequence[Callable] = ()
-    ):
-        self.name, self.shown = name, shown
-        self.directory, self.method, self.watchers = directory, method, list(watchers)
+    def __init__(self, directory: str, shown: bool = True, method: str = "", watchers: Sequence[Callable] = ()):
+        self.directory, self.name, self.shown = directory, directory.rsplit("-", 1)[0], shown
+        self.method, self.watchers = method, list(watchers)
         self._rolled_out: list[Mapping] = []
         self.bars = shown and (in_notebook() or sys.stderr.isatty())
         self.took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
@@ -127,12 +122,11 @@ class RunProgress:
 
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
-    """Tells watchers of a run that was finished before (records.Run)."""
-    shown = RunProgress(run.directory.name, False, run.directory.name, run.config.method, watchers)
+    """Tells watchers of a run (run.Run) that was finished before."""
+    shown = RunProgress(run.directory.name, False, run.config.method, watchers)
     if watchers:
-        for entry in run.journal:
-            if entry["kind"] in ("roll_out", "search"):
-                shown.rolled_out(entry["arguments"]["active"], entry["result"])
+        for entry in roll_outs(run.journal):
+            shown.rolled_out(entry["arguments"]["active"], entry["result"])
         shown.finished(run.best)
 
 

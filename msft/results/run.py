@@ -15,7 +15,7 @@ from msft.names import filled
 from msft.paths import expanded
 from msft.results import leads
 from msft.results.flops import run_flops
-from msft.results.history import history_rows
+from msft.results.history import history_rows, roll_outs
 from msft.store.files import read_lines
 from msft.store.journal import Journal
 
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, str]:
-        """{sub-dataset: what its accuracy is}, one of metrics.METRICS or '' for the paper's scorer."""
+        """{sub-dataset: what its accuracy is}, one of metrics.METRICS, a judge's label, or '' for the paper's scorer."""
         sets = self.about["mixture"].get("sub_datasets", {})
         return {name: facts.get("metric", "") for name, facts in sets.items()}
 
@@ -152,13 +152,10 @@ class Run:
     def dropped(self) -> dict[str, float | None]:
         """{sub-dataset: path epoch from which on it was no longer trained}, those that a method dropped in their order;
         None where it trained to the end of the run's path."""
-        offsets, dropped = {}, {}
-        for entry in self.journal:
-            if entry["kind"] == "roll_out":
-                offsets[entry["result"]["stage"]] = entry["result"]["offset"]
-            elif entry["kind"] == "roll_back" and entry["arguments"].get("dropped"):
-                back = entry["arguments"]
-                dropped[back["dropped"]] = offsets[back["stage"]] + back["epoch"]
+        journal = self.journal
+        offsets = {entry["result"]["stage"]: entry["result"]["offset"] for entry in roll_outs(journal)}
+        backs = [entry["arguments"] for entry in journal if entry["kind"] == "roll_back"]
+        dropped = {a["dropped"]: offsets[a["stage"]] + a["epoch"] for a in backs if a.get("dropped")}
         return {**dropped, **{task: None for task in self.metrics if task not in dropped}}
 
     @property
@@ -192,10 +189,8 @@ def is_locked(directory: Path) -> bool:
     try:
         with filelock.FileLock(directory / ".lock", timeout=0):
             return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, filelock.Timeout)
 
 
 def matching(configs: Sequence[RunConfig], runs_dir: str | Path) -> list[Run | None]:
