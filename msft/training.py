@@ -33,6 +33,8 @@ from msft.store.durable import Durable
 from msft.store.peaks import START, holders_after
 from msft.store.state import MEASURED, Best, Progress, best_of, measured, own_randomness, read_losses
 
+_MADE = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")  # what a roll-out leaves of its progress
+
 
 @dataclasses.dataclass
 class RollOut:
@@ -227,7 +229,8 @@ class Trainer:
                         progress.epoch, progress.step = progress.epoch + 1, 0
                     self._evaluate(roll_out)
         result = {"stage": self.stage, "offset": self.offset, "best": dataclasses.asdict(self.best)}
-        return distributed.same({**result, **progress.made(), "notes": schedule.notes})
+        result |= {name: getattr(progress, name) for name in _MADE}
+        return distributed.same({**result, "notes": schedule.notes})
 
     def _begin(self, roll_out: RollOut, wanted: int) -> None:
         """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill."""

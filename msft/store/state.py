@@ -34,11 +34,6 @@ class Progress:
     look_ahead_tokens: int = 0
     schedule: dict = dataclasses.field(default_factory=dict)
 
-    def made(self) -> dict:
-        """What a roll-out that has come to its end leaves behind."""
-        names = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
-        return {name: getattr(self, name) for name in names}
-
 
 @dataclasses.dataclass
 class Best:
@@ -112,21 +107,6 @@ def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str
             )
 
 
-_ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
-
-
-def split_arrays(state: Mapping) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(plain values, tensors by name) of a schedule's state."""
-    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
-    return plain, {_ARRAY + name: torch.from_numpy(state[name]) for name in state if name not in plain}
-
-
-def join_arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Takes a schedule's arrays out of saved tensors."""
-    names = [name for name in tensors if name.startswith(_ARRAY)]
-    return {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in names}
-
-
 def random_state(device: torch.device) -> torch.Tensor:
     """torch's random state of the CPU and, where it is used, the GPU: [n] uint8."""
     states = [torch.get_rng_state()]
@@ -135,10 +115,15 @@ def random_state(device: torch.device) -> torch.Tensor:
     return torch.cat(states)
 
 
+_ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
+
+
 def pack_progress(progress: Progress, device: torch.device) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(plain values, tensors) of a roll-out that goes on from here: its progress and the random state."""
-    values, tensors = split_arrays(copy.deepcopy(progress.schedule))  # it is written while training goes on
-    plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
+    """(plain values, tensors) of a roll-out that goes on from here: copies of its progress, and the random state."""
+    arrays = {name: value for name, value in progress.schedule.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in progress.schedule.items() if name not in arrays}
+    plain = dataclasses.asdict(dataclasses.replace(progress, schedule=values))
+    tensors = {_ARRAY + name: torch.tensor(array) for name, array in arrays.items()}
     return plain, {**tensors, "random": random_state(device)}
 
 
@@ -146,7 +131,8 @@ def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> tuple[P
     """(progress, random state) of `pack_progress`; takes its tensors out of those given."""
     # a copy: going on must not change the state that the journal holds
     progress, random = Progress(**copy.deepcopy(plain)), tensors.pop("random", None)
-    progress.schedule |= join_arrays(tensors)
+    for name in [name for name in tensors if name.startswith(_ARRAY)]:
+        progress.schedule[name.removeprefix(_ARRAY)] = tensors.pop(name).numpy()
     return progress, random
 
 
