@@ -208,10 +208,9 @@ class Trainer:
         """Steps and evaluations from where the roll-out is to its end; returns what the journal keeps of it."""
         per_epoch = self.config.evaluations_per_epoch
         wanted = intervals(roll_out.epochs, per_epoch)
-        self._begin(roll_out, wanted)
+        random = self._begin(roll_out, wanted)
         schedule, progress = roll_out.schedule, roll_out.progress
         place = (self.stage, roll_out.active, self.tasks, wanted, progress.evaluations, self.offset, progress.points)
-        random, self.durable.random = self.durable.random, None
         with (
             own_randomness(self.device, self.config.seed, self.order_stage, random),
             self.run.progress.stage(*place) as roll_out.shown,
@@ -232,9 +231,9 @@ class Trainer:
         result |= {name: getattr(progress, name) for name in _MADE}
         return distributed.same({**result, "notes": schedule.notes})
 
-    def _begin(self, roll_out: RollOut, wanted: int) -> None:
-        """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill."""
-        resumed = self.durable.resume()
+    def _begin(self, roll_out: RollOut, wanted: int) -> torch.Tensor | None:
+        """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill; the latter's random state."""
+        resumed, random = self.durable.resume()
         if not (roll_out.keep_optimizer or resumed) or self.optimizer is None:
             self.optimizer = self.fresh_optimizer()
         roll_out.schedule.start(self, roll_out.active)
@@ -248,6 +247,7 @@ class Trainer:
                 self.durable.save(optimizer=roll_out.keep_optimizer)
         bound = min(len(roll_out.keep) + 1, wanted) + 2 if roll_out.keep else 1
         self.durable.announce({"stage": self.stage, "bound": bound})
+        return random
 
     def fresh_optimizer(self) -> torch.optim.Adam:
         """Adam without decay, at a constant rate; gradients are not clipped (Table 5, protocol section 2)."""
