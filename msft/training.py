@@ -65,11 +65,9 @@ class Trainer:
     here: the evaluation of these weights.  best: the best checkpoint so far.  losses: loss and gradients.
     """
 
-    def __init__(
-        self, model, tokenizer, config, examples: Mapping[str, Sequence[Tokens]], evaluators: Mapping[str, object], run
-    ):
+    def __init__(self, model, config, examples: Mapping[str, Sequence[Tokens]], evaluators: Mapping[str, object], run):
         self.measured, self.model = model, distributed.for_training(model)  # two only where the weights are sharded
-        self.tokenizer, self.config, self.device = tokenizer, config, model.device
+        self.config, self.device = config, model.device
         self.tasks = list(examples)
         self.rows = [row for task in self.tasks for row in examples[task]]
         self.owners = [task for task in self.tasks for _ in examples[task]]
