@@ -55,11 +55,11 @@ def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -
     test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
     metric: "accuracy" or "loss". In `selection` higher is better, so that a loss, or a judge's value of which a lower one is
     better, stands there with a minus.
-    watched: {label: judges.Verdict} of what nothing is decided on.
+    watched: {label: Scores} of what nothing is decided on.
     """
     apart = [task for task, score in test.items() if score.on_own_scale]
     more = {"on_own_scale": apart} if apart else {}
-    more |= {"watched": {label: verdict.value for label, verdict in watched.items()}} if watched else {}
+    more |= {"watched": {label: score.accuracy for label, score in watched.items()}} if watched else {}
     signs = {task: 1 if metric == "accuracy" and score.higher_is_better else -1 for task, score in selection.items()}
     return {
         "selection": {task: signs[task] * getattr(score, metric) for task, score in selection.items()},
