@@ -33,11 +33,10 @@ class Evaluator:
     """
 
     def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
-        examples = {sub.name: getattr(sub, part) for sub in mixture if getattr(sub, part)}
-        measured = [sub for sub in mixture if sub.name in examples]
+        self.names, examples = mixture.names, {sub.name: getattr(sub, part) for sub in mixture}
+        measured = [sub for sub in mixture if examples[sub.name]]
         generated = [sub for sub in measured if sub.metric != LOSS]
         self.judges = {sub.name: sub.judge for sub in mixture if sub.judge and part == "test"}
-        self.names = [sub.name for sub in mixture if sub.name in examples or sub.name in self.judges]
         self.should_stop = None
         self.tasks = {sub.name: build_task(sub, examples[sub.name], max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
@@ -60,7 +59,7 @@ class Evaluator:
         self._court.should_stop = self.should_stop
         for name, score in (self._court.evaluate() if self.judges else {}).items():
             scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
-        return {name: scores[name] for name in self.names}
+        return {name: scores[name] for name in self.names if name in scores}
 
     def _answers(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose answers are generated."""

@@ -77,13 +77,12 @@ class Trainer:
         self.losses = TokenLosses(self.model, config.loss_group, config.token_budget, config.precision == "mixed")
         self.optimizer, self.stop_requested = None, False
         self.durable = Durable(self, run)
-        self._clock = {"train": 0.0, "evaluate": 0.0, "hold": 0.0}
+        self._clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
 
     @property
     def clock(self) -> dict[str, float]:
         """Seconds of training, evaluating and saving."""
-        train, evaluate, hold = self._clock.values()
-        return {"train": train, "evaluate": evaluate, "save": self.durable.seconds + hold}
+        return {**self._clock, "save": self.durable.seconds + self._clock["save"]}
 
     # verbs ------------------------------------------------------------------------------------------------
 
@@ -312,7 +311,7 @@ class Trainer:
         self._clock["evaluate"] += time.monotonic() - started
         started = time.monotonic()
         self._hold(roll_out, point)
-        self._clock["hold"] += time.monotonic() - started
+        self._clock["save"] += time.monotonic() - started
         roll_out.shown.evaluated(self.best)
         if durable.must_save(roll_out) and progress.evaluations:
             durable.save_within(roll_out)
