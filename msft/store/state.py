@@ -95,11 +95,9 @@ def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str
         total = progress.task_losses.setdefault(owners[i], [0.0, 0])
         total[0] += loss
         total[1] += rows[i].targets
-    if all(map(math.isfinite, losses)):
-        return
-    for step, indices, _, sums in steps:
-        wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
-        if wrong or not math.isfinite(float(sums.sum())):
+    for (step, indices, _, sums), loss in zip(steps, losses, strict=True):
+        if not math.isfinite(loss):
+            wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
             names = list(dict.fromkeys(owners[i] for i in wrong or indices))
             raise RunError(
                 f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
