@@ -49,13 +49,6 @@ class RollOut:
     progress: Progress = dataclasses.field(default_factory=Progress)
     shown: object = None  # the bar of its steps
 
-    def arguments(self) -> dict:
-        """What the journal says of it; its result is replayed only for the same."""
-        peaks = [task for task in self.keep if task != START]
-        arguments = {"active": self.active, "epochs": self.epochs, "keep": peaks, "candidate": self.candidate}
-        arguments |= {"schedule": type(self.schedule).__name__, "optimizer": self.keep_optimizer}
-        return arguments | ({"keep_start": True} if START in self.keep else {})
-
 
 class Trainer:
     """Trains and measures one run.
@@ -108,9 +101,13 @@ class Trainer:
         Returns the curve, its start point included. Raises RunError for a loss that is not finite.
         """
         active = [task for task in self.tasks if task in set(active)]
-        keep = [*keep, START] if keep_start else list(keep)
-        roll_out = RollOut(active, epochs, keep, schedule or Passes(), keep_optimizer, candidate)
-        result = self.durable.once("roll_out", roll_out.arguments(), lambda: self._train(roll_out))
+        keep, schedule = list(keep), schedule or Passes()
+        arguments = {"active": active, "epochs": epochs, "keep": keep, "candidate": candidate}
+        arguments |= {"schedule": type(schedule).__name__, "optimizer": keep_optimizer}
+        if keep_start:
+            arguments["keep_start"], keep = True, [*keep, START]
+        roll_out = RollOut(active, epochs, keep, schedule, keep_optimizer, candidate)
+        result = self.durable.once("roll_out", arguments, lambda: self._train(roll_out))
         return self._rolled_out(active, result)
 
     def search(self, epochs: float) -> Curve:
