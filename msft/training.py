@@ -33,8 +33,6 @@ from msft.store.durable import Durable
 from msft.store.peaks import START, holders_after
 from msft.store.state import MEASURED, Best, Progress, best_of, measured, own_randomness, read_losses
 
-_MADE = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")  # what a roll-out leaves of its progress
-
 
 @dataclasses.dataclass
 class RollOut:
@@ -222,7 +220,8 @@ class Trainer:
                         progress.epoch, progress.step = progress.epoch + 1, 0
                     self._evaluate(roll_out)
         result = {"stage": self.stage, "offset": self.offset, "best": dataclasses.asdict(self.best)}
-        result |= {name: getattr(progress, name) for name in _MADE}
+        left = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
+        result |= {name: getattr(progress, name) for name in left}
         return distributed.same({**result, "notes": schedule.notes})
 
     def _begin(self, roll_out: RollOut, wanted: int) -> torch.Tensor | None:
