@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from msft.errors import ModelError, MsftError, RunError
@@ -71,21 +72,6 @@ def start(device: str | None) -> None:
     atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
 
 
-def own_gpu(device):
-    """The GPU of this process among those of its machine. Raises ModelError where there is none."""
-    import torch
-
-    if device.index is not None:
-        raise ModelError(f"device {str(device)!r} is one GPU for {size()} processes: give cuda, or leave it out")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    if device.index >= torch.cuda.device_count():
-        raise ModelError(
-            f"this machine has {torch.cuda.device_count()} GPUs, which is fewer than its processes (--num_processes)"
-        )
-    torch.cuda.set_device(device)
-    return device
-
-
 @contextlib.contextmanager
 def threads(number: int | None) -> Iterator[None]:
     """So many CPU threads of torch within it; None leaves them. Another number can give other last bits."""
@@ -100,14 +86,23 @@ def threads(number: int | None) -> Iterator[None]:
 
 
 def device(name: str | None) -> torch.device:
-    """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used."""
+    """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used.
+
+    Of several processes each has a GPU of its own among those of its machine.
+    """
     import torch
 
     allowed = "Allowed: cpu, cuda, cuda:0, cuda:1, ..."
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda" and size() > 1:
-            device = own_gpu(device)
+            if device.index is not None:
+                raise ModelError(f"device {name!r} is one GPU for {size()} processes: give cuda, or leave it out")
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            there = torch.cuda.device_count()
+            if device.index >= there:
+                raise ModelError(f"this machine has {there} GPUs, which is fewer than its processes (--num_processes)")
+            torch.cuda.set_device(device)
     except RuntimeError:
         raise ModelError(f"unknown device {name!r}. {allowed}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -184,9 +179,6 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
 @contextlib.contextmanager
 def agreed() -> Iterator[None]:
     """An error of ours that one process meets within is raised by all of them."""
-    if size() == 1:
-        yield
-        return
     failure = None
     try:
         yield
@@ -249,12 +241,10 @@ def add_up_gradients(model) -> None:
     from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
-    dist.all_reduce(there, dist.ReduceOp.MAX)  # what nobody's rows touched keeps no gradient, as with one process
+    # what nobody's rows touched keeps no gradient, as with one process
+    there = any_of(*(p.grad is not None for p in parameters))
     pending, small = [], {}
-    for parameter, wanted in zip(parameters, there.tolist(), strict=True):
-        if not wanted:
-            continue
+    for parameter in compress(parameters, there):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         if parameter.numel() < _SMALL:

@@ -5,12 +5,12 @@ Tasks (data/tasks.py) and requests are built once a run; only what depends on th
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from msft import distributed
 from msft.data.example import shots_text
 from msft.data.judges import Court
-from msft.data.metrics import LOSS, token_mean
+from msft.data.metrics import LOSS, Scores, token_mean
 from msft.data.mixture import Mixture, SubDataset
 from msft.data.scoring import decided
 from msft.data.tasks import build_task, task_name
@@ -24,31 +24,6 @@ from msft.packing.attention import evaluating
 _LOSS_TOKENS = 16384  # padded tokens a forward pass of held-out losses; an item's own loss does not depend on it
 
 
-@dataclass(frozen=True)
-class Scores:
-    """One sub-dataset at one evaluation.
-
-    accuracy: share of right answers, 0..1; with the metric loss exp(-held-out loss): the geometric mean of the
-    probabilities of the target tokens, highest where the loss is lowest.
-    n: items.  tokens: question and generated tokens of all items, the shared prefix not counted (what Table 7 counts).
-    outputs: the generated text of each item.  correct: whether it is right; with the metric loss no text, and
-    exp(-loss) of the item.
-    loss: mean token loss of the gold answers, in nats: over all target tokens of the set, in the very prompts that are
-    answered (PrefixCachedLM.gold); with the metric loss the held-out loss.
-    Where an lm-eval task is the judge, accuracy is its own value (judges.Verdict), of which a lower one may be better and
-    which may have a scale of its own, so that it belongs in no mean with accuracies; loss is None without test items.
-    """
-
-    accuracy: float
-    n: int
-    tokens: int
-    outputs: list[str]
-    correct: list[bool] | list[float]
-    loss: float | None
-    higher_is_better: bool = True
-    on_own_scale: bool = False
-
-
 class Evaluator:
     """The evaluation of a run: built once, called at every quarter epoch.
 
@@ -58,11 +33,10 @@ class Evaluator:
     """
 
     def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
-        examples = {sub.name: getattr(sub, part) for sub in mixture if getattr(sub, part)}
-        measured = [sub for sub in mixture if sub.name in examples]
+        self.names, examples = mixture.names, {sub.name: getattr(sub, part) for sub in mixture}
+        measured = [sub for sub in mixture if examples[sub.name]]
         generated = [sub for sub in measured if sub.metric != LOSS]
         self.judges = {sub.name: sub.judge for sub in mixture if sub.judge and part == "test"}
-        self.names = [sub.name for sub in mixture if sub.name in examples or sub.name in self.judges]
         self.should_stop = None
         self.tasks = {sub.name: build_task(sub, examples[sub.name], max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
@@ -83,11 +57,9 @@ class Evaluator:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         scores = self._answers() | self._losses()
         self._court.should_stop = self.should_stop
-        for name, verdict in (self._court.evaluate() if self.judges else {}).items():
-            loss = scores[name].loss if name in scores else None
-            facts = self.judges[name].higher_is_better, self.judges[name].on_own_scale
-            scores[name] = Scores(*verdict, loss, *facts)
-        return {name: scores[name] for name in self.names}
+        for name, score in (self._court.evaluate() if self.judges else {}).items():
+            scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
+        return {name: scores[name] for name in self.names if name in scores}
 
     def _answers(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose answers are generated."""

@@ -190,7 +190,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     distributed.on_main(_begin, prepared, directory, mixture, model)
     shown = RunProgress(directory.name, progress, config.method, watchers)
     where = open_directory(prepared, directory, shown, model)
-    trainer = Trainer(model, prepared.tokenizer, config, examples, evaluators, where)
+    trainer = Trainer(model, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:
         opened = trackers.trackers(config.track if distributed.is_main() else None, directory, config)

@@ -47,13 +47,6 @@ class RollOut:
     progress: Progress = dataclasses.field(default_factory=Progress)
     shown: object = None  # the bar of its steps
 
-    def arguments(self) -> dict:
-        """What the journal says of it; its result is replayed only for the same."""
-        peaks = [task for task in self.keep if task != START]
-        arguments = {"active": self.active, "epochs": self.epochs, "keep": peaks, "candidate": self.candidate}
-        arguments |= {"schedule": type(self.schedule).__name__, "optimizer": self.keep_optimizer}
-        return arguments | ({"keep_start": True} if START in self.keep else {})
-
 
 class Trainer:
     """Trains and measures one run.
@@ -63,11 +56,9 @@ class Trainer:
     here: the evaluation of these weights.  best: the best checkpoint so far.  losses: loss and gradients.
     """
 
-    def __init__(
-        self, model, tokenizer, config, examples: Mapping[str, Sequence[Tokens]], evaluators: Mapping[str, object], run
-    ):
+    def __init__(self, model, config, examples: Mapping[str, Sequence[Tokens]], evaluators: Mapping[str, object], run):
         self.measured, self.model = model, distributed.for_training(model)  # two only where the weights are sharded
-        self.tokenizer, self.config, self.device = tokenizer, config, model.device
+        self.config, self.device = config, model.device
         self.tasks = list(examples)
         self.rows = [row for task in self.tasks for row in examples[task]]
         self.owners = [task for task in self.tasks for _ in examples[task]]
@@ -77,13 +68,12 @@ class Trainer:
         self.losses = TokenLosses(self.model, config.loss_group, config.token_budget, config.precision == "mixed")
         self.optimizer, self.stop_requested = None, False
         self.durable = Durable(self, run)
-        self._clock = {"train": 0.0, "evaluate": 0.0, "hold": 0.0}
+        self._clock = {"train": 0.0, "evaluate": 0.0, "save": 0.0}
 
     @property
     def clock(self) -> dict[str, float]:
         """Seconds of training, evaluating and saving."""
-        train, evaluate, hold = self._clock.values()
-        return {"train": train, "evaluate": evaluate, "save": self.durable.seconds + hold}
+        return {**self._clock, "save": self.durable.seconds + self._clock["save"]}
 
     # verbs ------------------------------------------------------------------------------------------------
 
@@ -109,9 +99,13 @@ class Trainer:
         Returns the curve, its start point included. Raises RunError for a loss that is not finite.
         """
         active = [task for task in self.tasks if task in set(active)]
-        keep = [*keep, START] if keep_start else list(keep)
-        roll_out = RollOut(active, epochs, keep, schedule or Passes(), keep_optimizer, candidate)
-        result = self.durable.once("roll_out", roll_out.arguments(), lambda: self._train(roll_out))
+        keep, schedule = list(keep), schedule or Passes()
+        arguments = {"active": active, "epochs": epochs, "keep": keep, "candidate": candidate}
+        arguments |= {"schedule": type(schedule).__name__, "optimizer": keep_optimizer}
+        if keep_start:
+            arguments["keep_start"], keep = True, [*keep, START]
+        roll_out = RollOut(active, epochs, keep, schedule, keep_optimizer, candidate)
+        result = self.durable.once("roll_out", arguments, lambda: self._train(roll_out))
         return self._rolled_out(active, result)
 
     def search(self, epochs: float) -> Curve:
@@ -206,10 +200,9 @@ class Trainer:
         """Steps and evaluations from where the roll-out is to its end; returns what the journal keeps of it."""
         per_epoch = self.config.evaluations_per_epoch
         wanted = intervals(roll_out.epochs, per_epoch)
-        self._begin(roll_out, wanted)
+        random = self._begin(roll_out, wanted)
         schedule, progress = roll_out.schedule, roll_out.progress
         place = (self.stage, roll_out.active, self.tasks, wanted, progress.evaluations, self.offset, progress.points)
-        random, self.durable.random = self.durable.random, None
         with (
             own_randomness(self.device, self.config.seed, self.order_stage, random),
             self.run.progress.stage(*place) as roll_out.shown,
@@ -227,11 +220,13 @@ class Trainer:
                         progress.epoch, progress.step = progress.epoch + 1, 0
                     self._evaluate(roll_out)
         result = {"stage": self.stage, "offset": self.offset, "best": dataclasses.asdict(self.best)}
-        return distributed.same({**result, **progress.made(), "notes": schedule.notes})
+        left = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
+        result |= {name: getattr(progress, name) for name in left}
+        return distributed.same({**result, "notes": schedule.notes})
 
-    def _begin(self, roll_out: RollOut, wanted: int) -> None:
-        """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill."""
-        resumed = self.durable.resume()
+    def _begin(self, roll_out: RollOut, wanted: int) -> torch.Tensor | None:
+        """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill; the latter's random state."""
+        resumed, random = self.durable.resume()
         if not (roll_out.keep_optimizer or resumed) or self.optimizer is None:
             self.optimizer = self.fresh_optimizer()
         roll_out.schedule.start(self, roll_out.active)
@@ -245,6 +240,7 @@ class Trainer:
                 self.durable.save(optimizer=roll_out.keep_optimizer)
         bound = min(len(roll_out.keep) + 1, wanted) + 2 if roll_out.keep else 1
         self.durable.announce({"stage": self.stage, "bound": bound})
+        return random
 
     def fresh_optimizer(self) -> torch.optim.Adam:
         """Adam without decay, at a constant rate; gradients are not clipped (Table 5, protocol section 2)."""
@@ -311,7 +307,7 @@ class Trainer:
         self._clock["evaluate"] += time.monotonic() - started
         started = time.monotonic()
         self._hold(roll_out, point)
-        self._clock["hold"] += time.monotonic() - started
+        self._clock["save"] += time.monotonic() - started
         roll_out.shown.evaluated(self.best)
         if durable.must_save(roll_out) and progress.evaluations:
             durable.save_within(roll_out)

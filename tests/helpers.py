@@ -194,7 +194,7 @@ def make_trainer(folder, model=None, tokenizer=None, evaluators=None, examples=N
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     where = run_directory.RunDirectory(None, folder, size, RunProgress("test", shown=False))
     evaluators = evaluators or {"test": FakeEvaluator(examples, model=model)}
-    return training.Trainer(model, tokenizer, config, examples, evaluators, where), evaluators["test"]
+    return training.Trainer(model, config, examples, evaluators, where), evaluators["test"]
 
 
 def settings_of(settings):

@@ -15,7 +15,7 @@ from msft.data.example import Example, target_text, training_text
 from msft.errors import ModelError
 from msft.loss.losses import TokenLosses
 from msft.loss.passes import split_evenly
-from msft.loss.tokens import Tokens, loss_weights, make_batches, split_by_budget, tokenize
+from msft.loss.tokens import Tokens, deal_out, loss_weights, make_batches, tokenize
 from msft.packing.probe import why_not_trained_packed
 from msft.seeds import order, quarter_ends
 
@@ -122,8 +122,8 @@ def test_batches_hold_every_target_once_padded_on_the_right():
 @given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 1000))
 @example([], 16)
 @example([17], 16)
-def test_split_by_budget(lengths, budget):
-    batches = split_by_budget(lengths, budget)
+def test_batches_keep_to_the_budget(lengths, budget):
+    batches = deal_out(lengths, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget

@@ -215,7 +215,8 @@ def test_every_row_is_dealt_out_once_and_all_have_as_many_passes():
             shares = [tokens.deal_out(lengths, budget, p, processes) for p in range(processes)]
             assert sorted(i for share in shares for part in share for i in part) == list(range(8))
             assert len({len(share) for share in shares}) == 1
-    assert tokens.deal_out(lengths, 40, 0, 1) == tokens.split_by_budget(lengths, 40)
+    # two of 30, two of 28 and three of 16 tokens would be over the budget; two of 16 and four of 7 are not
+    assert tokens.deal_out(lengths, 40) == [[1], [6], [7, 4], [2, 3, 0, 5]]
 
 
 def test_shares_of_a_step_add_up_to_its_loss():
@@ -294,10 +295,10 @@ def test_one_gpu_for_all_processes_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ModelError, match="one GPU for 2 processes"):
-        distributed.own_gpu(torch.device("cuda:1"))
+        distributed.device("cuda:1")
     monkeypatch.setenv("LOCAL_RANK", "99")
     with pytest.raises(ModelError, match="fewer than its processes"):
-        distributed.own_gpu(torch.device("cuda"))
+        distributed.device("cuda")
 
 
 # accelerate ---------------------------------------------------------------------------------------------------

@@ -26,10 +26,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from msft import distributed
-from msft.data.metrics import LOSS
+from msft.data.metrics import LOSS, Scores
 from msft.data.tasks import quiet
 from msft.errors import DataError, ModelError, RunError, nearest, unknown
 from msft.paths import expanded
@@ -265,19 +264,6 @@ def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge]
     return {**rest, **({"sub_datasets": entries} if entries else {})}, judged, watched, problems
 
 
-class Verdict(NamedTuple):
-    """What a judge finds: its own value, number of items, tokens read and generated, and by item the text and the value.
-
-    outputs, correct: empty where the value is no mean over items, such as a perplexity.
-    """
-
-    value: float
-    n: int
-    tokens: int
-    outputs: list[str]
-    correct: list[float]
-
-
 class Court:
     """Judges before a live model; what does not depend on the weights is done once.
 
@@ -290,7 +276,7 @@ class Court:
         self.should_stop = self._prepared = None
         self._prompt_tokens = {n: sum(len(lm.tok_encode(text)) for text in j.texts) for n, j in judges.items()}
 
-    def evaluate(self) -> dict[str, Verdict]:
+    def evaluate(self) -> dict[str, Scores]:
         """The verdicts on the weights that the model has now; every process answers its share."""
         self.lm.should_stop = self.should_stop
         self.lm.generated_tokens.clear()
@@ -312,7 +298,7 @@ class Court:
             self._prepared = self.lm.prepare(requests)
         return [answer.text for answer in self.lm.answer(self._prepared)]
 
-    def _verdict(self, name: str, judge: Judge, counts: Counter) -> Verdict:
+    def _verdict(self, name: str, judge: Judge, counts: Counter) -> Scores:
         total, outputs, items = 0.0, [], []
         for task in judge.tasks:
             task.apply_filters()
@@ -323,7 +309,8 @@ class Court:
         tokens = self._prompt_tokens[name] + sum(counts[task.task_name] for task in judge.tasks)
         if judge.on_own_scale:
             outputs = items = []
-        return Verdict(total / judge.n, judge.n, tokens, outputs, [float(value) for value in items])
+        facts = {"higher_is_better": judge.higher_is_better, "on_own_scale": judge.on_own_scale}
+        return Scores(total / judge.n, judge.n, tokens, outputs, [float(value) for value in items], **facts)
 
 
 def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:

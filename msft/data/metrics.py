@@ -5,6 +5,7 @@ Each is a number 0..1 of which higher is better, so that every method's decision
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from msft.data.example import Example
 from msft.data.scoring import SCORERS, extract, normalised, numbers, score
@@ -19,6 +20,32 @@ LABELS = {
     "number_match": "number match",
     LOSS: "token probability, exp(-loss)",
 }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One sub-dataset, or what a judge finds, at one evaluation.
+
+    accuracy: share of right answers, 0..1; with the metric loss exp(-held-out loss): the geometric mean of the
+    probabilities of the target tokens, highest where the loss is lowest.
+    n: items.  tokens: question and generated tokens of all items, the shared prefix not counted (what Table 7 counts).
+    outputs: the generated text of each item.  correct: whether it is right; with the metric loss no text, and
+    exp(-loss) of the item.
+    loss: mean token loss of the gold answers, in nats: over all target tokens of the set, in the very prompts that are
+    answered (PrefixCachedLM.gold); with the metric loss the held-out loss.
+    Where an lm-eval task is the judge, accuracy is its own value, of which a lower one may be better and which may have a
+    scale of its own, as a perplexity has: then it belongs in no mean with accuracies, and outputs and correct are empty;
+    loss is None without test items.
+    """
+
+    accuracy: float
+    n: int
+    tokens: int
+    outputs: list[str]
+    correct: list[bool] | list[float]
+    loss: float | None = None
+    higher_is_better: bool = True
+    on_own_scale: bool = False
 
 
 def check_metric(name: str) -> list[str]:

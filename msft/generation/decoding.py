@@ -57,9 +57,8 @@ def make_batches(items: Sequence[Item], batch_size: int, model) -> Batches:
             tokens = rest + items[i].draft[:-1]
             order.append(i)
             rows.append(Row(tokens, len(prefix), number if prefix else None, range(len(rest) - 1, len(tokens))))
-    cuts = chunks([len(row.tokens) for row in rows], batch_size, model.device)
     batches = []
-    for a, b in cuts:
+    for a, b in chunks([len(row.tokens) for row in rows], batch_size, model.device):
         targets = _targets(items, order[a:b], rows[a:b], model.device)
         batches.append(Batch(order[a:b], rows[a:b], pack(rows[a:b], model.device, model.dtype), targets))
     return Batches(items, [prefix for prefix, _ in groups if prefix], batches, [[] for _ in items])

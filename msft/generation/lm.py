@@ -92,7 +92,6 @@ class PrefixCachedLM(HFLM):
         *,
         stop_when: Callable[[str], bool] | None = None,
         draft_of: Callable[[object], str] | None = None,
-        max_gen_toks: int = 256,
         **options,
     ):
         pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
@@ -102,8 +101,9 @@ class PrefixCachedLM(HFLM):
         batch_size = 1 if mixes_rows(model) else batch_size
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
-        self.stop_when, self.draft_of, self._max_gen_toks = stop_when, draft_of or _gold_text, max_gen_toks
+        self.stop_when, self.draft_of = stop_when, draft_of or _gold_text
         self.should_stop: Callable[[], bool] | bool | None = None
+        self._rows = self.batch_size if isinstance(self.batch_size, int) else _AUTO_BATCH
         self.generated_tokens: Counter[str] = Counter()  # of each task
         self._ids: dict[tuple, list[int]] = {}
         decode_ids = functools.partial(self.tokenizer.decode, skip_special_tokens=True)
@@ -117,11 +117,6 @@ class PrefixCachedLM(HFLM):
             )
 
     # lm-eval's interface -------------------------------------------------------------------------------
-
-    @property
-    def max_gen_toks(self) -> int:
-        """Tokens generated where a request names no number."""
-        return self._max_gen_toks
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options) -> list[int]:
         """Token ids of a text, as HFLM encodes it; remembered, since a run asks for the same texts again."""
@@ -153,10 +148,18 @@ class PrefixCachedLM(HFLM):
         return Prepared(requests, rules, fast, make_batches(items, self._rows, self.model))
 
     def gold(self, request) -> tuple[list[int], list[int]]:
-        """(tokens of a request's prompt, tokens of its gold answer): its text and EOS, where no stop ends it already."""
-        text, stops = self.draft_of(request), tuple(request.args[1].get("until", ()))
-        ids = self._behind(request.args[0], text)
-        return self.tok_encode(request.args[0]), ids if text.endswith(stops) else [*ids, self.eot_token_id]
+        """(tokens of a request's prompt, tokens of its gold answer): its text and EOS, where no stop ends it already.
+
+        The answer is in the form in which it is trained, prompt and answer encoded as one text: where a tokenizer (a fast
+        one, as for training) merges the prompt's last space with '####', the token of both is the answer's first. That is
+        what a trained model says, behind the prompt's own token of the space too (loss.tokens.tokenize).
+        """
+        prompt, text, stops = request.args[0], self.draft_of(request), tuple(request.args[1].get("until", ()))
+        line = prompt[prompt.rfind("\n") + 1 :]
+        encoded = self.tokenizer(line + text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ids = [token for token, (_, end) in spans if end > len(line)]
+        return self.tok_encode(prompt), ids if text.endswith(stops) else [*ids, self.eot_token_id]
 
     def answer(self, prepared: Prepared) -> list[Answer]:
         """The answers to prepared requests with the weights that the model has now."""
@@ -214,10 +217,6 @@ class PrefixCachedLM(HFLM):
 
     # inside ---------------------------------------------------------------------------------------------
 
-    @property
-    def _rows(self) -> int:
-        return self.batch_size if isinstance(self.batch_size, int) else _AUTO_BATCH
-
     def _pause(self) -> None:
         if self.should_stop is not None and (self.should_stop() if callable(self.should_stop) else self.should_stop):
             raise Stopped("the evaluation was asked to stop between two batches")
@@ -246,19 +245,6 @@ class PrefixCachedLM(HFLM):
             draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
         gold = len(draft) if with_loss else 0
         return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), rule.limit, gold)
-
-    def _behind(self, prompt: str, text: str) -> list[int]:
-        """Tokens of an answer in the form in which it is trained: prompt and answer encoded as one text.
-
-        Where a tokenizer merges the prompt's last space with '####', the token of both is the answer's first: that is
-        what a trained model says, behind the prompt's own token of the space too (loss.tokens.tokenize).
-        """
-        if not self.tokenizer.is_fast:
-            return self.tok_encode(text, add_special_tokens=False)
-        line = prompt[prompt.rfind("\n") + 1 :]
-        encoded = self.tokenizer(line + text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return [token for token, (_, end) in spans if end > len(line)]
 
     def _finished(self, rule: _Rule, ids: list[int]) -> bool:
         if ids[-1] in rule.ends or len(ids) >= rule.limit:

@@ -59,7 +59,7 @@ class TokenLosses:
             yield from make_passes(rows, self.loss_group, self.token_budget, self.model, *share, self.mixed)
             return
         for batch in make_batches(rows, self.loss_group, self.token_budget, *share):
-            yield batch.to(self.device)
+            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
 
     def _of_tokens(self, batch: Batch | TargetPass) -> tuple[torch.Tensor, torch.Tensor]:
         """The share of a pass in the step's loss, and the losses of its target tokens."""

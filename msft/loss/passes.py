@@ -29,12 +29,11 @@ class TargetPass(NamedTuple):
 
 
 def split_evenly(rows: Sequence[Tokens], positions: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions, the longest rows first, in as few passes of about equal numbers of tokens as keep near a budget."""
-    ranked = sorted(positions, key=lambda i: (-len(rows[i].ids), i))
-    tokens = np.cumsum([len(rows[i].ids) for i in ranked])
-    passes = math.ceil(tokens[-1] / budget) if ranked else 0
+    """Positions, given the longest rows first, in as few passes of about equal numbers of tokens as keep near a budget."""
+    tokens = np.cumsum([len(rows[i].ids) for i in positions])
+    passes = math.ceil(tokens[-1] / budget) if positions else 0
     parts: list[list[int]] = [[] for _ in range(passes)]
-    for i, end in zip(ranked, tokens.tolist(), strict=True):
+    for i, end in zip(positions, tokens.tolist(), strict=True):
         # by its middle: a row is in the pass that holds most of it
         parts[min(int((end - len(rows[i].ids) / 2) * passes / tokens[-1]), passes - 1)].append(i)
     return [part for part in parts if part]

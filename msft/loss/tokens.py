@@ -67,32 +67,23 @@ def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
     return weights
 
 
-def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions grouped by length into batches of at most `budget` padded tokens, the longest first.
+def deal_out(lengths: Sequence[int], budget: int, process: int = 0, processes: int = 1) -> list[list[int]]:
+    """Positions of one process's rows, the longest first, in batches of at most `budget` padded tokens, or of one row.
 
-    Raises nothing: a single example longer than the budget is a batch of its own.
+    Of the rows in order of length a process has every processes-th. All processes have as many batches, some of them
+    empty: sharded weights are gathered in every pass by all.
     """
     ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
-    for position in ranked:
-        longest = lengths[batches[-1][0]] if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
-    return batches
-
-
-def deal_out(lengths: Sequence[int], budget: int, process: int, processes: int) -> list[list[int]]:
-    """The batches (`split_by_budget`) of one process: of the rows in order of length it has every processes-th.
-
-    All processes have as many batches, some of them empty: sharded weights are gathered in every pass by all.
-    """
-    ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    shares = [ranked[first::processes] for first in range(processes)]
-    splits = [split_by_budget([lengths[i] for i in share], budget) for share in shares]
-    batches = [[shares[process][i] for i in batch] for batch in splits[process]]
-    return batches + [[]] * (max(map(len, splits)) - len(batches))
+    shares: list[list[list[int]]] = []
+    for first in range(processes):
+        shares.append([])
+        for position in ranked[first::processes]:
+            newest = shares[-1][-1] if shares[-1] else []
+            if newest and lengths[newest[0]] * (len(newest) + 1) <= budget:
+                newest.append(position)
+            else:
+                shares[-1].append([position])
+    return shares[process] + [[]] * (max(map(len, shares)) - len(shares[process]))
 
 
 class Batch(NamedTuple):
@@ -108,10 +99,6 @@ class Batch(NamedTuple):
     targets: torch.Tensor
     weights: torch.Tensor
     examples: torch.Tensor
-
-    def to(self, device) -> "Batch":
-        """The same batch on a device, without waiting for the copy."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int = 0, processes: int = 1) -> list[Batch]:

@@ -31,7 +31,7 @@ def trained(model) -> list[tuple[str, torch.nn.Parameter]]:
 
 def bytes_of(model) -> int:
     """Bytes of what `snapshot` copies."""
-    return sum(parameter.numel() * parameter.element_size() for _, parameter in trained(model))
+    return sum(parameter.nbytes for _, parameter in trained(model))
 
 
 def snapshot(model) -> Weights:
@@ -160,17 +160,17 @@ class Store:
         path.unlink()
         self.note(f"delete {path.name.split('-')[0]}", -size)
 
-    def _files(self) -> list[Path]:
+    def _sizes(self) -> dict[Path, int]:
         places = [self.folder, *([self.result] if self.result else [])]
-        return [path for place in places for path in place.rglob("*") if path.is_file()]
+        return {path: path.stat().st_size for place in places for path in place.rglob("*") if path.is_file()}
 
     def bytes(self) -> int:
         """Bytes of all checkpoint files there are, the finished one too."""
-        return sum(path.stat().st_size for path in self._files())
+        return sum(self._sizes().values())
 
     def note(self, event: str, change: int, **more) -> None:
         """Writes a ledger line: time, event, change and sum in bytes, weights in model copies, `facts`, and more."""
-        sizes = {path: path.stat().st_size for path in self._files()}
+        sizes = self._sizes()
         weights = sum(s for p, s in sizes.items() if p.suffix == _WHOLE and not p.name.startswith("optimizer-"))
         row = {"time": time.time(), "event": event, "change": change, "bytes": sum(sizes.values())}
         row |= {"copies": round(weights / self.model_bytes, 4), **self.facts, **more}

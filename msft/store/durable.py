@@ -3,6 +3,7 @@
 The state goes to disk in a thread beside training (writer.py), the journal's line last.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,8 +22,8 @@ class Durable:
     """The journal and the saved states of a trainer's run.
 
     trainer: its model, optimizer, best and here are what is saved and what comes back.
-    peaks, best_weights: weights that the run may go back to.  resumed: the roll-out that a kill cut off.
-    random: torch's random state at that place.  stopping: whether the processes have agreed to stop.
+    peaks, best_weights: weights that the run may go back to.  stopping: whether the processes have agreed to stop.
+    resumed: the roll-out that a kill cut off, and torch's random state at that place.
     seconds: what training itself has waited for saving so far, copying and waiting.
     """
 
@@ -33,8 +34,7 @@ class Durable:
         # in memory mode a killed stage starts again: its peaks are nowhere else
         self._peaks_are_safe = config.keep_peaks != "memory"
         self.best_weights: checkpoints.Weights | None = None
-        self.resumed: Progress | None = None
-        self.random = None
+        self.resumed: tuple | None = None
         self.stopping = self._is_live = False
         self.seconds, self._pause, self._share = 0.0, 60 * config.save_minutes, config.save_share
         self._started = self._saved_at = time.monotonic()
@@ -70,14 +70,14 @@ class Durable:
         trainer.best, trainer.here = Best(**state["best"]), state["here"]
         tensors = store.get(state["optimizer"]) if state["optimizer"] else {}
         if state["progress"]:
-            self.resumed, self.random = distributed.same(unpack_progress(state["progress"], tensors))
+            self.resumed = distributed.same(unpack_progress(state["progress"], tensors))
         if state["optimizer"]:
             trainer.optimizer = trainer.fresh_optimizer()
             checkpoints.load_optimizer(trainer.optimizer, tensors)
 
-    def resume(self) -> Progress | None:
-        """The roll-out that a kill cut off, handed out once."""
-        resumed, self.resumed = self.resumed, None
+    def resume(self) -> tuple:
+        """`resumed`, handed out once; (None, None) where nothing was cut off."""
+        resumed, self.resumed = self.resumed or (None, None), None
         return resumed
 
     def is_due(self) -> bool:
@@ -111,7 +111,7 @@ class Durable:
         if optimizer and trainer.optimizer:
             tensors |= checkpoints.optimizer_tensors(trainer.optimizer)
         facts = {"best": asdict(trainer.best), "here": trainer.here, "progress": plain}
-        peaks = self.peaks.frozen() if progress else None
+        peaks = copy.copy(self.peaks) if progress else None
         weights, best = checkpoints.snapshot(trainer.model), self.best_weights
         self._saved_at = time.monotonic()
         copying = self._saved_at - started
@@ -167,7 +167,7 @@ class Durable:
         if is_best:
             self.best_weights = weights
         if self.peaks.keep_held(holders):
-            peaks = self.peaks.frozen()
+            peaks = copy.copy(self.peaks)
             self.writer.submit(lambda: self.run.prune(peaks.files()))
 
     def finish(self) -> None:

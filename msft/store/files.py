@@ -49,7 +49,11 @@ def _atomic(path: Path, size: int):
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-        sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)  # a rename is durable once its folder is synced
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise cannot_write(path, size, error) from error
@@ -71,15 +75,6 @@ def append(path: Path, text: str, sync: bool = True) -> None:
         raise cannot_write(path, len(data), error) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_gzip(path: Path, rows: Iterable[Mapping]) -> None:
     """Writes rows as gzipped JSON lines; equal rows give equal bytes."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -89,12 +84,7 @@ def write_gzip(path: Path, rows: Iterable[Mapping]) -> None:
 def read_lines(path: Path) -> list[dict]:
     """The JSON lines of a file that may have been torn by a crash; lines that are not whole are left out."""
     rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]

@@ -1,6 +1,5 @@
 """Who holds which checkpoint of a stage (the paper's Algorithm 4): what nobody holds is dropped at once."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
@@ -24,6 +23,7 @@ class Peaks:
 
     store: where files go.  where: "memory" or "disk".  writer: who writes them.
     A peak on disk is the name of its file, or the promise of it; one in memory goes to disk with the state that needs it.
+    What is held is replaced, never changed: a shallow copy stays as it is, for a job of the writer.
     """
 
     def __init__(self, store, where: str, writer: Writer):
@@ -40,21 +40,13 @@ class Peaks:
         if not self.in_memory:
             self.writer.wait()
             slot = self.writer.submit(lambda: self.store.put(weights, "weights"))
-        self._slots[str(epoch)] = slot
-
-    def frozen(self) -> "Peaks":
-        """The peaks as they are now, for a job of the writer."""
-        peaks = copy.copy(self)
-        peaks._slots = dict(self._slots)
-        return peaks
+        self._slots = {**self._slots, str(epoch): slot}
 
     def keep_held(self, holders: Mapping[str, list]) -> bool:
         """Drops what nobody holds; returns whether a file may be deleted now."""
-        held = {str(epoch) for epoch, _ in holders.values()}
-        dropped = [epoch for epoch in self._slots if epoch not in held]
-        for epoch in dropped:
-            del self._slots[epoch]
-        return bool(dropped) and not self.in_memory
+        held, before = {str(epoch) for epoch, _ in holders.values()}, self._slots
+        self._slots = {epoch: slot for epoch, slot in before.items() if epoch in held}
+        return len(self._slots) < len(before) and not self.in_memory
 
     def weights(self, epoch: float) -> Weights | None:
         """The weights of an epoch's point, or None where it is not kept."""

@@ -34,11 +34,6 @@ class Progress:
     look_ahead_tokens: int = 0
     schedule: dict = dataclasses.field(default_factory=dict)
 
-    def made(self) -> dict:
-        """What a roll-out that has come to its end leaves behind."""
-        names = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
-        return {name: getattr(self, name) for name in names}
-
 
 @dataclasses.dataclass
 class Best:
@@ -60,11 +55,11 @@ def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -
     test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
     metric: "accuracy" or "loss". In `selection` higher is better, so that a loss, or a judge's value of which a lower one is
     better, stands there with a minus.
-    watched: {label: judges.Verdict} of what nothing is decided on.
+    watched: {label: Scores} of what nothing is decided on.
     """
     apart = [task for task, score in test.items() if score.on_own_scale]
     more = {"on_own_scale": apart} if apart else {}
-    more |= {"watched": {label: verdict.value for label, verdict in watched.items()}} if watched else {}
+    more |= {"watched": {label: score.accuracy for label, score in watched.items()}} if watched else {}
     signs = {task: 1 if metric == "accuracy" and score.higher_is_better else -1 for task, score in selection.items()}
     return {
         "selection": {task: signs[task] * getattr(score, metric) for task, score in selection.items()},
@@ -100,31 +95,14 @@ def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str
         total = progress.task_losses.setdefault(owners[i], [0.0, 0])
         total[0] += loss
         total[1] += rows[i].targets
-    if all(map(math.isfinite, losses)):
-        return
-    for step, indices, _, sums in steps:
-        wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
-        if wrong or not math.isfinite(float(sums.sum())):
+    for (step, indices, _, sums), loss in zip(steps, losses, strict=True):
+        if not math.isfinite(loss):
+            wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
             names = list(dict.fromkeys(owners[i] for i in wrong or indices))
             raise RunError(
                 f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
                 "state is kept. Try a lower learning_rate, or precision fp32"
             )
-
-
-_ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
-
-
-def split_arrays(state: Mapping) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(plain values, tensors by name) of a schedule's state."""
-    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
-    return plain, {_ARRAY + name: torch.from_numpy(state[name]) for name in state if name not in plain}
-
-
-def join_arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Takes a schedule's arrays out of saved tensors."""
-    names = [name for name in tensors if name.startswith(_ARRAY)]
-    return {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in names}
 
 
 def random_state(device: torch.device) -> torch.Tensor:
@@ -135,10 +113,15 @@ def random_state(device: torch.device) -> torch.Tensor:
     return torch.cat(states)
 
 
+_ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
+
+
 def pack_progress(progress: Progress, device: torch.device) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(plain values, tensors) of a roll-out that goes on from here: its progress and the random state."""
-    values, tensors = split_arrays(copy.deepcopy(progress.schedule))  # it is written while training goes on
-    plain = {**dataclasses.asdict(dataclasses.replace(progress, schedule={})), "schedule": values}
+    """(plain values, tensors) of a roll-out that goes on from here: copies of its progress, and the random state."""
+    arrays = {name: value for name, value in progress.schedule.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in progress.schedule.items() if name not in arrays}
+    plain = dataclasses.asdict(dataclasses.replace(progress, schedule=values))
+    tensors = {_ARRAY + name: torch.tensor(array) for name, array in arrays.items()}
     return plain, {**tensors, "random": random_state(device)}
 
 
@@ -146,7 +129,8 @@ def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> tuple[P
     """(progress, random state) of `pack_progress`; takes its tensors out of those given."""
     # a copy: going on must not change the state that the journal holds
     progress, random = Progress(**copy.deepcopy(plain)), tensors.pop("random", None)
-    progress.schedule |= join_arrays(tensors)
+    for name in [name for name in tensors if name.startswith(_ARRAY)]:
+        progress.schedule[name.removeprefix(_ARRAY)] = tensors.pop(name).numpy()
     return progress, random
 
 

@@ -37,17 +37,15 @@ class Writer:
         finally:
             self.seconds += time.monotonic() - started
 
-    def check(self) -> None:
-        """Raises what a job that is done raised; waits for none."""
-        while self._jobs and self._jobs[0].done():
-            self._jobs[0].result()
+    def check(self, wait: bool = False) -> None:
+        """Raises what a job that is done raised; waits for none unless told to."""
+        while self._jobs and (wait or self._jobs[0].done()):
+            self._jobs[0].result()  # one that raised stays, to raise again
             self._jobs.popleft()
 
     def wait(self) -> None:
         """Until every job is done; raises what one raised."""
-        while self._jobs:
-            self._jobs[0].result()
-            self._jobs.popleft()
+        self.check(wait=True)
 
     def __enter__(self) -> "Writer":
         return self
