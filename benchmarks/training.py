@@ -3,6 +3,7 @@
     pip install -c constraints.txt trl==1.16.0     # no dependency of this package
     python benchmarks/training.py --data <folder of the ten benchmarks in hub format> --tokenizer <tokenizer.json>
     python benchmarks/training.py                  # made-up rows of the same lengths instead
+    python benchmarks/training.py --model <folder> --data <folder> --batch 16     # a pre-trained model: training_real.{json,md}
     python benchmarks/training.py --layers 1 --width 32 --vocabulary 500 --rounds 1 --curve 2 --results runs/check     # a check
 
 One optimizer step over 64 examples in fp32, the same rows and weights for all; tokens per second count no padding.
@@ -13,7 +14,7 @@ of each one's token mean, and at the paper's micro-batch of 4 its losses are com
 At its best it has what is fastest of OPTIONS. The row 'patched' is that with one function of TRL replaced, so that it
 computes logits for answer tokens alone, as it does on a GPU but not on a processor.
 The floor is forward, backward and optimizer over rows of one length, as many tokens and targets, nothing padded.
-Writes training.{json,md}.
+Writes training.{json,md}; of a pre-trained model training_real.{json,md}.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import torch
 from evaluation import SHAPE, VOCABULARY, best_batch, interleaved, make_tokenizer, seconds, sub_datasets
 from recording import RESULTS, heading, measured_with, write
 
+from msft import names
 from msft.data.example import training_text
 from msft.loss.losses import TokenLosses
 from msft.loss.passes import make_passes
@@ -69,16 +71,19 @@ def made_up_rows(count: int, vocabulary: int) -> list[Tokens]:
     return rows
 
 
-def load_rows(data: str | None, tokenizer_file: str | None, count: int, vocabulary: int = VOCABULARY):
+def load_rows(options, count: int):
     """(rows in the order of a run, size of the vocabulary, what the text is)."""
+    data, vocabulary = options.data, options.vocabulary
     if not data:
         rows, size, text = made_up_rows(count * 2, vocabulary), vocabulary, "made-up rows; give --data for real records"
     else:
         train = [e for examples, _ in sub_datasets(data, 4).values() for e in examples]
-        if tokenizer_file:
+        if options.model:
+            tokenizer = names.load_tokenizer(options.model)
+        elif options.tokenizer:
             from transformers import PreTrainedTokenizerFast
 
-            tokenizer = PreTrainedTokenizerFast(tokenizer_file=tokenizer_file, eos_token="<|endoftext|>")
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=options.tokenizer, eos_token="<|endoftext|>")
         else:
             tokenizer = make_tokenizer("".join(training_text(e)) for e in train)
         rows, size, text = tokenize(tokenizer, train), max(vocabulary, len(tokenizer)), "real records"
@@ -89,6 +94,8 @@ def load_rows(data: str | None, tokenizer_file: str | None, count: int, vocabula
 def make_model(options, vocabulary: int):
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if options.model:
+        return names.load_model(options.model, "fp32").train()
     shape = {**SHAPE, "vocab_size": vocabulary, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": None}
     shape |= {"hidden_size": options.width, "num_hidden_layers": options.layers}
     shape["intermediate_size"] = round(options.width * 2.6875)
@@ -100,14 +107,14 @@ def optimizer_of(model):
     return torch.optim.Adam(model.parameters(), lr=RATE, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
-def ours(model, rows):
-    """A function that runs one optimizer step over each BATCH of rows and gives their losses."""
+def ours(model, rows, batch: int = BATCH):
+    """A function that runs one optimizer step over each batch of rows and gives their losses."""
     losses, optimizer = TokenLosses(model, GROUP, 16384), optimizer_of(model)
 
     def run() -> list[float]:
         found = []
-        for first in range(0, len(rows), BATCH):
-            found.append(losses.gradients(rows[first : first + BATCH])[0])
+        for first in range(0, len(rows), batch):
+            found.append(losses.gradients(rows[first : first + batch])[0])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return torch.stack(found).tolist()
@@ -136,8 +143,8 @@ def floor(model, rows, batch: int):
     return run, tokens / (passes * batch * length)
 
 
-def trl_trainer(model, rows, **settings):
-    """An SFTTrainer over a copy of the model that makes one step of every BATCH rows, in their order."""
+def trl_trainer(model, rows, batch: int, **settings):
+    """An SFTTrainer over a copy of the model that makes one step of every batch of rows, in their order."""
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
@@ -146,9 +153,9 @@ def trl_trainer(model, rows, **settings):
         {"input_ids": list(r.ids), "labels": [-100] * r.start + list(r.ids[r.start :])} for r in rows
     ]  # labels of -100 are no targets: completion-only loss
     settings = {"train_sampling_strategy": "sequential", **settings}
-    steps = math.ceil(len(rows) / BATCH)
+    steps = math.ceil(len(rows) / batch)
     # packed rows are fewer than the examples: one step holds them all
-    accumulation = BATCH if settings.get("packing") else BATCH // settings["per_device_train_batch_size"]
+    accumulation = batch if settings.get("packing") else batch // settings["per_device_train_batch_size"]
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(),
         learning_rate=RATE,
@@ -178,17 +185,17 @@ def trl_trainer(model, rows, **settings):
         model=copy.deepcopy(model), args=config, train_dataset=Dataset.from_list(records), processing_class=words
     )
     trainer.model_accepts_loss_kwargs = False
-    assert settings.get("packing") or steps * BATCH >= len(rows)
+    assert settings.get("packing") or steps * batch >= len(rows)
     return trainer
 
 
-def trl_step(model, rows, settings, patched: bool = False) -> tuple[float, float, list[float]]:
+def trl_step(model, rows, settings, patched: bool = False, batch: int = BATCH) -> tuple[float, float, list[float]]:
     """(seconds of training, seconds of preparation, losses)."""
     import trl.trainer.utils
 
     compact = mock.patch.object(trl.trainer.utils, "_use_triton", lambda device: True) if patched else None
     started = time.perf_counter()
-    trainer = trl_trainer(model, rows, **settings)
+    trainer = trl_trainer(model, rows, batch, **settings)
     prepared = time.perf_counter() - started
     if compact:
         compact.start()
@@ -210,11 +217,11 @@ def padding(model, rows) -> dict[str, float]:
 
 
 def markdown(result: dict) -> str:
-    times, tokens = result["seconds"], result["tokens"]
+    times, tokens, batch = result["seconds"], result["tokens"], result["batch"]
     lines = [
         "# Training against TRL's SFTTrainer",
         "",
-        f"{heading(result)} One step over {BATCH} examples of {tokens / BATCH:.0f} tokens, {result['targets']} of {tokens} in the loss "
+        f"{heading(result)} One step over {batch} examples of {tokens / batch:.0f} tokens, {result['targets']} of {tokens} in the loss "
         f"({result['text']}); medians of {result['rounds']} interleaved rounds.",
         "",
         "| | seconds a step | tokens a second | times ours |",
@@ -258,6 +265,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=None, help="a folder of the ten benchmarks in hub format")
     parser.add_argument("--tokenizer", default=None, help="a tokenizer.json, with --data")
+    parser.add_argument("--model", default=None, help="a folder with a pre-trained model, with --data")
+    parser.add_argument("--batch", type=int, default=BATCH, help="examples of a step")
     parser.add_argument("--kind", default="qwen2", choices=("qwen2", "qwen3", "olmo2", "llama"))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
@@ -269,17 +278,27 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    rows, vocabulary, text = load_rows(options.data, options.tokenizer, BATCH * options.curve, options.vocabulary)
-    model, step = make_model(options, vocabulary), rows[:BATCH]
+    batch = options.batch
+    rows, vocabulary, text = load_rows(options, batch * options.curve)
+    model, step = make_model(options, vocabulary), rows[:batch]
     result = {
         "command": "python benchmarks/training.py"
         + (" --data <folder>" if options.data else "")
-        + (" --tokenizer <file>" if options.tokenizer else ""),
+        + (" --tokenizer <file>" if options.tokenizer else "")
+        + (" --model <folder>" if options.model else "")
+        + (f" --batch {batch}" if batch != BATCH else "")
+        + (f" --rounds {options.rounds}" if options.rounds != 5 else ""),
         "threads": torch.get_num_threads(),
         **measured_with("torch", "transformers", *([] if options.without_trl else ["trl"])),
         "rounds": options.rounds,
         "text": text,
-        "model": {"kind": options.kind, "layers": options.layers, "width": options.width, "vocabulary": vocabulary},
+        "model": {
+            "kind": model.config.model_type,
+            "layers": model.config.num_hidden_layers,
+            "width": model.config.hidden_size,
+            "vocabulary": model.config.vocab_size,
+        },
+        "batch": batch,
         "tokens": sum(len(row.ids) for row in step),
         "targets": sum(row.targets for row in step),
         "padding": padding(model, step),
@@ -287,23 +306,25 @@ def main() -> None:
     sizes = (8, 12, 24)
     size = best_batch(lambda n: floor(copy.deepcopy(model), step, n)[0], sizes)
     run_floor, scale = floor(copy.deepcopy(model), step, size)
-    functions = {"ours": ours(copy.deepcopy(model), step), "floor": run_floor}
+    functions = {"ours": ours(copy.deepcopy(model), step, batch), "floor": run_floor}
     for function in functions.values():
         function()  # Adam's state is there from the first step on
     timed: dict[str, list[float]] = {}
     prepared: list[float] = []
     if not options.without_trl:
-        wanted = trl_step(model, rows, PAPER)[2]
-        found = ours(copy.deepcopy(model), rows)()
+        wanted = trl_step(model, rows, PAPER, batch=batch)[2]
+        found = ours(copy.deepcopy(model), rows, batch)()
         difference = max(abs(a / b - 1) for a, b in zip(found, wanted, strict=True))
         assert difference <= 1e-4, f"the loss curve differs from TRL's: {found} and {wanted}"
         result["curve"] = {"ours": found, "trl": wanted, "difference": difference}
-        result["searched"] = {name: trl_step(model, step, settings)[0] for name, settings in OPTIONS.items()}
+        result["searched"] = {
+            name: trl_step(model, step, settings, batch=batch)[0] for name, settings in OPTIONS.items()
+        }
         result["best"] = min(result["searched"], key=result["searched"].get)
 
         def timing(name, *arguments):
             def run():
-                trained, before, _ = trl_step(model, step, *arguments)
+                trained, before, _ = trl_step(model, step, *arguments, batch=batch)
                 timed.setdefault(name, []).append(trained)
                 prepared.append(before)
 
@@ -320,7 +341,7 @@ def main() -> None:
     result |= {"seconds": times, "floor_batch": size}
     if prepared:
         result["prepared"] = statistics.median(prepared)
-    write(options.results, "training", result, markdown(result))
+    write(options.results, "training_real" if options.model else "training", result, markdown(result))
 
 
 if __name__ == "__main__":

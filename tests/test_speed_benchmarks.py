@@ -1,5 +1,6 @@
 """The scripts of benchmarks/ about training, runs, memory and scaling go from end to end at check size."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -36,6 +37,17 @@ def test_training_without_trl(monkeypatch, tmp_path):
     assert result["tokens"] > result["targets"] > training.BATCH
     assert result["padding"]["ours, in attention"] < 0.2 < result["padding"]["micro-batches of 4"]
     assert "TRL: not measured" in text
+
+
+def test_training_of_a_pre_trained_model_has_its_own_file(monkeypatch, tmp_path):
+    make_model(vocabulary=500).save_pretrained(tmp_path / "model")
+    flags = ["--model", str(tmp_path / "model"), "--vocabulary", "500", "--batch", "8", "--curve", "1", "--rounds", "1"]
+    flags += ["--without-trl"]
+    result, text = result_of(training, "training_real", monkeypatch, tmp_path, *flags)
+    assert (result["batch"], result["model"]["vocabulary"]) == (8, 500)
+    rows, *_ = training.load_rows(argparse.Namespace(data=None, vocabulary=500), 8)
+    assert result["tokens"] == sum(len(row.ids) for row in rows)
+    assert "One step over 8 examples" in text
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is no dependency of this package")
