@@ -33,10 +33,11 @@ class Evaluator:
     """
 
     def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
-        self.names, examples = mixture.names, {sub.name: getattr(sub, part) for sub in mixture}
+        examples = {sub.name: getattr(sub, part) for sub in mixture}
         measured = [sub for sub in mixture if examples[sub.name]]
         generated = [sub for sub in measured if sub.metric != LOSS]
         self.judges = {sub.name: sub.judge for sub in mixture if sub.judge and part == "test"}
+        self.names = [name for name, items in examples.items() if items or name in self.judges]
         self.should_stop = None
         self.tasks = {sub.name: build_task(sub, examples[sub.name], max_new_tokens) for sub in generated}
         # held-out losses: the examples in their training form, without shots
@@ -59,7 +60,7 @@ class Evaluator:
         self._court.should_stop = self.should_stop
         for name, score in (self._court.evaluate() if self.judges else {}).items():
             scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
-        return {name: scores[name] for name in self.names if name in scores}
+        return {name: scores[name] for name in self.names}
 
     def _answers(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose answers are generated."""

@@ -62,8 +62,8 @@ def test_eval_measures_a_mixed_run_s_checkpoint_as_the_run_did(confirmed_setting
     run = msft.run(msft.RunConfig(**confirmed_settings | {"precision": "mixed"}), runs_dir, progress=False)
     assert main(["eval", str(run.best.path)]) == 0
     out, err = capsys.readouterr()
-    shown = {words[0]: (float(words[1]), int(words[2])) for line in out.splitlines() if len(words := line.split()) == 3}
-    shown.pop("task")
+    rows = [line.split() for line in out.splitlines()[1:-1]]  # between the head and the mean
+    shown = {task: (float(accuracy), int(n)) for task, accuracy, n in rows}
     assert shown == {row.task: (pytest.approx(row.accuracy, abs=1e-6), row.n) for row in run.at_best.itertuples()}
     assert ", bf16, " in err
 
