@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from evidence import expected_best
 
 from paper_figures import contents, findings, profiles
 
@@ -349,6 +350,26 @@ def test_what_is_said_of_the_first_real_model():
     cost = losses.loc[losses.mean(axis=1).idxmin()] - losses.min()
     assert cost.mean() == pytest.approx(headroom, abs=1e-6) and len(cost) == 10
     assert f"one stop for all costs {findings.mean(cost, 2)} nats against a stop for each (ten sets;" in README
+
+
+def test_what_is_said_of_the_methods_on_the_first_real_model():
+    place = OUT.parent / "laptop"
+    runs = {m: pd.read_csv(next((place / "histories").glob(f"{m}-*.csv"))) for m in ("sft", "msft", "sro_sft")}
+    losses = {m: run.pivot(index=["stage", "epoch"], columns="task", values="loss") for m, run in runs.items()}
+    best = {m: of.loc[of.mean(axis=1).idxmin()] for m, of in losses.items()}
+    gain = {m: best["sft"] - best[m] for m in ("msft", "sro_sft")}
+    half = {m: findings.half_width(of) for m, of in gain.items()}
+    said = f"mSFT (C = 1) ends {gain['msft'].mean():.3f} ± {half['msft']:.3f} nats below SFT"
+    assert said in README and gain["msft"].mean() > half["msft"]
+    assert "SRO SFT cannot be told from SFT, and in accuracy neither can" in README
+    assert abs(gain["sro_sft"].mean()) < half["sro_sft"]
+    table = pd.read_csv(place / "15_methods.csv", index_col=0)
+    assert (table["from"].dropna() < 0).all() and (table["to"].dropna() > 0).all()
+    assert table.loc["mSFT", "loss against SFT (nats)"] == pytest.approx(-gain["msft"].mean(), abs=1e-6)
+    made = {m: of.mean(axis=1)[lambda mean: (mean.index.get_level_values(0) == 0) | (mean.index.get_level_values(1) > 0)]
+            for m, of in losses.items()}  # fmt: skip
+    drawn = -expected_best(list(-made["msft"]), len(made["sft"]))
+    assert f"{made['sft'].min() - drawn:.3f} below where it chooses among no more evaluations than SFT" in README
 
 
 def test_what_is_said_of_the_laptop_profile_s_rate():
