@@ -94,8 +94,6 @@ def load_rows(options, count: int):
 def make_model(options, vocabulary: int):
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if options.model:
-        return names.load_model(options.model, "fp32").train()
     shape = {**SHAPE, "vocab_size": vocabulary, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": None}
     shape |= {"hidden_size": options.width, "num_hidden_layers": options.layers}
     shape["intermediate_size"] = round(options.width * 2.6875)
@@ -280,7 +278,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     batch = options.batch
     rows, vocabulary, text = load_rows(options, batch * options.curve)
-    model, step = make_model(options, vocabulary), rows[:batch]
+    real = names.load_model(options.model, "fp32").train() if options.model else None
+    model, step = real or make_model(options, vocabulary), rows[:batch]
     result = {
         "command": "python benchmarks/training.py"
         + (" --data <folder>" if options.data else "")
