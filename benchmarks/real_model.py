@@ -80,8 +80,13 @@ def former_answers(model, tokenizer, requests: dict) -> dict[str, list[list[int]
     return found
 
 
-def measure(model, tokenizer, requests: list, former: list[list[int]], rounds: int, vllm=None) -> dict:
-    """Processor seconds of each way and round, in turn, and how many texts differ from HFLM's."""
+def measure(
+    model, tokenizer, requests: list, former: list[list[int]], rounds: int, vllm=None, stock_rounds=None
+) -> dict:
+    """Processor seconds of each way and round, in turn, and how many texts differ from HFLM's.
+
+    stock_rounds: of HFLM, by far the slowest, where they shall be fewer.
+    """
     lm = PrefixCachedLM(model, tokenizer, 64)
     stock = {size: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in BATCHES}
     first, further = lm.prepare(requests), lm.prepare(requests)
@@ -99,7 +104,7 @@ def measure(model, tokenizer, requests: list, former: list[list[int]], rounds: i
     times: dict = {"HFLM": [trials[best][0]], **{way: [] for way in ways}}
     different = dict.fromkeys(ways, 0)
     for turn in range(rounds):
-        if turn:
+        if 0 < turn < (stock_rounds or rounds):
             times["HFLM"].append(seconds(lambda: stock[best].generate_until(requests, disable_tqdm=True))[0])
         for way, work in ways.items():
             spent, texts = work()
@@ -110,8 +115,8 @@ def measure(model, tokenizer, requests: list, former: list[list[int]], rounds: i
 
 
 def ratios(case: dict, way: str, peer: str = "HFLM") -> list[float]:
-    """How many times as fast as a peer a way was, by round."""
-    return [slow / fast for slow, fast in zip(case["seconds"][peer], case["seconds"][way], strict=True)]
+    """How many times as fast as a peer a way was, by round that both took part in."""
+    return [slow / fast for slow, fast in zip(case["seconds"][peer], case["seconds"][way], strict=False)]
 
 
 def span(values: list[float]) -> str:
@@ -124,20 +129,21 @@ def markdown(result: dict) -> str:
     ways = next(iter(tasks.values()))["different"]
     peers = ["HFLM", *(way for way in ways if way not in ours)]
     pairs = [(way, peer) for peer in peers for way in ours]
+    sums = {
+        way: [sum(values) for values in zip(*(case["seconds"][way] for case in tasks.values()), strict=True)]
+        for way in ("HFLM", *ways)
+    }
     lines = ["# Evaluation of a pre-trained model on real records", "", heading(result), ""]
     lines += [
         f"{result['model']}, {result['precision']}, {result['steps'][0]} and then {result['steps'][1]} steps of {STEP} rows at {RATE:g}; "
         f"times as fast as HFLM at its best batch of {BATCHES}{' and as a warm vLLM' * (len(peers) > 1)}, at the first and at further "
-        f"evaluations of a run: median and range of {result['rounds']} rounds in turn. Texts that differ from HFLM's, of all rounds.",
+        f"evaluations of a run: median and range of {result['rounds']} rounds in turn (HFLM: {len(sums['HFLM'])}). "
+        "Texts that differ from HFLM's, of all rounds.",
         "",
         f"| task | items | tokens an answer | {' | '.join(f'{way}, against {peer}' for way, peer in pairs)} | "
         f"{' | '.join(f'{way}: texts that differ' for way in ways)} |",
         "|---" * (3 + len(pairs) + len(ways)) + "|",
     ]
-    sums = {
-        way: [sum(values) for values in zip(*(case["seconds"][way] for case in tasks.values()), strict=True)]
-        for way in ("HFLM", *ways)
-    }
     whole = {"items": sum(case["items"] for case in tasks.values()), "seconds": sums}
     whole |= {"different": {way: sum(case["different"][way] for case in tasks.values()) for way in ways}}
     for name, case in {**tasks, "all": whole}.items():
@@ -169,6 +175,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--steps", type=int, nargs=2, default=[40, 10], help="before, and between two evaluations")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hflm-rounds", type=int, help="where fewer of HFLM shall do")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -197,7 +204,7 @@ def main() -> None:
             peer = WarmVLLM(options.vllm, folder, {"fp32": "float32", "bf16": "bfloat16"}[options.precision])
             more = {"vllm": peer.version, "vllm start": peer.start}
         for name, asked in requests.items():
-            tasks[name] = measure(model, tokenizer, asked, former[name], options.rounds, peer)
+            tasks[name] = measure(model, tokenizer, asked, former[name], options.rounds, peer, options.hflm_rounds)
             print(
                 name,
                 tasks[name]["different"],
@@ -208,7 +215,7 @@ def main() -> None:
             peer.close()
     result = {
         "command": f"python benchmarks/real_model.py --model <folder> --data <folder>{' --vllm <python>' * bool(peer)} --precision "
-        f"{options.precision} --items {options.items} --steps {options.steps[0]} {options.steps[1]} --rounds {options.rounds}",
+        f"{options.precision} --items {options.items} --steps {options.steps[0]} {options.steps[1]} --rounds {options.rounds}{f' --hflm-rounds {options.hflm_rounds}' * bool(options.hflm_rounds)}",
         "threads": 1,
         **measured_with("msft", "torch", "transformers", "lm_eval"),
         "model": Path(options.model).name,

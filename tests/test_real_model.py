@@ -79,11 +79,15 @@ def test_methods_against_sft_with_intervals(tmp_path):
     assert table["accuracy (%)"].tolist() == pytest.approx([10, 50, 80])
     assert table["loss (nats)"].tolist() == pytest.approx([3, 1.25, 1.25])
     row = table.loc["mSFT"]
-    assert row["against SFT (points)"] == pytest.approx(30) and row["from"] < 30 < row["to"] and row["from"] > 0
+    # 60 and 0 points: mean 30, t(1) 12.706 x sd 42.43 / sqrt(2)
+    assert row[real_model.POINTS].tolist() == pytest.approx([30, -351.19, 411.19], abs=0.01)
     # equal losses: no difference, no interval around it that leaves out 0
     assert row[real_model.NATS].tolist() == pytest.approx([0, 0, 0])
     said = real_model.finding(runs, table)
-    assert "(95 % interval over test items), mSFT +30.0; in held-out loss (over sub-datasets), none of mSFT." in said
+    assert (
+        "(one run each, 95 % interval over the sub-datasets): in accuracy, none of mSFT; in held-out loss, none of"
+        in said
+    )
     same = {("sft", 20): made(tmp_path), ("ies", 20): made(tmp_path, method="ies")}
     assert "none of IES" in real_model.finding(same, real_model.methods_table(same))
 
@@ -98,7 +102,7 @@ def test_losses_against_sft_with_their_interval_over_sub_datasets(tmp_path):
     told = real_model.finding(
         runs, real_model.methods_table({**runs, ("msft", 20): made(tmp_path, method="msft", loss=lower)})
     )
-    assert "in held-out loss (over sub-datasets), mSFT -0.120" in told
+    assert "in accuracy, none of mSFT; in held-out loss, mSFT -0.120." in told
 
 
 def test_guessing_is_the_most_frequent_right_answer(tmp_path):
