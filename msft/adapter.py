@@ -1,9 +1,7 @@
 """LoRA through peft: an adapter is trained, measured in place, saved and taken back; the model's own weights stay."""
 
-import importlib.util
-
 from msft import distributed
-from msft.errors import ConfigError, ModelError, unknown
+from msft.errors import ConfigError, ModelError, check_installed, unknown
 from msft.seeds import generator
 
 FILE = "adapter_config.json"  # peft's, in the folder of an adapter
@@ -12,8 +10,7 @@ ALL = "all-linear"  # peft's name for every linear layer but the output embeddin
 
 def available() -> None:
     """Raises ConfigError where peft is not installed; loads nothing."""
-    if importlib.util.find_spec("peft") is None:
-        raise ConfigError("an adapter needs peft, which is not installed. Run: pip install 'msft[lora]'")
+    check_installed("an adapter", "lora", "peft")
 
 
 def check(config) -> None:

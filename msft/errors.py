@@ -1,6 +1,7 @@
 """The errors that a user can cause: each names the thing, the allowed values and the mend."""
 
 import difflib
+import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 
 
@@ -49,6 +50,15 @@ def unknown(what: str, word: object, allowed: Sequence[str]) -> str:
 def together(title: str, problems: Sequence[str]) -> str:
     """All problems of one thing in one message, a line each."""
     return "\n".join([title, *(f"  - {problem}" for problem in problems)])
+
+
+def check_installed(what: str, extra: str, *libraries: str) -> None:
+    """Raises ConfigError where a library that something needs is missing, with the extra that brings it; loads none."""
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        are = "are" if missing[1:] else "is"
+        raise ConfigError(f"{what} needs {names}, which {are} not installed. Run: pip install 'msft[{extra}]'")
 
 
 class Checks:

@@ -12,7 +12,7 @@ from msft.config import RunConfig
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import ConfigError, DataError, ModelError, unknown
-from msft.paths import expanded
+from msft.paths import expanded, is_hub_id
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def model_source(name: str) -> str:
         return str(folder)
     if folder.is_dir():
         raise ModelError(f"the folder {name!r} has no config.json; give a folder in Hugging Face format")
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists():
+    if not is_hub_id(name):
         raise ModelError(unknown("model", name, list(tiny.MODELS)) + " Or a hub id (owner/name), or a local folder.")
     return name
 

@@ -27,6 +27,11 @@ def is_yaml(path: str) -> bool:
     return Path(expanded(path)).suffix in (".yaml", ".yml") and Path(expanded(path)).is_file()
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name is of the form of the hub, owner/name, and no path that is there."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
 def settled(name: str, value: str) -> str:
     """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
     path = Path(expanded(value))

@@ -4,7 +4,6 @@ A job that is preempted, or comes near its time limit, saves its run and is queu
 """
 
 import dataclasses
-import importlib.util
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import yaml
 
 from msft.config import RunConfig
 from msft.cost.plan import search_of
-from msft.errors import ConfigError, MsftError, RunError
+from msft.errors import ConfigError, MsftError, RunError, check_installed
 from msft.results.run import FAILED
 from msft.settings import check_values, setting
 
@@ -133,8 +132,7 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
     Returns submitit's jobs, in the order of the configs. Raises ConfigError where submitit is not installed, RunError
     where there is no SLURM.
     """
-    if importlib.util.find_spec("submitit") is None:
-        raise ConfigError("--submit slurm needs submitit, which is not installed: pip install 'msft[cluster]'")
+    check_installed("--submit slurm", "cluster", "submitit")
     runs_dir = Path(runs_dir).absolute()
     jobs: dict[int, object] = {}
     second = [i for i, config in enumerate(configs) if search_of(config)]

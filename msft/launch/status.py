@@ -3,7 +3,6 @@
 import contextlib
 from pathlib import Path
 
-from msft.config import RunConfig
 from msft.cost import describe, plan
 from msft.errors import MsftError
 from msft.paths import expanded
@@ -44,8 +43,7 @@ def _row(run: Run, speeds: list[tuple]) -> dict:
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
         row |= {"seconds": None if run.result.get("resumed") else run.result["seconds"]["total"]}
         row |= {"disk_peak": int(disk["bytes"].max()), "paths": run.result.get("paths", {})}
-        # the key order of an older run's settings, and settings that it does not know, do not matter
-        config = RunConfig.from_mapping(run.about["config"])
+        config = run.config
     except (MsftError, KeyError, TypeError, ValueError) as error:
         return {**row, "state": "damaged", "why": str(error)}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msft.config import RunConfig
 from msft.data.metrics import LABELS, LOSS
+from msft.paths import is_hub_id
 from msft.results.history import comparable, own_scales
 from msft.results.run import Run
 
@@ -46,7 +47,7 @@ def text(run: Run, name: str, merged: bool = False) -> str:
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["msft", "sft", "text-generation", *([config.adapter] if config.adapter else [])],
-        base_model=config.model if _is_hub(config.model) else None,
+        base_model=config.model if is_hub_id(config.model) else None,
         datasets=list(on_hub) or None,
     )
     card = ModelCard.from_template(
@@ -83,9 +84,5 @@ def shared_settings(config: RunConfig) -> dict:
     """The settings that determine the result; folders by their last name, which is all that a reader elsewhere needs."""
     names = [field.name for field in dataclasses.fields(config) if field.metadata["result"]]
     settings = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    model = config.model if _is_hub(config.model) else Path(config.model).name
+    model = config.model if is_hub_id(config.model) else Path(config.model).name
     return {**settings, "model": model, "mixture": Path(config.mixture).name}
-
-
-def _is_hub(model: str) -> bool:
-    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()

@@ -1,5 +1,7 @@
 """What a finished run says of itself in a terminal: plain text, from what is in its directory."""
 
+import textwrap
+
 from msft.data.judges import PREFIX
 from msft.results.history import comparable, own_scales, watched
 from msft.results.leads import doubts
@@ -35,7 +37,7 @@ def summary(run: Run) -> str:
     for label, column in watched(history).items():
         start, end = history[column].iloc[0], run.at_best[column].iloc[0]
         lines.append(f"  {label}, only watched: {start:.4g} before, {end:.4g} at the best checkpoint")
-    lines += [f"  {doubt}" for doubt in doubts(run.leads)]
+    lines += [textwrap.fill(f"  {doubt}", 100, subsequent_indent="    ") for doubt in doubts(run.leads)]
     shares = {name: seconds[name] / seconds["total"] for name in ("train", "evaluate", "save")}
     told = {"training": shares["train"], "evaluation": shares["evaluate"], "saving": shares["save"]}
     told["the rest"] = 1 - sum(shares.values())

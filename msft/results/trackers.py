@@ -1,15 +1,14 @@
 """Trackers: a run's evaluations in TensorBoard and Weights & Biases, chosen by the setting `track`.
 
-Each is a watcher (progress.py). Nothing of them is in a run's result: `pip install tensorboard wandb` when wanted.
+Each is a watcher (progress.py). Nothing of them is in a run's result: `pip install 'msft[track]'` when wanted.
 """
 
 import contextlib
-import importlib.util
 import math
 import os
 from pathlib import Path
 
-from msft.errors import ConfigError, RunError
+from msft.errors import RunError, check_installed
 from msft.results.history import comparable, drops, watched
 
 
@@ -19,12 +18,7 @@ def _names(track: str | None) -> list[str]:
 
 def check(track: str | None) -> None:
     """Raises ConfigError where a library is missing; loads none."""
-    # each tracker has the name of its library
-    missing = [name for name in _names(track) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"track={track!r}: {', '.join(missing)} is not installed. Run: pip install {' '.join(missing)}"
-        )
+    check_installed(f"track={track!r}", "track", *_names(track))  # each tracker has the name of its library
 
 
 @contextlib.contextmanager
