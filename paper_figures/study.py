@@ -104,15 +104,14 @@ class Study:
         )
 
     def train(self, needs: Mapping[object, RunConfig], on_evaluation=None) -> dict[object, Run]:
-        """{key: finished run}; what is missing is trained.
+        """{key: finished run}; what is missing is trained. Where the model or the data is not at hand, finished runs with the
+        same settings are read.
 
         on_evaluation: a watcher, such as live.LiveFigure(); what is missing is then trained one after the other.
         Raises MissingRuns in the paper profile on a machine without a GPU, or without the data or the model, with
         the commands that train what is missing and their cost.
         """
-        # their data and model need not be at hand to be read
-        known = zip(needs, matching(list(needs.values()), self.runs_dir) if self.is_paper else (), strict=False)
-        found = {key: run for key, run in known if run and run.status == "finished"}
+        found = self._with_these_settings(needs) if self.is_paper else {}
         missing = {key: config for key, config in needs.items() if key not in found}
         if missing:
             if self.is_paper and not self.allow_cpu and not _has_gpu():
@@ -122,13 +121,21 @@ class Study:
             try:
                 trained = local.run_all(list(missing.values()), self.runs_dir, on_evaluation=on_evaluation)
             except (DataError, ModelError) as error:
-                if not self.is_paper:
+                if self.is_paper:
+                    raise self._missing(missing, needs, str(error)) from None
+                found = self._with_these_settings(needs)
+                if set(found) != set(needs):
                     raise
-                raise self._missing(missing, needs, str(error)) from None
-            found |= dict(zip(missing, trained, strict=True))
+                print(f"Read by their settings alone, since {error}", flush=True)
+            else:
+                found |= dict(zip(missing, trained, strict=True))
         runs = {key: found[key] for key in needs}
         self.used = list({run.directory: run for run in [*self.used, *runs.values()]}.values())
         return runs
+
+    def _with_these_settings(self, needs: Mapping) -> dict:
+        known = zip(needs, matching(list(needs.values()), self.runs_dir), strict=True)
+        return {key: run for key, run in known if run and run.status == "finished"}
 
     def _missing(self, missing: Mapping, needs: Mapping, why: str) -> MissingRuns:
         # several keys of a notebook may stand for one run
@@ -157,11 +164,15 @@ class Study:
         return self.table(table, "confirmed", item=item, caption=confirmed.CAPTION) if len(table) else None
 
     def histories(self) -> None:
-        """Writes the history of each run of this page to <out_dir>/histories/<run>.csv: what its numbers come from."""
-        folder = self.out_dir / "histories"
-        folder.mkdir(parents=True, exist_ok=True)
+        """Copies what the numbers of this page come from, a folder a run, to <out_dir>/histories: no weights, no answers.
+
+        A Study with that folder as its runs_dir draws the page again where neither the model nor the data is at hand.
+        """
         for run in self.used:
-            write_atomic(folder / f"{run.directory.name}.csv", run.history.to_csv(index=False))
+            folder = self.out_dir / "histories" / run.directory.name
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("history.csv", "journal.jsonl", "run.json", "result.json"):
+                write_atomic(folder / name, (run.directory / name).read_text(encoding="utf-8"))
 
     def _name(self, name: str) -> str:
         head = self.notebook.split("_")[0]

@@ -1,6 +1,5 @@
 """Optima by accuracy and by loss: their agreement over seeds, the headroom, and what is above guessing."""
 
-import json
 from types import SimpleNamespace
 
 import matplotlib
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from msft.data.tasks import task_name
 from paper_figures import data, style
 from paper_figures.figures import overfitting, real_model
 
@@ -27,7 +27,7 @@ def closed():
     plt.close("all")
 
 
-def made(directory, seed=20, method="sft", accuracy=ACCURACY, loss=LOSS, best=3):
+def made(directory, seed=20, method="sft", accuracy=ACCURACY, loss=LOSS, best=3, most_frequent=0.75):
     rows = [
         {"stage": 0, "epoch": i, "path_epoch": i, "task": task, "accuracy": accuracy[task][i], "loss": loss[task][i]}
         for i in range(4)
@@ -40,7 +40,7 @@ def made(directory, seed=20, method="sft", accuracy=ACCURACY, loss=LOSS, best=3)
         result={"best": {"stage": 0, "epoch": float(best)}},
         best=SimpleNamespace(path_epoch=float(best)),
         config=SimpleNamespace(method=method, model="tiny-qwen2", seed=seed),
-        metrics=dict.fromkeys(accuracy, ""),
+        about={"mixture": {"sub_datasets": {"early": {"most_frequent": most_frequent}, "late": {}}}},
         directory=directory,
     )
 
@@ -106,18 +106,14 @@ def test_losses_against_sft_with_their_interval_over_sub_datasets(tmp_path):
 
 
 def test_guessing_is_the_most_frequent_right_answer(tmp_path):
-    (tmp_path / "tasks").mkdir()
-    rows = [{"answer": answer} for answer in "AAAB"]
-    (tmp_path / "tasks" / "msft_task_early.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     table = real_model.chance_table(made(tmp_path))
     assert table["peak (%)"].tolist() == pytest.approx([90, 70])
     assert table["most frequent answer (%)"].tolist() == pytest.approx([75, np.nan], nan_ok=True)
     assert table["above it"].tolist() == ["yes", "not shown"]
     # 100 of 100 right has an interval too, from 96.3 % on, which 97 % lies in
-    rows = [{"answer": "A"}] * 97 + [{"answer": "B"}] * 3
-    (tmp_path / "tasks" / "msft_task_early.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     solved = {**ACCURACY, "early": [0.1, 1.0, 0.5, 0.3]}
-    assert real_model.chance_table(made(tmp_path, accuracy=solved)).loc["early", "above it"] == "not shown"
+    run = made(tmp_path, accuracy=solved, most_frequent=0.97)
+    assert real_model.chance_table(run).loc["early", "above it"] == "not shown"
 
 
 def test_the_loss_version_of_figure_2_stars_the_lowest_losses(tmp_path):
@@ -131,3 +127,11 @@ def test_the_loss_version_of_figure_2_stars_the_lowest_losses(tmp_path):
     assert "0.50 ± 0.00 nats above their own lowest losses" in style.said(axes)
     assert overfitting.distances(run, "loss").tolist() == [1, 1]
     assert data.by_epoch(run, "loss").early.tolist() == LOSS["early"]
+
+
+def test_a_run_says_what_its_most_frequent_answers_reach(small_run):
+    said = real_model.most_frequent(small_run)
+    assert list(said.index) == list(small_run.metrics)
+    for task, share in said.items():
+        rows = pd.read_json(small_run.directory / "tasks" / f"{task_name(task)}.jsonl", lines=True, dtype=False)
+        assert share == pytest.approx(100 * (rows.answer == rows.answer.mode()[0]).mean()) and share > 0

@@ -7,13 +7,16 @@ the tiny mixture is compared in test_evidence.py.
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from evidence import expected_best
 
-from paper_figures import contents, findings, profiles
+from msft.results.run import matching
+from paper_figures import contents, findings, profiles, study
+from paper_figures.figures import real_model
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RESULTS = ROOT / "paper_figures" / "out" / "tiny", ROOT / "benchmarks" / "results"
@@ -344,7 +347,7 @@ def test_what_is_said_of_the_first_real_model():
     assert f"lowest held-out loss at epochs {of_sets.min():g} to {of_sets.max():g}, set by set" in README
     above = (pd.read_csv(place / "15_chance.csv")["above it"] == "yes").sum()
     assert above == 1 and "one of ten sets is shown above its most frequent answer" in README
-    history = pd.read_csv(next((place / "histories").glob("sft-*.csv")))
+    history = pd.read_csv(next((place / "histories").glob("sft-*/history.csv")))
     losses = history[history.epoch > 0].pivot(index="path_epoch", columns="task", values="loss")
     assert sorted(losses.idxmin()) == sorted(of_sets) and history.epoch.max() == 6
     cost = losses.loc[losses.mean(axis=1).idxmin()] - losses.min()
@@ -352,9 +355,29 @@ def test_what_is_said_of_the_first_real_model():
     assert f"one stop for all costs {findings.mean(cost, 2)} nats against a stop for each (ten sets;" in README
 
 
+def test_the_page_of_the_first_real_model_is_what_its_committed_histories_give(tmp_path):
+    place = OUT.parent / "laptop"
+    manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+    words = shlex.split(manifest["executions"][manifest["notebooks"]["15_real_model"]["execution"]]["command"])
+    given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+    methods, seeds = given.pop("methods"), int(given.pop("seeds", 2))
+    page = study.Study("15_real_model", "laptop", out_dir=str(tmp_path), **given)
+    needs = real_model.needs(page, methods, seeds)
+    runs = dict(zip(needs, matching(list(needs.values()), place / "histories"), strict=True))
+    assert sorted(run.directory.name for run in runs.values()) == sorted(manifest["runs"])
+    tables = {
+        "15_methods": real_model.methods_table(runs),
+        "15_optima_table": real_model.optima_table(runs),
+        "15_chance": real_model.chance_table(runs["sft", page.seeds[0]]),
+    }
+    for name, table in tables.items():
+        committed = pd.read_csv(place / f"{name}.csv", index_col=0, float_precision="round_trip")
+        pd.testing.assert_frame_equal(table, committed, rtol=1e-9)
+
+
 def test_what_is_said_of_the_methods_on_the_first_real_model():
     place = OUT.parent / "laptop"
-    runs = {m: pd.read_csv(next((place / "histories").glob(f"{m}-*.csv"))) for m in ("sft", "msft", "sro_sft")}
+    runs = {m: pd.read_csv(next((place / "histories").glob(f"{m}-*/history.csv"))) for m in ("sft", "msft", "sro_sft")}
     losses = {m: run.pivot(index=["stage", "epoch"], columns="task", values="loss") for m, run in runs.items()}
     best = {m: of.loc[of.mean(axis=1).idxmin()] for m, of in losses.items()}
     gain = {m: best["sft"] - best[m] for m in ("msft", "sro_sft")}

@@ -1,11 +1,13 @@
 """A notebook's side: the settings text, the runs asked for, and what it leaves for the report."""
 
+import dataclasses
 import json
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+import msft
 from msft.errors import ConfigError, DataError
 from msft.launch import local
 from paper_figures import study, style
@@ -135,8 +137,27 @@ def test_the_histories_behind_a_page_lie_beside_its_outputs(tmp_path, small_run)
     page = page_of(tmp_path)
     page.used.append(small_run)
     page.histories()
-    copy = tmp_path / "out" / "histories" / f"{small_run.directory.name}.csv"
-    assert copy.read_bytes() == (small_run.directory / "history.csv").read_bytes()
+    copy = msft.Run(tmp_path / "out" / "histories" / small_run.directory.name)
+    assert (copy.directory / "history.csv").read_bytes() == (small_run.directory / "history.csv").read_bytes()
+    assert copy.status == "finished" and copy.best.accuracy == small_run.best.accuracy and copy.flops == small_run.flops
+
+
+def test_a_page_is_drawn_again_from_its_histories_without_data_or_model(
+    tmp_path, small_run, small_settings, monkeypatch, capsys
+):
+    page = page_of(tmp_path)
+    page.used.append(small_run)
+    page.histories()
+    page.runs_dir = page.out_dir / "histories"
+    monkeypatch.setattr("msft.launch.local.prepare", lambda config: refuse(config))
+
+    def refuse(config):
+        raise DataError(f"there is no {config.mixture}")
+
+    assert page.train({"a": small_run.config})["a"].directory.parent == page.runs_dir
+    assert "Read by their settings alone, since there is no " in capsys.readouterr().out
+    with pytest.raises(DataError, match="there is no"):
+        page.train({"a": small_run.config, "b": dataclasses.replace(small_run.config, seed=77)})
 
 
 def test_outputs_of_a_notebook_without_a_number_carry_its_name(tmp_path):

@@ -3,8 +3,11 @@
 import datetime
 import platform
 import subprocess
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
+
+from msft.data.metrics import LOSS
 
 PACKAGES = ("msft", "torch", "transformers", "datasets", "lm-eval", "accelerate", "tokenizers", "numpy", "pandas")
 
@@ -36,6 +39,7 @@ def about(prepared, mixture, model) -> dict:
                     "validation": len(sub.validation),
                     **({"confirmation": len(sub.confirmation)} if sub.confirmation else {}),
                     "left_out": sub.left_out,
+                    **({"most_frequent": most_frequent(sub)} if sub.metric != LOSS else {}),
                     "source": sub.source,
                     **({"metric": sub.judge.label if sub.judge else sub.metric} if sub.metric else {}),
                     **({"judge": sub.judge.facts()} if sub.judge else {}),
@@ -46,6 +50,11 @@ def about(prepared, mixture, model) -> dict:
             **({"judges": [judge.facts() for judge in mixture.judges]} if mixture.judges else {}),
         },
     }
+
+
+def most_frequent(sub) -> float:
+    """Share 0..1 of a sub-dataset's test items that have its most frequent answer: what one gets without reading."""
+    return max(Counter(example.answer for example in sub.test).values()) / len(sub.test)
 
 
 def git_commit() -> str | None:

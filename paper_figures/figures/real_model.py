@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from msft.data.tasks import task_name
 from paper_figures import data, findings
 from paper_figures.findings import icc
 from paper_figures.reported_numbers import model_label
@@ -190,12 +189,8 @@ CHANCE_CAPTION = (
 
 def most_frequent(run) -> pd.Series:
     """Accuracy (%) by sub-dataset of the one answer that is right most often; nan where answers are not checked."""
-    found = {}
-    for task in run.metrics:
-        path = run.directory / "tasks" / f"{task_name(task)}.jsonl"
-        answers = pd.read_json(path, lines=True, dtype=False).answer if path.is_file() else pd.Series(dtype=object)
-        found[task] = 100 * answers.value_counts(normalize=True).max()
-    return pd.Series(found, dtype=float)
+    sets = run.about["mixture"]["sub_datasets"]
+    return pd.Series({task: 100 * facts.get("most_frequent", np.nan) for task, facts in sets.items()}, dtype=float)
 
 
 def chance_table(run) -> pd.DataFrame:
