@@ -29,6 +29,7 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
+from msft.packing.products import laid_out
 from msft.packing.probe import mixes_rows, why_not_packed
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -164,7 +165,7 @@ class PrefixCachedLM(HFLM):
     def answer(self, prepared: Prepared) -> list[Answer]:
         """The answers to prepared requests with the weights that the model has now."""
         requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
-        with _as_it_was(self.model), torch.inference_mode(), packed_attention(self.model):
+        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
             tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
         losses = {i: losses[n] / items[n].gold for n, i in enumerate(prepared.fast) if items[n].gold}
         texts: dict[int, str] = {}
@@ -177,8 +178,10 @@ class PrefixCachedLM(HFLM):
         return [Answer(texts[i], losses.get(i)) for i in range(len(requests))]
 
     def _generate_by_stock(self, requests) -> list[str]:
-        with _as_it_was(self.model), torch.inference_mode():
-            texts = super().generate_until(requests, disable_tqdm=True) if requests else []
+        if not requests:
+            return []
+        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model):
+            texts = super().generate_until(requests, disable_tqdm=True)
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
             self.generated_tokens[request.task_name] += len(self.tok_encode(text, add_special_tokens=False)) + 1
@@ -208,7 +211,7 @@ class PrefixCachedLM(HFLM):
         most = self.max_length + 1
         pairs = [((a + b)[-most : -len(b)], b) for _, a, b in requests]
         _say_cuts(sum(len(a) + len(b) > most for _, a, b in requests), most)
-        with _as_it_was(self.model), torch.inference_mode(), packed_attention(self.model):
+        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
             scores = score(self.model, pairs, self._rows, self._pause)
         for (texts, _, _), pair_score in zip(requests, scores, strict=True):
             if texts is not None:  # a window of a longer text has none

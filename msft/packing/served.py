@@ -1,10 +1,11 @@
-"""The precision that a run's evaluations answer in."""
+"""The weights that a run's evaluations answer with: their precision, and how they lie in memory."""
 
 import contextlib
 import ctypes
 
 import torch
 
+from msft.packing.products import laid_out
 from msft.settings import DTYPES
 
 
@@ -22,7 +23,8 @@ def served(model, config):
     try:
         for parameter, weights in kept.items():
             parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
-        yield
+        with laid_out(model):
+            yield
     finally:
         for parameter, weights in kept.items():
             parameter.data = weights

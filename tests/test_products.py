@@ -1,0 +1,98 @@
+"""Weights laid out for matrix products: what a model answers stays what it was, and so does the model."""
+
+import copy
+
+import pytest
+import torch
+from helpers import make_model, requests
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from torch import nn
+
+from msft.generation import PrefixCachedLM
+from msft.packing import products
+from msft.packing.products import laid_out
+
+
+@pytest.fixture(autouse=True)
+def small_models_too(monkeypatch):
+    monkeypatch.setattr(products, "FEWEST", 1)
+
+
+def forwards(model):
+    return [name for name, layer in model.named_modules() if "forward" in vars(layer)]
+
+
+def linear(model):
+    return [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("kind", ["qwen2", "olmo2"])  # with biases and without
+def test_logits_are_those_of_plain_weights(kind, dtype, near):
+    model, ids = make_model(kind).to(dtype).eval(), torch.arange(1, 60)[None] % 50
+    with torch.inference_mode():
+        plain = model(ids).logits.float()
+        with laid_out(model):
+            assert sorted(forwards(model)) == sorted(linear(model))
+            found = model(ids).logits.float()
+    assert (found - plain).abs().max() <= near * plain.abs().max()
+    assert not forwards(model)
+
+
+def test_weights_that_have_changed_count_the_next_time():
+    model, ids = make_model().eval(), torch.arange(1, 9)[None]
+    with torch.inference_mode():
+        with laid_out(model):
+            before = model(ids).logits
+        model.lm_head.weight.mul_(2)
+        with laid_out(model):
+            assert not torch.allclose(model(ids).logits, before, rtol=1e-3)
+
+
+def test_gradients_are_asked_of_the_plain_layers():
+    model, ids = make_model().train(), torch.arange(1, 30)[None]
+    other = copy.deepcopy(model)
+    model(ids, labels=ids).loss.backward()
+    with laid_out(other):
+        other(ids, labels=ids).loss.backward()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_no_tokens_and_another_precision_go_through_the_plain_layer():
+    layer = nn.Linear(8, 4)
+    with laid_out(layer), torch.inference_mode():
+        assert "forward" in vars(layer)
+        assert layer(torch.zeros(1, 0, 8)).shape == (1, 0, 4)
+        layer.double()
+        assert layer(torch.ones(2, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_the_model_is_itself_again_behind_an_error_and_nothing_is_laid_out_twice(monkeypatch):
+    model = make_model()
+    with pytest.raises(ZeroDivisionError), laid_out(model):
+        inner = vars(model.lm_head)["forward"]
+        with laid_out(model):
+            assert vars(model.lm_head)["forward"] is inner
+        assert vars(model.lm_head)["forward"] is inner
+        raise ZeroDivisionError
+    assert not forwards(model)
+    monkeypatch.setattr(products, "FEWEST", 10**9)
+    with laid_out(model):
+        assert not forwards(model)
+    monkeypatch.setattr(products, "FEWEST", 1)
+    with laid_out(model.double()):  # a precision that oneDNN does not have
+        assert not forwards(model)
+
+
+def test_texts_and_log_likelihoods_are_hflm_s(taught):
+    model, tokenizer = taught
+    lm, stock = PrefixCachedLM(model, tokenizer), HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
+    prompts = [f"Q: {i}+{i}=?\nA:" for i in range(12)]
+    asked = requests(prompts, docs=["#### 4"] * 12)
+    assert lm.generate_until(asked) == stock.generate_until(asked, disable_tqdm=True)
+    pairs = [Instance("loglikelihood", {}, (prompt, " #### 4"), 0) for prompt in prompts]
+    ours, theirs = lm.loglikelihood(pairs, disable_tqdm=True), stock.loglikelihood(pairs, disable_tqdm=True)
+    assert [value for value, _ in ours] == pytest.approx([value for value, _ in theirs], abs=1e-4)
+    assert not forwards(model)
