@@ -29,8 +29,8 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.products import laid_out
 from msft.packing.probe import mixes_rows, why_not_packed
+from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
 # tokens; greedy decoding seldom agrees with more of a written-out rationale. Where its loss is asked, it is tried whole

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from msft.errors import ModelError
-from msft.packing.last_layer import KINDS, last_layer
+from msft.packing.layers import KINDS, decoder_layer
 from msft.packing.rows import Packed, Reads, Row, pack
 
 NAME = "msft_packed"
@@ -134,23 +134,29 @@ def evaluating(model):
 
 @contextlib.contextmanager
 def packed_attention(model):
-    """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone."""
-    before, last = model.config._attn_implementation, None
+    """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone.
+
+    Those that are laid out (products.py) are run by `decoder_layer` too.
+    """
+    before, ours = model.config._attn_implementation, []
     model.config._attn_implementation = NAME
     if model.config.model_type in KINDS:
-        last = model.base_model.layers[-1]
-        last.forward = functools.partial(_last_forward, last)
+        *others, last = model.base_model.layers
+        ours = [*(layer for layer in others if hasattr(layer.self_attn, "joined")), last]
+        for layer in ours:
+            layer.forward = functools.partial(_forward, layer, layer is last)
     try:
         yield
     finally:
         model.config._attn_implementation = before
-        if last is not None:
-            del last.forward
+        for layer in ours:
+            del layer.forward
 
 
-def _last_forward(layer, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:
+def _forward(layer, is_last: bool, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:
     refuse_twists(layer.self_attn, vars(layer.self_attn))
-    return last_layer(layer, hidden_states, position_embeddings, current)
+    wanted = current.packed.wanted if is_last else None
+    return decoder_layer(layer, hidden_states, position_embeddings, current, wanted)
 
 
 def wanted_states(model, current: Pass) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from msft.errors import ModelError
 from msft.packing.attention import Pass, evaluating, packed_attention, prefix_layers, wanted_logits, wanted_states
-from msft.packing.last_layer import KINDS
+from msft.packing.layers import KINDS
 from msft.packing.rows import Row, pack
 
 _TOKENS, _PREFIX = 40, 24  # of the probe's text, and of it before the rows part

@@ -1,47 +1,82 @@
 """Weights laid out for matrix products on a processor, while a model answers.
 
 oneDNN multiplies with weights that lie in blocks of its own faster than MKL does with plain ones: by a tenth where tokens
-are many, two times where a handful of rows goes on token by token (benchmarks/NOTES.md). Training changes the weights at
-each step, so it keeps plain ones.
+are many, two times where a handful of rows goes on token by token (benchmarks/NOTES.md). Layers that multiply the same
+states are one product. Training changes the weights at each step, so it keeps plain ones.
 """
 
 import contextlib
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from msft.packing.layers import KINDS
 
 FEWEST = 2**22  # weights; laying out fewer gains nothing that one could measure
 _ROWS = 1024  # tokens that the blocks are chosen for; they fit fewer as well
+_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @contextlib.contextmanager
 def laid_out(model):
     """Within it the linear layers of a large model on a processor multiply with copies of their weights in blocks.
 
-    The weights may not change within it. Where gradients are asked for, the layers are as they were.
+    The weights may not change within it; it costs a copy of them. Where gradients are asked for, layers are as they were.
+    Of KINDS the projections q, k and v are one product, their attention's attribute `joined` (layers.decoder_layer).
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
+    layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype in _DTYPES]
     is_used = torch.backends.mkldnn.is_available() and sum(layer.weight.numel() for layer in layers) >= FEWEST
-    changed = []
+    is_used = is_used and not hasattr(model, "is_laid_out")
+    changed = []  # (module, attribute)
     try:
-        for layer in layers if is_used else ():
-            weight = layer.weight
-            if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16):
-                layer.forward = _forward(layer, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS))
-                changed.append(layer)
+        for module, name, value in _functions(model, layers) if is_used else ():
+            setattr(module, name, value)
+            changed.append((module, name))
         yield
     finally:
-        for layer in changed:
-            del layer.forward
+        for module, name in changed:
+            delattr(module, name)
 
 
-def _forward(layer: nn.Linear, blocks: torch.Tensor):
-    plain, bias = layer.forward, None if layer.bias is None else layer.bias.detach()
+def _functions(model, layers: Sequence[nn.Linear]):
+    """(module, attribute, value) of everything that multiplies in another way."""
+    yield model, "is_laid_out", True
+    alone = dict.fromkeys(layers)
+    blocks = model.base_model.layers[:-1] if model.config.model_type in KINDS else ()
+    for block in blocks:  # the last one runs for few tokens, whose keys and values alone are of all
+        attention, mlp = block.self_attn, block.mlp
+        projections, gates = [attention.q_proj, attention.k_proj, attention.v_proj], [mlp.gate_proj, mlp.up_proj]
+        if alone.keys() >= {*projections, *gates}:
+            yield attention, "joined", _product(projections)
+            yield mlp, "forward", _gated(mlp, _product(gates))
+            for layer in (*projections, *gates):
+                del alone[layer]
+    for layer in alone:
+        yield layer, "forward", _or_plain(layer.forward, _product([layer]), layer.weight.dtype)
 
-    def forward(states: torch.Tensor) -> torch.Tensor:
-        """[..., out] of [..., in]."""
-        if torch.is_grad_enabled() or not states.numel() or states.dtype != blocks.dtype:
-            return plain(states)
-        return torch.ops.mkldnn._linear_pointwise(states, blocks, bias, "none", [], "")
+
+def _product(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
+    """[..., sum of outs] of [..., in]: what linear layers make of the same states, side by side."""
+    weight = torch.cat([layer.weight.detach() for layer in layers])  # [sum of outs, in]
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    return lambda states: torch.ops.mkldnn._linear_pointwise(states, blocks, bias, "none", [], "")
+
+
+def _gated(mlp: nn.Module, product: Callable) -> Callable[[Tensor], Tensor]:
+    def forward(states: Tensor) -> Tensor:
+        gate, up = product(states).chunk(2, -1)  # [1, t, intermediate size] each
+        return mlp.down_proj(mlp.act_fn(gate) * up)
+
+    return _or_plain(mlp.forward, forward, mlp.gate_proj.weight.dtype)
+
+
+def _or_plain(plain: Callable, fast: Callable, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def forward(states: Tensor) -> Tensor:
+        fits = states.dtype == dtype and states.numel() and not torch.is_grad_enabled()
+        return fast(states) if fits else plain(states)
 
     return forward

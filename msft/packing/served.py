@@ -15,9 +15,11 @@ def served(model, config):
 
     An adapter stays as it is: peft loads it in fp32 beside weights of any precision. Before and after, freed memory goes
     back to the system: the passes of training and evaluation leave holes of other sizes, and a long run grew by half.
+    Within it freed memory stays with the process, which saves the system a zeroed page for every 4 KiB of every result.
     """
     kept = {}
     _give_back()
+    _tell_allocator(_NO_MAPS, _NO_TRIMMING)
     if config.answers != config.weights:
         kept = {p: p.data for p in model.parameters() if not (config.adapter and p.requires_grad)}
     try:
@@ -28,9 +30,21 @@ def served(model, config):
     finally:
         for parameter, weights in kept.items():
             parameter.data = weights
+        _tell_allocator(*_USUAL)
         _give_back()
 
 
-def _give_back() -> None:
+# (parameter, value) of glibc's mallopt.  usual: what its own thresholds come to after large blocks
+_NO_TRIMMING, _NO_MAPS = (-1, -1), (-4, 0)
+_USUAL = (-1, 2**26), (-3, 2**25), (-4, 2**16)
+
+
+def _tell_allocator(*settings: tuple[int, int]) -> None:
     with contextlib.suppress(OSError, AttributeError):  # the C library of Linux has it
+        for parameter, value in settings:
+            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
+
+
+def _give_back() -> None:
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
