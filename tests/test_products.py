@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from helpers import make_model, requests
+from helpers import KINDS, make_model, requests
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from msft.generation import PrefixCachedLM
 from msft.packing import products
+from msft.packing.probe import why_not_packed, why_not_trained_packed
 from msft.packing.products import laid_out
 
 
@@ -59,6 +60,13 @@ def test_gradients_are_asked_of_the_plain_layers():
         other(ids, labels=ids).loss.backward()
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_passes_are_shown_equal_there_too(kind):
+    model = make_model(kind)
+    with laid_out(model):
+        assert why_not_packed(model) == why_not_trained_packed(model) == ""
 
 
 def test_no_tokens_and_another_precision_go_through_the_plain_layer():
