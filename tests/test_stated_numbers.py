@@ -347,7 +347,7 @@ def test_what_is_said_of_the_first_real_model():
     assert f"lowest held-out loss at epochs {of_sets.min():g} to {of_sets.max():g}, set by set" in README
     above = (pd.read_csv(place / "15_chance.csv")["above it"] == "yes").sum()
     assert above == 1 and "one of ten sets is shown above its most frequent answer" in README
-    history = pd.read_csv(next((place / "histories").glob("sft-*/history.csv")))
+    history = pd.read_csv(next((place / "histories").glob("sft-*-s20-*/history.csv")))
     losses = history[history.epoch > 0].pivot(index="path_epoch", columns="task", values="loss")
     assert sorted(losses.idxmin()) == sorted(of_sets) and history.epoch.max() == 6
     cost = losses.loc[losses.mean(axis=1).idxmin()] - losses.min()
@@ -377,7 +377,7 @@ def test_the_page_of_the_first_real_model_is_what_its_committed_histories_give(t
 
 def test_what_is_said_of_the_methods_on_the_first_real_model():
     place = OUT.parent / "laptop"
-    runs = {m: pd.read_csv(next((place / "histories").glob(f"{m}-*/history.csv"))) for m in ("sft", "msft", "sro_sft")}
+    runs = {m: pd.read_csv(next((place / "histories").glob(f"{m}-*-s20-*/history.csv"))) for m in ("sft", "msft", "sro_sft")}
     losses = {m: run.pivot(index=["stage", "epoch"], columns="task", values="loss") for m, run in runs.items()}
     best = {m: of.loc[of.mean(axis=1).idxmin()] for m, of in losses.items()}
     gain = {m: best["sft"] - best[m] for m in ("msft", "sro_sft")}
