@@ -377,7 +377,9 @@ def test_the_page_of_the_first_real_model_is_what_its_committed_histories_give(t
 
 def test_what_is_said_of_the_methods_on_the_first_real_model():
     place = OUT.parent / "laptop"
-    runs = {m: pd.read_csv(next((place / "histories").glob(f"{m}-*-s20-*/history.csv"))) for m in ("sft", "msft", "sro_sft")}
+    runs = {
+        m: pd.read_csv(next((place / "histories").glob(f"{m}-*-s20-*/history.csv"))) for m in ("sft", "msft", "sro_sft")
+    }
     losses = {m: run.pivot(index=["stage", "epoch"], columns="task", values="loss") for m, run in runs.items()}
     best = {m: of.loc[of.mean(axis=1).idxmin()] for m, of in losses.items()}
     gain = {m: best["sft"] - best[m] for m in ("msft", "sro_sft")}

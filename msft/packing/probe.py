@@ -97,7 +97,9 @@ def _other_head(model) -> str:
     with _few_layers(model), torch.inference_mode():
         logits = model(input_ids=whole, use_cache=False).logits
         states = model.base_model(input_ids=whole, use_cache=False).last_hidden_state
-        is_same = getattr(head, "bias", None) is None and torch.equal(head(states), logits)
+        apart = float((states @ head.weight.T - logits).abs().max() / logits.abs().max().clamp_min(1e-30))
+    # while a model answers its head may multiply in another order (products.py)
+    is_same = getattr(head, "bias", None) is None and apart <= _CLOSE.get(model.dtype, _CLOSE_HALF)
     return "" if is_same else "its logits are more than the output embedding of the last hidden state"
 
 
