@@ -148,3 +148,15 @@ def icc(values: pd.DataFrame) -> float:
     within = values.var(axis=1, ddof=1).mean()
     total = between + (seeds - 1) * within
     return float((between - within) / total) if total else np.nan
+
+
+def icc_interval(values: pd.DataFrame) -> tuple[float, float]:
+    """95 % interval of `icc` by the F distribution (Shrout and Fleiss, 1979); nan where there is no ICC or it is 1."""
+    (sets, seeds), value = values.shape, icc(values)
+    if np.isnan(value) or value == 1:
+        return np.nan, np.nan
+    ratio = (1 + (seeds - 1) * value) / (1 - value)  # of the mean squares between and within
+    between, within = sets - 1, sets * (seeds - 1)
+    ends = ratio / stats.f.ppf(0.975, between, within), ratio * stats.f.ppf(0.975, within, between)
+    low, high = ((end - 1) / (end + seeds - 1) for end in ends)
+    return float(low), float(high)

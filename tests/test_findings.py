@@ -126,3 +126,12 @@ def test_half_an_interval_of_few_values():
     assert np.isnan(findings.half_width([1.0]))
     assert findings.mean([1, 2, 3]) == "2.0 ± 2.5"
     assert findings.mean([1.0], 2, signed=True) == "+1.00 (no interval)"
+
+
+def test_intraclass_correlation_of_shrout_and_fleiss_with_its_interval():
+    # their Table 2: six targets, four judges; ICC(1) 0.17, and -0.13 to 0.72 by R's psych
+    scores = pd.DataFrame([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
+    assert findings.icc(scores) == pytest.approx(0.17, abs=0.005)
+    assert findings.icc_interval(scores) == pytest.approx((-0.133, 0.723), abs=0.002)
+    for without in (scores[[0]], pd.DataFrame([[1, 1], [2, 2]]), pd.DataFrame([[1, 1], [1, 1]])):
+        assert np.isnan(findings.icc_interval(without)).all()

@@ -58,8 +58,9 @@ def test_optima_by_accuracy_and_by_loss(tmp_path):
     first = table.loc["headroom (points, nats)"]
     assert first[["by accuracy, seed 20", "by loss, seed 20"]].tolist() == pytest.approx([25, 0.5])
     axes = real_model.optima_plot(runs)
-    assert "epochs 1 to 3 by accuracy and 1 to 3 by loss; ICC over seeds 1.00 (accuracy), 0.80 (loss)" in style.said(
-        axes
+    assert (
+        "epochs 1 to 3 by accuracy and 1 to 3 by loss; ICC over seeds 1.00 (accuracy), 0.80 (loss, \N{MINUS SIGN}0.62 to 1.00)"
+        in style.said(axes)
     )
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["early", "late"]
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from paper_figures import data, findings
-from paper_figures.findings import icc
+from paper_figures.findings import icc, icc_interval
 from paper_figures.reported_numbers import model_label
 from paper_figures.style import WIDTH, colour, label, pretty, say
 
@@ -89,7 +89,7 @@ def headroom(run, measure: str) -> float:
 OPTIMA_CAPTION = (
     "Optimal compute (epoch of the earliest highest test accuracy, and of the lowest held-out loss) of each sub-dataset under SFT, by "
     "seed; the last rows: the intraclass correlation ICC(1) of the optima over the seeds (1: a property of the sub-dataset; 0: "
-    "chance), and the headroom, the mean of each sub-dataset's own best minus the best mean, in points and in nats."
+    "chance) with its 95 % interval, and the headroom, the mean of each sub-dataset's own best minus the best mean, in points and in nats."
 )
 
 
@@ -100,6 +100,7 @@ def optima_table(runs) -> pd.DataFrame:
         found = optima(runs, measure)
         values = found[seed].rename(index=pretty)
         values["ICC over the seeds"] = icc(found)
+        values["from"], values["to"] = icc_interval(found)
         values["headroom (points, nats)"] = headroom(run, measure)
         columns[f"by {measure}, seed {seed}"] = values
     return pd.DataFrame(columns).rename_axis("sub-dataset")
@@ -142,10 +143,14 @@ def optima_plot(runs, axes=None):
 
 
 def _agreements(tables) -> str:
-    values = {measure: icc(table) for measure, table in tables.items()}
-    if any(map(np.isnan, values.values())):
+    values = {measure: (icc(table), *icc_interval(table)) for measure, table in tables.items()}
+    if any(np.isnan(value) for value, *_ in values.values()):
         return ""
-    return "; ICC over seeds " + ", ".join(f"{value:.2f} ({measure})" for measure, value in values.items())
+    spans = {
+        measure: "" if np.isnan(low) else f", {low:.2f} to {high:.2f}" for measure, (_, low, high) in values.items()
+    }
+    said = [f"{value:.2f} ({measure}{spans[measure]})" for measure, (value, *_) in values.items()]
+    return f"; ICC over seeds {', '.join(said)}"
 
 
 def finding(runs, methods: pd.DataFrame) -> str:
