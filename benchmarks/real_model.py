@@ -11,6 +11,7 @@ Before that, a training step takes turns in each precision. Writes real_model.{j
 """
 
 import argparse
+import copy
 import logging
 import random
 import statistics
@@ -33,6 +34,7 @@ from msft.generation.options import greedy
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import tokenize
 from msft.packing.served import served
+from msft.settings import DTYPES
 
 BATCHES = (8, 32)  # HFLM's; the faster one counts
 NEW_TOKENS, GROUP, RATE, STEP = 256, 4, 1e-4, 16
@@ -81,14 +83,15 @@ def former_answers(model, tokenizer, requests: dict) -> dict[str, list[list[int]
 
 
 def measure(
-    model, tokenizer, requests: list, former: list[list[int]], rounds: int, vllm=None, stock_rounds=None
+    model, plain, tokenizer, requests: list, former: list[list[int]], rounds: int, vllm=None, stock_rounds=None
 ) -> dict:
     """Processor seconds of each way and round, in turn, and how many texts differ from HFLM's.
 
-    stock_rounds: of HFLM, by far the slowest, where they shall be fewer.
+    plain: the model as HFLM has it, its weights not laid out.  stock_rounds: of HFLM, by far the slowest, where they shall
+    be fewer.
     """
     lm = PrefixCachedLM(model, tokenizer, 64)
-    stock = {size: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in BATCHES}
+    stock = {size: HFLM(pretrained=plain, tokenizer=tokenizer, batch_size=size) for size in BATCHES}
     first, further = lm.prepare(requests), lm.prepare(requests)
     trials = {size: seconds(lambda s=size: stock[s].generate_until(requests, disable_tqdm=True)) for size in BATCHES}
     best = min(BATCHES, key=lambda size: trials[size][0])
@@ -197,6 +200,7 @@ def main() -> None:
         former = former_answers(model, tokenizer, requests)
     teach(model, rows, options.steps[1], rng)
     tasks, peer, more = {}, None, {}
+    plain = copy.deepcopy(model).to(getattr(torch, DTYPES[options.precision]))
     with served(model, precision), tempfile.TemporaryDirectory() as folder:
         if options.vllm:
             model.save_pretrained(folder)
@@ -204,7 +208,9 @@ def main() -> None:
             peer = WarmVLLM(options.vllm, folder, {"fp32": "float32", "bf16": "bfloat16"}[options.precision])
             more = {"vllm": peer.version, "vllm start": peer.start}
         for name, asked in requests.items():
-            tasks[name] = measure(model, tokenizer, asked, former[name], options.rounds, peer, options.hflm_rounds)
+            tasks[name] = measure(
+                model, plain, tokenizer, asked, former[name], options.rounds, peer, options.hflm_rounds
+            )
             print(
                 name,
                 tasks[name]["different"],
@@ -215,7 +221,8 @@ def main() -> None:
             peer.close()
     result = {
         "command": f"python benchmarks/real_model.py --model <folder> --data <folder>{' --vllm <python>' * bool(peer)} --precision "
-        f"{options.precision} --items {options.items} --steps {options.steps[0]} {options.steps[1]} --rounds {options.rounds}{f' --hflm-rounds {options.hflm_rounds}' * bool(options.hflm_rounds)}",
+        f"{options.precision} --items {options.items} --steps {options.steps[0]} {options.steps[1]} --rounds {options.rounds}"
+        + (f" --hflm-rounds {options.hflm_rounds}" if options.hflm_rounds else ""),
         "threads": 1,
         **measured_with("msft", "torch", "transformers", "lm_eval"),
         "model": Path(options.model).name,
