@@ -38,7 +38,7 @@ def _queries_keys_values(
     """[1, heads, w, d] and twice [1, heads, t, d], rotated, from [1, t, hidden size]."""
     cosine, sine = cosine_sine
     joined = vars(attention).get("joined")
-    if joined is None or wanted is not None:
+    if joined is None or wanted is not None or torch.is_grad_enabled():  # it has no gradients
         asked = (inputs, cosine, sine) if wanted is None else (inputs[:, wanted], cosine[:, wanted], sine[:, wanted])
         query = _rotate(_heads(attention, "q", attention.q_proj(asked[0])), *asked[1:])
         key = _rotate(_heads(attention, "k", attention.k_proj(inputs)), cosine, sine)
