@@ -12,9 +12,9 @@ def groups_of(run) -> dict[str, list[str]]:
     return run.about["mixture"]["groups"]
 
 
-def at_best(run) -> pd.Series:
-    """Test accuracy 0..1 of every sub-dataset at the run's best checkpoint, in mixture order."""
-    return run.at_best.set_index("task").accuracy
+def at_best(run, measure: str = "accuracy") -> pd.Series:
+    """Test accuracy 0..1, or held-out loss in nats a token, of every sub-dataset at the run's best checkpoint, in mixture order."""
+    return run.at_best.set_index("task")[measure]
 
 
 def drops(run) -> dict[str, float]:

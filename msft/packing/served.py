@@ -8,6 +8,10 @@ import torch
 from msft.packing.products import laid_out
 from msft.settings import DTYPES
 
+# (parameter, value) of glibc's mallopt.  keep: no trimming, no maps.  usual: what its thresholds come to after large blocks
+_KEEP = (-1, -1), (-4, 0)
+_USUAL = (-1, 2**26), (-3, 2**25), (-4, 2**16)
+
 
 @contextlib.contextmanager
 def served(model, config):
@@ -18,8 +22,9 @@ def served(model, config):
     Within it freed memory stays with the process, which saves the system a zeroed page for every 4 KiB of every result.
     """
     kept = {}
-    _give_back()
-    _tell_allocator(_NO_MAPS, _NO_TRIMMING)
+    _allocator("malloc_trim", 0)
+    for setting in _KEEP:
+        _allocator("mallopt", *setting)
     if config.answers != config.weights:
         kept = {p: p.data for p in model.parameters() if not (config.adapter and p.requires_grad)}
     try:
@@ -30,21 +35,11 @@ def served(model, config):
     finally:
         for parameter, weights in kept.items():
             parameter.data = weights
-        _tell_allocator(*_USUAL)
-        _give_back()
+        for setting in _USUAL:
+            _allocator("mallopt", *setting)
+        _allocator("malloc_trim", 0)
 
 
-# (parameter, value) of glibc's mallopt.  usual: what its own thresholds come to after large blocks
-_NO_TRIMMING, _NO_MAPS = (-1, -1), (-4, 0)
-_USUAL = (-1, 2**26), (-3, 2**25), (-4, 2**16)
-
-
-def _tell_allocator(*settings: tuple[int, int]) -> None:
+def _allocator(name: str, *arguments: int) -> None:
     with contextlib.suppress(OSError, AttributeError):  # the C library of Linux has it
-        for parameter, value in settings:
-            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
-
-
-def _give_back() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)

@@ -55,7 +55,7 @@ def methods_table(runs) -> pd.DataFrame:
         }
         for columns, measure, scale in ((POINTS, "accuracy", 100), (NATS, "loss", 1)):
             if method != "sft":
-                gain = scale * (at_best(run, measure) - at_best(sft, measure))
+                gain = scale * (data.at_best(run, measure) - data.at_best(sft, measure))
                 half = findings.half_width(gain)
                 rows[label(method)] |= dict(zip(columns, gain.mean() + half * np.array([0, -1, 1]), strict=True))
     accuracies, losses = ["accuracy (%)", *POINTS], ["loss (nats)", *NATS]
@@ -64,11 +64,6 @@ def methods_table(runs) -> pd.DataFrame:
         .reindex(columns=[*accuracies, *losses, "epoch"])
         .rename_axis("method")
     )
-
-
-def at_best(run, measure: str) -> pd.Series:
-    """Accuracy (0..1) or held-out loss (nats a token) by sub-dataset at a run's checkpoint."""
-    return run.at_best.set_index("task")[measure]
 
 
 def optima(runs, measure: str) -> pd.DataFrame:
