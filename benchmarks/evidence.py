@@ -8,6 +8,7 @@ first. Differences are paired by seed, since a seed is one order of the data. Wr
 """
 
 import argparse
+import json
 from math import comb, isnan
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def minutes_before(missing: list[dict], known: dict[str, float], processes: int)
     if not known:
         return None
     usual = sum(known.values()) / len(known)
-    return sum(known.get(METHODS[job["name"]][0], usual) for job in missing) / processes / 60
+    return sum(known.get(job["name"], usual) for job in missing) / processes / 60
 
 
 def accuracies(run) -> dict[str, float]:
@@ -63,6 +64,22 @@ def accuracies(run) -> dict[str, float]:
     # both weigh sub-datasets alike: what the paper's tables average
     test = {"test": 100 * run.at_best.accuracy.mean()}
     return test | ({"confirmed": 100 * table.best.mean()} if len(table) else {})
+
+
+def facts(run) -> dict:
+    """All that the tables take from a finished run."""
+    counted = {"evaluations": evaluations(run), "flops": run.flops["total"], "seconds": run.result["seconds"]["total"]}
+    return {**accuracies(run), **counted, "commit": run.about["git_commit"]}
+
+
+def measured_before(path: Path, machine: str) -> dict[str, dict]:
+    """{run's name: its facts} from a result of this kind of machine, so that it is added to where its runs are gone.
+
+    A run's name carries the hash of all that determines its result but the processor.
+    """
+    result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rows = result.get("runs", []) if result.get("machine") == machine else []
+    return {row["run"]: row for row in rows if "run" in row}
 
 
 def paired(values: pd.Series, sft: pd.Series) -> dict[str, float]:
@@ -115,10 +132,11 @@ def fair_draws(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for model, runs in table.groupby("model", sort=False):
-        sft, msft = (runs[runs["name"] == name].set_index("seed").run for name in ("SFT", "mSFT"))
-        best_sft, best_msft = (kind.map(lambda run: max(evaluations(run))) for kind in (sft, msft))
-        drawn = {seed: expected_best(evaluations(msft[seed]), len(evaluations(sft[seed]))) for seed in msft.index}
-        k = sum(msft[seed].flops["total"] / sft[seed].flops["total"] for seed in msft.index) / len(msft)
+        sft, msft = (runs[runs["name"] == name].set_index("seed") for name in ("SFT", "mSFT"))
+        best_sft, best_msft = (kind.evaluations.map(max) for kind in (sft, msft))
+        draws = sft.evaluations.map(len)
+        drawn = {seed: expected_best(values, draws[seed]) for seed, values in msft.evaluations.items()}
+        k = (msft.flops / sft.flops).mean()
         low, rest = int(k), k - int(k)
         of_k = (1 - rest) * expected_best(list(best_sft), low) + rest * expected_best(list(best_sft), low + 1)
         rows.append(
@@ -196,9 +214,9 @@ def tell_readme(result: dict, path: Path = README) -> None:
 
 
 def main() -> None:
-    import msft
+    from msft import RunConfig
     from msft.launch.local import run_all
-    from msft.results.run import matching
+    from msft.runs import Run, prepare
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="runs")
@@ -210,32 +228,39 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    about = measured_with("msft", "torch", "transformers")
+    known = measured_before(options.results / "evidence.json", about["machine"])
+    configs = {}
     jobs = wanted(options.model, options.mixture, options.seeds)
-    configs = [
-        msft.RunConfig(**{k: v for k, v in job.items() if k != "name"}, method=method, params=params)
-        for job, (method, params) in ((job, METHODS[job["name"]]) for job in jobs)
-    ]
-    there = matching(configs, options.runs)
-    done = [run for run in there if run and run.status == "finished"]
-    missing = [job for job, run in zip(jobs, there, strict=True) if run not in done]
-    times = pd.DataFrame([(run.config.method, run.result["seconds"]["total"]) for run in done], columns=["m", "s"])
-    minutes = minutes_before(missing, times.groupby("m").s.mean().to_dict(), options.processes)
+    for job in jobs:
+        method, params = METHODS[job["name"]]
+        shared = {key: value for key, value in job.items() if key != "name"}
+        config = RunConfig(method=method, params=params, **shared)
+        job["run"] = prepare(config).name
+        run = Run(Path(options.runs) / job["run"])
+        if run.status == "finished":
+            known[job["run"]] = facts(run)
+        elif job["run"] not in known:
+            configs[job["run"]] = config
+    done = pd.DataFrame([job | known[job["run"]] for job in jobs if job["run"] in known], columns=["name", "seconds"])
+    missing = [job for job in jobs if job["run"] in configs]
+    minutes = minutes_before(missing, done.groupby("name").seconds.mean().to_dict(), options.processes)
     print(
         f"{len(jobs)} runs, {len(missing)} to train"
         + (": no finished run says how long" if minutes is None else f": about {minutes:.0f} minutes"),
         flush=True,
     )
-    runs = run_all(configs, options.runs, slots=options.processes)
-    table = pd.DataFrame([{**job, "run": run, **accuracies(run)} for job, run in zip(jobs, runs, strict=True)])
+    runs = run_all(list(configs.values()), options.runs, slots=options.processes)
+    known |= {name: facts(run) for name, run in zip(configs, runs, strict=True)}
+    table = pd.DataFrame([job | known[job["run"]] for job in jobs])
     differences, draws = compared(table), fair_draws(table)
     result = {
         "command": command("evidence.py", options, model=list(MODELS), seeds=list(SEEDS)),
-        **measured_with("msft", "torch", "transformers"),
-        "commit": runs[0].about["git_commit"],
+        **about,
         "mixture": options.mixture,
         "differences": differences.to_dict("records"),
         "fair draws": draws.to_dict("records"),
-        "runs": table.drop(columns="run").to_dict("records"),
+        "runs": table.to_dict("records"),
     }
     write(options.results, "evidence", result, markdown(result, differences, draws))
     if options.results == RESULTS:

@@ -1,11 +1,11 @@
 """What every benchmark writes: results as JSON, a Markdown table, and what they were measured with."""
 
 import json
-import os
-import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from paper_figures.manifest import machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -18,8 +18,7 @@ def measured_with(*packages: str) -> dict:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return {"date": time.strftime("%Y-%m-%d"), "machine": machine, "versions": versions}
+    return {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions}
 
 
 def command(script: str, options, **defaults) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msft.errors import RunError
 from msft.results.leads import doubts
-from msft.results.provenance import git_commit
+from msft.results.provenance import git_commit, processor
 from msft.results.run import Run
 from msft.store.files import write_atomic
 
@@ -28,11 +28,11 @@ def read(out: Path) -> dict:
 
 
 def machine() -> str:
-    """System, cores and, where there is one, the GPU."""
+    """System, processor, cores and, where there is one, the GPU."""
     import torch
 
     gpu = f", {torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}"
+    return f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores{gpu}"
 
 
 def execution(command: str) -> dict:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import sys
 
 import evidence
@@ -63,11 +64,11 @@ def test_expected_best_is_the_mean_over_all_draws(k):
 
 def test_time_before_counts_each_method_at_its_own_pace():
     missing = [{"name": "SFT"}, {"name": "mSFT"}, {"name": "IES"}]
-    assert evidence.minutes_before(missing, {"sft": 60.0, "msft": 120.0}, 2) == pytest.approx((1 + 2 + 1.5) / 2)
+    assert evidence.minutes_before(missing, {"SFT": 60.0, "mSFT": 120.0}, 2) == pytest.approx((1 + 2 + 1.5) / 2)
     assert evidence.minutes_before(missing, {}, 2) is None
 
 
-def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch):
+def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch, capsys):
     words = f"--model tiny-smoke --mixture tiny-smoke --seeds 2 1 1 --processes 1 --runs {tmp_path}/runs --results {tmp_path}"
     monkeypatch.setattr(sys, "argv", ["evidence.py", *words.split()])
     monkeypatch.setattr(
@@ -84,6 +85,19 @@ def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch):
     assert len(result["runs"]) == 5
     text = (tmp_path / "evidence.md").read_text(encoding="utf-8")
     assert "| tiny-smoke | mSFT | test |" in text and "Fair draws" in text
+    # added to where the runs are gone: nothing is trained again, and what was measured stands
+    shutil.rmtree(tmp_path / "runs")
+    evidence.main()
+    assert "5 runs, 0 to train" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert (tmp_path / "evidence.md").read_text(encoding="utf-8") == text
+
+
+def test_runs_of_another_kind_of_machine_are_not_taken_over(tmp_path):
+    path = tmp_path / "evidence.json"
+    assert evidence.measured_before(path, "this one") == {}
+    path.write_text(json.dumps({"machine": "this one", "runs": [{"run": "a", "test": 70.0}, {"test": 71.0}]}))
+    assert evidence.measured_before(path, "this one") == {"a": {"run": "a", "test": 70.0}}
+    assert evidence.measured_before(path, "another") == {}
 
 
 def test_readme_shows_the_committed_evidence():
