@@ -5,6 +5,7 @@ import torch
 from helpers import KINDS, make_model, requests
 from lm_eval.models.huggingface import HFLM
 
+from msft.generation import drafts, steps
 from msft.generation.drafts import Repeats
 from msft.generation.lm import PrefixCachedLM
 
@@ -103,6 +104,34 @@ def test_drafts_grow_while_they_are_right_and_shrink_where_they_are_not():
     assert longer[: len(tried)] == tried and len(longer) > len(tried)
     text.learn(len(longer), 0)
     assert 0 < len(text.draft([4], 99)) < len(tried)
+
+
+def test_where_a_draft_is_free_any_match_will_do_and_its_failure_teaches_nothing():
+    text = Repeats([1, 2, 3, 4], [5, 6, 7, 8, 9, 10, 11])
+    assert text.draft([20, 9], 9) == [] and text.draft([20, 9], 9, free=2) == [10, 11]
+    assert text.draft([20, 21], 9, free=2) == [] and text.draft([20, 9], 1, free=2) == [10]
+    text.learn(2, 0)
+    sure = text.draft([4, 5, 6], 9, free=1)
+    assert sure == [7, 8, 9, 10] == text.draft([4, 5, 6], 9)
+    text.learn(len(sure), 0)
+    assert text.draft([4, 5, 6], 9) == [] and text.draft([4, 5, 6], 9, free=3) == [7, 8, 9]
+
+
+def test_a_step_of_few_texts_is_filled_up_with_drafts(model, tokenizer, monkeypatch):
+    sizes = []
+    plain = steps._Step.__init__
+
+    def noted(self, model, prefixes, groups, tokens):
+        sizes.append([len(some) for some in tokens])
+        plain(self, model, prefixes, groups, tokens)
+
+    monkeypatch.setattr(steps._Step, "__init__", noted)
+    monkeypatch.setattr(drafts, "_SHORTEST", 99)  # never sure
+    lm = PrefixCachedLM(model, tokenizer, 3)
+    found = [answer(model, lm, lm.prepare(asked()[:rows]))[0] for rows in (1, 3)]
+    assert found[0] == found[1][:1]
+    for rows in (1, 3):
+        assert max(max(some) for some in sizes if len(some) == rows) == steps._FREE // rows
 
 
 def test_what_comes_again_and_again_goes_on():

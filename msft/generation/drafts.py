@@ -17,16 +17,21 @@ class Repeats:
         # the others begin behind the end of the prompt, so that a text's first tokens find their place in them
         self._texts = [self._prompt[-_LONGEST:] + as_string(text) for text in texts if text]
         self._most, self._least = _FIRST, _SHORTEST  # tokens of the next draft, and of the match before it
+        self._is_sure = False
 
-    def draft(self, out: Sequence[int], most: int) -> list[int]:
-        """At most `most` tokens that may come after the tokens `out`; none where nothing like them stood before."""
-        own, behind = self._prompt + as_string(out), ""
-        for size in range(self._least, _LONGEST + 1):
+    def draft(self, out: Sequence[int], most: int, free: int = 0) -> list[int]:
+        """At most `most` tokens that may come after the tokens `out`; none where nothing like them stood before.
+
+        free: so many are tried after any match, since a step takes no longer for them.
+        """
+        own, behind, matched = self._prompt + as_string(out), "", 0
+        for size in range(1 if free else self._least, _LONGEST + 1):
             longer = self._behind(own, own[-size:])
             if not longer:
                 break
-            behind = longer
-        return list(map(ord, behind[: min(most, self._most)]))
+            behind, matched = longer, size
+        self._is_sure = matched >= self._least
+        return list(map(ord, behind[: min(most, max(free, self._most if self._is_sure else 0))]))
 
     def _behind(self, own: str, newest: str) -> str:
         """What stood behind the newest tokens of a text."""
@@ -39,6 +44,8 @@ class Repeats:
 
     def learn(self, tried: int, right: int) -> None:
         """Drafts get longer while they are right; where they are not, they get shorter and need longer matches."""
+        if not self._is_sure:
+            return
         if tried and right == tried:
             self._most, self._least = min(2 * tried, _MOST), _SHORTEST
         elif tried:

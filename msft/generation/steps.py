@@ -17,6 +17,7 @@ from msft.packing.rows import Packed, Row, prefix_segments
 _FIRST_ROOM, _ROOM = 2, 32  # places behind a row's tokens at first, and that its cache grows by
 _UNEVEN = 4  # tokens of a row in a step against their mean
 _FEW = 16  # rows that are joined to one group
+_FREE = 6  # tokens of a step that take as long as one: the weights are read once for all of them
 
 
 class Item(NamedTuple):
@@ -46,10 +47,10 @@ class Text:
         """What it may repeat."""
         return Repeats(self.item.prompt, self.item.draft, self.former)
 
-    def go_on(self, most: int) -> list[int]:
-        """The newest token and a draft of those behind it: `most` tokens at most."""
+    def go_on(self, most: int, free: int) -> list[int]:
+        """The newest token and a draft of those behind it: `most` tokens at most, of which `free` cost nothing."""
         left = self.item.limit - len(self.out)
-        return [self.out[-1], *self.repeats.draft(self.out, min(most, left) - 1)]
+        return [self.out[-1], *self.repeats.draft(self.out, min(most, left) - 1, max(free - 1, 0))]
 
     @property
     def cached(self) -> int:
@@ -78,7 +79,7 @@ class Text:
 class Group:
     """Texts of one pass, hence of similar length, that go on together.
 
-    layers: keys and values [rows, places, heads, dim] of their rows; nothing behind a text's cached tokens is read.
+    layers: keys and values [rows, heads, places, dim] of their rows; nothing behind a text's cached tokens is read.
     """
 
     texts: list[Text]
@@ -87,7 +88,7 @@ class Group:
     @property
     def room(self) -> int:
         """Places a row."""
-        return next(iter(self.layers.values()))[0].shape[1]
+        return next(iter(self.layers.values()))[0].shape[2]
 
     def left(self, rows: list[int]) -> "Group":
         """The group of these rows alone."""
@@ -95,9 +96,9 @@ class Group:
             return self
         return Group([self.texts[row] for row in rows], {n: (k[rows], v[rows]) for n, (k, v) in self.layers.items()})
 
-    def go_on(self, most: int) -> list[list[int]]:
+    def go_on(self, most: int, free: int) -> list[list[int]]:
         """Tokens of each text in a step; those far longer than most are cut, for attention pads them to the longest."""
-        tokens = [text.go_on(most) for text in self.texts]
+        tokens = [text.go_on(most, free) for text in self.texts]
         longest = _UNEVEN * -(-sum(map(len, tokens)) // len(tokens))
         return [some[:longest] for some in tokens]
 
@@ -111,7 +112,7 @@ class Group:
         more = places - self.room
         if more <= 0:
             return self
-        return Group(self.texts, {n: tuple(pad(x, (0, 0, 0, 0, 0, more)) for x in kv) for n, kv in self.layers.items()})
+        return Group(self.texts, {n: tuple(pad(x, (0, 0, 0, more)) for x in kv) for n, kv in self.layers.items()})
 
 
 def taken_out(current: Pass, texts: list[Text], rows: list[int]) -> Group:
@@ -123,7 +124,10 @@ def taken_out(current: Pass, texts: list[Text], rows: list[int]) -> Group:
     needed = max(max(text.cached, text.cached + len(text.former) - len(text.out)) for text in live) + _FIRST_ROOM
     columns = torch.arange(needed, device=device)  # [places]
     places = starts[:, None] + torch.minimum(columns, lengths[:, None] - 1)  # [rows, places]
-    return Group(live, {n: tuple(tokens_first(x)[places] for x in kv) for n, kv in current.kept.items()})
+    # a row's keys of one head lie together, which reads them fastest
+    return Group(
+        live, {n: tuple(x[0, :, places].transpose(0, 1).contiguous() for x in kv) for n, kv in current.kept.items()}
+    )
 
 
 def _joined(groups: Sequence[Group]) -> list[Group]:
@@ -146,7 +150,7 @@ class _Read(NamedTuple):
 
     group: Group
     tokens: slice
-    at: tuple[Tensor, Tensor]
+    at: tuple[Tensor, slice, Tensor]
     queries: Tensor
     mask: Tensor
     home: Tensor
@@ -179,7 +183,7 @@ class _Step(Pass):
             is_seen = torch.arange(end, device=device) <= seen  # [b, m, end]
             mask = torch.zeros(is_seen.shape, dtype=model.dtype, device=device).masked_fill(~is_seen, -torch.inf)
             own = torch.arange(len(group.texts), device=device).repeat_interleave(counts[rows])  # [tokens of the group]
-            at = own, places[first:last]
+            at = own, slice(None), places[first:last]
             home = own * most + columns[first:last]  # [tokens of the group]
             self.reads.append(_Read(group, slice(first, last), at, firsts[rows, None] + asked, mask[:, None], home))
             first, row = last, rows.stop
@@ -189,10 +193,10 @@ class _Step(Pass):
         query, key, value = (tokens_first(x) for x in (query, key, value))  # [t, heads, d]
         outs, sums = [], []
         for group, tokens, at, queries, mask, home in self.reads:
-            keys, values = group.layers[layer]  # [b, places, heads, d]
+            keys, values = group.layers[layer]  # [b, heads, places, d]
             keys[at], values[at] = key[tokens], value[tokens]
-            end = mask.shape[-1]
-            out, lse = partial(query[queries], keys[:, :end], values[:, :end], mask, False, scale)
+            near = (states[:, :, : mask.shape[-1]].transpose(1, 2) for states in (keys, values))  # [b, end, heads, d]
+            out, lse = partial(query[queries], *near, mask, False, scale)
             outs.append(out.flatten(0, 1)[home])  # [tokens of the group, heads, d]
             sums.append(lse.flatten(0, 1)[home])  # [tokens of the group, heads]
         return self.with_prefix(layer, query, torch.cat(outs), torch.cat(sums), self.segments, scale).unsqueeze(0)
@@ -204,8 +208,8 @@ def step_by_step(
     """Greedy decoding of all texts that wait, a pass over `most` tokens of them at a time, until few texts are left."""
     while sum(len(group.texts) for group in groups) > few:
         pause()
-        each = max(1, most // sum(len(group.texts) for group in groups))
-        tokens = [group.go_on(each) for group in groups]
+        live = sum(len(group.texts) for group in groups)
+        tokens = [group.go_on(max(1, most // live), _FREE // live) for group in groups]
         groups = [group.with_places_for(some) for group, some in zip(groups, tokens, strict=True)]
         step = _Step(model, prefixes, groups, [one for some in tokens for one in some])
         choices = iter(wanted_logits(model, step).argmax(-1).tolist())

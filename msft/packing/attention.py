@@ -31,6 +31,14 @@ class Pass:
     packed: Packed
     prefixes: Sequence[Layers]
     kept: Layers = field(default_factory=dict)
+    _rotation: tuple[Tensor, Tensor] | None = None
+
+    def rotation(self, cosine_sine: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cosines, and sines whose first half is negative, [t, 1, d]: made by the first layer that asks."""
+        if self._rotation is None:
+            cosine, (left, right) = cosine_sine[0], cosine_sine[1].chunk(2, -1)  # [1, t, d], [1, t, d / 2] each
+            self._rotation = cosine[0, :, None], torch.cat((-left, right), -1)[0, :, None]
+        return self._rotation
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
         """[1, q, heads, d] for query [1, heads, q, d], key and value [1, heads, t, d].
@@ -136,15 +144,17 @@ def evaluating(model):
 def packed_attention(model):
     """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone.
 
-    Those that are laid out (products.py) are run by `decoder_layer` too.
+    Those that are laid out (products.py) run so, where no gradients are asked for.
     """
-    before, ours = model.config._attn_implementation, []
+    before, ours = model.config._attn_implementation, {}
     model.config._attn_implementation = NAME
     if model.config.model_type in KINDS:
         *others, last = model.base_model.layers
-        ours = [*(layer for layer in others if hasattr(layer.self_attn, "joined")), last]
-        for layer in ours:
-            layer.forward = functools.partial(_forward, layer, layer is last)
+        laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
+        ours = {layer: layer.laid_out for layer in laid_out}
+        ours[last] = functools.partial(decoder_layer, last)
+        for layer, function in ours.items():
+            layer.forward = functools.partial(_forward, layer, function)
     try:
         yield
     finally:
@@ -153,10 +163,9 @@ def packed_attention(model):
             del layer.forward
 
 
-def _forward(layer, is_last: bool, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:
+def _forward(layer, function, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:
     refuse_twists(layer.self_attn, vars(layer.self_attn))
-    wanted = current.packed.wanted if is_last else None
-    return decoder_layer(layer, hidden_states, position_embeddings, current, wanted)
+    return function(hidden_states, position_embeddings, current)
 
 
 def wanted_states(model, current: Pass) -> Tensor:
@@ -193,6 +202,6 @@ def prefix_layers(model, prefixes: Sequence[Sequence[int]]) -> list[Layers]:
     current = Pass(packed, [])
     wanted_states(model, current)
     return [
-        {layer: (k[:, :, first : first + n], v[:, :, first : first + n]) for layer, (k, v) in current.kept.items()}
+        {layer: tuple(x[:, :, first : first + n].contiguous() for x in kv) for layer, kv in current.kept.items()}
         for first, n in zip(packed.starts, packed.lengths, strict=True)
     ]

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from msft.packing.layers import KINDS
+from msft.packing.layers import KINDS, LaidOutLayer
 
 FEWEST = 2**22  # weights; laying out fewer gains nothing that one could measure
 _ROWS = 1024  # tokens that the blocks are chosen for; they fit fewer as well
+_FEWEST_TOKENS = 4  # fewer take longer than as many as these
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -23,7 +25,7 @@ def laid_out(model):
     """Within it the linear layers of a large model on a processor multiply with copies of their weights in blocks.
 
     The weights may not change within it; it costs a copy of them. Where gradients are asked for, layers are as they were.
-    Of KINDS the projections q, k and v are one product, their attention's attribute `joined` (layers.decoder_layer).
+    Of KINDS all but the last decoder layer have an attribute `laid_out`, which packed passes run (attention.py).
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
     layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype in _DTYPES]
@@ -47,36 +49,35 @@ def _functions(model, layers: Sequence[nn.Linear]):
     blocks = model.base_model.layers[:-1] if model.config.model_type in KINDS else ()
     for block in blocks:  # the last one runs for few tokens, whose keys and values alone are of all
         attention, mlp = block.self_attn, block.mlp
-        projections, gates = [attention.q_proj, attention.k_proj, attention.v_proj], [mlp.gate_proj, mlp.up_proj]
-        if alone.keys() >= {*projections, *gates}:
-            yield attention, "joined", _product(projections)
-            yield mlp, "forward", _gated(mlp, _product(gates))
-            for layer in (*projections, *gates):
+        own = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        own += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+        if alone.keys() >= set(own):  # none with an adapter
+            yield block, "laid_out", LaidOutLayer(block, _product)
+            for layer in own:
                 del alone[layer]
     for layer in alone:
-        yield layer, "forward", _or_plain(layer.forward, _product([layer]), layer.weight.dtype)
+        yield layer, "forward", _or_plain(layer.forward, _product(layer), layer.weight.dtype)
 
 
-def _product(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
+def _product(*layers: nn.Linear) -> Callable[[Tensor], Tensor]:
     """[..., sum of outs] of [..., in]: what linear layers make of the same states, side by side."""
     weight = torch.cat([layer.weight.detach() for layer in layers])  # [sum of outs, in]
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
-    return lambda states: torch.ops.mkldnn._linear_pointwise(states, blocks, bias, "none", [], "")
 
+    def product(states: Tensor) -> Tensor:
+        tokens = states.shape[-2]
+        if tokens < _FEWEST_TOKENS:
+            states = pad(states, (0, 0, 0, _FEWEST_TOKENS - tokens))
+        return torch.ops.mkldnn._linear_pointwise(states, blocks, bias, "none", [], "")[..., :tokens, :]
 
-def _gated(mlp: nn.Module, product: Callable) -> Callable[[Tensor], Tensor]:
-    def forward(states: Tensor) -> Tensor:
-        gate, up = product(states).chunk(2, -1)  # [1, t, intermediate size] each
-        return mlp.down_proj(mlp.act_fn(gate) * up)
-
-    return _or_plain(mlp.forward, forward, mlp.gate_proj.weight.dtype)
+    return product
 
 
 def _or_plain(plain: Callable, fast: Callable, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     def forward(states: Tensor) -> Tensor:
-        fits = states.dtype == dtype and states.numel() and not torch.is_grad_enabled()
+        fits = states.dtype == dtype and states.dim() > 1 and states.numel() and not torch.is_grad_enabled()
         return fast(states) if fits else plain(states)
 
     return forward
