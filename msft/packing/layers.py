@@ -22,14 +22,14 @@ def decoder_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], cur
     post_norm = attention.config.model_type == "olmo2"  # OLMo 2 norms what a block gives, the others what it takes
     inputs = hidden if post_norm else layer.input_layernorm(hidden)
     cosine, sine = cosine_sine
+    query = _heads(attention, "q", attention.q_proj(inputs[:, wanted]))
+    query = _rotate(query, cosine[:, wanted], sine[:, wanted])  # [1, heads, w, d]
     key = _rotate(_heads(attention, "k", attention.k_proj(inputs)), cosine, sine)  # [1, heads, t, d]
     value = _heads(attention, "v", attention.v_proj(inputs))  # [1, heads, t, d]
     hidden = hidden[:, wanted]  # [1, w, hidden size]
     if not len(wanted):  # prefixes: nothing is read off them but keys and values
         current.kept[attention.layer_idx] = (key, value)
         return hidden
-    query = _heads(attention, "q", attention.q_proj(inputs[:, wanted]))
-    query = _rotate(query, cosine[:, wanted], sine[:, wanted])  # [1, heads, w, d]
     out = current.attend(attention.layer_idx, query, key, value, attention.scaling, tail=True)
     out = attention.o_proj(out.flatten(2))  # [1, w, hidden size] from [1, w, heads, d]
     if post_norm:
