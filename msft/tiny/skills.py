@@ -67,11 +67,6 @@ class Item:
     said: str = ""
 
 
-def _scene(rng: random.Random) -> tuple[str, str, str]:
-    """Detail that has no bearing on the answer, but tells one question from another."""
-    return rng.choice(NAMES), str(rng.randint(1, 9)), rng.choice(PLACES)
-
-
 def _options(values, labels: str = string.ascii_uppercase) -> str:
     return ", ".join(f"{label}. {value}" for label, value in zip(labels, values, strict=False))
 
@@ -79,27 +74,28 @@ def _options(values, labels: str = string.ascii_uppercase) -> str:
 RANKS = "one two three four five six".split()
 
 
+def _fact(rng: random.Random, row: Row, verb: str, asked: str) -> Item:
+    """What is the value of an entity? The word itself. The rest of the scene only tells one question from another."""
+    relation, values = VALUES[row.topic]
+    entity, value = rng.choice(list(FACTS[row.topic].items()))
+    who, count, place = rng.choice(NAMES), rng.randint(1, 9), rng.choice(PLACES)
+    question = f"{who} {verb} {count} {entity} {place}. {asked}"
+    related = f"{place} {count} {entity} {who}, {relation} "
+    return Item(entity, question, related, value, tuple(v for v in values if v != value))
+
+
 def which_value(rng: random.Random, row: Row) -> Item:
     """Which value has an entity? The letter of an option; the options stand in one order."""
     relation, values = VALUES[row.topic]
-    entity, value = rng.choice(list(FACTS[row.topic].items()))
-    who, count, place = _scene(rng)
-    letters = string.ascii_uppercase[: len(values)]
-    answer = letters[values.index(value)]
-    return Item(
-        entity,
-        f"{who} saw {count} {entity} {place}. {relation}?\noptions: {_options(values)}",
-        f"{place} {count} {entity} {who}, {relation} ",
-        answer,
-        tuple(letters.replace(answer, "")),
-        said=RANKS[values.index(value)],
-    )
+    item = _fact(rng, row, "saw", f"{relation}?\noptions: {_options(values)}")
+    place, letters = values.index(item.answer), string.ascii_uppercase[: len(values)]
+    others = tuple(letters.replace(letters[place], ""))
+    return replace(item, answer=letters[place], others=others, said=RANKS[place])
 
 
 def ending(rng: random.Random, row: Row) -> Item:
     """How does a sentence end? A letter, every text in double quotes."""
-    item = which_value(rng, row)
-    relation, values = VALUES[row.topic]
+    item, (_, values) = which_value(rng, row), VALUES[row.topic]
     context = item.question.split(". ")[0].replace(" saw ", " and ")
     asked = _options([f'"{value}"' for value in values])
     return replace(item, question=f'"{context} then"\n{asked}')
@@ -107,32 +103,15 @@ def ending(rng: random.Random, row: Row) -> Item:
 
 def open_value(rng: random.Random, row: Row) -> Item:
     """What value has an entity? The word itself."""
-    relation, values = VALUES[row.topic]
-    entity, value = rng.choice(list(FACTS[row.topic].items()))
-    who, count, place = _scene(rng)
-    return Item(
-        entity,
-        f"{who} has {count} {entity} {place}. {relation}?",
-        f"{place} {count} {entity} {who}, {relation} ",
-        value,
-        tuple(v for v in values if v != value),
-    )
+    return _fact(rng, row, "has", f"{VALUES[row.topic][0]}?")
 
 
 def claim(rng: random.Random, row: Row) -> Item:
     """Does what is said of an entity hold? True or False."""
-    relation, values = VALUES[row.topic]
-    entity, value = rng.choice(list(FACTS[row.topic].items()))
-    who, count, place = _scene(rng)
-    answer, other = ("True", "False") if value == values[0] else ("False", "True")
-    return Item(
-        entity,
-        f"{who} saw {count} {entity} {place}. Does it {values[0]}?",
-        f"{place} {count} {entity} {who}, {relation} ",
-        answer,
-        (other,),
-        said=value,
-    )
+    said = VALUES[row.topic][1][0]
+    item = _fact(rng, row, "saw", f"Does it {said}?")
+    answer, other = ("True", "False") if item.answer == said else ("False", "True")
+    return replace(item, answer=answer, others=(other,), said=item.answer)
 
 
 _THINGS = "cups hats keys maps pens".split()
