@@ -20,9 +20,12 @@ import os
 from msft import names
 from msft.benchmarks import paper_mixtures
 from msft.data.example import documents
-from msft.data.mixture import Mixture
 from msft.data.tasks import task_config
 from msft.errors import ConfigError
+
+# loaded and drawn once for the ten tasks
+_tokenizer = functools.lru_cache(maxsize=1)(names.load_tokenizer)
+_mixture = functools.lru_cache(maxsize=1)(paper_mixtures.load)
 
 
 def dataset(
@@ -41,47 +44,26 @@ def dataset(
     """
     from datasets import Dataset
 
-    source = tokenizer or pretrained
-    mixture = _mixture(
-        source if isinstance(source, str) else None,
-        revision or None,
-        bool(trust_remote_code),
-        os.environ.get("MSFT_DATA_DIR") or None,
-        _number("MSFT_TEST_SIZE"),
-        _number("MSFT_MAX_PROMPT_TOKENS"),
-    )
-    sub = mixture[benchmark]
-    # the same rows as in-process evaluation has; the length of an answer is the task file's own
-    shots = task_config(sub, max_new_tokens=1)["fewshot_config"]["samples"]
-    return {"test": Dataset.from_list(documents(sub.test)), "shots": Dataset.from_list(shots)}
-
-
-@functools.lru_cache(maxsize=1)
-def _mixture(
-    source: str | None, revision: str | None, trust: bool, data_dir: str | None, size: int | None, longest: int | None
-) -> Mixture:
-    """The mixture, drawn once for the ten tasks."""
-    return paper_mixtures.load(
+    source, longest = tokenizer or pretrained, _number("MSFT_MAX_PROMPT_TOKENS")
+    has_source = bool(source) and isinstance(source, str)
+    sub = _mixture(
         "paper-10",
         # no draw moves another, so what only training needs can be left out
         train_size=1,
         validation_size=0,
         confirmation_size=0,
-        test_size=size,
-        data_dir=data_dir,
-        tokenizer=names.load_tokenizer(source, revision, trust) if source else None,
+        test_size=_number("MSFT_TEST_SIZE"),
+        data_dir=os.environ.get("MSFT_DATA_DIR") or None,
+        tokenizer=_tokenizer(source, revision or None, bool(trust_remote_code)) if has_source else None,
         **({"max_prompt_tokens": longest} if longest else {}),
-    )
+    )[benchmark]
+    # the same rows as in-process evaluation has; the length of an answer is the task file's own
+    shots = task_config(sub, max_new_tokens=1)["fewshot_config"]["samples"]
+    return {"test": Dataset.from_list(documents(sub.test)), "shots": Dataset.from_list(shots)}
 
 
 def _number(variable: str) -> int | None:
     text = os.environ.get(variable, "").strip()
-    if not text:
-        return None
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
+    if text and not (text.isdecimal() and int(text)):
         raise ConfigError(f"the environment variable {variable} must be a whole number of at least 1; found {text!r}")
-    return number
+    return int(text) if text else None
