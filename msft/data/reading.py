@@ -104,9 +104,19 @@ def _parts(
     folder: Path, entry: dict, source: Source, to_example: _Convert | None
 ) -> tuple[dict[str, list[Example]], dict[str, str], dict[str, int], list[str]]:
     """({part: its examples}, where they come from, how many rows each rule left out, problems)."""
-    parts, left_out, name, unused = {}, {}, entry["name"], Counter()
+    parts, left_out, unused, metric = {}, {}, Counter(), entry.get("metric", "")
     found, origin, problems = _found(folder, entry, source)
-    convert = _converter(entry, source, to_example, unused)
+
+    def convert(row: dict, place: str) -> Example:  # one that its metric can score
+        if "benchmark" in entry:
+            example = replace(to_example(entry["benchmark"], row), place=place)
+            metrics.check_example(example, metric)
+            return example
+        row, left = source.shaped(row)
+        example = row_to_example(row, metric, place)
+        unused.update(sorted(unread(row) | left))
+        return example
+
     for part, (place, rows) in found.items():
         parts[part], wrong = _read(place, rows, source, convert, "benchmark" in entry)
         if source.skip_bad_rows and parts[part] and wrong:
@@ -115,7 +125,7 @@ def _parts(
             problems += shortened(wrong)
     if unused and distributed.is_main():
         keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
-        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", name, keys)
+        _log.warning("%s: keys of rows that are not read, and in how many rows: %s", entry["name"], keys)
     return parts, origin, left_out, problems
 
 
@@ -170,25 +180,6 @@ def _sized(parts: dict, source: Source, seed: int, name: str, left_out: dict) ->
             parts[part] = draw(parts[part], size, seed, name, part)
             left_out[f"{part}: not drawn, {part}_size = {size}"] = count - size
     return problems
-
-
-def _converter(
-    entry: dict, source: Source, to_example: _Convert | None, unused: Counter
-) -> Callable[[dict, str], Example]:
-    """(row, file and line) -> an example that its metric can score; keys that nobody reads are added to `unused`."""
-    metric = entry.get("metric", "")
-
-    def convert(row: dict, place: str) -> Example:
-        if "benchmark" in entry:
-            example = replace(to_example(entry["benchmark"], row), place=place)
-            metrics.check_example(example, metric)
-            return example
-        row, left = source.shaped(row)
-        example = row_to_example(row, metric, place)
-        unused.update(sorted(unread(row) | left))
-        return example
-
-    return convert
 
 
 def _is_zero_shot(parts: dict[str, list[Example]], metric: str) -> tuple[bool, list[str]]:
