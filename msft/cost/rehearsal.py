@@ -20,15 +20,7 @@ from msft.curve import Curve
 _EPOCHS = 10.0  # over which the peaks of the sub-datasets are taken to lie: SFT's in the paper
 _ROUNDS = 2  # roll-outs a sub-dataset after which a scenario in which nobody over-fits comes to an end
 
-# name -> a function from (trainer, active sub-datasets, length of the roll-out in epochs) to the accuracy 0..1 of
-# (sub-dataset, epoch within the roll-out)
-SCENARIOS: dict[str, Callable] = {
-    "spread": lambda trainer, active, length: trainer.around_its_peak(active, length),
-    "at once": lambda trainer, active, length: lambda task, epoch: 1 / (1 + epoch),
-    "never": lambda trainer, active, length: trainer.rising(),
-    "heaviest first": lambda trainer, active, length: trainer.first_of(active, max),
-    "lightest first": lambda trainer, active, length: trainer.first_of(active, min),
-}
+SCENARIOS = ("spread", "at once", "never", "heaviest first", "lightest first")
 
 
 class Rehearsal:
@@ -68,29 +60,25 @@ class Rehearsal:
     def _lengths(self) -> np.ndarray:
         return np.concatenate([np.full(size.train, size.tokens) for size in self.sets.values()])
 
-    # accuracies --------------------------------------------------------------------------------------------
+    def _accuracy(self, active: Sequence[str], length: float) -> Callable:
+        """(sub-dataset, epoch within a roll-out of `length` epochs) -> the accuracy 0..1 that the scenario makes up.
 
-    def around_its_peak(self, active: Sequence[str], length: float) -> Callable:
-        """Highest at the sub-dataset's own epoch; these lie evenly over the length of SFT.
-
-        But one over-fits in every roll-out, at its middle at the latest, short as it may be: accuracies are noisy, and
-        the earliest of many highest points comes soon (so it is in Table 7 at C=1, and in the runs of the tiny profile).
+        spread: highest at the sub-dataset's own epoch; these lie evenly over the length of SFT. But one over-fits in every
+        roll-out, at its middle at the latest, short as it may be: accuracies are noisy, and the earliest of many highest
+        points comes soon (so it is in Table 7 at C=1, and in the runs of the tiny profile).
+        never: best at the end of every roll-out, until no method would wait longer.
+        at once, heaviest first, lightest first: all, or one of the active, over-fit at its start, and the others never.
         """
-        step = self.config.params.get("epochs", _EPOCHS) / len(self.tasks)
-        peaks = {name: step * (i + 1) - self.offset for i, name in enumerate(self.tasks)}
-        late = max(min((peaks[name] for name in active), default=0.0) - length / 2, 0.0)
-        return lambda task, epoch: 1 / (1 + abs(epoch - peaks[task] + late))
-
-    def rising(self) -> Callable:
-        """Best at the end of every roll-out, until no method would wait longer."""
+        if self.scenario == "spread":
+            step = self.config.params.get("epochs", _EPOCHS) / len(self.tasks)
+            peaks = {name: step * (i + 1) - self.offset for i, name in enumerate(self.tasks)}
+            late = max(min((peaks[name] for name in active), default=0.0) - length / 2, 0.0)
+            return lambda task, epoch: 1 / (1 + abs(epoch - peaks[task] + late))
+        work = {name: size.train * size.tokens for name, size in self.sets.items()}
+        ranked = sorted(active, key=work.get, reverse=self.scenario == "heaviest first")
+        at_start = {"at once": self.tasks, "never": []}.get(self.scenario, ranked[:1])
         rise, offset = (1 if self.stage < _ROUNDS * len(self.tasks) else -1), self.offset
-        return lambda task, epoch: 0.5 + rise * math.atan(offset + epoch) / 4
-
-    def first_of(self, active: Sequence[str], pick: Callable) -> Callable:
-        """In every roll-out one sub-dataset over-fits at its start, and the others never."""
-        first = pick(active, key=lambda name: self.sets[name].train * self.sets[name].tokens, default=None)
-        rising = self.rising()
-        return lambda task, epoch: 1 / (1 + epoch) if task == first else rising(task, epoch)
+        return lambda task, epoch: 1 / (1 + epoch) if task in at_start else 0.5 + rise * math.atan(offset + epoch) / 4
 
     # verbs -------------------------------------------------------------------------------------------------
 
@@ -137,7 +125,7 @@ class Rehearsal:
         else:
             trained = self._scheduled(schedule, active, epochs, position)
         tokens = {name: size.items * size.item_tokens for name, size in self.sets.items()}
-        accuracy = SCENARIOS[self.scenario](self, active, epochs)
+        accuracy = self._accuracy(active, epochs)
         points = []
         for number in range(round(epochs * self.config.evaluations_per_epoch) + 1):
             epoch, is_reused = number / self.config.evaluations_per_epoch, number == 0 and bool(self.entries)
