@@ -11,7 +11,7 @@ from msft import distributed
 from msft.data.example import shots_text
 from msft.data.judges import Court
 from msft.data.metrics import LOSS, Scores, token_mean
-from msft.data.mixture import Mixture, SubDataset
+from msft.data.mixture import Mixture
 from msft.data.scoring import decided
 from msft.data.tasks import build_task, task_name
 from msft.errors import Stopped
@@ -47,7 +47,11 @@ class Evaluator:
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
         self._court = Court(self.lm, self.judges)
         self._prepared = self._token_losses = self._gold = None
-        self._question_tokens = {sub.name: self._count_question_tokens(sub) for sub in generated}
+        self._question_tokens = {}  # tokens of the prompts, the shots that they share not counted
+        for sub in generated:
+            prompts = [request.args[0] for request in self.tasks[sub.name].instances]
+            shared = len(self.lm.tok_encode(shots_text(sub.shots))) if sub.shots else 0
+            self._question_tokens[sub.name] = sum(len(self.lm.tok_encode(prompt)) - shared for prompt in prompts)
 
     @property
     def path(self) -> str:
@@ -111,9 +115,3 @@ class Evaluator:
                 raise Stopped("the evaluation was asked to stop between two sub-datasets")
         with evaluating(self.lm.model):
             return self._token_losses.of_examples(rows)
-
-    def _count_question_tokens(self, sub: SubDataset) -> int:
-        """Tokens of the prompts of a sub-dataset, the shots that they share not counted."""
-        prompts = [request.args[0] for request in self.tasks[sub.name].instances]
-        shared = len(self.lm.tok_encode(shots_text(sub.shots))) if sub.shots else 0
-        return sum(len(self.lm.tok_encode(prompt)) - shared for prompt in prompts)
