@@ -206,13 +206,8 @@ def read_hub(revision: str | dict[str, str] | None) -> Reader:
 
 
 def _source(benchmark: Benchmark) -> dict[str, str]:
-    return {
-        "hub_id": benchmark.hub_id,
-        "config": benchmark.config or "default",
-        "train_split": benchmark.train_split,
-        "test_split": benchmark.test_split,
-        "licence": benchmark.licence,
-    }
+    facts = {name: getattr(benchmark, name) for name in ("hub_id", "config", "train_split", "test_split", "licence")}
+    return {**facts, "config": benchmark.config or "default"}
 
 
 # ---- from records to a sub-dataset

@@ -303,7 +303,13 @@ class Court:
         for task in judge.tasks:
             task.apply_filters()
             found = list(_item_values(task, judge))
-            total += len(found) * _aggregated(judge, task.aggregation()[judge.metric], [value for _, value in found])
+            try:
+                mean = float(task.aggregation()[judge.metric]([value for _, value in found]))
+            except OverflowError:  # of a perplexity
+                mean = math.inf
+            if not math.isfinite(mean):
+                raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
+            total += len(found) * mean
             outputs += [text for text, _ in found]
             items += [value for _, value in found]
         tokens = self._prompt_tokens[name] + sum(counts[task.task_name] for task in judge.tasks)
@@ -325,13 +331,3 @@ def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:
             raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(values)))
         text = requests[0].resps[0]
         yield text if isinstance(text, str) else "", values[judge.metric]
-
-
-def _aggregated(judge: Judge, aggregation, values: list) -> float:
-    try:
-        value = float(aggregation(values))
-    except OverflowError:  # of a perplexity
-        value = math.inf
-    if not math.isfinite(value):
-        raise RunError(f"{judge.label} is {value} for this model, which cannot be compared; take another metric")
-    return value

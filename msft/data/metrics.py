@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from msft.data.example import Example
 from msft.data.scoring import SCORERS, extract, normalised, numbers, score
-from msft.errors import DataError, unknown
+from msft.errors import DataError
 
 LOSS = "loss"
-_TASKS = "lm_eval:arc_easy stands for a task of lm-eval, here arc_easy"
 METRICS = (*SCORERS, LOSS)
 LABELS = {
     "": "accuracy",
@@ -46,13 +45,6 @@ class Scores:
     loss: float | None = None
     higher_is_better: bool = True
     on_own_scale: bool = False
-
-
-def check_metric(name: str) -> list[str]:
-    """'' stands for the paper's scorer; the problem of any other name that is none of METRICS."""
-    if name in ("", *METRICS):
-        return []
-    return [unknown("metric", name, METRICS) + f" Left out, it is the paper's scorer; {_TASKS}"]
 
 
 def check_example(example: Example, metric: str = "") -> None:

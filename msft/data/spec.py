@@ -73,7 +73,10 @@ def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[col
     ]
     no_texts = [f"{k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)]
     source, wrong = columns.read_source(entry)
-    no_metric = metrics.check_metric(metric) if isinstance(metric, str) else []
+    no_metric = []
+    if isinstance(metric, str) and metric not in ("", *metrics.METRICS):
+        mend = "Left out, it is the paper's scorer; lm_eval:arc_easy stands for a task of lm-eval, here arc_easy"
+        no_metric = [f"{unknown('metric', metric, metrics.METRICS)} {mend}"]
     problems += [*no_texts, *wrong, *no_metric]
     if name in RESERVED:
         problems.append(f"the name {name!r} stands for all sub-datasets in tables and figures; give another")
