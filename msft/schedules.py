@@ -15,19 +15,17 @@ class Schedule:
     """Base: full passes over `indices`, shuffled every epoch. Methods override what they need."""
 
     hears = False  # whether `hear` wants the loss of every trained example
+    saved: tuple[str, ...] = ()  # names of the arrays that a resumed run needs beside the notes
 
     def __init__(self):
-        self._notes: list[dict] = []
-
-    @property
-    def notes(self) -> list[dict]:
-        """What the method's figure needs, one entry an event."""
-        return self._notes
+        self.notes: list[dict] = []  # what the method's figure needs, one entry an event
 
     def start(self, trainer, active: Sequence[str]) -> None:
         """Called before the first step; the trainer's stage is set."""
         self.trainer, self.active = trainer, list(active)
-        self.indices = np.array([i for i, task in enumerate(trainer.owners) if task in set(active)], dtype=np.int64)
+        owners = np.array(trainer.owners, dtype=object)
+        self.members = [np.flatnonzero(owners == task) for task in self.active]
+        self.indices = np.sort(np.concatenate(self.members))
         self._cached: tuple[int, np.ndarray] | None = None
 
     def examples(self, epoch: int) -> np.ndarray:
@@ -61,11 +59,13 @@ class Schedule:
 
     def state(self) -> dict:
         """What a resumed run needs beyond the position: plain values, and numpy arrays, which are kept as tensors."""
-        return {"notes": self.notes}
+        return {"notes": self.notes, **{name: getattr(self, name) for name in self.saved}}
 
     def load_state(self, state: dict) -> None:
         """Puts `state` back."""
-        self._notes = state["notes"]
+        self.notes = state["notes"]
+        for name in self.saved:
+            setattr(self, name, np.array(state[name]))
 
 
 class Passes(Schedule):

@@ -705,7 +705,7 @@ def test_ies_state_goes_there_and_back():
         first = instance_stops(trainer)
         before = trainer.play(first, cut)
         plain, tensors = pack_progress(Progress(schedule=first.state()), torch.device("cpu"))
-        assert plain["schedule"] == {}
+        assert plain["schedule"].keys() == {"notes"}  # all arrays are among the tensors
         second = instance_stops(trainer)
         second.load_state(unpack_progress(plain, load(save(tensors)))[0].schedule)
         assert before + trainer.play(second, 6 - cut) == trained

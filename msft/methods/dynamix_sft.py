@@ -46,6 +46,8 @@ def rewards(before: Sequence[np.ndarray], after: Sequence[np.ndarray], eps: floa
 class Bandit(Schedule):
     """Examples drawn by probabilities that the look-aheads move."""
 
+    saved = ("q", "p")
+
     def __init__(self, params: Params):
         super().__init__()
         self.params = params
@@ -53,8 +55,6 @@ class Bandit(Schedule):
     def start(self, trainer, active) -> None:
         """Q = 0; p0 are the shares of the sub-datasets' sizes."""
         super().start(trainer, active)
-        owners = np.array(trainer.owners, dtype=object)
-        self.members = [np.flatnonzero(owners == task) for task in self.active]
         sizes = np.array([len(members) for members in self.members], dtype=float)
         self.p0, self.q = sizes / sizes.sum(), np.zeros(len(sizes))
         self.p = probabilities(self.q, self.p0, self.params.beta, self.params.gamma)
@@ -95,15 +95,6 @@ class Bandit(Schedule):
         draw = generator(self.trainer.config.seed, "bandit", self.trainer.order_stage, epoch * steps + step)
         picked = draw.choice(len(self.active), count, p=self.p)
         return [int(draw.choice(self.members[k])) for k in picked]
-
-    def state(self) -> dict:
-        """Moving averages and probabilities."""
-        return {**super().state(), "q": self.q.tolist(), "p": self.p.tolist()}
-
-    def load_state(self, state: dict) -> None:
-        """Puts `state` back."""
-        super().load_state(state)
-        self.q, self.p = np.array(state["q"]), np.array(state["p"])
 
 
 def run(trainer, params: Params) -> None:

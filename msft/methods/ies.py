@@ -30,22 +30,18 @@ def sits_out(losses: np.ndarray, delta: float) -> np.ndarray:
 class InstanceStops(Schedule):
     """Full passes over the examples that do not sit out."""
 
-    hears = True
+    hears, saved = True, ("losses", "current", "out")
 
     def __init__(self, delta: float):
         super().__init__()
-        self.delta, self.losses, self.rested = delta, [], []
-
-    @property
-    def notes(self) -> list[dict]:
-        """Who sat out in each epoch that has ended, and of how many."""
-        return [{"epoch": e, "sat_out": r.tolist(), "of": len(self.indices)} for e, r in enumerate(self.rested, 1)]
+        self.delta = delta
 
     def start(self, trainer, active) -> None:
         """Before the first epoch nobody sits out."""
         super().start(trainer, active)
-        self.current = np.full(len(trainer.owners), np.nan)
-        self.out = np.zeros(len(trainer.owners), dtype=bool)
+        count = len(trainer.owners)
+        self.losses = np.empty((0, count))  # [up to 3, n] of the last epochs
+        self.current, self.out = np.full(count, np.nan), np.zeros(count, dtype=bool)
 
     def examples(self, epoch: int) -> np.ndarray:
         """Those that do not sit this epoch out."""
@@ -61,20 +57,10 @@ class InstanceStops(Schedule):
         if len(resting):
             self.current[resting] = self.trainer.example_losses(resting)
             progress.forward_tokens += sum(len(self.trainer.rows[i].ids) for i in resting)
-        self.rested.append(resting)
-        self.losses = [*self.losses[-2:], self.current.copy()]
+        self.notes.append({"epoch": len(self.notes) + 1, "sat_out": resting.tolist(), "of": len(self.indices)})
+        self.losses = np.concatenate([self.losses[-2:], self.current[None]])
         if len(self.losses) == 3:
-            self.out = sits_out(np.stack(self.losses), self.delta)
-
-    def state(self) -> dict:
-        """Losses heard so far, who sat out in each epoch, and who sits out now."""
-        rested = {f"rested{e:03}": rows for e, rows in enumerate(self.rested)}
-        return {"losses": np.array(self.losses), "current": self.current, "out": self.out, **rested}
-
-    def load_state(self, state: dict) -> None:
-        """Puts `state` back."""
-        self.losses, self.current, self.out = list(state["losses"]), state["current"].copy(), state["out"]
-        self.rested = [state[name] for name in sorted(state) if name.startswith("rested")]
+            self.out = sits_out(self.losses, self.delta)
 
 
 def run(trainer, params: Params) -> None:

@@ -28,17 +28,10 @@ class WeightedPasses(Schedule):
         super().__init__()
         self.weights = weights
 
-    def start(self, trainer, active) -> None:
-        """Finds the examples of each sub-dataset."""
-        super().start(trainer, active)
-        owners = np.array(trainer.owners, dtype=object)[self.indices]
-        self.members = {task: self.indices[owners == task] for task in self.active}
-
     def examples(self, epoch: int) -> np.ndarray:
         """Full passes over each sub-dataset, then a seeded part of one."""
         trainer, drawn = self.trainer, []
-        for task in self.active:
-            own = self.members[task]
+        for task, own in zip(self.active, self.members, strict=True):
             full, rest = divmod(round(self.weights[task] * len(own)), len(own))
             part = generator(trainer.config.seed, "remainder", trainer.order_stage, epoch, task)
             drawn += [own] * full + [np.sort(part.choice(own, rest, replace=False))]
