@@ -127,16 +127,10 @@ def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int =
     return batches
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """What a model must take to be evaluated: tokens of the longest prompt, and the largest token id of all."""
-
-    longest: int = 0
-    largest_id: int = 0
-
-
 def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens: int):
-    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, Prompts).
+    """({sub-dataset: Tokens of its train examples}, the mixture without what is too long, prompts).
+
+    prompts: what a model must take to be evaluated, (tokens of the longest prompt, largest token id of all prompts).
 
     A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
     left out and counted. Raises DataError with every part of which nothing remains.
@@ -160,25 +154,25 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
         subs.append(sub)
     if problems:
         raise DataError("\n".join(problems))
-    return examples, replace(mixture, sub_datasets=subs), Prompts(max(lengths), largest)
+    return examples, replace(mixture, sub_datasets=subs), (max(lengths), largest)
 
 
 def check_context(
-    architecture, examples: Mapping[str, Sequence[Tokens]], prompts: Prompts, max_new_tokens: int
+    architecture, examples: Mapping[str, Sequence[Tokens]], prompts: tuple[int, int], max_new_tokens: int
 ) -> None:
     """Raises ModelError where a model of this configuration has no position, or no embedding, for what a run gives it."""
-    text, problems = architecture.get_text_config(), []
+    text, problems, (longest_prompt, largest_id) = architecture.get_text_config(), [], prompts
     positions, embeddings = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
     rows = [row for task in examples.values() for row in task]
     longest = max(len(row.ids) for row in rows)
-    if positions and prompts.longest + max_new_tokens > positions:
+    if positions and longest_prompt + max_new_tokens > positions:
         problems.append(
-            f"the longest prompt has {prompts.longest} tokens; with max_new_tokens = {max_new_tokens} that is more than "
+            f"the longest prompt has {longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more than "
             f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
         )
     if positions and longest > positions:
         problems.append(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
-    largest = max(prompts.largest_id, *(max(row.ids) for row in rows))
+    largest = max(largest_id, *(max(row.ids) for row in rows))
     if embeddings and largest >= embeddings:
         problems.append(
             f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together. "
