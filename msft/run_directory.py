@@ -33,9 +33,7 @@ def check_names(runs_dir: Path, directory: Path) -> None:
 
 def check_place(runs_dir: Path) -> None:
     """Raises RunError where the folder of runs cannot be made or written to."""
-    there = runs_dir
-    while not there.exists():
-        there = there.parent
+    there = next(place for place in (runs_dir, *runs_dir.parents) if place.exists())
     if not there.is_dir():
         raise RunError(f"runs_dir {str(runs_dir)!r}: {there} is a file; give a folder")
     if not os.access(there, os.W_OK | os.X_OK):

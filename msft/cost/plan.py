@@ -215,7 +215,5 @@ def disk_needed(estimates: Sequence[Estimate], slots: int = 1) -> float:
 
 def disk_free(runs_dir: str | Path) -> int:
     """Bytes free where the runs go, whether or not that folder is there yet."""
-    place = Path(runs_dir).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    place = Path(runs_dir)
+    return shutil.disk_usage(next(there for there in (place, *place.parents) if there.exists())).free
