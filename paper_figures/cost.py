@@ -9,7 +9,7 @@ import pandas as pd
 from msft import RunConfig
 from msft.cost import plan
 from msft.cost.describe import table_text
-from msft.cost.plan import PEAK, UTILISATION
+from msft.cost.plan import UTILISATION
 from msft.cost.rehearsal import rehearse
 from msft.cost.sizes import parameters_of, sizes_of
 from msft.cost.sizes import table as size_table
@@ -18,22 +18,13 @@ from msft.names import filled
 from msft.results.flops import FORWARD, TRAIN, run_flops
 from msft.results.run import load_runs
 from paper_figures.reported_numbers import MODELS, claim, table
+from paper_figures.style import METHODS
 
 # embeddings included, tied ones once
 PARAMETERS = {name: parameters_of(size_table()["models"][name]) for name in MODELS}
-_SHARE = (
-    0.6  # of a machine's matrix products, timed: training was measured at 0.8 on a CPU, decoding keeps it less busy
-)
-# columns of Table 7
-_COLUMNS = {
-    "sft": "SFT",
-    "continual_sft": "Continual SFT",
-    "dynamix_sft": "DynamixSFT",
-    "ies": "IES",
-    "sro_sft": "SRO SFT",
-    "soft_sro_sft": "Soft SRO SFT",
-    "msft": "mSFT (C=3)",
-}
+# of a machine's matrix products, timed: training was measured at 0.8 on a CPU, decoding keeps it less busy
+_SHARE = 0.6
+_COLUMNS = {**METHODS, "msft": "mSFT (C=3)"}  # of Table 7
 
 
 def estimate(config: RunConfig) -> plan.Estimate | None:
@@ -157,18 +148,6 @@ def what_is_missing(configs: Iterable[RunConfig], needed: int, runs_dir: str | P
             "To train on a CPU all the same, pass allow_cpu=True with sizes cut by `settings`.",
         ]
     )
-
-
-__all__ = [
-    "MODELS",
-    "PARAMETERS",
-    "PEAK",
-    "UTILISATION",
-    "against_table7",
-    "estimate",
-    "flops",
-    "what_is_missing",
-]
 
 
 def table7_text(rows: pd.DataFrame) -> str:

@@ -11,10 +11,6 @@ from paper_figures import data
 from paper_figures.style import label
 
 DRAWS = 10_000  # of the bootstrap
-ONE_SEED = (
-    "It falls short of a ranking: there is one seed, and the test items that are reported also chose each checkpoint, "
-    "which flatters the method with more evaluations."
-)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from msft.errors import ConfigError, unknown
 
 # models: of the main table.  focus: the one of the further analyses (the paper: Qwen2.5 3B).  example: that of Fig. 2,
 # 3 and 9 (the paper: Qwen3 8B).  swept: those of the mean in Fig. 6 (the paper: the four for which Table 7 has C = 1).
+# Where a profile names none of these three, the first of its models.
 # mixtures: number of sub-datasets -> mixture (Fig. 5).  granular: the 21 sub-categories (Fig. 7).
 # budgets: C of the sweep (Fig. 6).  branch: epochs of the bifurcation's branches (Fig. 3).
 # settings, params: of every run, and of a method; those of the notebook stand before them.
 PROFILES = {
     "smoke": {
         "models": ["tiny-smoke"],
-        "focus": "tiny-smoke",
-        "example": "tiny-smoke",
-        "swept": ["tiny-smoke"],
         "mixture": "tiny-smoke",
         "mixtures": {3: "tiny-smoke"},
         "granular": "tiny-smoke",
@@ -32,9 +30,6 @@ PROFILES = {
     },
     "tiny": {
         "models": ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"],
-        "focus": "tiny-qwen2",
-        "example": "tiny-qwen2",
-        "swept": ["tiny-qwen2"],
         "mixture": "tiny",
         "mixtures": {5: "tiny-5", 10: "tiny", 15: "tiny-15"},
         "granular": "tiny-21",
@@ -46,9 +41,6 @@ PROFILES = {
     },
     "laptop": {
         "models": ["HuggingFaceTB/SmolLM2-135M"],
-        "focus": "HuggingFaceTB/SmolLM2-135M",
-        "example": "HuggingFaceTB/SmolLM2-135M",
-        "swept": ["HuggingFaceTB/SmolLM2-135M"],
         "mixture": "paper-10",
         "mixtures": {5: "paper-5", 10: "paper-10"},
         "granular": "medmcqa-21",
@@ -94,7 +86,8 @@ def profile(name: str) -> dict:
     """The settings of a profile. Raises ConfigError for another name."""
     if name not in PROFILES:
         raise ConfigError(unknown("profile", name, list(PROFILES)))
-    return PROFILES[name]
+    first = PROFILES[name]["models"][0]
+    return {"focus": first, "example": first, "swept": [first], **PROFILES[name]}
 
 
 def config(name: str, method: str, *, model: str = "", mixture: str = "", seed: int = 20, **settings) -> RunConfig:

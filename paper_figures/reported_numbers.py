@@ -66,6 +66,3 @@ def directions(pairs: dict[str, tuple], unit: str = "points") -> pd.DataFrame:
         row["95 % interval"] = f"{low:.2f} to {high:.2f}" if interval else "–"
         rows.append({**row, "same direction": same})
     return pd.DataFrame(rows).set_index("comparison")
-
-
-__all__ = ["MODELS", "SCALE", "claim", "directions", "model_label", "table", "told"]

@@ -146,15 +146,8 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
         f"{name} {signed(mean, 1)} ({signed(low, 1)} to {signed(high, 1)})" for name, (mean, low, high) in means.items()
     ]
     is_shown = [low > 0 or high < 0 for _, low, high in means.values()]
-    lead = (
-        "Mean gain over SFT"
-        if all(is_shown)
-        else "Mean gain over SFT, cannot tell from 0"
-        if not any(is_shown)
-        else None
-    )
-    lead = lead or f"Mean gain over SFT, shown for {names[is_shown.index(True)]} alone"
-    return say(ax, f"{lead}: {', '.join(words)} points")
+    shown_for = f", shown for {names[is_shown.index(True)]} alone" if any(is_shown) else ", cannot tell from 0"
+    return say(ax, f"Mean gain over SFT{'' if all(is_shown) else shown_for}: {', '.join(words)} points")
 
 
 AGAINST_PAPER_CAPTION = (
