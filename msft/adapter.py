@@ -19,8 +19,8 @@ def check(config) -> None:
         available()
     if config.lora_dropout and distributed.size() > 1:
         raise ConfigError(
-            f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes: each would draw numbers of its own, "
-            "which a run that goes on could not draw again; take 0, or one process"
+            f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes: what is dropped would depend on how "
+            "many they are; take 0, or one process"
         )
 
 

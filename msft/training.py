@@ -3,7 +3,7 @@
 A method is a function over these verbs. One step of training, from the verb down:
 
     roll_out            the verb; where the journal has its result, that is returned and nothing is trained
-      _train            a fresh Adam, random numbers of the roll-out's own; then every quarter epoch:
+      _train            a fresh Adam; then every quarter epoch:
         _steps
           schedule.batch      indices of the step's examples (schedules.py)
           losses.gradients    loss/: examples packed into passes, mean over micro-batches of 4 (Table 5)
@@ -27,11 +27,11 @@ from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
 from msft.packing.served import served
 from msft.schedules import Passes, Schedule
-from msft.seeds import intervals, quarter_ends
+from msft.seeds import generator, intervals, quarter_ends
 from msft.store import checkpoints
 from msft.store.durable import Durable
 from msft.store.peaks import START, holders_after
-from msft.store.state import MEASURED, Best, Progress, best_of, measured, own_randomness, read_losses
+from msft.store.state import MEASURED, Best, Progress, best_of, measured, read_losses
 
 
 @dataclasses.dataclass
@@ -200,11 +200,11 @@ class Trainer:
         """Steps and evaluations from where the roll-out is to its end; returns what the journal keeps of it."""
         per_epoch = self.config.evaluations_per_epoch
         wanted = intervals(roll_out.epochs, per_epoch)
-        random = self._begin(roll_out, wanted)
+        self._begin(roll_out, wanted)
         schedule, progress = roll_out.schedule, roll_out.progress
         place = (self.stage, roll_out.active, self.tasks, wanted, progress.evaluations, self.offset, progress.points)
         with (
-            own_randomness(self.device, self.config.seed, self.order_stage, random),
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             self.run.progress.stage(*place) as roll_out.shown,
         ):
             if len(progress.points) <= progress.evaluations:  # the start, or stopped before an evaluation was done
@@ -224,9 +224,9 @@ class Trainer:
         result |= {name: getattr(progress, name) for name in left}
         return distributed.same({**result, "notes": schedule.notes})
 
-    def _begin(self, roll_out: RollOut, wanted: int) -> torch.Tensor | None:
-        """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill; the latter's random state."""
-        resumed, random = self.durable.resume()
+    def _begin(self, roll_out: RollOut, wanted: int) -> None:
+        """Optimizer, schedule and saved state of a roll-out that begins, or goes on after a kill."""
+        resumed, self.durable.resumed = self.durable.resumed, None
         if not (roll_out.keep_optimizer or resumed) or self.optimizer is None:
             self.optimizer = self.fresh_optimizer()
         roll_out.schedule.start(self, roll_out.active)
@@ -240,7 +240,6 @@ class Trainer:
                 self.durable.save(optimizer=roll_out.keep_optimizer)
         bound = min(len(roll_out.keep) + 1, wanted) + 2 if roll_out.keep else 1
         self.durable.announce({"stage": self.stage, "bound": bound})
-        return random
 
     def fresh_optimizer(self) -> torch.optim.Adam:
         """Adam without decay, at a constant rate; gradients are not clipped (Table 5, protocol section 2)."""
@@ -259,6 +258,9 @@ class Trainer:
         self.model.train()
         unread: list[tuple] = []  # losses stay on the device until an evaluation or a save: no step waits for them
         while progress.step < end:
+            # dropout of a step: a function of its place alone, so that a run that goes on has nothing to put back
+            place = (self.order_stage, progress.epoch, progress.step)
+            torch.manual_seed(int(generator(self.config.seed, "torch", *place).integers(2**62)))
             schedule.before_step(progress)
             indices = schedule.batch(progress.epoch, progress.step)
             rows = [self.rows[i] for i in indices]

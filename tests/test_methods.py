@@ -704,10 +704,10 @@ def test_ies_state_goes_there_and_back():
         trainer = ScriptedLosses(TABLE)
         first = instance_stops(trainer)
         before = trainer.play(first, cut)
-        plain, tensors = pack_progress(Progress(schedule=first.state()), torch.device("cpu"))
+        plain, tensors = pack_progress(Progress(schedule=first.state()))
         assert plain["schedule"].keys() == {"notes"}  # all arrays are among the tensors
         second = instance_stops(trainer)
-        second.load_state(unpack_progress(plain, load(save(tensors)))[0].schedule)
+        second.load_state(unpack_progress(plain, load(save(tensors))).schedule)
         assert before + trainer.play(second, 6 - cut) == trained
         assert second.notes == schedule.notes
         ours, theirs = second.state(), schedule.state()

@@ -23,7 +23,7 @@ class Durable:
 
     trainer: its model, optimizer, best and here are what is saved and what comes back.
     peaks, best_weights: weights that the run may go back to.  stopping: whether the processes have agreed to stop.
-    resumed: the roll-out that a kill cut off, and torch's random state at that place.
+    resumed: the roll-out that a kill cut off.
     seconds: what training itself has waited for saving so far, copying and waiting.
     """
 
@@ -34,7 +34,7 @@ class Durable:
         # in memory mode a killed stage starts again: its peaks are nowhere else
         self._peaks_are_safe = config.keep_peaks != "memory"
         self.best_weights: checkpoints.Weights | None = None
-        self.resumed: tuple | None = None
+        self.resumed: Progress | None = None
         self.stopping = self._is_live = False
         self.seconds, self._pause, self._share = 0.0, 60 * config.save_minutes, config.save_share
         self._started = self._saved_at = time.monotonic()
@@ -75,11 +75,6 @@ class Durable:
             trainer.optimizer = trainer.fresh_optimizer()
             checkpoints.load_optimizer(trainer.optimizer, tensors)
 
-    def resume(self) -> tuple:
-        """`resumed`, handed out once; (None, None) where nothing was cut off."""
-        resumed, self.resumed = self.resumed or (None, None), None
-        return resumed
-
     def is_due(self) -> bool:
         """Whether it is time to save, by the clock of process 0."""
         return distributed.any_of(self._is_due())[0]
@@ -107,7 +102,7 @@ class Durable:
         """
         started, trainer = time.monotonic(), self.trainer
         self.writer.wait()
-        plain, tensors = pack_progress(progress, trainer.device) if progress else (None, {})
+        plain, tensors = pack_progress(progress) if progress else (None, {})
         if optimizer and trainer.optimizer:
             tensors |= checkpoints.optimizer_tensors(trainer.optimizer)
         facts = {"best": asdict(trainer.best), "here": trainer.here, "progress": plain}

@@ -1,6 +1,5 @@
 """What the trainer must remember to go on, and whether it may: the place in a roll-out, the best, a sound loss."""
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -11,7 +10,6 @@ import torch
 
 from msft.curve import comparable, overall
 from msft.errors import RunError
-from msft.seeds import generator
 
 
 class Interrupted(RunError):
@@ -105,47 +103,21 @@ def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str
             )
 
 
-def random_state(device: torch.device) -> torch.Tensor:
-    """torch's random state of the CPU and, where it is used, the GPU: [n] uint8."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
-
-
 _ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors
 
 
-def pack_progress(progress: Progress, device: torch.device) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(plain values, tensors) of a roll-out that goes on from here: copies of its progress, and the random state."""
+def pack_progress(progress: Progress) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(plain values, tensors) of a roll-out that goes on from here: copies of its progress."""
     arrays = {name: value for name, value in progress.schedule.items() if isinstance(value, np.ndarray)}
     values = {name: value for name, value in progress.schedule.items() if name not in arrays}
     plain = dataclasses.asdict(dataclasses.replace(progress, schedule=values))
-    tensors = {_ARRAY + name: torch.tensor(array) for name, array in arrays.items()}
-    return plain, {**tensors, "random": random_state(device)}
+    return plain, {_ARRAY + name: torch.tensor(array) for name, array in arrays.items()}
 
 
-def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> tuple[Progress, torch.Tensor | None]:
-    """(progress, random state) of `pack_progress`; takes its tensors out of those given."""
+def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> Progress:
+    """The progress of `pack_progress`; takes its tensors out of those given."""
     # a copy: going on must not change the state that the journal holds
-    progress, random = Progress(**copy.deepcopy(plain)), tensors.pop("random", None)
+    progress = Progress(**copy.deepcopy(plain))
     for name in [name for name in tensors if name.startswith(_ARRAY)]:
         progress.schedule[name.removeprefix(_ARRAY)] = tensors.pop(name).numpy()
-    return progress, random
-
-
-@contextlib.contextmanager
-def own_randomness(device: torch.device, seed: int, stage: int, resumed: torch.Tensor | None):
-    """Random numbers of a roll-out (dropout) that depend on seed and stage alone; the caller's come back after it.
-
-    resumed: the `random_state` that a saved roll-out goes on with.
-    """
-    is_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if is_cuda else []):
-        torch.manual_seed(int(generator(seed, "torch", stage).integers(2**62)))
-        if resumed is not None:
-            size = torch.get_rng_state().numel()
-            torch.set_rng_state(resumed[:size])
-            if is_cuda:
-                torch.cuda.set_rng_state(resumed[size:], device)
-        yield
+    return progress
