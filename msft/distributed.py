@@ -72,19 +72,6 @@ def start(device: str | None) -> None:
     atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
 
 
-@contextlib.contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """So many CPU threads of torch within it; None leaves them. Another number can give other last bits."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def device(name: str | None) -> torch.device:
     """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used.
 

@@ -84,7 +84,10 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
             say_left_out(mixture)
             say_choice(prepared.config, mixture)
         evaluators = _evaluators(prepared, model, mixture)
-    with contextlib.ExitStack() as stack, distributed.threads(prepared.config.threads):
+    with contextlib.ExitStack() as stack:
+        before = torch.get_num_threads()
+        stack.callback(torch.set_num_threads, before)
+        torch.set_num_threads(prepared.config.threads or before)  # another number can give other last bits
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
         if not distributed.on_main(lambda: run.status == "finished"):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
