@@ -29,7 +29,7 @@ notebooks: $(STAMP)
 report: $(STAMP)
 	$(BIN)/python -m paper_figures.report --out $(OUT)
 
-# hours: every method over many seeds; goes on where it was stopped
+# an hour: every method over many seeds; goes on where it was stopped
 evidence: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py --runs $(RUNS)
 

@@ -1,10 +1,11 @@
 """What the methods do on the tiny mixture: paired over seeds, chosen on test items and confirmed on fresh ones.
 
-    make evidence                                  # hours on two cores; says how long before, and goes on where it was
+    make evidence                                  # an hour on two cores; says how long before, and goes on where it was
     python benchmarks/evidence.py --model tiny-smoke --mixture tiny-smoke --seeds 2 2 2 --results runs/check   # a check
 
-SFT and mSFT with 16 seeds on the first base model and 8 on each of the others, all seven methods with 5 seeds on the
-first. Differences are paired by seed, since a seed is one order of the data. Writes evidence.{json,md}.
+SFT and mSFT with 30 seeds on the first base model, so that the interval of their difference reaches a point to each side
+at most, and with 8 on each of the others; all seven methods with 5 seeds on the first. Differences are paired by seed,
+since a seed is one order of the data. Writes evidence.{json,md}.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from paper_figures.figures.seeds import paired_t
 from paper_figures.findings import half_width
 
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
-SEEDS = (16, 8, 5)  # on the first model, on each of the others, of each of the seven methods
+SEEDS = (30, 8, 5)  # on the first model, on each of the others, of each of the seven methods
 FIRST_SEED, BETWEEN = 20, 10
 README, MARK = RESULTS.parents[1] / "README.md", "<!-- benchmarks/evidence.py -->"
 # name in the tables -> (method, its parameters), in Table 2's order. DynamixSFT's look-ahead batch is scaled down with

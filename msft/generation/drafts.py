@@ -6,7 +6,7 @@ Token ids stand as characters of a string: searching one is the fastest search t
 from collections.abc import Sequence
 
 _LONGEST, _SHORTEST = 12, 3  # tokens of a match
-_FIRST, _MOST = 4, 64  # tokens of a draft
+_FIRST, _MOST = 1, 64  # tokens of a draft
 
 
 class Repeats:

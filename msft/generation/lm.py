@@ -33,8 +33,9 @@ from msft.packing.probe import mixes_rows, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
-# tokens; greedy decoding seldom agrees with more of a written-out rationale. Where its loss is asked, it is tried whole
-_LONGEST_DRAFT = 12
+# tokens of a gold answer that is tried whole, and of a longer one: greedy decoding seldom agrees with much of what is
+# written out. Where its loss is asked, it is tried whole
+_SHORT, _BEGINNING = 12, 4
 _CHANGING = ("mixed_precision_dtype", "softmax_dtype", "think_end_token", "truncation")  # what HFLM alone does
 _AUTO_BATCH = 64  # rows a pass under batch_size="auto"; the tokens of a pass bound its memory anyway
 
@@ -245,7 +246,7 @@ class PrefixCachedLM(HFLM):
             draft = self.gold(request)[1]
         elif text:
             draft = [*self.tok_encode(text, add_special_tokens=False), self.eot_token_id]
-            draft = draft[: min(rule.limit - 1, _LONGEST_DRAFT)]
+            draft = draft[: min(rule.limit - 1, len(draft) if len(draft) <= _SHORT else _BEGINNING)]
         gold = len(draft) if with_loss else 0
         return Item(ids[-rule.room :], draft, functools.partial(self._finished, rule), rule.limit, gold)
 
