@@ -79,8 +79,11 @@ def measured_before(path: Path, machine: str) -> dict[str, dict]:
     A run's name carries the hash of all that determines its result but the processor.
     """
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    rows = result.get("runs", []) if result.get("machine") == machine else []
-    return {row["run"]: row for row in rows if "run" in row}
+    rows = [row for row in result.get("runs", []) if "run" in row]
+    if rows and result["machine"] != machine:
+        print(f"{len(rows)} runs in {path} are of {result['machine']}, this is {machine}: not taken over", flush=True)
+        return {}
+    return {row["run"]: row for row in rows}
 
 
 def paired(values: pd.Series, sft: pd.Series) -> dict[str, float]:

@@ -92,12 +92,13 @@ def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "evidence.md").read_text(encoding="utf-8") == text
 
 
-def test_runs_of_another_kind_of_machine_are_not_taken_over(tmp_path):
+def test_runs_of_another_kind_of_machine_are_not_taken_over(tmp_path, capsys):
     path = tmp_path / "evidence.json"
     assert evidence.measured_before(path, "this one") == {}
     path.write_text(json.dumps({"machine": "this one", "runs": [{"run": "a", "test": 70.0}, {"test": 71.0}]}))
     assert evidence.measured_before(path, "this one") == {"a": {"run": "a", "test": 70.0}}
     assert evidence.measured_before(path, "another") == {}
+    assert "1 runs in" in (said := capsys.readouterr().out) and "are of this one, this is another" in said
 
 
 def test_readme_shows_the_committed_evidence():

@@ -103,6 +103,8 @@ def mean(values) -> float:
 def test_how_many_runs_and_notebooks():
     made = json.loads((OUT / "manifest.json").read_text(encoding="utf-8"))
     assert f"trains {len(made['runs'])} tiny runs, executes {len(contents.NOTEBOOKS)} notebooks" in README
+    assert all("AMD" in made["executions"][notebook["execution"]]["machine"] for notebook in made["notebooks"].values())
+    assert "the committed outputs are an AMD processor's" in README and "AMD" in result("evidence")["machine"]
 
 
 def test_the_grid_and_its_hours():

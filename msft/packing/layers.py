@@ -70,11 +70,8 @@ class LaidOutLayer:
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.heads = [projection.out_features // self.size for projection in projections]
         self.project, self.put_out = product(*projections), product(attention.o_proj)
-        self.gates, self.put_down, self.activate = (
-            product(mlp.gate_proj, mlp.up_proj),
-            product(mlp.down_proj),
-            mlp.act_fn,
-        )
+        self.gates, self.put_down = product(mlp.gate_proj, mlp.up_proj), product(mlp.down_proj)
+        self.activate = mlp.act_fn
         names = ("input_layernorm", "post_attention_layernorm", "post_feedforward_layernorm")
         self.norms = [_norm(getattr(layer, name)) for name in names if hasattr(layer, name)]
         self.head_norms = [_norm(getattr(attention, name)) for name in ("q_norm", "k_norm") if hasattr(attention, name)]
