@@ -29,7 +29,7 @@ runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
 methods = "sft msft sro_sft ies"  # at the first seed
-seeds = 2  # of SFT
+seeds = 2  # of SFT and mSFT
 
 # %%
 from paper_figures import data, study

@@ -86,11 +86,27 @@ def test_methods_against_sft_with_intervals(tmp_path):
     assert row[real_model.NATS].tolist() == pytest.approx([0, 0, 0])
     said = real_model.finding(runs, table)
     assert (
-        "(one run each, 95 % interval over the sub-datasets): in accuracy, none of mSFT; in held-out loss, none of"
+        "(one run a method and seed, 95 % interval over the sub-datasets): in accuracy, none of mSFT; in held-out loss, none of"
         in said
     )
     same = {("sft", 20): made(tmp_path), ("ies", 20): made(tmp_path, method="ies")}
     assert "none of IES" in real_model.finding(same, real_model.methods_table(same))
+
+
+def test_another_seed_is_compared_with_sft_of_that_seed(tmp_path):
+    page = SimpleNamespace(seeds=(20, 30, 40), config=lambda method, seed=20: (method, seed))
+    assert list(real_model.needs(page, "sft ies", 2)) == [("sft", 20), ("ies", 20), ("sft", 30)]
+    needed = real_model.needs(page, "sft msft", 2)
+    assert list(needed) == [("sft", 20), ("msft", 20), ("sft", 30), ("msft", 30)]
+    lower = {task: [value - 0.25 for value in values] for task, values in LOSS.items()}
+    losses = {("sft", 30): lower, ("msft", 30): lower}
+    runs = {key: made(tmp_path, key[1], loss=losses.get(key, LOSS), method=key[0]) for key in needed}
+    table = real_model.methods_table(runs)
+    assert list(table.index) == ["before training", "SFT", "mSFT", "SFT (seed 30)", "mSFT (seed 30)"]
+    # of the same seed: no difference, though SFT of the first seed is 0.25 nats above
+    assert table["loss (nats)"].tolist() == pytest.approx([3, 1.25, 1.25, 1, 1])
+    assert table.loc["mSFT (seed 30)", real_model.NATS].tolist() == pytest.approx([0, 0, 0])
+    assert "none of mSFT, mSFT (seed 30)." in real_model.finding(runs, table)
 
 
 def test_losses_against_sft_with_their_interval_over_sub_datasets(tmp_path):

@@ -20,9 +20,10 @@ NATS = ["loss against SFT (nats)", "loss from", "loss to"]
 
 
 def needs(page, methods: str = "sft msft sro_sft ies", seeds: int = 2) -> dict:
-    """The methods, a text of their names, at the first seed, and SFT at so many seeds."""
+    """The methods, a text of their names, at the first seed, and SFT and mSFT, if it is among them, at so many seeds."""
     runs = {(method, page.seeds[0]): page.config(method) for method in methods.split()}
-    return runs | {("sft", seed): page.config("sft", seed=seed) for seed in page.seeds[:seeds]}
+    repeated = ["sft", "msft"] if "msft" in methods.split() else ["sft"]
+    return runs | {(method, seed): page.config(method, seed=seed) for method in repeated for seed in page.seeds[:seeds]}
 
 
 def sft_runs(runs) -> dict[int, object]:
@@ -33,31 +34,32 @@ def sft_runs(runs) -> dict[int, object]:
 METHODS_CAPTION = (
     "Mean test accuracy (%) over the sub-datasets before training and at each method's checkpoint, the held-out loss (nats a token) "
     "there, for both what lies above SFT (of a loss, below 0 is better) with the 95 % t interval over the sub-datasets, and the epoch "
-    "of the checkpoint along the kept path. All of it can be had from the histories that lie beside this table."
+    "of the checkpoint along the kept path; a run of another seed is compared with SFT of that seed. All of it can be had from the "
+    "histories that lie beside this table."
 )
 
 
 def methods_table(runs) -> pd.DataFrame:
-    """A row a method, and the model before training: accuracy (%), loss (nats), both against SFT with intervals; epoch."""
-    first = {method: run for (method, seed), run in runs.items() if seed == min(sft_runs(runs))}
-    sft, rows = first["sft"], {}
-    start = sft.history[(sft.history.stage == 0) & (sft.history.epoch == 0)]
+    """A row a run, and the model before training: accuracy (%), loss (nats), both against SFT of its seed with intervals;
+    epoch."""
+    first, rows = min(sft_runs(runs)), {}
+    start = runs["sft", first].history.query("stage == 0 and epoch == 0")
     rows["before training"] = {
         "accuracy (%)": 100 * start.accuracy.mean(),
         "loss (nats)": start.loss.mean(),
         "epoch": 0.0,
     }
-    for method, run in first.items():
-        rows[label(method)] = {
+    for (method, seed), run in runs.items():
+        row = rows[label(method) if seed == first else f"{label(method)} (seed {seed})"] = {
             "accuracy (%)": 100 * run.at_best.accuracy.mean(),
             "loss (nats)": run.at_best.loss.mean(),
             "epoch": run.best.path_epoch,
         }
         for columns, measure, scale in ((POINTS, "accuracy", 100), (NATS, "loss", 1)):
             if method != "sft":
-                gain = scale * (data.at_best(run, measure) - data.at_best(sft, measure))
+                gain = scale * (data.at_best(run, measure) - data.at_best(runs["sft", seed], measure))
                 half = findings.half_width(gain)
-                rows[label(method)] |= dict(zip(columns, gain.mean() + half * np.array([0, -1, 1]), strict=True))
+                row |= dict(zip(columns, gain.mean() + half * np.array([0, -1, 1]), strict=True))
     accuracies, losses = ["accuracy (%)", *POINTS], ["loss (nats)", *NATS]
     return (
         pd.DataFrame.from_dict(rows, orient="index")
@@ -157,7 +159,7 @@ def finding(runs, methods: pd.DataFrame) -> str:
     at_end = int((tables["loss"].iloc[:, 0] == last).sum())
     points, nats = (_told(methods, columns, form) for columns, form in ((POINTS, "+.1f"), (NATS, "+.3f")))
     against = (
-        f" Shown to differ from SFT (one run each, 95 % interval over the sub-datasets): in accuracy, {points}; in held-out loss, "
+        f" Shown to differ from SFT (one run a method and seed, 95 % interval over the sub-datasets): in accuracy, {points}; in held-out loss, "
         f"{nats}."
     )
     return (
@@ -169,7 +171,7 @@ def finding(runs, methods: pd.DataFrame) -> str:
 
 
 def _told(methods: pd.DataFrame, columns: list[str], form: str) -> str:
-    """The methods whose difference to SFT has an interval without 0; '' where there is none but SFT."""
+    """The runs whose difference to SFT has an interval without 0; '' where there is none but SFT."""
     rows = methods[columns].dropna()
     if not len(rows):
         return ""
