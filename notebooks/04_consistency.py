@@ -32,7 +32,7 @@ from paper_figures.figures import consistency, main_results
 
 page = study.start("04_consistency", globals())
 runs = page.train(main_results.needs(page))
-table = consistency.scores(runs)
+table, halves = consistency.scores(runs), consistency.spread_halves(runs)
 same_scale = page.is_paper and len(table) == consistency.COMPARISONS
 about = data.sample(runs)
 
@@ -42,7 +42,7 @@ about = data.sample(runs)
 
 # %%
 page.figure(
-    consistency.panels(table, consistency.spread_halves(runs), consistency.reported_places() if same_scale else None),
+    consistency.panels(table, halves, consistency.reported_places() if same_scale else None),
     "consistency",
     item="Fig. 4",
     caption=consistency.PANELS_CAPTION + about,
@@ -57,5 +57,8 @@ page.table(consistency.summary(table), "consistency_table", item="Fig. 4", capti
 
 # %%
 page.table(
-    consistency.against_paper(table), "directions", item="Fig. 4", caption=consistency.AGAINST_PAPER_CAPTION + about
+    consistency.against_paper(table, halves),
+    "directions",
+    item="Fig. 4",
+    caption=consistency.AGAINST_PAPER_CAPTION + about,
 )

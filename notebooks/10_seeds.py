@@ -67,3 +67,13 @@ page.table(
     caption=seeds.AGAINST_PAPER_CAPTION + about,
     decimals=2,
 )
+
+# %% [markdown]
+# ## Over many more seeds
+# Three seeds cannot tell much. `make evidence` trains many more, on the three tiny base models:
+
+# %%
+many = seeds.many_seeds(page)
+page.table(
+    many, "many_seeds", item="Table 6", caption=seeds.MANY_SEEDS_CAPTION, decimals=2
+) if many is not None else print("only for the profile tiny")

@@ -129,7 +129,11 @@ def _summary(out: Path, items: list[dict]) -> str:
     )
     lines.append(f"<ul>{sentences}</ul>")
     if rows := _claims(out, items):
-        lines.append("<p>The paper's claims here; shown: the 95 % interval lies on the paper's side of 0.</p>")
+        lines.append(
+            "<p>The paper's claims here; shown: the 95 % interval lies on the paper's side of 0. Where a row "
+            "names no seeds, it is of one seed's runs, and the interval is over their test items or sub-datasets: another seed may "
+            "say otherwise.</p>"
+        )
         lines.append(_table(["claim", "", "the paper", "here", "95 % interval", "item"], rows))
     return "\n".join([*lines, "</section>"])
 
@@ -148,11 +152,17 @@ def _claims(out: Path, items: list[dict]) -> list[list[str]]:
                 claim, theirs, ours, interval, verdict = row.values()
                 unit = list(row)[1].partition("(")[2].rstrip(")")
                 kind, mark = _MARKS[verdict] if interval != "–" else ("open", "? no interval")
-                numbers = (f"{_NUMBER}{float(value):+.1f}</span>" if value else "–" for value in (theirs, ours))
+                numbers = (_signed(value) for value in (theirs, ours))
                 link = f'<a href="#{_anchor(item["name"])}">{_text(item["item"])}</a>'
                 cells = [f"{_text(claim)} <small>{_text(unit)}</small>", f'<span class="{kind}">{mark}</span>']
                 rows.append([*cells, *numbers, f'<span class="span">{_text(interval)}</span>', link])
     return rows
+
+
+def _signed(cell: str) -> str:
+    """A number with its sign, or the word that stands for one that the paper does not give."""
+    number = _number(cell)
+    return f"{_NUMBER}{_text(cell) or '–' if number is None else f'{number:+.1f}'}</span>"
 
 
 def _overview(items: list[dict]) -> str:

@@ -55,13 +55,14 @@ def directions(pairs: dict[str, tuple], unit: str = "points") -> pd.DataFrame:
     """What the paper reports and what was measured here, compared by direction alone, since the scale differs.
 
     pairs: {what is compared: (reported difference, measured one, low, high)}, low to high its 95 % interval, which has
-    to leave out 0 for a direction; without low and high for what is counted, not sampled.
+    to leave out 0 for a direction; without low and high for what is counted, not sampled. A reported difference is a
+    number, or 'higher' or 'lower' where the paper gives none.
     """
     rows = []
     for what, (theirs, ours, *interval) in pairs.items():
         low, high = interval or (ours, ours)
-        is_open = interval and not (low > 0 or high < 0)
-        same = "cannot tell" if is_open else "yes" if theirs * low > 0 and theirs * high > 0 else "no"
+        is_open, sign = interval and not (low > 0 or high < 0), {"higher": 1, "lower": -1}.get(theirs, theirs)
+        same = "cannot tell" if is_open else "yes" if sign * low > 0 and sign * high > 0 else "no"
         row = {"comparison": what, f"paper ({unit})": theirs, f"here ({unit})": ours}
         row["95 % interval"] = f"{low:.2f} to {high:.2f}" if interval else "–"
         rows.append({**row, "same direction": same})

@@ -85,11 +85,17 @@ def test_numbers_beside_the_picture(table):
     assert list(shown.index) == ["SFT", "IES", "mSFT"]
     assert shown.loc["mSFT", "mean accuracy (%)"] == pytest.approx(57.5)
     assert pd.isna(shown.loc["SFT", "std of gain over SFT (points)"])
-    row = consistency.against_paper(table).iloc[0]
+    halves = pd.Series({"sft": 3.0, "ies": 2.0, "msft": 4.0})
+    _, spread = consistency.against_paper(table, halves).itertuples(index=False, name=None)
+    # of two models 14.1 and 0 against 14.1 and 7.1 for mSFT: 3.5 more, give or take hypot(3, 4)
+    assert spread == ("lower", pytest.approx(5 / 2**0.5), "-1.46 to 8.54", "cannot tell")
+    row = consistency.against_paper(table, halves / 5).iloc[1]
+    assert row["95 % interval"] == "2.54 to 4.54" and row["same direction"] == "no"
+    row = consistency.against_paper(table, halves).iloc[0]
     assert row.tolist()[:2] == pytest.approx([100 * 13 / 60, 0])
     assert row["same direction"] == "cannot tell"
     # without IES mSFT has 1, 1, 1/2 and 1: three halves of four are drawn with probability 13/256, four with 1/256
-    row = consistency.against_paper(table.assign(ies=0.0)).iloc[0]
+    row = consistency.against_paper(table.assign(ies=0.0), halves).iloc[0]
     assert row.tolist()[1:] == [pytest.approx(87.5), "62.50 to 100.00", "yes"]
 
 

@@ -129,7 +129,7 @@ def test_the_picture_has_a_point_a_model_and_a_bar_a_method(runs):
     assert [t.get_text() for t in left.get_yticklabels()] == ["Base", "SFT", "mSFT"]
     assert [t.get_text() for t in right.get_yticklabels()] == ["mSFT"]
     assert [float(p.get_offsets()[0][0]) for p in right.collections] == pytest.approx([20, 0])
-    assert style.said(left) == "Shown to differ from SFT: mSFT +10.0 points"
+    assert style.said(left) == "With one seed, shown to differ from SFT: mSFT +10.0 points"
     assert right.lines[0].get_xdata()[0] == pytest.approx(10)
     assert to_rgba(right.lines[0].get_color()) == to_rgba(style.colour("msft"))
     assert left.get_xlabel() == "test accuracy (%)"
@@ -203,7 +203,7 @@ def test_table_1_is_the_papers():
 def test_the_finding_names_whoever_won(runs):
     text = main_results.finding(runs, main_results.measured(runs))
     assert text.startswith("mSFT is ahead of SFT by 10.0 points (n = 2 pairs of runs, 400 test items;")
-    assert "that of mSFT (50.0 %, mSFT 50.0 %)" in text
+    assert "that of mSFT (50.0 %); one seed" in text
     behind = {(model, {"sft": "msft", "msft": "sft"}[method]): run for (model, method), run in runs.items()}
     text = main_results.finding(behind, main_results.measured(behind))
     assert text.startswith("mSFT is behind SFT by 10.0 points")

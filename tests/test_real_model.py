@@ -65,6 +65,16 @@ def test_optima_by_accuracy_and_by_loss(tmp_path):
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["early", "late"]
 
 
+def test_a_curve_that_never_moves_has_no_optimum(tmp_path):
+    still = {**ACCURACY, "late": [0.0] * 4}
+    runs = {("sft", 20): made(tmp_path, accuracy=still), ("sft", 30): made(tmp_path, 30)}
+    assert np.isnan(real_model.optima(runs, "accuracy").loc["late", 20])
+    # one sub-dataset is left, whose optimum comes back: nothing to compare it with
+    assert np.isnan(real_model.agreement(real_model.optima(runs, "accuracy"))[0])
+    assert real_model.agreement(real_model.optima(runs, "loss"))[0] == 1
+    real_model.optima_plot(runs)
+
+
 def test_one_seed_has_no_agreement(tmp_path):
     runs = {("sft", 20): made(tmp_path)}
     assert np.isnan(real_model.optima_table(runs).loc["ICC over the seeds"]).all()

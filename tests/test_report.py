@@ -207,7 +207,7 @@ def test_the_first_page_has_a_picture_the_findings_and_a_mark_for_each_claim(tmp
         ("mSFT over SFT", 1.8, 4.1, "1.98 to 6.30", "yes"),
         ("mSFT over IES", 1.2, -0.2, "-2.0 to 1.0", "cannot tell"),
     ]
-    claims += [("mSFT over <x>", 0.5, -3.0, "-4.0 to -2.0", "no"), ("saved", 37.0, 8.0, "–", "yes")]
+    claims += [("mSFT over <x>", "lower", 3.0, "2.0 to 4.0", "no"), ("saved", 37.0, 8.0, "–", "yes")]
     columns = ["comparison", "paper (points)", "here (points)", "95 % interval", "same direction"]
     page.table(pd.DataFrame(claims, columns=columns).set_index("comparison"), "claims", item="Table 2", caption="c")
     text = report.write(folder).read_text(encoding="utf-8")
@@ -218,7 +218,9 @@ def test_the_first_page_has_a_picture_the_findings_and_a_mark_for_each_claim(tmp
     assert [next(cell for cell in row.split("|") if cell.startswith(("✓", "?", "✗"))) for row in rows if row] == [
         "✓ shown", "? cannot tell", "✗ fails here",
     ]  # fmt: skip
-    assert "? no interval" in summary and "mSFT over &lt;x&gt;" in summary and "+4.1" in summary
+    assert (
+        "? no interval" in summary and "mSFT over &lt;x&gt;" in summary and "+4.1" in summary and ">lower<" in summary
+    )
     assert "<code>python -m paper_figures.execute 03_main_results --profile smoke</code>" in text
 
 

@@ -17,6 +17,10 @@ from paper_figures import reported_numbers
         (1.0, (2.0, 0.0, 4.0), "0.00 to 4.00", "cannot tell"),
         (1.0, (0.0, 0.0, 0.0), "0.00 to 0.00", "cannot tell"),
         (1.0, (2.0, np.nan, np.nan), "nan to nan", "cannot tell"),
+        # a word where the paper gives no number
+        ("lower", (-2.0, -3.0, -1.0), "-3.00 to -1.00", "yes"),
+        ("lower", (2.0, 1.0, 3.0), "1.00 to 3.00", "no"),
+        ("higher", (2.0, 1.0, 3.0), "1.00 to 3.00", "yes"),
         # counted, not sampled
         (1.0, (2.0,), "–", "yes"),
         (1.0, (-2.0,), "–", "no"),

@@ -1,5 +1,7 @@
 """Table 6: the paper's own numbers, and intervals worked out by hand."""
 
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -101,6 +103,20 @@ def test_the_finding_has_the_interval_and_what_so_few_seeds_can_tell(scores):
     level = pd.DataFrame({"sft": [70.0, 70.0], "msft": [70.0, 70.0]}, index=[20, 30])
     assert "on 0 of n = 2 seeds, by +0.00 points" in seeds.finding(level, seeds.Intervals((0, 0), (0, 0)))
     assert "paired t test is not defined" in seeds.finding(level, seeds.Intervals((0, 0), (0, 0)))
+
+
+def test_many_seeds_are_those_of_the_evidence(tmp_path, monkeypatch):
+    facts = {"model": "m", "method": "mSFT", "items": "confirmed", "n": 30.0, "mean": -2.0, "low": -3.0, "high": -1.0}
+    others = [{**facts, "items": "test"}, {**facts, "method": "IES"}, {**facts, "method": "SFT", "n": None}]
+    (tmp_path / "evidence.json").write_text(json.dumps({"differences": [*others, facts]}))
+    monkeypatch.setattr(seeds, "EVIDENCE", tmp_path / "evidence.json")
+    table = seeds.many_seeds(study.Study("x", "tiny"))
+    assert list(table.index) == ["mSFT over SFT, m, 30 seeds, fresh items"]
+    # the paper's mean gain in Table 2
+    assert table.iloc[0].tolist() == [pytest.approx(1.8, abs=0.05), -2.0, "-3.00 to -1.00", "no"]
+    assert seeds.many_seeds(study.Study("x", "smoke")) is None
+    monkeypatch.setattr(seeds, "EVIDENCE", tmp_path / "none.json")
+    assert seeds.many_seeds(study.Study("x", "tiny")) is None
 
 
 def test_the_intervals_pair_the_methods_by_seed():

@@ -163,7 +163,7 @@ def test_the_verdicts_are_those_of_the_tables():
     )
     deviation = column(table("04_consistency_table"), "std of accuracy (points)")
     assert max(deviation, key=deviation.get) == "mSFT" and "mSFT's is the highest" in row_of("| 04_consistency |")
-    assert list(said["04_directions"].values()) == ["yes"]
+    assert list(said["04_directions"].values()) == ["yes", "no"]
     ablation = said["05_directions"]
     assert {name for name, word in ablation.items() if word == "yes"} == {
         f"{method} over SFT" for method in ("SRO SFT", "Soft SRO SFT", "mSFT")

@@ -198,7 +198,7 @@ def key(figure, models, ring: str = "") -> None:
 
 BY_METHOD_CAPTION = (
     "Test accuracy (percent, mean over the sub-datasets) at the reported checkpoint of each method and model, and its gain over "
-    "SFT of the same model (points); bars are means over several models with 95 % intervals over the test items, rings, where drawn, "
+    "SFT of the same model (points); bars are means over several models, the lines below them 95 % intervals over the test items, rings, where drawn, "
     "the paper's. Methods far below the others stand at the edge, with an arrow and their mean."
 )
 
@@ -241,7 +241,11 @@ def _title(over_sft: dict) -> str:
     ordered = sorted(over_sft.items(), key=lambda pair: -pair[1].points)
     words = [f"{label(method)} {signed(gain.points, 1)}" for method, gain in ordered if gain.is_shown]
     open_ = [label(method) for method, gain in ordered if not gain.is_shown]
-    shown = f"Shown to differ from SFT: {', '.join(words)} points" if words else "No method is shown to differ from SFT"
+    shown = (
+        f"With one seed, shown to differ from SFT: {', '.join(words)} points"
+        if words
+        else "With one seed, no method is shown to differ from SFT"
+    )
     return shown + (f"; cannot tell for {', '.join(open_)}" if open_ else "")
 
 
@@ -304,6 +308,7 @@ def finding(runs, table: pd.DataFrame) -> str:
     gain = findings.difference([(runs[model, "msft"], runs[model, "sft"]) for model in models])
     means = overall(table).drop(columns="base", errors="ignore").mean()
     return (
-        f"{findings.sentence(gain)} The highest mean over the models is that of {findings.leaders(means)} ({means.max():.1f} %, mSFT "
-        f"{means.msft:.1f} %), which with one seed a method and model ranks no methods that are this close."
+        f"{findings.sentence(gain)} The highest mean over the models is that of {findings.leaders(means)} ({means.max():.1f} %"
+        f"{'' if means.msft == means.max() else f', mSFT {means.msft:.1f} %'}); one seed a method and model does not rank methods that "
+        "are close, and says nothing of other seeds (notebook 10)."
     )

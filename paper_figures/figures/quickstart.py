@@ -33,8 +33,9 @@ def comparison(sft, msft) -> pd.DataFrame:
 FIRST_PICTURE_CAPTION = (
     "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred; a "
     "pale line leads to one off the kept path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is "
-    "the peak under SFT, the dotted line and its number the epoch at which mSFT dropped the sub-dataset; its line is pale "
-    "from there on."
+    "the peak under SFT, the dotted line and its number the epoch at which mSFT dropped the sub-dataset (at 0: before it "
+    "trained on it); its line is pale from there on. The difference is between the best checkpoints, with the 95 % interval over "
+    "the test items."
 )
 
 
@@ -58,11 +59,11 @@ def first_picture(sft, msft):
     figure.supxlabel("epoch (mSFT: along the kept path)", fontsize=8)
     figure.supylabel("test accuracy (%)", fontsize=8)
     peaks, gain = data.peaks(sft).peak_epoch, findings.difference([(msft, sft)])
-    verdict = f"{gain.points:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f}){'' if gain.is_shown else ', cannot tell from 0'}"
+    verdict = f"{gain.points:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f}; one seed){'' if gain.is_shown else ', cannot tell from 0'}"
     return say(
         figure,
-        f"{len(tasks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g} under SFT; stopping each at its own "
-        f"time changes the mean by {verdict}",
+        f"{len(tasks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g} under SFT; mSFT, which stops "
+        f"each at its own time, differs from SFT by {verdict}",
     )
 
 

@@ -69,10 +69,17 @@ def methods_table(runs) -> pd.DataFrame:
 
 
 def optima(runs, measure: str) -> pd.DataFrame:
-    """Optimal compute (epochs) under SFT: a row a sub-dataset, a column a seed."""
+    """Optimal compute (epochs) under SFT: a row a sub-dataset, a column a seed; nan where a curve never moves."""
+    curves = {seed: data.by_epoch(run, measure) for seed, run in sft_runs(runs).items()}
     return pd.DataFrame(
-        {seed: data.optimum(data.by_epoch(run, measure), measure) for seed, run in sft_runs(runs).items()}
+        {seed: data.optimum(of, measure).where(of.nunique() > 1) for seed, of in curves.items()}, dtype=float
     )
+
+
+def agreement(optima: pd.DataFrame) -> tuple[float, float, float]:
+    """ICC(1) of the optima over the seeds, of the sub-datasets that have one with every seed, and its 95 % interval."""
+    known = optima.dropna()
+    return icc(known), *icc_interval(known)
 
 
 def headroom(run, measure: str) -> float:
@@ -85,7 +92,7 @@ def headroom(run, measure: str) -> float:
 
 OPTIMA_CAPTION = (
     "Optimal compute (epoch of the earliest highest test accuracy, and of the lowest held-out loss) of each sub-dataset under SFT, by "
-    "seed; the last rows: the intraclass correlation ICC(1) of the optima over the seeds (1: a property of the sub-dataset; 0: "
+    "seed, a dash where a curve never moves; the last rows: the intraclass correlation ICC(1) of the optima over the seeds (1: a property of the sub-dataset; 0: "
     "chance) with its 95 % interval, and the headroom, the mean of each sub-dataset's own best minus the best mean, in points and in nats."
 )
 
@@ -96,8 +103,7 @@ def optima_table(runs) -> pd.DataFrame:
     for measure, (seed, run) in product(MEASURES, sft_runs(runs).items()):
         found = optima(runs, measure)
         values = found[seed].rename(index=pretty)
-        values["ICC over the seeds"] = icc(found)
-        values["from"], values["to"] = icc_interval(found)
+        values["ICC over the seeds"], values["from"], values["to"] = agreement(found)
         values["headroom (points, nats)"] = headroom(run, measure)
         columns[f"by {measure}, seed {seed}"] = values
     return pd.DataFrame(columns).rename_axis("sub-dataset")
@@ -140,7 +146,7 @@ def optima_plot(runs, axes=None):
 
 
 def _agreements(tables) -> str:
-    values = {measure: (icc(table), *icc_interval(table)) for measure, table in tables.items()}
+    values = {measure: agreement(table) for measure, table in tables.items()}
     if any(np.isnan(value) for value, *_ in values.values()):
         return ""
     spans = {
