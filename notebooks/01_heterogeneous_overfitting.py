@@ -67,7 +67,7 @@ page.figure(overfitting.curves(example), "panels", item="Fig. 2, in panels", cap
 
 # %% [markdown]
 # ## By held-out loss
-# The loss of the gold answers moves smoothly where an accuracy jumps from item to item.
+# The loss of the gold answers moves in smaller steps than an accuracy, which jumps from item to item.
 
 # %%
 page.figure(

@@ -21,7 +21,7 @@
 # notebook asks a pre-trained model on the ten benchmarks, in `tiny` the embedded mixture.
 #
 # A small model on a hundred items moves in steps of a point and by chance; the held-out loss of the gold answers moves
-# smoothly, and shows over-fitting where accuracy stands still. Both are shown.
+# in smaller steps, and shows over-fitting where accuracy stands still. Both are shown.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"

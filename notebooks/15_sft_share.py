@@ -16,9 +16,9 @@
 # %% [markdown]
 # # How much of a model's training is SFT?
 #
-# What the compute of a method matters: SFT is a vanishing part of a model's training (Fig. 1, Table 4). Counted from what
-# is public on OLMo 2 by appendix A; which counts the paper states and which are assumed stands in the first table, and what
-# is assumed is a parameter of this notebook. Nothing is trained here.
+# How much the compute of a method matters: SFT is a vanishing part of a model's training (Fig. 1, Table 4). Counted from what
+# is public on OLMo 2 by appendix A; which counts the paper states and which are assumed stands in the first table; assumed
+# lengths are parameters of this notebook. Nothing is trained here.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"

@@ -224,6 +224,29 @@ def test_the_first_page_has_a_picture_the_findings_and_a_mark_for_each_claim(tmp
     assert "<code>python -m paper_figures.execute 03_main_results --profile smoke</code>" in text
 
 
+def test_a_page_of_other_items_opens_with_what_it_has_and_names_the_parameters(tmp_path):
+    folder = tmp_path / "out"
+    page = study.Study("15_real_model", "smoke", out_dir=str(folder))
+    for name, finding in (("loss", "Losses differ"), ("optima", "Optima move")):
+        figure, axes = plt.subplots()
+        page.figure(style.say(axes, finding), name, item=f"Fig. 2, {name}", caption="c")
+        plt.close(figure)
+    made = {
+        "notebooks": {"15_real_model": {"status": "done", "seconds": 1.0, "execution": "t", "runs": []}},
+        "runs": {},
+    }
+    facts = {"commit": "c", "machine": "m", "python": "3", "versions": {}}
+    facts["command"] = "python -m paper_figures.execute 15 --profile smoke -p models ./m -p settings 'a=1 b=2' --jobs 1"
+    (folder / "manifest.json").write_text(json.dumps({**made, "executions": {"t": facts}}))
+    text = report.write(folder).read_text(encoding="utf-8")
+    summary = text[text.index('id="summary"') : text.index('id="overview"')]
+    assert 'alt="Losses differ"' in summary and "<li>Optima move" in summary
+    command = (
+        "python -m paper_figures.execute 15_real_model --profile smoke -p models ./m -p settings &#x27;a=1 b=2&#x27;"
+    )
+    assert f"<code>{command}</code>" in text
+
+
 def test_nothing_to_report_is_a_clear_error(tmp_path, capsys):
     with pytest.raises(ConfigError, match="no notebook has left a table or figure in .*make reproduce"):
         report.write(tmp_path / "empty")

@@ -439,7 +439,7 @@ def test_what_is_said_of_the_laptop_profile_s_rate():
     assert said + f"{mean - half:+.3f} to {mean + half:+.3f}), which shows neither to be better" in README
     assert mean - half < 0 < mean + half
     right, blind = found["by rate and epoch"][found["lowest"]]["0.5"]["accuracy"], found["most frequent answer (%)"]
-    assert f"that model answers {right:.1f} % right, where always giving" in README
+    assert f"After half an epoch at 5e-5 it answers {right:.1f} % right, where always giving" in README
     assert f"most frequent answer has {blind:.1f} %" in README
 
 
