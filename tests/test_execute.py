@@ -11,6 +11,7 @@ import types
 import nbformat
 import pytest
 
+from msft import RunConfig
 from msft.errors import ConfigError, ModelError, RunError
 from paper_figures import contents, execute, manifest, study
 
@@ -253,6 +254,14 @@ def test_settings_that_a_run_cannot_have_are_an_error_of_the_command(modules):
         execute.needed(["one"], study.Study("all", "smoke", settings="train_sise=4"), {})
 
 
+def test_tiny_base_models_are_made_at_once_each_in_a_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSFT_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").write_text("no folder")
+    execute.make_bases(["tiny-smoke", "org/other"])  # one alone is left to its run
+    with pytest.raises(ModelError, match="tiny-qwen2 is built once and kept, and there is no place for it"):
+        execute.make_bases(["tiny-qwen2", "tiny-smoke", "tiny-qwen2"])
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -266,7 +275,7 @@ def test_a_pool_that_fails_leaves_it_to_the_notebooks(error, told):
         def train(self, needs):
             raise error
 
-    assert execute.train({"key": None}, Page()) == told
+    assert execute.train({"key": RunConfig("sft", "tiny-qwen2", "tiny", 20)}, Page()) == told
     assert execute.train({}, Page()) == []
 
 

@@ -194,6 +194,6 @@ def finding(rows: pd.DataFrame, by_length: pd.DataFrame) -> str:
     return (
         f"SFT takes {shares} of the training compute with the lengths assumed here ({percent(low)} to {percent(high)} over lengths "
         f"from {by_length.index.min():,} to {by_length.index.max():,} tokens, n = {len(SIZES)} sizes); the paper says about "
-        f"{claim:g} %. It falls short of a check, since no mean length is in the paper's text: its figure needs an SFT example "
+        f"{claim:g} %. This checks little, since no mean length is in the paper's text: its figure needs an SFT example "
         f"{needed.min():.2f} to {needed.max():.2f} times as long as assumed."
     )

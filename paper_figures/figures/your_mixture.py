@@ -315,6 +315,6 @@ def finding(sft, ours) -> str:
     word = "ahead of" if gains.mean() > 0 else "behind" if gains.mean() < 0 else "level with"
     return (
         f"Dropped in this order: {order}; mSFT is {word} SFT by {abs(gains.mean()):.1f} ± {findings.half_width(gains):.1f} points "
-        f"(mean and 95 % interval over n = {len(gains)} sub-datasets, one run each). It falls short of a conclusion: repeat it with "
+        f"(mean and 95 % interval over n = {len(gains)} sub-datasets, one run each). One run each concludes nothing: repeat them with "
         "other seeds" + (_CHOSEN if ours.config.select_on == "test" else ".")
     )
