@@ -21,7 +21,7 @@ NOTEBOOKS = {
     "13_ies_exclusions": "exclusions",
     "14_selection": "selection",
     "15_real_model": "real_model",
-    "15_sft_share": None,
+    "16_sft_share": None,
     "data_card": None,
     "your_mixture": "your_mixture",
 }

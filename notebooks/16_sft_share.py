@@ -35,7 +35,7 @@ mid_tokens_32b = 600e9  # mid-training tokens of the 32B model
 from paper_figures import study
 from paper_figures.figures import olmo2
 
-page = study.start("15_sft_share", globals(), *olmo2.ASSUMED)
+page = study.start("16_sft_share", globals(), *olmo2.ASSUMED)
 assumed = {name: globals()[name] for name in olmo2.ASSUMED}
 stages = olmo2.stages(**assumed)
 page.table(olmo2.counts(**assumed), "counts", item="Table 4", caption=olmo2.COUNTS_CAPTION)
