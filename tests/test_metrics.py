@@ -84,6 +84,24 @@ NUMBERS = [
     (">5", None),
     ("1/0", None),
     ("0x1F", None),
+    *((text, None) for text in ("x>5", "x<5", "x <= 5", "<=5", r"x \geq 5", "n != 5", "5k", "5M", "5 bn", "2pi", "2 pi")),
+    *((text, None) for text in (r"\sqrt{2}", r"2\sqrt{3}", "2√3", "sqrt(2)", "x^5", "e^5", "x^{5}", "3i", "3+4i", "5x")),
+    *((text, None) for text in ("log 2", "ln(2)", "f(2)", "sin 30", "7 mod 12", "1;2", r"\frac{x}{2}")),
+    # signs, fractions, units and scales in other spellings
+    *((text, -5) for text in ("- 5", "-$ 5", "-US$5", "$-5", "minus 5", "Negative 5", "it is minus $5", "x = - 5")),
+    *((text, Fraction(-1, 2)) for text in (r"-\frac{1}{2}", r"\frac{-1}{2}", "-½")),
+    *((text, Fraction(3, 2)) for text in ("1 ½", "1½", r"1\frac{1}{2}", r"1 \dfrac{1}{2}")),
+    ("3 hundred thousand", 300000),
+    ("3 minus 5", 5),
+    ("US$ 5", 5),
+    (r"\boxed{5}", 5),
+    (r"\text{5} apples", 5),
+    ("25 cm²", 25),
+    ("9.8 m/s^2", Fraction("9.8")),
+    ("=> 5", 5),
+    ("5 K", 5),
+    ("5 kg", 5),
+    ("5m", 5),
     ("5'3", None),
     ("9" * 5000, None),
 ]
@@ -117,10 +135,19 @@ def test_a_text_without_a_number(text):
         ("#### 3 million", "3", False),
         ("#### none", "4", False),
         ("#### 4\n5", "4", True),
+        ("#### 5", "- 5", False),
+        ("#### 2√3", "3", False),
+        ("#### 1 ½", "1/2", False),
+        ("#### 5000", "5k", False),
     ],
 )
 def test_number_match(text, answer, right):
     assert scoring.number_match(text, answer) is right
+
+
+def test_numbers_beyond_what_can_be_written_out_are_no_error():
+    assert scoring.score("#### 1e99999999999999999999", "inf") is False
+    assert scoring.score("#### 1E99999999999999999999", "1e99999999999999999999") is True
 
 
 @st.composite

@@ -65,7 +65,8 @@ def check_example(example: Example, metric: str = "") -> None:
     if not SCORERS.get(metric, score)(example.target, example.answer) or not extract(example.target):
         raise DataError(
             f"its own target text would be scored as wrong: the answer {shown} is not what follows the first '####' of "
-            "the target; give an answer of one line, without '####' in the rationale"
+            "the target (with the default metric 'nan' equals nothing); give an answer of one line, without '####' in the "
+            "rationale, or take exact_match"
         )
 
 

@@ -17,15 +17,41 @@ _SENTENCE_END = re.compile(r"(?<=[\w)\]}%\"'’”])[.,;:]+$|(?<=[^\W\d_]{2})[.,
 _AROUND = re.compile(r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\))")
 
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
-# number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten
+# number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten.
+# odd, tail: what stands before or behind it and makes it another number, such as a relation, a function, 'x', 'k'
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NUMBER = re.compile(
-    r"(?<!\w)(?:[<>≤≥±√|] ?)*(?:(?<![\w.)])[-+])?[$€£¥]?[√|]?(?<![\w])"
-    r"(?:0[xXbBoO][\da-fA-F]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
-    r"|\.?\d+(?:[.,:/'_^-]+\d+)*(?:[eE][-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)[!|^π√]*"
-    r"(?: ?(?:hundred|thousand|million|billion|trillion)\b)?",
+    r"(?P<odd>(?:[<>≤≥≠±√|] ?|\b(?:log|ln|sin|cos|tan|exp|mod) ?\(?|\w\(|\^\{?|\\[a-z]+\{|\}\{){1,9})?"
+    r"(?P<piece>(?:(?<![\w.)])[-+])?[$€£¥]?(?P<root>[√|])?(?<!\w)"
+    r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
+    r"|\.?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
+    rf"(?: ?(?:{'|'.join(_SCALES)})\b)*)"
+    r"(?P<tail>[!|^π√]+[\w.]*|(?-i:[kKMBxyzei]|bn|pi)(?!\w)| (?:bn|pi)\b)?",
     re.IGNORECASE,
 )
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+# (pattern, what it becomes) before numbers are looked for: other ways to write a sign, a fraction, a relation
+_SPELLINGS = [
+    (re.compile(pattern), to)
+    for pattern, to in (
+        (r"\\(?:boxed|text|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
+        (r"(?<=\d) *\\[dt]?frac\{(\d+)\}\{(\d+)\}", r" \1/\2"),
+        (r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2"),
+        (r"\\?\bsqrt *[{(]?", "√"),
+        (r"\\?<=|\\leq?\b|\\lt\b", "≤"),
+        (r"\\?>=|\\geq?\b|\\gt\b", "≥"),
+        (r"!=|\\neq?\b", "≠"),
+        (r"[=-]+>", " "),
+        ("[‐‑–]", "-"),
+        ("[×·⋅]", "*"),
+        ("’", "'"),
+        (r"(?<=\d) ?/ ?(?=\d)", "/"),
+        (r"(?<=\d) +(?=\d+/\d)", " "),
+        (r"(?:\b[A-Z]{2})?([$€£¥]) *(?=[-+.\d])", r"\1"),
+        (r"(^|[=:(])\s*([-+]) +(?=[$€£¥.\d])", r"\1\2"),
+        (r"(?i)(?<!\d )\b(?:minus|negative) +(?=[$€£¥.\d])", "-"),
+        (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1"),  # '25 cm^2' is 25
+    )
+]
 _FRACTION = re.compile(r"(?:(\d+) )?(\d+)/(\d+)")
 _POWER_OF_TEN = re.compile(r"(?:[eE]|(?:(?<=\d) ?[x*] ?|^)10\^)([-+]?\d{1,3})$")
 _PLAIN = re.compile(r"(\d*)(?:\.(\d+))?")
@@ -48,7 +74,10 @@ def score(text: str, answer: str) -> bool:
     except ValueError:
         return said.lower() == gold.lower()
     # where floats no longer tell whole numbers apart, the written numbers do
-    return one == other and (abs(one) < 2**53 or Decimal(said) == Decimal(gold))
+    try:
+        return one == other and (abs(one) < 2**53 or Decimal(said) == Decimal(gold))
+    except ArithmeticError:  # an exponent beyond what can be written out
+        return said.lower() == gold.lower()
 
 
 def _compatible(text: str) -> str:
@@ -83,18 +112,19 @@ def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
 
     decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact.
     """
-    text = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r" \1/\2", _compatible(text))
-    text = re.sub(r"(?<=\d) ?/ ?(?=\d)", "/", re.sub("[×·⋅]", "*", re.sub("[‐‑–]", "-", text)).replace("’", "'"))
-    text = "".join(str(unicodedata.decimal(char, char)) for char in text)
-    return [_value(match.group()) for match in _NUMBER.finditer(text)]
+    text = "".join(str(unicodedata.decimal(char, char)) for char in _compatible(text))
+    for pattern, to in _SPELLINGS:
+        text = pattern.sub(to, text)
+    found = _NUMBER.finditer(text)
+    return [None if m["odd"] or m["root"] or m["tail"] else _value(m["piece"]) for m in found]
 
 
 def _value(piece: str) -> tuple[Fraction, int | None] | None:
     if len(piece) > 1000:  # int() takes 4,300 digits at most
         return None
     sign, piece = (-1 if piece.startswith("-") else 1), re.sub("^[-+]?[$€£¥]?", "", piece).lower()
-    word = re.search(r" ?([a-z]{5,})$", piece)
-    scale, piece = (_SCALES[word.group(1)], piece[: word.start()]) if word else (0, piece)
+    scales = re.findall("|".join(_SCALES), piece)
+    scale, piece = sum(map(_SCALES.get, scales)), re.sub(f" ?({'|'.join(_SCALES)})", "", piece)
     if match := _FRACTION.fullmatch(piece):
         whole, top, bottom = (int(part or 0) for part in match.groups())
         return (sign * (whole + Fraction(top, bottom)) * 10**scale, None) if bottom else None
