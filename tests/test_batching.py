@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from msft.data.example import Example, target_text, training_text
+from msft.data.mixture import Mixture, SubDataset
 from msft.errors import ModelError
 from msft.loss.losses import TokenLosses
 from msft.loss.passes import split_evenly
-from msft.loss.tokens import Tokens, deal_out, loss_weights, make_batches, tokenize
+from msft.loss.tokens import Tokens, deal_out, fit_mixture, loss_weights, make_batches, tokenize
 from msft.packing.probe import why_not_trained_packed
 from msft.seeds import order, quarter_ends
 
@@ -280,6 +281,10 @@ def test_tokenizer_that_adds_bos_and_eos_itself(tokenizer):
     (bare,), (row,) = tokenize(tokenizer, TEXTS[:1]), tokenize(both, TEXTS[:1])
     assert row.ids == (0, *bare.ids)
     assert row.start == bare.start + 1
+    # a prompt would end with it too, and nothing be answered behind it
+    mixture = Mixture("one", [SubDataset("a", TEXTS[:1], TEXTS[:1], shots=TEXTS[:1] * 5)])
+    with pytest.raises(ModelError, match="ends every text with '<eos>'.*add_eos_token=False"):
+        fit_mixture(both, mixture, 512, 512)
 
 
 def test_tokenizer_without_eos_is_refused(tokenizer):

@@ -206,6 +206,30 @@ def test_rows_that_a_template_refuses_are_told_with_file_and_line(tmp_path):
     assert "test.jsonl:1: " in str(caught.value)
 
 
+def test_a_template_that_leaves_a_message_out_is_an_error():
+    silent = PLAIN.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+    assert silent != PLAIN
+    with pytest.raises(DataError, match="leaves out or changes what the system message says"):
+        one(with_template(silent), conversation("1?", "1", system="Answer in French."))
+    # the reasoning before an earlier answer is left out on purpose
+    thinking = "{% for m in messages %}<|{{ m.role }}|>{{ m.content.split('</think>')[-1].strip() }}{% endfor %}"
+    thinking += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    example, _ = one(with_template(thinking), conversation("1?", "<think>hm</think> one", "2?", "two"))
+    assert example.prompt.endswith("<|assistant|>one<|user|>2?<|assistant|>") and "hm" not in example.prompt
+
+
+def test_a_template_with_a_clock_writes_the_same_text_on_every_day():
+    dated = "{{ strftime_now('%d %b %Y') }}" + PLAIN
+    assert one(with_template(dated), conversation("1?", "1"))[0].prompt.startswith("26 Jul 2024")
+
+
+def test_a_template_without_an_end_and_a_tokenizer_without_eos_are_an_error():
+    tokenizer = with_template(PLAIN)
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="no EOS token and its chat template ends no turn"):
+        one(tokenizer, conversation("1?", "1"))
+
+
 @pytest.mark.parametrize("template", ["{{ messages | length }}" + PLAIN, PLAIN.replace(":\n", ": ")])
 def test_a_template_whose_prompt_has_other_tokens_beside_an_answer_is_an_error(template):
     """It rewrites the prompt, or its last blank is one token with the answer's first character."""

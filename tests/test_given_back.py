@@ -143,6 +143,16 @@ def test_every_row_that_could_never_be_right_is_named(tmp_path):
     load_mixture(write(tmp_path, ["abc", "☃"], metric="loss"), letter_tokenizer())
 
 
+def test_train_answers_that_lose_characters_are_named(tmp_path, caplog):
+    path = write(tmp_path, ["abc", "cab"])
+    rows = (tmp_path / "train.jsonl").read_text().replace('"abc"', '"☃"')
+    (tmp_path / "train.jsonl").write_text(rows)
+    with caplog.at_level("WARNING"):
+        load_mixture(path, letter_tokenizer())
+    assert "own: 1 of 7 train answers are not what the tokenizer gives back" in caplog.text
+    assert "the tokenizer gives the answer '☃' back as '<unk>'" in caplog.text or "☃" in caplog.text
+
+
 @pytest.mark.parametrize("answers", [("resume", "résumé"), ("résumé", "resume")])
 def test_golds_that_come_back_alike_are_refused(tmp_path, answers):
     with pytest.raises(

@@ -84,8 +84,14 @@ NUMBERS = [
     (">5", None),
     ("1/0", None),
     ("0x1F", None),
-    *((text, None) for text in ("x>5", "x<5", "x <= 5", "<=5", r"x \geq 5", "n != 5", "5k", "5M", "5 bn", "2pi", "2 pi")),
-    *((text, None) for text in (r"\sqrt{2}", r"2\sqrt{3}", "2√3", "sqrt(2)", "x^5", "e^5", "x^{5}", "3i", "3+4i", "5x")),
+    *(
+        (text, None)
+        for text in ("x>5", "x<5", "x <= 5", "<=5", r"x \geq 5", "n != 5", "5k", "5M", "5 bn", "2pi", "2 pi")
+    ),
+    *(
+        (text, None)
+        for text in (r"\sqrt{2}", r"2\sqrt{3}", "2√3", "sqrt(2)", "x^5", "e^5", "x^{5}", "3i", "3+4i", "5x")
+    ),
     *((text, None) for text in ("log 2", "ln(2)", "f(2)", "sin 30", "7 mod 12", "1;2", r"\frac{x}{2}")),
     # signs, fractions, units and scales in other spellings
     *((text, -5) for text in ("- 5", "-$ 5", "-US$5", "$-5", "minus 5", "Negative 5", "it is minus $5", "x = - 5")),

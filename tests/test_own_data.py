@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import lzma
+import random
 
 import datasets
 import huggingface_hub
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import msft
 from msft.__main__ import main
 from msft.data.reading import read_mixture
+from msft.data.rows import row_to_example
 from msft.errors import DataError, MsftError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -123,6 +125,12 @@ BAD_FILES = {
     "train.json": ('[{"question": "1?"}, 3]', [":row 1: the key 'answer'", ":row 2: a int, not an object"]),
     "broken.json": ("[{]", ["broken.json: not JSON"]),
     "train.parquet": ("no parquet", ["train.parquet: cannot be read: Parquet magic bytes"]),
+    "joined.csv": ("question,answer\n1?,1\nquestion,answer\n2?,2\n", ["joined.csv:3: the names of the columns again"]),
+    "keys.jsonl": (
+        '{"question": "1?", "answer": "1", "answer": "2"}\n',
+        ["keys.jsonl:1: not JSON (the key 'answer' stands"],
+    ),
+    "keys.json": ('[{"a": {"b": 1, "b": 2}}]', ["keys.json: not JSON (the key 'b' stands twice"]),
     "train.jsonl.gz": ("not compressed", ["train.jsonl.gz: cannot be read: Not a gzipped file"]),
     "train.jsonl.zst": ("not compressed", ["train.jsonl.zst: cannot be read: "]),
     "train.jsonl.xz": ("not compressed", ["train.jsonl.xz: cannot be read: "]),
@@ -138,6 +146,45 @@ def test_every_bad_file_is_told_at_once(tmp_path):
     for fragment in [part for _, parts in BAD_FILES.values() for part in parts]:
         assert fragment in told
     assert "tarin.csv: no such file. Did you mean 'train.csv'?" in told
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+def test_a_compressed_file_that_is_cut_off_is_refused_and_several_streams_are_one_file(tmp_path, ending):
+    rows = [{"question": f"{i} {random.Random(i).random()}?", "answer": str(i)} for i in range(2000)]
+    write(tmp_path / f"train.jsonl{ending}", rows)
+    content = (tmp_path / f"train.jsonl{ending}").read_bytes()
+    entry = {"name": "a", "train": f"train.jsonl{ending}", "test_split": 0.1}
+    (tmp_path / f"train.jsonl{ending}").write_bytes(content[: len(content) // 2])
+    assert "cannot be read: " in refusal(mixture_of, tmp_path, {**entry, "skip_bad_rows": True})
+    more = COMPRESSORS[ending]((json.dumps({"question": "last?", "answer": "1"}) + "\n").encode())
+    (tmp_path / f"train.jsonl{ending}").write_bytes(content + more)
+    sub = mixture_of(tmp_path, entry)["a"]
+    assert len(sub.train) + len(sub.test) + len(sub.shots) == 2001
+
+
+def test_shots_of_a_file_leave_train_and_what_is_over_is_counted(tmp_path):
+    write(tmp_path / "shots.jsonl", TRAIN[:8])
+    sub = read(tmp_path, TRAIN, shots="shots.jsonl")
+    assert [shot.answer for shot in sub.shots] == ["1", "2", "3", "4", "5"]
+    assert [e.answer for e in sub.train] == [str(i) for i in range(6, 13)]
+    assert sub.left_out == {"shots: only 5 stand before an item": 3, "train: same question as a shot": 5}
+    assert "every train row asks what a shot asks" in refusal(read, tmp_path, TRAIN[:5], shots="shots.jsonl")
+
+
+def test_a_test_question_with_several_answers_is_named(tmp_path, caplog):
+    test = [{"question": "z?", "answer": "1"}, {"question": "Z?", "answer": "2"}, {"question": "y?", "answer": "3"}]
+    with caplog.at_level(logging.WARNING):
+        assert len(read(tmp_path, TRAIN, test).test) == 3
+    assert "sums: 1 questions of test have several answers" in caplog.text and "'Z?' (line 2)" in caplog.text
+
+
+@pytest.mark.parametrize("empty", [[], "", None])
+def test_rows_of_both_shapes_may_have_empty_columns_of_the_other(tmp_path, caplog, empty):
+    with caplog.at_level(logging.WARNING):
+        assert len(read(tmp_path, [{**row, "messages": empty} for row in TRAIN]).train) == 7
+    turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1"}]
+    assert row_to_example({"messages": turns, "question": empty, "answer": empty}).messages
+    assert not caplog.text
 
 
 # columns, templates, formats -------------------------------------------------------------------------------------

@@ -332,7 +332,10 @@ def test_what_table_7_implies():
     lengths = [row for model, row in table("11_implied_lengths").items() if "if N" not in model]
     over = [100 * (row["if all ten are evaluated"] / row["Continual SFT, reported"] - 1) for row in lengths]
     once = [100 * row["if those not trained count once"] / row["Continual SFT, reported"] for row in lengths]
-    assert f"on six models that is {min(over):.1f} to {max(over):.1f} % above Table 7's totals" in DIFFERENCES and len(lengths) == 6
+    assert (
+        f"on six models that is {min(over):.1f} to {max(over):.1f} % above Table 7's totals" in DIFFERENCES
+        and len(lengths) == 6
+    )
     assert f"gives {min(once):.0f} to {max(once):.0f} % of them" in DIFFERENCES
     items = [row["tokens an evaluated item"] for row in lengths]
     assert f"fits {round(min(items), -1):.0f} to {round(max(items), -1):.0f} tokens an item" in DIFFERENCES

@@ -5,12 +5,17 @@ all messages adds to that. The loss is on the last assistant message and the tok
 answered zero-shot from the same prompt.
 """
 
+import datetime
+import re
 from dataclasses import replace
 from functools import partial
 
 from msft.data.example import Example
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, ModelError, each, shortened, together
+
+_CLOCK = re.compile(r"""\bstrftime_now\((['"])(.*?)\1\)""")
+_DAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's template takes where it has no clock
 
 
 def rendered(mixture, tokenizer):
@@ -45,8 +50,10 @@ def _render(tokenizer, example: Example) -> tuple[Example, str]:
     """(the example with the template's texts, the text of the token that ends a turn)."""
     messages = [{"role": role, "content": content} for role, content in example.messages]
     try:
-        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        # a template that writes today's date would make another run of it every day
+        template = _CLOCK.sub(lambda call: repr(_DAY.strftime(call[2])), tokenizer.get_chat_template())
+        render = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False)
+        prompt, text = render(messages[:-1], add_generation_prompt=True), render(messages)
     except Exception as error:  # a template raises what it likes: jinja's errors, its own raise_exception
         raise DataError(f"the template refuses it: {str(error).strip() or type(error).__name__}") from None
     bare = {"add_special_tokens": False}
@@ -57,11 +64,19 @@ def _render(tokenizer, example: Example) -> tuple[Example, str]:
             "answer cannot be told apart: white space that belongs to both, or a template that rewrites earlier turns"
         )
     _check_special_tokens(tokenizer, prompt, asked)
+    # what reasoning stands before an earlier answer, templates leave out on purpose
+    if lost := [role for role, said in example.messages if said.rpartition("</think>")[2].strip() not in text]:
+        raise DataError(f"the template leaves out or changes what the {lost[0]} message says, so that it would be lost")
     completion, special = text[len(prompt) :].rstrip(), set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     answer = tokenizer(completion, **bare)["input_ids"]
     if answer[-1:] and answer[-1] in special:
         stop = tokenizer.decode(answer[-1:])
+    elif tokenizer.eos_token is None:
+        raise ModelError(
+            "the tokenizer has no EOS token and its chat template ends no turn with a special token, so that answers would "
+            "never end: set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"
+        )
     else:
         stop = tokenizer.eos_token
         completion += stop

@@ -18,7 +18,20 @@ import zstandard
 
 from msft.errors import nearest
 
-_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstandard.open}
+
+def _open_zst(path: Path, mode: str, encoding: str) -> io.StringIO:
+    """The text of a whole file: zstandard's own `open` ends without a word where a file is cut off."""
+    data, parts = path.read_bytes(), []
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(data))
+        if not frame.eof:
+            raise EOFError("the compressed file ends before its end-of-stream marker was reached")
+        data = frame.unused_data
+    return io.StringIO(b"".join(parts).decode(encoding))
+
+
+_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
 
 
 class Rows(NamedTuple):
@@ -58,11 +71,20 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
     return read if read.rows or read.problems else Rows(problems=[f"{path} has no rows"])
 
 
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object, whose keys must differ: the json module keeps the last of two without a word."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return row
+
+
 def _json_lines(path: Path, text: str) -> Rows:
     rows, problems = [], []
     for number, line in enumerate(text.split("\n"), 1):
         try:
-            rows += [(number, json.loads(line))] if line.strip() else []
+            rows += [(number, json.loads(line, object_pairs_hook=_object))] if line.strip() else []
         except (ValueError, RecursionError) as error:
             problems.append(f"{path}:{number}: not JSON ({error})")
     return _objects(path, rows, problems)
@@ -73,7 +95,9 @@ def _json(path: Path, text: str) -> Rows:
     if not text.lstrip().startswith("["):
         return _json_lines(path, text)
     try:
-        return _objects(path, [(f"row {number}", row) for number, row in enumerate(json.loads(text), 1)])
+        return _objects(
+            path, [(f"row {number}", row) for number, row in enumerate(json.loads(text, object_pairs_hook=_object), 1)]
+        )
     except (ValueError, RecursionError) as error:
         return Rows(problems=[f"{path}: not JSON ({error})"])
 
@@ -99,7 +123,9 @@ def _csv(path: Path, text: str) -> Rows:
         )
     for row in reader:
         cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
-        if cells == len(columns):
+        if list(row.values()) == columns:
+            problems.append(f"{path}:{reader.line_num}: the names of the columns again, as in files that were joined")
+        elif cells == len(columns):
             rows.append((reader.line_num, row))
         else:
             problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")

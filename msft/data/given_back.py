@@ -13,7 +13,7 @@ from msft.data.example import Example, documents, target_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import MEASURED, Mixture, SubDataset
 from msft.data.scoring import extract, is_right, unwrapped
-from msft.errors import DataError, shortened, together
+from msft.errors import DataError, each, shortened, together
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,12 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
 def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
     parts, problems, first = {}, [], {}
+    _, refused = each(lambda example: given_back(tokenizer, example, sub.metric), sub.train)
+    if refused and distributed.is_main():
+        _log.warning(
+            "%s: %d of %d train answers are not what the tokenizer gives back, and would be learned without what it lacks: "
+            "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
+        )  # fmt: skip
     for part in MEASURED:
         parts[part] = []
         for number, example in enumerate(getattr(sub, part), 1):

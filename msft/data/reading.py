@@ -78,6 +78,11 @@ def _sub_dataset(
     parts, origin, left_out, problems = _parts(folder, entry, source, to_example)
     if not problems:
         problems += _split(parts, source, seed, name)
+    for part in MEASURED if metric != metrics.LOSS and distributed.is_main() else ():
+        if others := _several_answers(parts.get(part, ()), metric):
+            example = next(iter(others.values()))
+            text = "%s: %d questions of %s have several answers, of which one at most is right for a model: %r (%s)"
+            _log.warning(text, name, len(others), part, example.question[:60], _where(example))
     is_zero, wrong = _is_zero_shot(parts, metric)
     problems += wrong + shortened(metrics.merged((e for part in parts.values() for e in part), metric))
     problems += [] if overlap_allowed else _overlaps(parts, name)
@@ -86,7 +91,9 @@ def _sub_dataset(
         parts["shots"] = []
     elif parts.get("shots"):
         problems += _check_shots(parts["shots"], train, metric, entry["shots"])
-        parts["shots"] = parts["shots"][:SHOTS]
+        _leave_out(parts, "shots", parts["shots"][:SHOTS], f"only {SHOTS} stand before an item", left_out)
+        _leave_out(parts, "train", without_questions(train, parts["shots"]), "same question as a shot", left_out)
+        problems += [] if parts.get("train") or not train else ["every train row asks what a shot asks; give more rows"]
     elif train and not problems:
         parts["shots"], parts["train"], wrong = _drawn_shots(train, seed, metric)
         problems += wrong
@@ -98,6 +105,12 @@ def _sub_dataset(
     origin |= {"source": entry["source"]} if "source" in entry else {}
     more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": left_out}
     return SubDataset(name=name, **more, **{"test": [], **parts}), []
+
+
+def _leave_out(parts: dict, part: str, kept: list[Example], why: str, left_out: dict[str, int]) -> None:
+    """Keeps these examples of a part, and counts the others."""
+    if lost := len(parts.get(part, ())) - len(kept):
+        parts[part], left_out[f"{part}: {why}"] = kept, lost
 
 
 def _parts(

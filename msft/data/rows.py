@@ -42,7 +42,11 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
 
     Raises DataError with all that is wrong with the row.
     """
-    example = _chat(row, place) if "messages" in row else _question(row, metric, place)
+    is_chat = has_value(row.get("messages")) or "messages" in row and not {"question", "answer"} & set(row)
+    # rows of both shapes in one table have the columns of both: those of the other shape are empty
+    other = ("question", "answer") if is_chat else ROW_KEYS
+    row = {key: value for key, value in row.items() if key not in other or has_value(value)}
+    example = _chat(row, place) if is_chat else _question(row, metric, place)
     check_example(example, metric)
     return example
 
@@ -142,8 +146,9 @@ def _is_said(value: object, row: Mapping, known: Iterable[str]) -> bool:
 
 def unread(row: Mapping) -> set[str]:
     """The keys of a row, and of its messages, that have a value and are not read; the row has no problems."""
-    parts = [(row, ROW_KEYS if "messages" in row else QUESTION_KEYS)]
-    parts += [(message, (*MESSAGE_KEYS, "weight")) for message in row.get("messages", ())]
+    messages = row.get("messages") or ()
+    parts = [(row, ROW_KEYS if messages else QUESTION_KEYS)]
+    parts += [(message, (*MESSAGE_KEYS, "weight")) for message in messages]
     return {key for part, known in parts for key, value in part.items() if key not in known and has_value(value)}
 
 

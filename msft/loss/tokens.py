@@ -133,8 +133,15 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
     prompts: what a model must take to be evaluated, (tokens of the longest prompt, largest token id of all prompts).
 
     A train example over max_tokens would lose its answer and a prompt over max_prompt_tokens its shots: they are
-    left out and counted. Raises DataError with every part of which nothing remains.
+    left out and counted. Raises DataError with every part of which nothing remains, ModelError for a tokenizer that ends
+    every text with a special token.
     """
+    if (last := tokenizer("A: ")["input_ids"][-1]) in tokenizer.all_special_ids:
+        raise ModelError(
+            f"the tokenizer ends every text with {tokenizer.convert_ids_to_tokens(last)!r}, prompts too, behind which a model "
+            "answers nothing: load it with add_eos_token=False (or without the template of its post-processor), then "
+            "tokenizer.save_pretrained(folder), and take that folder as the model"
+        )
     examples, subs, lengths, largest, problems = {}, [], [0], 0, []
     for sub in mixture:
         rows = tokenize(tokenizer, sub.train)
