@@ -41,7 +41,9 @@ def test_the_mean_is_over_the_run_s_time_from_its_start(run):
 def test_a_short_run_is_said_to_tell_little(run):
     axis = storage.on_disk(run)
     assert axis.get_xlabel().startswith("seconds")
-    assert style.said(axis).startswith("A run of 240 seconds that saves its state once, near its end, says little")
+    assert style.said(axis).startswith(
+        "A run of 240 seconds that saves its state once, when its training ends, says little"
+    )
     run.disk = run.disk.assign(event="saved", time=[120, 180, 3660])
     axis = storage.on_disk(run)
     assert axis.get_xlabel().startswith("minutes")

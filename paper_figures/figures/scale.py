@@ -179,8 +179,8 @@ def mixture_panels(table: pd.DataFrame, axes=None):
 
 
 BUDGET_PANELS_CAPTION = (
-    "mSFT by its compute budget C in epochs. Top: gain over SFT in points of test accuracy (whiskers: 95 % interval over the test "
-    "items). Bottom: compute over SFT, as a share of SFT's own; the numbers at the bars are the compute itself. Roll-out overhead: the "
+    "mSFT by its compute budget C in epochs. Top: gain over SFT in points of test accuracy (whiskers, and brackets in the title: 95 % interval over "
+    "the test items). Bottom: compute over SFT, as a share of SFT's own; the numbers at the bars are the compute itself. Roll-out overhead: the "
     "same stages with nothing excluded, less SFT; savings: what the exclusions spare; net: their sum. All are means over the models."
 )
 # greys, since these parts are no methods; the net is what mSFT itself takes

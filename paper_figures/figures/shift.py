@@ -154,7 +154,7 @@ SHIFT_BARS_CAPTION = (
     "differ in the seed alone, of the same sub-datasets within the same epochs; drawn for models that were trained with several seeds."
 )
 LOSS_SHIFT_CAPTION = SHIFT_BARS_CAPTION.replace("best test accuracy", "lowest held-out loss").replace(
-    "of the peaks", "of these"
+    "distance of the peaks", "distance of the lowest losses"
 )
 
 

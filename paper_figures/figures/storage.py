@@ -160,7 +160,7 @@ def live_copies(runs, axes=None):
 ON_DISK_CAPTION = (
     "Copies of the weights on disk from the start of one mSFT run to its end (its ledger: saved states, and at the end the best "
     "checkpoint), their mean over this time, the mean of Algorithm 4 over the evaluations, and the paper's. States are saved two "
-    "minutes apart or more, or at a run's end: one that saves a single state says little of what long runs hold."
+    "minutes apart or more, and when training ends: a run that saves a single state says little of what long ones hold."
 )
 
 
@@ -182,7 +182,7 @@ def on_disk(run, axis=None):
     if len(saved) > 1:
         words = f"{mean:.2f} model copies are on disk on average over {long}, in which the state was saved {len(saved)} times"
     else:
-        words = f"A run of {long} that saves its state once, near its end, says little of long ones: {mean:.2f} copies on disk"
+        words = f"A run of {long} that saves its state once, when its training ends, says little of long ones: {mean:.2f} copies on disk"
     return say(axis, f"{words}; the paper reports {theirs:g}")
 
 
