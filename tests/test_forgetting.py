@@ -77,6 +77,9 @@ def test_tables_have_the_mean():
     assert shown.loc["mean", ["forgetting", "prevention", "gain over SFT"]].tolist() == pytest.approx([5, 10, 15])
     row = forgetting.by_model(runs).loc["m"]
     assert row[["forgetting", "prevention", "gain over SFT"]].tolist() == pytest.approx([5, 10, 15])
+    # 10 and 0, 10 and 10, 20 and 10: t of one degree of freedom is 12.7
+    halves = row[["± of forgetting", "± of prevention", "± of gain"]].tolist()
+    assert halves == pytest.approx([63.5, 0, 63.5], abs=0.05)
     assert row[["sub-datasets", "forgetting < 0", "peak after the best"]].tolist() == [2, 0, 0]
 
 

@@ -6,7 +6,7 @@ import pytest
 from figure_runs import fake_run, msft_run, roll_out, sft_run
 
 from msft.benchmarks import paper_mixtures
-from paper_figures import study
+from paper_figures import study, style
 from paper_figures.figures import granularity
 
 
@@ -73,6 +73,15 @@ def test_bars_are_sorted_with_the_mean_last():
         "mSFT +20.0", "IES 0", "mSFT +10.0", "IES −10.0", "mSFT +15.0", "IES −5.0",
     ]  # fmt: skip
     assert "points" in ax.get_xlabel()
+    plt.close("all")
+
+
+def test_sft_s_line_is_seen_and_a_method_that_equals_it_has_no_interval():
+    runs = runs_of()
+    runs["ies"] = runs["sft"]
+    ax = granularity.bars(granularity.by_category(granularity.gains(runs)), granularity.intervals(runs, 200))
+    assert ax.get_xlim()[0] < 0
+    assert style.said(ax).endswith("IES equals SFT") and "IES 0" not in style.said(ax)
     plt.close("all")
 
 

@@ -97,6 +97,11 @@ def test_one_panel_has_all_curves_with_their_peaks_and_the_mixture_s():
     assert style.said(axis) == "3 sub-datasets peak between epochs 0.5 and 2; the mixture at 1"
 
 
+def test_ten_sub_datasets_have_ten_colours():
+    axis = overfitting.one_panel(made({f"task_{place}": [0.1, 0.2, 0.3, 0.2, 0.1] for place in range(10)}, best=1.0))
+    assert len({to_rgba(line.get_color()) for line in axis.lines[:10]}) == 10
+
+
 def test_distances_from_the_mixture_s_peak_and_the_paper_s_beside():
     run = made(best=1.0)
     assert overfitting.distances(run).to_dict() == {"early": 0.5, "tied peak": 0.0, "late": 1.0}
@@ -108,6 +113,8 @@ def test_distances_from_the_mixture_s_peak_and_the_paper_s_beside():
     assert [axis.get_title() for axis in (ours, paper)] == ["m\nmean 0.50", "the paper, Qwen3 8B\nmean 1.93"]
     assert ours.get_xlim() == paper.get_xlim()
     assert "0.50 ± 1.24 (m); the paper 1.93" in style.said(ours)
+    # the mean as a line too, as in the paper
+    assert [axis.lines[-1].get_xdata()[0] for axis in (ours, paper)] == pytest.approx([0.5, theirs.mean()])
     # the paper's sub-datasets stand beside their own
     named = made({"aqua_rat": [0.1, 0.5, 0.2], "sciq": [0.1, 0.2, 0.5]}, best=0.5)
     table = overfitting.peak_table(named)
@@ -132,6 +139,8 @@ def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["early", "tied peak", "late"]
     colours = axis.collections[0].get_facecolors()
     assert tuple(colours[1]) == tuple(colours[4]) != to_rgba("white")
+    # 0.5, 0 and 0 epochs apart
+    assert "a sub-dataset's spans 0.2 ± 0.7 epochs (latest less earliest of 2 models)" in style.said(axis)
 
 
 def test_the_finding_follows_the_numbers():
@@ -142,6 +151,7 @@ def test_the_finding_follows_the_numbers():
     assert "1 of the peaks stand at the last evaluation" in text
     level = overfitting.finding(made({task: [0.1, 0.2, 0.3, 0.2, 0.1] for task in ("a", "b")}, best=1.0))
     assert "peak between epochs 1 and 1, and SFT's one stop leaves them 0.0 ± 0.0 points" in level
+    assert "last evaluation" not in level  # no peak stands there
     assert text.count(". ") == 1, "two sentences"
 
 

@@ -131,7 +131,11 @@ def test_pictures_draw_what_the_tables_say():
     left, right = scale.mixture_panels(scale.by_mixture(three()))
     assert [bars[0].get_height() for bars in right.containers if hasattr(bars, "patches")] == pytest.approx([-5, 15])
     assert [text.get_text() for text in right.texts] == ["−5.0", "+15.0"]
-    assert [text.get_text() for text in left.get_xticklabels()] == ["2"]
+    assert [text.get_text() for text in left.get_xticklabels()] == ["2 sub-datasets"]
+    # whiskers of 95 % on both sides, by 1.96 standard errors
+    (whisker,) = left.containers[0].lines[2][0].get_segments()
+    assert whisker[1, 1] - whisker[0, 1] == pytest.approx(2 * 1.96 * scale.by_mixture(three()).error[0])
+    assert left.figure.legends[0].texts[-1].get_text() == "the paper's mean for mSFT, +5.4"
     assert "%" in left.get_ylabel() and "points" in right.get_ylabel()
     axes = scale.budget_panels(scale.by_budget(sweep()), scale.reported_budgets())
     assert [axis.get_title() for axis in axes[0]] == ["here", "the paper, four models"]
@@ -202,4 +206,4 @@ def test_the_finding_has_every_gain_with_its_interval():
     assert "with 2 sub-datasets, and by budget -5.0 (" in text
     # one of the 20 items is lost at C=1: no draw of items puts it above SFT
     assert " to +0.0) at C=1, +20.0 (" in text and "at C=2 (points with 95 % intervals" in text
-    assert "1 of 3 intervals leave out 0" in text
+    assert "1 of these 3 gains are shown to differ from 0. It falls short of a rule:" in text

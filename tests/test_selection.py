@@ -109,6 +109,9 @@ def test_what_remains_by_hand(gains):
     behind = row_of(gains, "ies", "sft")
     assert behind.test == pytest.approx(-10)
     assert np.isnan(behind.remains)
+    # nor where a gain is not shown: two items of twenty
+    small = row_of(gains, "dynamix_sft", "sft")
+    assert small.test > 0 and small.test_low == 0 and np.isnan(small.remains)
 
 
 def test_gains_over_sft_are_differences_of_gains_over_base(gains):
@@ -126,6 +129,8 @@ def test_the_mean_gains_are_those_of_the_histories(runs, gains):
 
 
 def test_intervals_are_paired_by_item(gains):
+    # over the base model there is an interval too
+    assert (gains.test_low < gains.test).all() and (gains.test < gains.test_high).all()
     # the same answers twice: no draw of items moves their difference
     assert row_of(gains, "sft", "base")[["change", "low", "high"]].tolist() == [0, 0, 0]
     # IES misses one more item than SFT in each of two sets of 10, on either choice
@@ -163,8 +168,9 @@ def test_the_picture(gains):
         assert [line.get_markerfacecolor() == "white" for line in marks] == [False, True] * (len(expected) // 2)
     colours = [line.get_color() for line in right.lines if line.get_marker() == "o"]
     assert to_rgba(colours[-1]) == to_rgba(style.colour("msft"))
-    # three methods with a joining line, two intervals and two marks each, and the line of SFT
-    assert len(right.lines) == 3 * 5 + 1
+    # each method has a joining line, two intervals and two marks, and over SFT there is its line
+    assert len(left.lines) == 4 * 5 and len(right.lines) == 3 * 5 + 1
+    assert left.figure.legends[0].texts[-1].get_text() == "SFT"
 
 
 def test_the_finding_names_what_remains(runs, gains):

@@ -121,6 +121,9 @@ def test_a_budget_in_which_nobody_over_fits_is_followed_by_another(monkeypatch):
     ]
 
 
+CONFIG = SimpleNamespace(model="m", seed=20)
+
+
 def made(full, reduced, first="gone"):
     """Stands for a bifurcation with these accuracies every half epoch from the fork at 1.5 on."""
     rows = [
@@ -131,7 +134,8 @@ def made(full, reduced, first="gone"):
     ]
     start = [{**row, "stage": 0, "path_epoch": row["epoch"]} for row in rows if row["stage"] == 1]
     note = {"kind": "note", "arguments": {"what": "bifurcation", "first": first}}
-    return SimpleNamespace(history=pd.DataFrame(start + rows), journal=[{"kind": "roll_out"}, note])
+    journal = [{"kind": "roll_out"}, note]
+    return SimpleNamespace(history=pd.DataFrame(start + rows), journal=journal, config=CONFIG)
 
 
 FULL = {"gone": [0.9, 0.5, 0.4], "one_task": [0.1, 0.2, 0.5], "two": [0.3, 0.3, 0.1], "three": [0.1, 0.4, 0.2]}
@@ -170,49 +174,99 @@ def test_the_pictures_show_the_shifts():
     assert stars == [pytest.approx((1, 50)), pytest.approx((0.5, 60))]
 
 
-def test_the_title_says_what_chance_does():
+def test_the_title_says_what_chance_does_on_either_side():
     run = made(FULL, REDUCED)
-    axes = shift.shift_bars({"m": run}, [sft({"a": 1}), sft({"a": 2})])
-    assert style.said(axes).endswith("0.33 ± 0.72 epochs (m); cannot be told from the 1.00 that another seed does")
-    moved = made(FULL, {**FULL, "one_task": [0.6, 0.2, 0.5], "two": [0.3, 0.1, 0.4], "three": [0.1, 0.2, 0.4]})
-    assert shift.shifts(moved)["shift"].abs().tolist() == [1, 1, 0.5]
-    axes = shift.shift_bars({"m": moved}, [sft({"a": 1}), sft({"a": 1})], with_paper=False)
-    assert len(axes) == 1 and style.said(axes).endswith("(m); more than 0.00 that another seed does")
+    axes = shift.shift_bars({"m": run}, SEEDS)
+    assert style.said(axes).endswith(
+        "0.33 ± 0.72 epochs (m; another seed does by 0.33 ± 0.72: cannot tell which is larger)"
+    )
+    assert [text.get_text() for text in axes[0].figure.legends[0].texts] == ["less than what another seed does"]
+    (band,) = [patch for patch in axes[0].patches if patch.get_facecolor()[:3] == (0.9, 0.9, 0.9)]
+    assert band.get_x() == pytest.approx(-1 / 3) and band.get_width() == pytest.approx(2 / 3)
+    # equal shifts are shown to be larger than none, and none to be smaller than equal distances
+    same = sft({"one_task": 2, "two": 2, "three": 2})
+    assert "the shift is larger" in style.said(shift.shift_bars({"m": made(FULL, ALL_FIRST)}, [same, same]))
+    apart = [same, sft({"one_task": 2.5, "two": 2.5, "three": 2.5})]
+    assert "the shift is smaller" in style.said(shift.shift_bars({"m": made(FULL, FULL)}, apart))
+
+
+def test_seeds_of_another_model_say_nothing_of_chance():
+    axes = shift.shift_bars({"m": made(FULL, REDUCED)}, [sft({"one_task": 2}, "other")] * 2, with_paper=False)
+    assert style.said(axes).endswith("epochs (m); no other seeds to tell this from chance")
+    assert not axes[0].figure.legends
+
+
+def test_the_longest_bar_s_number_stands_clear_of_the_names():
+    ours, _ = shift.shift_bars({"m": made(FULL, REDUCED)}, [])
+    assert ours.get_xlim() == pytest.approx((-1.6 * 2.5, 1.6 * 2.5))  # the paper's SciQ moves by 2.5
+
+
+def test_a_caption_says_where_the_fork_is_the_base_model():
+    run = made(FULL, REDUCED)
+    assert shift.at_the_base_model({"m": run}, []) == ""
+    run.history.path_epoch -= 1.5
+    same_seed = sft({"gone": 3})
+    assert "gone counts as the first to over-fit with m" in shift.at_the_base_model({"m": run}, [])
+    assert shift.at_the_base_model({"m": run}, [same_seed]).endswith("in the whole SFT run it peaks at epoch 3.")
 
 
 def test_a_row_a_model_and_the_paper_s():
-    table = shift.by_model({"m": made(FULL, REDUCED)})
-    assert table.loc["m"].tolist() == ["gone", 1.5, "2 of 3", pytest.approx(1 / 3), pytest.approx(0.717, abs=1e-3)]
+    table, size = (
+        shift.by_model({"m": made(FULL, REDUCED)}, SEEDS),
+        [pytest.approx(1 / 3), pytest.approx(0.717, abs=1e-3)],
+    )
+    assert table.loc["m"].tolist() == ["gone", 1.5, "2 of 3", *size, *size]
     assert table.loc["the paper, Qwen3 8B"].tolist()[:3] == ["ARC-Easy", 0.25, "9 of 9"]
     assert table.loc["the paper, Qwen3 8B", "mean |shift|"] == pytest.approx(1.19, abs=0.005)
 
 
-def sft(peaks):
+def sft(peaks, model="m"):
+    """An SFT run of ten epochs with these peaks, evaluated every half epoch."""
     rows = [
-        {"stage": 0, "epoch": epoch, "task": task, "accuracy": float(epoch == peak)}
+        {"stage": 0, "epoch": i / 2, "task": task, "accuracy": float(i / 2 == peak)}
         for task, peak in peaks.items()
-        for epoch in range(4)
+        for i in range(21)
     ]
-    return SimpleNamespace(history=pd.DataFrame(rows))
+    return SimpleNamespace(history=pd.DataFrame(rows), config=SimpleNamespace(model=model, seed=20))
+
+
+# within the branches, epochs 1.5 to 2.5, the peaks of three lie apart by 0.5, 0.5 and 0 epochs
+SEEDS = [
+    sft({"gone": 2, "one_task": 2, "two": 2, "three": 2}),
+    sft({"gone": 9, "one_task": 1.5, "two": 2.5, "three": 2}),
+]
+# every peak moves by half an epoch
+ALL_FIRST = {**FULL, "one_task": [0.1, 0.6, 0.5], "two": [0.1, 0.3, 0.1], "three": [0.1, 0.2, 0.4]}
 
 
 def test_chance_is_the_mean_distance_between_seeds():
-    runs = [sft({"a": 1, "b": 3}), sft({"a": 2, "b": 3}), sft({"a": 0, "b": 1})]
-    # pairs: (1 + 0) / 2, (1 + 2) / 2, (2 + 2) / 2
-    assert shift.by_chance(runs) == pytest.approx((0.5 + 1.5 + 2) / 3)
-    assert shift.by_chance(runs[:1]) is None
+    tasks = ["one_task", "two", "three"]
+    runs = [sft(dict(zip(tasks, peaks, strict=True))) for peaks in ((1.5, 2, 2), (2, 2, 2), (2.5, 1.5, 2))]
+    chance = shift.by_chance(made(FULL, REDUCED), runs)
+    # pairs of one_task: 0.5, 1, 0.5; of two: 0, 0.5, 0.5
+    assert chance.to_dict() == pytest.approx({"one_task": 2 / 3, "two": 1 / 3, "three": 0})
+    assert shift.by_chance(made(FULL, REDUCED), runs[:1]) is None
+
+
+def test_chance_is_of_the_branches_sub_datasets_and_epochs_alone():
+    """A later peak, or one of the sub-dataset that is left out, would be compared with nothing."""
+    run = made(FULL, REDUCED)
+    assert shift.by_chance(run, SEEDS).to_dict() == {"one_task": 0.5, "two": 0.5, "three": 0}
+    # a peak after the branches' end, where all that lies within them is level
+    late = sft({"gone": 2, "one_task": 8, "two": 2, "three": 2})
+    assert shift.by_chance(run, [SEEDS[0], late])["one_task"] == 0.5
 
 
 def test_the_finding_follows_the_numbers():
     run = made(FULL, REDUCED)
-    text = shift.finding(run, [sft({"a": 1}), sft({"a": 2})])
+    text = shift.finding(run, SEEDS)
     assert "Without gone, the first to over-fit (epoch 1.5), 2 of the other 3" in text
     sizes = shift.shifts(run)["shift"].abs()
     assert f"by {sizes.mean():.2f} ± {4.3027 * sizes.std() / 3**0.5:.2f} epochs" in text
     assert "2 have a peak at the end of a branch" in text
-    assert "another seed alone moves a peak by 1.00 epochs: the shift is not shown to be larger" in text
-    # a shift whose interval holds what chance does is not shown either
-    assert "0.00 epochs: the shift is not shown to be larger" in shift.finding(run, [sft({"a": 1}), sft({"a": 1})])
+    assert "another seed alone moves the same peaks by 0.33 ± 0.72 epochs" in text and text.endswith(
+        "cannot tell which is larger."
+    )
     assert "0 of the other 3" in shift.finding(made(FULL, FULL), [])
     assert "there is one seed of SFT" in shift.finding(run, [])
 

@@ -16,8 +16,9 @@ def run():
         for point in entry["result"].get("points", []):
             point["selected_from"] = point["n"]
     run.directory = "run"
-    times, copies = [0, 60, 180], [1.0, 3.0, 1.0]
-    run.disk = pd.DataFrame({"time": times, "copies": copies, "bound": [2, 4, 2]})
+    run.about["started"] = "1970-01-01T00:01:00+00:00"
+    events = {"event": ["write weights", "saved", "write best"], "time": [120, 180, 300], "copies": [1.0, 3.0, 1.0]}
+    run.disk = pd.DataFrame(events)
     return run
 
 
@@ -31,30 +32,55 @@ def test_copies_by_hand(run):
     assert table.trained.tolist() == [0, 0.25, 0.5, 0.5, 0.75, 1.0]
 
 
-def test_the_mean_is_over_time(run):
-    # one minute with one copy, two with three
-    assert storage.mean_copies(run) == pytest.approx((1 * 1 + 2 * 3) / 3)
+def test_the_mean_is_over_the_run_s_time_from_its_start(run):
+    # a minute with nothing on disk, one with one copy, two with three
+    assert storage.on_disk_by_time(run).seconds.tolist() == [0, 60, 120, 240]
+    assert storage.mean_copies(run) == pytest.approx((1 * 0 + 1 * 1 + 2 * 3) / 4)
 
 
-def test_a_row_and_a_panel_a_run(run):
-    runs = {("model", "Qwen/Qwen2.5-3B"): run, ("mixture", "5"): run, ("C", "1"): run}
+def test_a_short_run_is_said_to_tell_little(run):
+    axis = storage.on_disk(run)
+    assert axis.get_xlabel().startswith("seconds")
+    assert style.said(axis).startswith(
+        "A run of 240 seconds that saves its state once, when its training ends, says little"
+    )
+    run.disk = run.disk.assign(event="saved", time=[120, 180, 3660])
+    axis = storage.on_disk(run)
+    assert axis.get_xlabel().startswith("minutes")
+    assert "over 60 minutes, in which the state was saved 3 times" in style.said(axis)
+    plt.close("all")
+
+
+def test_a_row_a_run_and_a_panel_a_value(run):
+    runs = {("model", "Qwen/Qwen2.5-3B"): run, ("mixture", "5"): run, ("mixture", "granular"): run, ("C", "1"): run}
     table = storage.summary(runs)
     # a mixture is named by what it has, whatever the profile calls it
-    assert list(table.index) == ["Qwen2.5 3B", "2 sub-datasets", "C = 1"]
-    assert table["on disk, peak"].tolist() == [3, 3, 3]
-    # appendix H for two sub-datasets
-    assert table["predicted mean"].tolist() == [3.5] * 3
-    axes = storage.live_copies(runs)
-    assert [axis.get_title() for axis in axes] == [f"{name}\nmean 1.3, predicted 3.5" for name in table.index]
-    assert len({axis.get_ylim() for axis in axes}) == 1
-    assert "keeps 1.3 to 1.3 model copies on average, fewer than predicted in 3 of 3 runs" in style.said(axes)
+    names = ["Qwen2.5 3B", "2 sub-datasets", "C = 1"]
+    assert list(table.index) == [", ".join(names)]
+    assert table["on disk, peak"].tolist() == [3] and table["states saved"].tolist() == [1]
+    # appendix H for two sub-datasets, beside the peaks of stages with one copy and with two
+    assert table["predicted"].tolist() == [3.5] and table["stages' peaks, mean"].tolist() == [1.5]
+    axes = storage.live_copies({key: run for key in runs if key[1] != "granular"})
+    assert [axis.get_title() for axis in axes] == [f"{name}: mean 1.3\npeaks 1.5, predicted 3.5" for name in names]
+    assert "keeps 1.3 to 1.3 model copies on average (the paper: 4.44)" in style.said(axes)
+    assert "below the predicted one in 3 of 3 runs" in style.said(axes)
+    plt.close("all")
+
+
+def test_no_panel_is_cut_off(run, monkeypatch):
+    """The panels share an axis: a later one may hold the highest of all."""
+    low, high = storage.replay(run), storage.replay(run).assign(bound=9)
+    played = iter([low, high])
+    monkeypatch.setattr(storage, "replay", lambda _: next(played))
+    axes = storage.live_copies({("C", "1"): run, ("C", "3"): run})
+    assert all(axis.get_ylim() == pytest.approx((0, 1.05 * 9)) for axis in axes)
     plt.close("all")
 
 
 def test_the_finding_counts_a_run_once(run):
     text = storage.finding({("model", "m"): run, ("C", "3"): run})
-    assert text.startswith("mSFT holds 2.33 (no interval) model copies on disk")
-    assert "over n = 1 runs) and the paper reports 4.44" in text
+    assert text.startswith("mSFT holds 1.75 (no interval) model copies on disk from a run's start")
+    assert "over n = 1 runs) and the paper reports 4.44" in text and "1 of these saved their state once" in text
 
 
 def test_needs_cover_what_varies():

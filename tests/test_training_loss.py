@@ -62,9 +62,18 @@ def test_the_finding_names_the_sign():
 
 def test_the_title_says_what_is_shown_alone():
     row = training_loss.compare(pair())
-    assert "cannot tell whose is lower; mSFT minus SFT -0.200 nats (m)" in training_loss.title(row)
-    assert "mSFT's is shown to be lower on 1 of 1" in training_loss.title(row.assign(low=-0.3, high=-0.1))
-    assert "mSFT's is shown to be higher on 1 of 1" in training_loss.title(row.assign(low=0.1, high=0.3))
+    assert training_loss.title(row).endswith(
+        "cannot tell whose training loss is lower: mSFT minus SFT -0.200 nats (no interval)"
+    )
+    lower, higher = row.assign(low=-0.3, high=-0.1), -row.assign(low=-0.1, high=-0.3)
+    assert training_loss.title(lower).endswith(
+        "mSFT's training loss is lower: mSFT minus SFT -0.200 nats (-0.300 to -0.100)"
+    )
+    assert training_loss.title(higher).endswith(
+        "mSFT's training loss is higher: mSFT minus SFT +0.200 nats (0.100 to 0.300)"
+    )
+    both = training_loss.title(pd.concat([lower, higher]).set_index(pd.Index(["m", "o"])))
+    assert "is lower on 1 and higher on 1 of 2 models: mSFT minus SFT -0.200 nats (m, -0.300 to -0.100), +0.200" in both
 
 
 def test_a_panel_a_model():
@@ -76,7 +85,7 @@ def test_a_panel_a_model():
         sft, msft = (line.get_ydata().tolist() for line in axis.lines)
         assert sft == pytest.approx([2, 0.9, 0.7]) and msft == pytest.approx([2, 0.8, 0.4])
     assert [text.get_text() for text in figure.legends[0].texts] == ["SFT", "mSFT", "exclusion"]
-    assert style.said(axes).startswith("Training loss on what both still train: cannot tell")
+    assert style.said(axes).startswith("On what both still train, cannot tell")
     plt.close("all")
 
 

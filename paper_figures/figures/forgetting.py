@@ -9,7 +9,7 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import COLUMN, colour, pretty, say
 
 _PARTS = {
-    "forgetting": ("forgetting after the own peak (Eq. 4)", "0.6"),
+    "forgetting": ("change after its own peak (Eq. 4; negative: forgetting)", "0.6"),
     "prevention": ("prevented over-fitting", None),
 }
 
@@ -70,8 +70,8 @@ def decompose(sft, msft) -> pd.DataFrame:
 
 BARS_CAPTION = (
     "Gain of mSFT over SFT (diamonds, points of test accuracy at the best overall checkpoints) on each sub-dataset and their mean, "
-    "split by Eq. 4 into forgetting since the sub-dataset's own peak (grey) and prevented over-fitting (colour); * marks a peak "
-    "after the best checkpoint."
+    "split by Eq. 4 into the change since the sub-dataset's own peak (grey; negative: forgetting) and prevented over-fitting (colour); "
+    "* marks a peak after the best checkpoint. ± and the line through the mean's diamond: 95 % interval over the sub-datasets."
 )
 
 
@@ -132,22 +132,23 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 BY_MODEL_CAPTION = (
-    "Means over the sub-datasets in points of test accuracy for every model, how many sub-datasets have a negative Eq. 4, and how "
-    "many peaked after the best checkpoint."
+    "Means over the sub-datasets in points of test accuracy for every model, each with half of its 95 % interval over the sub-datasets "
+    "(±), how many sub-datasets have a negative Eq. 4, and how many peaked after the best checkpoint."
 )
 
 
 def by_model(runs) -> pd.DataFrame:
-    """Means over the sub-datasets for each model: forgetting, prevention, gain (points), and how many sub-datasets
-    have a negative forgetting, and a peak after the best checkpoint."""
+    """Means over the sub-datasets for each model: forgetting, prevention, gain (points) with half of their intervals, and
+    how many sub-datasets have a negative forgetting, and a peak after the best checkpoint."""
     rows = {}
     for model in dict.fromkeys(model for model, _ in runs):
         table = decompose(runs[model, "sft"], runs[model, "msft"])
-        means = table[["forgetting", "prevention", "gain"]].mean().to_dict()
+        means = {}
+        for part, name in (("forgetting",) * 2, ("prevention",) * 2, ("gain", "gain over SFT")):
+            means |= {name: table[part].mean(), f"± of {part}": findings.half_width(table[part])}
         counts = {"sub-datasets": len(table), "forgetting < 0": int((table.forgetting < 0).sum())}
         rows[model_label(model)] = {**means, **counts, "peak after the best": int(table.later.sum())}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-    return table.rename(columns={"gain": "gain over SFT"})
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
 def finding(table: pd.DataFrame) -> str:

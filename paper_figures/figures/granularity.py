@@ -137,17 +137,25 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     ax.set_yticks(y, shown.index)
     ax.invert_yaxis()
     ax.margins(y=0.01)
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, -0.04 * high), high)  # SFT's line stands clear of the axis
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("gain over SFT (points of test accuracy)")
     handles, words = ax.get_legend_handles_labels()
     ax.figure.legend(handles, words, loc="outside upper center", ncols=len(words), frameon=False)
     means = {name: (table.loc["mean", name], *spans.loc["mean", name][["low", "high"]]) for name in names}
+    # no item differs where the mean and both ends are 0
+    level = [name for name, span in means.items() if not any(span)]
     words = [
-        f"{name} {signed(mean, 1)} ({signed(low, 1)} to {signed(high, 1)})" for name, (mean, low, high) in means.items()
+        f"{name} equals SFT"
+        if name in level
+        else f"{name} {signed(mean, 1)} points ({signed(low, 1)} to {signed(high, 1)})"
+        for name, (mean, low, high) in means.items()
     ]
-    is_shown = [low > 0 or high < 0 for _, low, high in means.values()]
-    shown_for = f", shown for {names[is_shown.index(True)]} alone" if any(is_shown) else ", cannot tell from 0"
-    return say(ax, f"Mean gain over SFT{'' if all(is_shown) else shown_for}: {', '.join(words)} points")
+    open_ = {name: low <= 0 <= high for name, (_, low, high) in means.items() if name not in level}
+    shown_for = [name for name in open_ if not open_[name]]
+    verdict = f", shown for {shown_for[0]} alone" if shown_for else ", cannot tell from 0"
+    return say(ax, f"Mean gain over SFT{verdict * any(open_.values())}: {', '.join(words)}")
 
 
 AGAINST_PAPER_CAPTION = (

@@ -13,7 +13,8 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import COLUMN, WIDTH, bar_panels, colour, panels, pretty, say, spread_out
 
 MIXTURE = "Overall Mixture"  # the paper's name of the mean over all sub-datasets
-_LINES = [shade for place, shade in enumerate(sns.color_palette("colorblind", 10)) if place != 8]  # yellow is too pale
+# ten colours for the paper's ten sub-datasets; the palette's yellow is too pale for a line
+_LINES = [shade for place, shade in enumerate(sns.color_palette("colorblind", 10)) if place != 8] + ["#332288"]
 
 
 def needs(page) -> dict:
@@ -52,7 +53,7 @@ def one_panel(run, ax=None):
         ax.annotate(
             f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.05 * end, height), va="center", fontsize=7.5,
             color=shade, fontweight="bold" if is_mixture else None, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 1},
+            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 1, "relpos": (0, 0.5)},
         )  # fmt: skip
     ax.axvline(run.best.path_epoch, color="black", ls="--", lw=1, zorder=1)
     ax.set_xlim(0, end)
@@ -86,8 +87,14 @@ def reported_distances() -> pd.Series:
     return reported_numbers.table("fig2").set_index("sub_dataset").distance_from_mixture_peak.drop(MIXTURE)
 
 
-DISTANCES_CAPTION = "Distance in epochs between the peak of each sub-dataset and that of the mixture under SFT; above each panel the mean."
-LOSS_DISTANCES_CAPTION = "Distance in epochs between the lowest held-out loss of each sub-dataset and that of their mean under SFT; above each panel the mean."
+_OVER = " ±: 95 % interval over the sub-datasets."
+DISTANCES_CAPTION = (
+    "Distance in epochs between the peak of each sub-dataset and that of the mixture under SFT; their mean above each panel and as a line."
+    + _OVER
+)
+LOSS_DISTANCES_CAPTION = DISTANCES_CAPTION.replace("the peak of", "the lowest held-out loss of").replace(
+    "that of the mixture", "that of their mean"
+)
 
 
 def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: str = "accuracy"):
@@ -97,6 +104,11 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     shown = {f"{name}\nmean {values.mean():.2f}": values for name, values in (ours | theirs).items()}
     what = {"accuracy": "peak", "loss": "lowest loss"}[measure]
     axes = bar_panels(shown, "distance from the mixture's (epochs)", colour("sft"))
+    for axis, values in zip(axes, shown.values(), strict=True):
+        mean = axis.axvline(values.mean(), color="0.15", ls="--", lw=1, zorder=1.5)
+        for text in axis.texts:  # the line gives way to the numbers
+            text.set_bbox({"facecolor": "white", "lw": 0, "pad": 0.6})
+    axes[0].figure.legend([mean], ["mean"], loc="outside upper center", frameon=False)
     words = [f"{findings.mean(values, 2)} ({name})" for name, values in ours.items()]
     beside = f"; the paper {reported_distances().mean():.2f}" if with_paper else ""
     return say(axes, f"A sub-dataset's {what} lies this many epochs from the mixture's: {', '.join(words)}{beside}")
@@ -104,11 +116,12 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
 
 CURVES_CAPTION = (
     "Test accuracy (%) of each sub-dataset against epoch under SFT. The star and the number in the title are the epoch of the "
-    "best accuracy, the dashed line is the epoch of the best mean over all."
+    "best accuracy, the dashed line is the epoch of the best mean over all." + _OVER
 )
 LOSS_CURVES_CAPTION = (
     "Held-out loss (nats a token of the gold answers) of each sub-dataset against epoch under SFT, each on an axis of its own. "
     "The star and the number in the title are the epoch of the lowest loss, the dashed line is that of the lowest mean over all. The model before training may lie above the axis."
+    + _OVER
 )
 
 
@@ -216,7 +229,7 @@ def optimal_compute(runs: Mapping[str, object]) -> pd.DataFrame:
 
 
 COMPUTE_MAP_CAPTION = (
-    "Optimal compute (epoch of the earliest best test accuracy under SFT) of each sub-dataset and model."
+    "Optimal compute (epoch of the earliest best test accuracy under SFT) of each sub-dataset and model." + _OVER
 )
 
 
@@ -237,8 +250,8 @@ def compute_map(runs: Mapping[str, object], ax=None):
     ax.tick_params(axis="x", rotation=35)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.grid(visible=False)
-    moves = findings.mean(table.max() - table.min())
-    between = f"; between the models a sub-dataset's differs by {moves} epochs" if len(table) > 1 else ""
+    spans = findings.mean(table.max() - table.min())
+    between = f"; a sub-dataset's spans {spans} epochs (latest less earliest of {len(table)} models)" * (len(table) > 1)
     return say(ax, f"Optimal compute lies between epochs {table.min().min():g} and {table.max().max():g}{between}")
 
 
@@ -247,10 +260,10 @@ def finding(run) -> str:
     table, items = peak_table(run), int(run.history.drop_duplicates("task").n.sum())
     peaks, cost = table["peak epoch"], table["loss at the best mean (points)"]
     at_end = int((peaks == run.history.epoch.max()).sum())
+    later = f", and {at_end} of the peaks stand at the last evaluation and may lie later" if at_end else ""
     return (
         f"With {model_label(run.config.model)} the {len(peaks)} sub-datasets peak between epochs {peaks.min():g} and "
         f"{peaks.max():g}, and SFT's one stop leaves them {findings.mean(cost)} points below "
         f"their own peaks (mean and 95 % interval over sub-datasets, n = 1 run, {items} test items). It falls short of a clean "
-        f"measurement: a peak is the highest of many noisy evaluations, which overstates this loss, and {at_end} of the peaks "
-        "stand at the last evaluation and may lie later."
+        f"measurement: a peak is the highest of many noisy evaluations, which overstates this loss{later}."
     )

@@ -61,11 +61,11 @@ def gains(runs, draws: int = findings.DRAWS) -> pd.DataFrame:
     """What is left of each gain: every method over base, then every other over SFT.
 
     One row a comparison: method, over ('base' or 'sft'), test and validation (gain in points of test accuracy where that
-    part chose both checkpoints), test_low to validation_high (95 % paired bootstrap over test items; nan over base),
-    change (validation minus test, points) with low and high, remains (percent; nan where there is no gain to keep).
+    part chose both checkpoints), test_low to validation_high (95 % paired bootstrap over test items), change (validation
+    minus test, points) with low and high, remains (percent; nan where no gain is shown that could be kept).
     """
     correct = {key: findings.correct_at_best(run) for key, run in runs.items()}
-    base = 100 * np.mean(list(data.at_base(runs["sft", "test"])))
+    base = findings.correct_at_base(runs["sft", "test"])
 
     def minus(one, other):
         return {task: one[task] - other[task] for task in one}
@@ -81,14 +81,11 @@ def gains(runs, draws: int = findings.DRAWS) -> pd.DataFrame:
         for method in METHODS if over == "base" else METHODS[1:]:
             row, parts = {"method": method, "over": over}, {}
             for part in PARTS:
-                parts[part] = correct[method, part]
-                if over == "sft":
-                    parts[part] = minus(correct[method, part], correct["sft", part])
-                    row[f"{part}_low"], row[f"{part}_high"] = interval(parts[part])
-                row[part] = mean(parts[part]) - (base if over == "base" else 0.0)
+                parts[part] = minus(correct[method, part], base if over == "base" else correct["sft", part])
+                row[part], (row[f"{part}_low"], row[f"{part}_high"]) = mean(parts[part]), interval(parts[part])
             change = minus(parts["validation"], parts["test"])
             row["change"], (row["low"], row["high"]) = mean(change), interval(change)
-            row["remains"] = 100 * row["validation"] / row["test"] if row["test"] > 0 else np.nan
+            row["remains"] = 100 * row["validation"] / row["test"] if row["test_low"] > 0 else np.nan
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -118,7 +115,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 REMAINS_CAPTION = (
     "Gain in test accuracy under each choice of the checkpoint, its change with a 95 % paired bootstrap interval over the test items, "
-    "and the percentage of the gain that remains (a dash where there is none to keep, negative where it turns into a loss)."
+    "and the percentage of the gain that remains (a dash where none is shown on the test items, negative where it turns into a loss)."
 )
 
 
@@ -137,13 +134,12 @@ def remains(table: pd.DataFrame) -> pd.DataFrame:
 
 DUMBBELLS_CAPTION = (
     "Gain in test accuracy (points, mean over the sub-datasets), over the base model (left) and over SFT (right), where the checkpoint "
-    "is chosen on the test items (filled) and on validation items (open); lines on the right: 95 % paired bootstrap intervals over the "
-    "test items."
+    "is chosen on the test items (filled) and on validation items (open); lines: 95 % paired bootstrap intervals over the test items."
 )
 
 
 def dumbbells(table: pd.DataFrame, axes=None):
-    """Filled: chosen on test; open: on validation. Left: gain of each method over base; right: over SFT, with intervals.
+    """Filled: chosen on test; open: on validation. Left: gain of each method over base; right: over SFT; both with intervals.
 
     table: as `gains` gives it.  axes: a pair of axes, made where absent. Returns them.
     """
@@ -156,23 +152,23 @@ def dumbbells(table: pd.DataFrame, axes=None):
             ends = {"test": (place - 0.14, shade), "validation": (place + 0.14, "white")}
             axis.plot([row.test, row.validation], [y for y, _ in ends.values()], color=shade, lw=1.2, zorder=1)
             for part, (y, face) in ends.items():
-                if over == "sft":
-                    low, high = getattr(row, f"{part}_low"), getattr(row, f"{part}_high")
-                    axis.plot([low, high], [y, y], color=shade, lw=0.9, alpha=0.7, zorder=1)
+                ends_of = getattr(row, f"{part}_low"), getattr(row, f"{part}_high")
+                axis.plot(ends_of, [y, y], color=shade, lw=0.9, alpha=0.7, zorder=1)
                 axis.plot(getattr(row, part), y, "o", color=shade, mfc=face, ms=6.5, mew=1.4, zorder=2)
         axis.set_xlabel(f"gain over {'the base model' if over == 'base' else label(over)} (points)")
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.12)
-    axes[1].axvline(0, color=colour("sft"), lw=1.2, zorder=0)
+    zero = axes[1].axvline(0, color=colour("sft"), lw=1.2, zorder=0, label="SFT")
     axes[0].set_yticks(range(len(methods)), [label(method) for method in methods])
     axes[0].set_ylim(len(methods) - 0.5, -0.5)
     grey = {"color": "0.35", "ls": "", "marker": "o", "ms": 6.5, "mew": 1.4}
     handles = [
-        Line2D([], [], label="chosen on the test items, as in the paper", **grey),
+        Line2D([], [], label="chosen on test items, as in the paper", **grey),
         Line2D([], [], label="chosen on validation items", mfc="white", **grey),
-        Line2D([], [], color="0.35", lw=0.9, label="95 % interval over test items"),
+        Line2D([], [], color="0.35", lw=0.9, label="95 % interval"),
+        zero,
     ]
-    axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     row = table[(table.over == "sft") & (table.method == "msft")].iloc[0]
     verdict = "" if row.low > 0 or row.high < 0 else ", cannot tell whether it changes"
     return say(

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from paper_figures import data, findings, reported_numbers
@@ -13,7 +15,8 @@ from paper_figures.style import bar_panels, colour, panels, pretty, say
 
 METHODS = Path(__file__).parents[1] / "methods"
 BRANCHES = {"full": "full mixture", "reduced": "without the first over-fitted one"}
-_COLOURS = {"full": colour("sft"), "reduced": colour("msft")}
+# SFT of the full mixture has SFT's colour; what is no method of the paper has none of theirs
+_COLOURS = {"full": colour("sft"), "reduced": "0.3"}
 
 
 def needs(page) -> dict:
@@ -87,46 +90,90 @@ def shift_table(run) -> pd.DataFrame:
 
 BY_MODEL_CAPTION = (
     "The bifurcation of every model: the sub-dataset that over-fits first, its peak's epoch, how many of the others' optimal stopping "
-    "points move, and the mean absolute shift in epochs with half of its 95 % interval over sub-datasets; the last row is the paper's."
+    "points move, and the mean absolute shift in epochs, beside it where there are seeds the mean distance between the peaks of two SFT "
+    "runs of the model that differ in the seed alone, each with half of its 95 % interval over sub-datasets; the last row is the paper's."
 )
 
 
-def by_model(runs) -> pd.DataFrame:
-    """A row a model and the paper's: who over-fits first and when, how many peaks move, mean |shift|, half of its interval.
+def by_model(runs, sft_runs=()) -> pd.DataFrame:
+    """A row a model and the paper's: who over-fits first and when, how many peaks move, mean |shift| and what another
+    seed does, each with half of its interval.
 
-    runs: {model: bifurcation run}.
+    runs: {model: bifurcation run}.  sft_runs: as by_chance has them.
     """
     rows = {}
     for model, run in runs.items():
         where = fork(run)
-        rows[model_label(model)] = [pretty(where.first), where.epoch, shifts(run)["shift"].abs()]
-    rows["the paper, Qwen3 8B"] = ["ARC-Easy", 0.25, reported_shifts().abs()]
-    table = {
-        name: [first, epoch, f"{(sizes > 0).sum()} of {len(sizes)}", sizes.mean(), findings.half_width(sizes)]
-        for name, (first, epoch, sizes) in rows.items()
-    }
+        rows[model_label(model)] = (
+            pretty(where.first),
+            where.epoch,
+            shifts(run)["shift"].abs(),
+            by_chance(run, sft_runs),
+        )
+    rows["the paper, Qwen3 8B"] = "ARC-Easy", 0.25, reported_shifts().abs(), None
+    table = {}
+    for name, (first, epoch, sizes, chance) in rows.items():
+        seeds = [np.nan, np.nan] if chance is None else [chance.mean(), findings.half_width(chance)]
+        moved = f"{(sizes > 0).sum()} of {len(sizes)}"
+        table[name] = [first, epoch, moved, sizes.mean(), findings.half_width(sizes), *seeds]
     columns = ["first to over-fit", "at epoch", "peaks that move", "mean |shift|", "half of the interval"]
+    columns += ["another seed", "half of its interval"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("model")
 
 
-def by_chance(sft_runs, measure: str = "accuracy") -> float | None:
-    """Mean distance in epochs between the optima of a sub-dataset in two SFT runs that differ in the seed alone.
+def by_chance(run, sft_runs, measure: str = "accuracy") -> pd.Series | None:
+    """Distance in epochs between the optima of a sub-dataset in two SFT runs that differ in the seed alone.
 
-    None for fewer than two runs.
+    A mean over the pairs of SFT runs that have the model of a bifurcation run, for its remaining sub-datasets and within
+    the epochs of its branches, to be compared with its shifts.  None for fewer than two such runs.
     """
-    optima = [data.optimum(data.by_epoch(run, measure), measure) for run in sft_runs]
-    pairs = [(a - b).abs().mean() for a, b in combinations(optima, 2)]
+    own = [sft for sft in sft_runs if sft.config.model == run.config.model]
+    epochs, tasks = branches(run).path_epoch, shifts(run, measure).index
+    optima = [data.optimum(data.by_epoch(sft, measure).loc[epochs.min() : epochs.max(), tasks], measure) for sft in own]
+    pairs = [(a - b).abs() for a, b in combinations(optima, 2)]
     return sum(pairs) / len(pairs) if pairs else None
+
+
+def verdict(sizes: pd.Series, chance: pd.Series) -> str:
+    """Whether absolute shifts are larger or smaller than what another seed does: by the 95 % interval of the mean difference."""
+    apart = sizes - chance
+    is_shown = abs(apart.mean()) > findings.half_width(apart)
+    return (
+        "cannot tell which is larger"
+        if not is_shown
+        else "the shift is larger"
+        if apart.mean() > 0
+        else "the shift is smaller"
+    )
 
 
 SHIFT_BARS_CAPTION = (
     "Shift of the optimal compute (epoch of the earliest best test accuracy) of each other sub-dataset when the first to over-fit is "
     "left out: reduced minus full mixture, in epochs, both branches from one checkpoint on. Above each panel the mean of the absolute "
-    "shifts; grey: shifts smaller than the mean distance of the peaks of SFT runs of the focus model that differ in the seed alone."
+    "shifts; ±: 95 % interval over the sub-datasets. Grey band: shifts smaller than the mean distance of the peaks of SFT runs that "
+    "differ in the seed alone, of the same sub-datasets within the same epochs; drawn for models that were trained with several seeds."
 )
 LOSS_SHIFT_CAPTION = SHIFT_BARS_CAPTION.replace("best test accuracy", "lowest held-out loss").replace(
-    "of the peaks", "of these"
+    "distance of the peaks", "distance of the lowest losses"
 )
+
+
+def at_the_base_model(runs, sft_runs) -> str:
+    """What a caption adds where the first to over-fit was dropped at epoch 0, so that the fork is the base model itself."""
+    told = ""
+    for model, run in runs.items():
+        where = fork(run)
+        if where.epoch > 0:
+            continue
+        told += (
+            f" {pretty(where.first)} counts as the first to over-fit with {model_label(model)} since no evaluation of the first "
+            "roll-out is above the base model's: it is dropped at epoch 0, and the fork is the base model"
+        )
+        same = [sft for sft in sft_runs if (sft.config.model, sft.config.seed) == (run.config.model, run.config.seed)]
+        if same:
+            told += f"; in the whole SFT run it peaks at epoch {data.optimum(data.by_epoch(same[0]))[where.first]:g}"
+        told += "."
+    return told
 
 
 def reported_shifts() -> pd.Series:
@@ -137,34 +184,36 @@ def reported_shifts() -> pd.Series:
 def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy"):
     """Fig. 3 and 12: the shift of each remaining sub-dataset, a panel a model, and the paper's beside. Returns the axes.
 
-    runs: {model: bifurcation run}.  sft_runs: SFT runs that differ in the seed alone.
+    runs: {model: bifurcation run}.  sft_runs: SFT runs of any of the models that differ in the seed alone.
     """
-    shown, chance, told = {}, by_chance(sft_runs, measure), []
+    shown, bands, told = {}, {}, []
     for model, run in runs.items():
-        values = shifts(run, measure)["shift"].rename(index=pretty)
-        name = model_label(model)
-        shown[f"{name}, without {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"] = values
-        told.append(f"{findings.mean(values.abs(), 2)} epochs ({name})")
-    verdict = _verdict([shifts(run, measure)["shift"].abs() for run in runs.values()], chance)
-    bands = dict.fromkeys(shown, chance or 0.0)
+        values, chance, name = shifts(run, measure)["shift"], by_chance(run, sft_runs, measure), model_label(model)
+        title = f"{name}, without {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"
+        shown[title], beside = values.rename(index=pretty), ""
+        if chance is not None:
+            bands[title] = chance.mean()
+            beside = f"; another seed does by {findings.mean(chance, 2)}: {verdict(values.abs(), chance)}"
+        told.append(f"{findings.mean(values.abs(), 2)} epochs ({name}{beside})")
     if with_paper:
         theirs = reported_shifts()
         shown[f"the paper, without ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
-    axes = bar_panels(shown, "shift of the optimal compute (epochs)", colour("msft"), bands)
+    axes = bar_panels(shown, "shift of the optimal compute (epochs)", "0.45", bands)
+    # room for the longest bar's number beside the names
+    reach = 1.6 * max(values.abs().max() for values in shown.values()) or 1
+    axes[0].set_xlim(-reach, reach)
+    if bands:
+        key = Patch(color="0.9", label="less than what another seed does")
+        axes[0].figure.legend(handles=[key], loc="outside upper center", frameon=False)
     what = {"accuracy": "peaks", "loss": "lowest losses"}[measure]
-    return say(axes, f"One sub-dataset less moves the other {what} by {', '.join(told)}{verdict}")
+    alone = "" if bands else "; no other seeds to tell this from chance"
+    return say(axes, f"One sub-dataset less moves the other {what} by {', '.join(told)}{alone}")
 
 
-def _verdict(sizes: list[pd.Series], chance: float | None) -> str:
-    """How many of the mean absolute shifts are shown to be larger than what another seed does."""
-    if chance is None:
-        return ""
-    shown = sum(values.mean() - findings.half_width(values) > chance for values in sizes)
-    word = "more than" if shown == len(sizes) else f"on {shown} of {len(sizes)} shown to be more than" if shown else ""
-    return f"; {word or 'cannot be told from'} {'' if word else 'the '}{chance:.2f} that another seed does"
-
-
-BRANCH_CURVES_CAPTION = "Test accuracy (%) of each remaining sub-dataset along both branches, the peak of each starred."
+BRANCH_CURVES_CAPTION = (
+    "Test accuracy (%) of each remaining sub-dataset along both branches, the peak of each starred. ±: 95 % interval over the "
+    "sub-datasets."
+)
 
 
 def branch_curves(run, axes=None):
@@ -195,15 +244,16 @@ def branch_curves(run, axes=None):
 
 def finding(run, sft_runs) -> str:
     """How far the peaks moved, and how far another seed moves them."""
-    table, where, chance = shifts(run), fork(run), by_chance(sft_runs)
+    table, where, chance = shifts(run), fork(run), by_chance(run, sft_runs)
     sizes = table["shift"].abs()
-    moved, error = (sizes > 0).sum(), findings.half_width(sizes)
     text = (
-        f"Without {pretty(where.first)}, the first to over-fit (epoch {where.epoch:g}), {moved} of the other {len(table)} "
-        f"optimal stopping points move, by {findings.mean(sizes, 2)} epochs (mean absolute shift and 95 % interval over "
-        f"sub-datasets; n = 1 run; {table.at_end.sum()} have a peak at the end of a branch)."
+        f"Without {pretty(where.first)}, the first to over-fit (epoch {where.epoch:g}), {(sizes > 0).sum()} of the other "
+        f"{len(table)} optimal stopping points move, by {findings.mean(sizes, 2)} epochs (mean absolute shift and 95 % interval "
+        f"over sub-datasets; n = 1 run; {table.at_end.sum()} have a peak at the end of a branch)."
     )
     if chance is None:
         return f"{text} It falls short of telling this from chance: there is one seed of SFT."
-    verdict = "is larger" if sizes.mean() - error > chance else "is not shown to be larger"
-    return f"{text} Under plain SFT another seed alone moves a peak by {chance:.2f} epochs: the shift {verdict}."
+    return (
+        f"{text} Under plain SFT another seed alone moves the same peaks by {findings.mean(chance, 2)} epochs within as many "
+        f"epochs: {verdict(sizes, chance)}."
+    )

@@ -33,7 +33,8 @@ def losses(sft, msft) -> pd.DataFrame:
 
 PANELS_CAPTION = (
     "Training loss in nats (logarithmic, mean since the evaluation before) of SFT and of mSFT along its kept path against epochs: at "
-    "each epoch the mean over the sub-datasets that mSFT still trains there, for both alike. Ticks below: exclusions."
+    "each epoch the mean over the sub-datasets that mSFT still trains there, for both alike. Ticks below: exclusions. In brackets in the "
+    "title: 95 % interval over the sub-datasets, after the first exclusion."
 )
 
 
@@ -115,10 +116,16 @@ def title(table: pd.DataFrame) -> str:
     if known.empty:
         return "Nothing to compare: no sub-dataset is trained by both after a first exclusion"
     lower, higher, count = (known.high < 0).sum(), (known.low > 0).sum(), len(known)
-    words = [f"{word} on {shown}" for word, shown in (("lower", lower), ("higher", higher)) if shown]
-    spans = ", ".join(f"{row['difference (nats)']:+.3f} nats ({name})" for name, row in known.iterrows())
-    verdict = f"mSFT's is shown to be {' and '.join(words)} of {count}" if words else "cannot tell whose is lower"
-    return f"Training loss on what both still train: {verdict}; mSFT minus SFT {spans}"
+    words = [f"{word}{f' on {shown}' * (count > 1)}" for word, shown in (("lower", lower), ("higher", higher)) if shown]
+    among = f" of {count} models" * (count > 1)
+    verdict = (
+        f"mSFT's training loss is {' and '.join(words)}{among}" if words else "cannot tell whose training loss is lower"
+    )
+    spans = []
+    for name, row in known.iterrows():
+        span = "no interval" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
+        spans.append(f"{row['difference (nats)']:+.3f} nats ({f'{name}, ' * (count > 1)}{span})")
+    return f"On what both still train, {verdict}: mSFT minus SFT {', '.join(spans)}"
 
 
 def finding(table: pd.DataFrame) -> str:
