@@ -52,7 +52,7 @@ def text(run: Run, name: str, merged: bool = False) -> str:
     )
     card = ModelCard.from_template(
         data,
-        template_path=str(_TEMPLATE),
+        template_str=_TEMPLATE.read_text(encoding="utf-8"),
         name=name,
         is_adapter=is_adapter,
         base=settings["model"],

@@ -132,7 +132,7 @@ def left_out(card: Card) -> pd.DataFrame:
     """How many records each rule kept out: a row a sub-dataset, a column a reason that occurs in the mixture."""
     reasons = dict.fromkeys(reason for sub in card.mixture for reason in sub.left_out)
     rows = {sub.name: {reason: sub.left_out.get(reason, 0) for reason in reasons} for sub in card.mixture}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(reasons), dtype=int)
+    table = pd.DataFrame(list(rows.values()), list(rows), list(reasons), dtype=int)
     table = table.assign(total=table.sum(axis=1).astype(int)).rename_axis("sub-dataset")
     if card.problem:
         over = {name: sum(length > card.max_tokens for length in lengths) for name, lengths in card.lengths.items()}
