@@ -68,3 +68,13 @@ if others:
 table = training_loss.compare(runs)
 print(training_loss.finding(table))
 page.table(table, "loss_table", item="Fig. 9, 14, 15", caption=training_loss.COMPARE_CAPTION + about, decimals=3)
+
+# %% [markdown]
+# ## Beside the paper
+
+# %%
+ours = training_loss.against_paper(table)
+caption = training_loss.AGAINST_PAPER_CAPTION + about
+page.table(ours, "directions", item="Fig. 9, 14, 15", caption=caption, decimals=3) if ours is not None else print(
+    "no model has such a difference"
+)

@@ -143,7 +143,7 @@ def _claims(out: Path, items: list[dict]) -> list[list[str]]:
 def _signed(cell: str) -> str:
     """A number with its sign, or the word that stands for one that the paper does not give."""
     number = as_number(cell)
-    return f"{NUMBER}{escaped(cell) or '–' if number is None else f'{number:+.1f}'}</span>"
+    return f"{NUMBER}{escaped(cell) or '–' if number is None else f'{number:+.1f}' if abs(number) >= 1 else f'{number:+.2g}'}</span>"
 
 
 def _overview(items: list[dict]) -> str:

@@ -76,6 +76,17 @@ def test_the_title_says_what_is_shown_alone():
     assert "is lower on 1 and higher on 1 of 2 models: mSFT minus SFT -0.200 nats (m, -0.300 to -0.100), +0.200" in both
 
 
+def test_the_paper_s_direction_is_lower():
+    row = training_loss.compare(pair())
+    shown = pd.concat([row.assign(low=-0.3, high=-0.1), -row.assign(low=-0.1, high=-0.3), row.assign(low=-1, high=1)])
+    table = training_loss.against_paper(shown.set_index(pd.Index(["l", "h", "o"])))
+    assert table.index[0] == "training loss of mSFT over SFT, l"
+    assert table["same direction"].tolist() == ["yes", "no", "cannot tell"]
+    assert (
+        training_loss.against_paper(training_loss.compare({("m", "sft"): sft_run(), ("m", "msft"): sft_run()})) is None
+    )
+
+
 def test_a_panel_a_model():
     axes = training_loss.panels_of(pair("one") | pair("two"), ["one", "two"])
     assert [axis.get_title() for axis in axes] == ["one", "two"]

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from paper_figures import data, findings
+from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
 from paper_figures.style import colour, label, panels, say
 
@@ -108,6 +108,25 @@ def compare(runs) -> pd.DataFrame:
             "high": mean + half,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+AGAINST_PAPER_CAPTION = (
+    "Training loss of mSFT minus that of SFT (nats) on the sub-datasets that both still train, after the first exclusion. The paper "
+    "shows curves, no number." + reported_numbers.told("the sub-datasets, one run each")
+)
+
+
+def against_paper(table: pd.DataFrame) -> pd.DataFrame | None:
+    """The difference of each model by direction: the paper has a lower loss under mSFT; None where no model has one.
+
+    table: as compare gives it.
+    """
+    known = table.dropna(subset="difference (nats)")
+    pairs = {
+        f"training loss of mSFT over SFT, {model}": ("lower", row["difference (nats)"], row.low, row.high)
+        for model, row in known.iterrows()
+    }
+    return reported_numbers.directions(pairs, unit="nats") if pairs else None
 
 
 def title(table: pd.DataFrame) -> str:
