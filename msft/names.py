@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from msft import benchmarks, distributed, tiny
@@ -16,6 +17,11 @@ from msft.paths import expanded, is_hub_id
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
+_END, _BLOCK = 1 << 20, 1 << 16  # bytes of a model's file that are read at its ends, and at a place between them
+# committed runs of SmolLM2-135M are named by the ends of its files alone
+_NAMED_BEFORE = {
+    "ffdbd230e955d663859e71e4d47e6a01efdbc9e9a56502eea5931e8b637c01b9": "05509e9d61c16bca58d5787aeabe632463ae5c75fdfa8411ad28e4131147d79e"
+}
 
 
 def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
@@ -97,15 +103,32 @@ def model_identity(source: str, revision: str | None) -> str:
     if not folder.is_dir():
         return f"{source}@{revision}"
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    kinds = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.py")
+    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with open(path, "rb") as file:
-            # both ends of a large file tell two trainings apart without reading gigabytes
-            digest.update(file.read(1 << 20))
-            file.seek(max(size - (1 << 20), 0))
-            digest.update(file.read(1 << 20))
-    return digest.hexdigest()
+            digest.update(file.read(_END))
+            # between them all of a small file, a thousand places of a large one: training changes every matrix
+            for start in range(_END, size - _END, max(_BLOCK, size >> 10)):
+                file.seek(start)
+                digest.update(file.read(_BLOCK))
+            file.seek(max(size - _END, 0))
+            digest.update(file.read(_END))
+    return _NAMED_BEFORE.get(digest.hexdigest(), digest.hexdigest())
+
+
+def check_base(told: Mapping, source: str, revision: str | None) -> None:
+    """Raises ModelError where a folder's weights are not those that a run's adapter was trained on.
+
+    told: what the run's run.json says of its model; older ones do not say which weights they were.
+    """
+    now = model_identity(source, revision)
+    if told.get("identity", now) != now:
+        raise ModelError(
+            f"the files of the base model in {source!r} are not those that the adapter was trained on; put them back, or "
+            "train the run again"
+        )
 
 
 def load_architecture(source: str, config: RunConfig):

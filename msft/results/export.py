@@ -44,7 +44,7 @@ def export(
     private: whether a repository that push makes is private. The login is that of `hf auth login`.
     merge: adds an adapter to its base model's weights, rounded to their type; vLLM, say, then needs no peft.
     Raises RunError for a run that is not finished, a target that is taken or cannot be written, and a failed upload,
-    ConfigError for another dtype or name, ModelError for a base model that is gone. A folder that stands is whole.
+    ConfigError for another dtype or name, ModelError for a base model that is gone or has changed. A folder that stands is whole.
     """
     run = source if isinstance(source, Run) else Run(source)
     if dtype and dtype not in DTYPES:
@@ -108,6 +108,7 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
         import torch
 
         source, revision = run.about["model"]["source"], config.model_revision
+        names.check_base(run.about["model"], source, revision)
         base = names.load_model(source, config.weights, revision, config.trust_remote_code)
         model = adapter.loaded(base.float(), run.best.path).merge_and_unload()  # added in fp32, rounded once
         model = model.to(getattr(torch, DTYPES[dtype or config.weights]))
