@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msft import methods
 from msft.errors import ConfigError, unknown
-from msft.paths import is_yaml, settled
+from msft.paths import is_mixture_file, settled
 from msft.settings import check_values, setting
 
 CANNOT_START = "the run cannot start with these settings:"
@@ -180,7 +180,7 @@ class RunConfig:
         other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        if not is_yaml(self.mixture):  # of a file it depends on what stands in it
+        if not is_mixture_file(self.mixture):  # of a file it depends on what stands in it
             defaults["select_on"] = "test"
         first = {name: getattr(self, name) for name in ("method", "model", "mixture")}
         changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
@@ -209,7 +209,7 @@ class RunConfig:
 
 
 def _selects_on(mixture: str) -> str:
-    if not is_yaml(mixture):  # what reads such files takes a quarter of a second to import
+    if not is_mixture_file(mixture):  # what reads such files takes a quarter of a second to import
         return "test"
     from msft.data.spec import selects_on
 

@@ -1,10 +1,13 @@
 """Paths as people spell them."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from msft.errors import ConfigError
+
+_MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
 
 
 def expanded(path: str | os.PathLike) -> str:
@@ -22,9 +25,9 @@ def expanded(path: str | os.PathLike) -> str:
     return path
 
 
-def is_yaml(path: str) -> bool:
-    """Whether a YAML file is there."""
-    return Path(expanded(path)).suffix in (".yaml", ".yml") and Path(expanded(path)).is_file()
+def is_mixture_file(path: str) -> bool:
+    """Whether a mixture's file is there, whatever its suffix; a name of the package's own stands for no file."""
+    return not _MIXTURES.fullmatch(path) and Path(expanded(path)).is_file()
 
 
 def is_hub_id(name: str) -> bool:
@@ -37,6 +40,8 @@ def settled(name: str, value: str) -> str:
     path = Path(expanded(value))
     is_path = {
         "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
-        "mixture": is_yaml(value),
+        "mixture": is_mixture_file(value),
     }.get(name, path.is_dir())
+    if is_path and name == "mixture":  # its data lie beside the name that was given, where that is a link too
+        return os.path.join(os.path.realpath(path.parent), path.name)
     return os.path.realpath(path) if is_path else value
