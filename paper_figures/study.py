@@ -105,12 +105,10 @@ class Study:
         """Whether the measured numbers have the paper's scale, so that its reported ones can stand beside them."""
         return self.profile == "paper"
 
-    def config(
-        self, method: str, *, model: str = "", mixture: str = "", seed: int | None = None, params=None, **settings
-    ):
-        """The RunConfig of a method in this profile; '' and None stand for the profile's focus, mixture, first seed."""
+    def config(self, method: str, *, model: str = "", mixture: str = "", seed: int = 0, params=None, **settings):
+        """The RunConfig of a method in this profile; '' and 0 stand for the profile's focus, mixture, first seed."""
         own = {**(params or {}), **self.params.get(method, {})}
-        given = {**self.settings, **settings, "params": own, "seed": self.seeds[0] if seed is None else seed}
+        given = {**self.settings, **settings, "params": own, "seed": seed or self.seeds[0]}
         return profiles.config(
             self.profile, method, model=model or self.focus, mixture=mixture or self.mixture, **given
         )
@@ -247,8 +245,8 @@ def _read(text: str, given: Collection[str]) -> tuple[dict, dict[str, dict]]:
             problems.append(f"{name} is given twice; give it once")
         elif name in _CHOSEN:
             problems.append(f"{word!r}: {_CHOSEN[name]}")
-        elif name == "seed" and not re.fullmatch(r"\d+(,\d+)*", value):
-            problems.append(f"{word!r}: give a whole number, or several with commas")
+        elif name == "seed" and not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+            problems.append(f"{word!r}: give a whole number from 1 on, or several with commas")
         place[own] = value
     for method, own in params.items():
         problems += (
