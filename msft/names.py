@@ -1,5 +1,6 @@
 """Names to things: the mixture and the model that a config's names stand for."""
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -17,6 +18,7 @@ from msft.paths import expanded, is_hub_id
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
+_SIZES = ("train_size", "test_size", "validation_size", "confirmation_size")
 _END, _BLOCK = 1 << 20, 1 << 16  # bytes of a model's file that are read at its ends, and at a place between them
 # committed runs of SmolLM2-135M are named by the ends of its files alone
 _NAMED_BEFORE = {
@@ -56,14 +58,18 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
 
 def mixture_of(config: RunConfig, tokenizer) -> Mixture:
     """The mixture of a run, drawn and written for its tokenizer. Raises as `load_mixture`."""
-    sizes = ("train_size", "test_size", "validation_size", "confirmation_size")
-    names = (*sizes, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
+    names = (*_SIZES, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return load_mixture(config.mixture, tokenizer=tokenizer, **given)
 
 
 def filled(config: RunConfig) -> RunConfig:
-    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's."""
+    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's.
+
+    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on.
+    """
+    if config.mixture not in paper_mixtures.NAMES:
+        config = dataclasses.replace(config, **dict.fromkeys((*_SIZES, "revision")))
     return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
 
 
@@ -129,6 +135,15 @@ def check_base(told: Mapping, source: str, revision: str | None) -> None:
             f"the files of the base model in {source!r} are not those that the adapter was trained on; put them back, or "
             "train the run again"
         )
+
+
+def check_revision(config: RunConfig, source: str) -> None:
+    """Raises ConfigError for a revision of a model that is a folder, which has none."""
+    if config.model_revision and Path(source).is_dir():
+        what = (
+            f"model_revision = {config.model_revision!r} is of the hub, and the model {config.model!r} is a folder here"
+        )
+        raise ConfigError(f"{what}: leave it out")
 
 
 def load_architecture(source: str, config: RunConfig):

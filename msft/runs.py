@@ -162,17 +162,18 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError, all problems at once."""
-    config, check = names.filled(config), Checks()
+    given, config, check = config, names.filled(config), Checks()
     check(distributed.device, config.device)
     check(adapter.check, config)
     source, tokenizer = check(names.model_source, config.model), None
     if source:
+        check(names.check_revision, config, source)
         tokenizer = check(names.load_tokenizer, source, config.model_revision, config.trust_remote_code)
         if config.adapter:
             check(lambda: adapter.trained_parameters(config, names.load_architecture(source, config)))
     # without a tokenizer nothing will be trained: the paper's data are not fetched for it
     can_load = tokenizer or config.mixture not in names.paper_mixtures.NAMES
-    if mixture := check(names.mixture_of, config, tokenizer) if can_load else None:
+    if mixture := check(names.mixture_of, given, tokenizer) if can_load else None:
         check(mixture.check_selection, config.select_on, config.select_metric)
     check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]

@@ -1,6 +1,7 @@
 """The contract of a run; and a run that is killed, stopped, damaged or shared ends as one that never was."""
 
 import json
+import logging
 import os
 import signal
 import warnings
@@ -189,6 +190,17 @@ def test_finished_run_is_read_at_once(small_run, small_settings, monkeypatch):
 
 def name_of(settings):
     return runs.prepare(msft.RunConfig(**settings)).name
+
+
+def test_a_setting_that_a_run_does_not_use_is_not_in_its_name(small_settings, caplog):
+    plain = msft.RunConfig(**small_settings)
+    drawn = msft.RunConfig(**small_settings, train_size=3, test_size=2, revision="v1")
+    with caplog.at_level(logging.WARNING, logger="msft"):
+        assert runs.prepare(drawn).name == runs.prepare(plain).name
+    (said,) = caplog.messages
+    assert said.endswith("not used, since only the paper's mixtures are drawn by them: train_size, test_size, revision")
+    with pytest.raises(ConfigError, match=r"model_revision = 'v1' is of the hub.*leave it out"):
+        runs.prepare(msft.RunConfig(**small_settings, model_revision="v1"))
 
 
 def test_different_settings_never_share_a_directory(small_settings, model_folder, mixture_file, tmp_path):
