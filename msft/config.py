@@ -101,9 +101,13 @@ class RunConfig:
 
     def __post_init__(self):
         clean, problems = check_values(RunConfig, vars(self), "setting")
-        for name, value in clean.items():
+        for name, value in list(clean.items()):
             if value and name in ("model", "mixture", "data_dir", "methods_dir"):
-                value = clean[name] = settled(name, value)
+                try:
+                    value = clean[name] = settled(name, value)
+                except ConfigError as error:
+                    clean.pop(name)
+                    problems += [f"setting {name}: {problem}" for problem in error.problems]
             if value and name == "lora_target_modules":
                 value = clean[name] = ",".join(sorted({word.strip() for word in value.split(",")} - {""}))
             object.__setattr__(self, name, value)

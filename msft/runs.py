@@ -31,7 +31,7 @@ from msft.data.tasks import write_tasks
 from msft.errors import Checks
 from msft.loss.tokens import check_context, fit_mixture
 from msft.packing.served import served
-from msft.paths import expanded
+from msft.paths import LONGEST, expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
@@ -125,8 +125,11 @@ class Prepared:
         if config.methods_dir:  # a method of the user's own is part of what determines the result
             source = Path(methods.load(config.method, config.methods_dir).__file__)
             contents = (*contents, source.read_text(encoding="utf-8"))
-        model, mixture = Path(config.model).name, Path(config.mixture).stem
-        return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
+        parts = [config.method, Path(config.model).name, Path(config.mixture).stem, f"s{config.seed}"]
+        parts.append(config.fingerprint(*contents)[:10])
+        if len("-".join(parts).encode()) > LONGEST:  # the hash tells apart what is cut
+            parts = [part.encode()[:64].decode(errors="ignore") for part in parts]
+        return "-".join(parts)
 
     def load_model(self):
         """The base model on its device, with a fresh adapter where the run has one."""

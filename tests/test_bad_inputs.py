@@ -491,7 +491,11 @@ def test_unknown_device(refused, base, name):
     refused({**base, "device": name}, ModelError, [f"device {name!r}", "cpu, cuda, cuda:0"])
 
 
-@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/runs", "x" * 300])
+def test_a_runs_dir_whose_name_is_too_long(refused, base, lab):
+    refused(base, ConfigError, ["x" * 40, "more than 255 bytes; give a shorter one"], runs_dir=lab / ("x" * 300))
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/runs"])
 def test_runs_dir_that_cannot_be_one(refused, base, lab, place):
     (lab / "notes.txt").write_text("mine")
     wanted = ["runs_dir", "give a"]

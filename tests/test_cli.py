@@ -62,6 +62,25 @@ def test_every_error_is_told_at_once(line, fragments, capsys, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run --model L",
+        "run --mixture L",
+        "run --data-dir L",
+        "run --runs-dir L",
+        "plan --methods-dir L",
+        "eval L",
+        "grid L",
+    ]
+    + ["grid tiny --runs-dir L", "export L x", "export x L", "status --runs-dir L", "methods --methods-dir L"]
+    + ["mixture check L"],
+)
+def test_a_name_that_no_file_can_have_is_named(line, capsys):
+    assert main(line.replace("L", "a" * 300).split()) == 2
+    assert "'" + "a" * 40 + "...' in a path has more than 255 bytes; give a shorter one" in capsys.readouterr().err
+
+
 def test_without_a_command_the_commands_are_listed(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out

@@ -63,6 +63,11 @@ def test_all_errors_at_once():
     assert message.count("\n  - ") == 5
 
 
+def test_names_that_no_file_can_have_are_told_with_the_other_errors():
+    with pytest.raises(ConfigError, match="(?s)seed = -1.*setting model: .*more than 255.*setting mixture: .*255"):
+        RunConfig(model="a" * 300, mixture="é" * 128, seed=-1)
+
+
 def test_unknown_names_of_a_mapping():
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_mapping({"learning_rte": 1e-5, "sead": 3})

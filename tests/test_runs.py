@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -203,9 +205,16 @@ def test_a_setting_that_a_run_does_not_use_is_not_in_its_name(small_settings, ca
         runs.prepare(msft.RunConfig(**small_settings, model_revision="v1"))
 
 
-def test_different_settings_never_share_a_directory(small_settings, model_folder, mixture_file, tmp_path):
-    import shutil
+def test_a_run_s_name_is_one_that_a_file_can_have(small_settings, mixture_file, tmp_path):
+    shutil.copytree(mixture_file.parent, tmp_path / "data")
+    plain = {**small_settings, "mixture": str(tmp_path / "data" / f"{'é' * 120}.yaml")}
+    (tmp_path / "data" / mixture_file.name).rename(plain["mixture"])
+    first, other = (name_of({**plain, **more}) for more in ({}, {"seed": 21}))
+    assert first.startswith(f"sft-{Path(plain['model']).name}-{'é' * 32}-s20-") and len(first.encode()) <= 255
+    assert first != other
 
+
+def test_different_settings_never_share_a_directory(small_settings, model_folder, mixture_file, tmp_path):
     names = [name_of(small_settings)]
     for change in (
         {"seed": 21},
