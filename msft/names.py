@@ -5,7 +5,8 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from msft import benchmarks, distributed, tiny
@@ -18,6 +19,7 @@ from msft.paths import expanded, is_hub_id
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
+_NUMBER = re.compile(r"\.\d+\.")  # of a layer, in the name of a weight
 _SIZES = ("train_size", "test_size", "validation_size", "confirmation_size")
 _END, _BLOCK = 1 << 20, 1 << 16  # bytes of a model's file that are read at its ends, and at a place between them
 # committed runs of SmolLM2-135M are named by the ends of its files alone
@@ -198,7 +200,22 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
             f"{source!r} lacks {len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random; "
             "give a folder with all weights of a causal language model"
         )
+    surplus = _surplus(model, report["unexpected_keys"])
+    if surplus:
+        raise ModelError(
+            f"{source!r} has {len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}: give "
+            "the config.json that belongs to the weights, or a folder with a causal language model"
+        )
     return model
+
+
+def _surplus(model, unexpected: Iterable[str]) -> list[str]:
+    """Weights of the model's own layers that it has no place for, or of a classifier; other heads, such as one that
+    predicts more tokens or sees images, are nothing that a language model lacks, nor are the masks of old files."""
+    stacks = {_NUMBER.split(name)[0] for name in model.state_dict()}
+    in_layers = [key for key in unexpected if _NUMBER.split(key)[0] in stacks]
+    surplus = [key for key in in_layers if not key.endswith((".masked_bias", ".inv_freq"))]
+    return sorted([*surplus, *(key for key in unexpected if key.startswith(("score.", "classifier.")))])
 
 
 def _refuse_pickles(source: str, revision: str | None) -> None:
