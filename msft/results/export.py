@@ -83,17 +83,20 @@ def export(
     place = Path(expanded(target))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
+    # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written
+    is_there = place.is_dir()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place if is_there else place.parent))
     except OSError as error:
         raise RunError(f"cannot write {place}: {error}; give another folder") from None
     try:
         _fill(run, partial, dtype, place.name, merge)
         partial.chmod(0o755)
-        if place.is_dir():
-            place.rmdir()
-        os.rename(partial, place)
+        for path in list(partial.iterdir()) if is_there else ():
+            os.rename(path, place / path.name)
+        if not is_there:
+            os.rename(partial, place)
     except (OSError, SafetensorError) as error:
         size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
         raise cannot_write(place, size, error) from error
