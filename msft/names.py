@@ -242,7 +242,9 @@ def _cannot_load(what: str, source: str, error: Exception) -> str:
         "where the hub can be reached."
     )
     folder = Path(source)
-    if "custom code" in first:
+    if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
+        way = "Delete this folder: the tiny model is then built again."
+    elif "custom code" in first:
         way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
     elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
         way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."

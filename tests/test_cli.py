@@ -47,6 +47,7 @@ ERRORS = [
     ("methods x", ["unknown argument 'x'"]),
     ("run --seed 1 --method sft --seed 2", ["--seed is given 2 times: '1', '2'; give it once"]),
     ("run --params budget=1 --params budget=2", ["--params names 'budget' twice"]),
+    ("run --params --sed 3", ["--params needs NAME=VALUE", "Did you mean '--seed'?"]),
     ("run --seed 1:30", ["setting seed = '1:30'"]),
 ]
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import string
 import subprocess
 import sys
@@ -157,6 +158,17 @@ def test_a_user_without_a_place_for_a_cache(tmp_path, monkeypatch, kind):
         monkeypatch.setenv("HOME", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="tiny-smoke.*set the environment variable MSFT_CACHE"):
         names.model_source("tiny-smoke")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_torn_tiny_model_is_built_again_once_its_folder_is_deleted(model_folder, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MSFT_CACHE", str(tmp_path))
+    folder = shutil.copytree(model_folder, tmp_path / f"tiny-smoke-{msft.tiny.identity('tiny-smoke')}")
+    (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    source = names.model_source("tiny-smoke")
+    with pytest.raises(ModelError, match=f"{folder}.*Delete this folder: the tiny model is then built again"):
+        names.load_tokenizer(source)
+        names.load_model(source, "fp32")
 
 
 def in_ascii_locale(code, folder):

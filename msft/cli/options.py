@@ -237,6 +237,8 @@ def _given(parsed: argparse.Namespace, part: type, problems: list[str]) -> dict:
                 each = ", ".join("nothing" if text is _MISSING else repr(text) for text in value)
                 problems.append(f"{_flag(name)} is given {len(value)} times: {each}; give it once")
             value = value[-1]
+        if value == []:
+            problems.append("--params needs NAME=VALUE")
         if value is not None:
             is_path = isinstance(value, str) and (value.startswith("~") or name.endswith("_dir"))
             try:  # no shell expands it in --flag=~/x
