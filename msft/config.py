@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msft import methods
 from msft.errors import ConfigError, unknown
-from msft.paths import is_yaml, settled
+from msft.paths import is_mixture_file, settled
 from msft.settings import check_values, setting
 
 CANNOT_START = "the run cannot start with these settings:"
@@ -48,7 +48,7 @@ class RunConfig:
     select_metric: str = setting(
         "accuracy", "what of it: accuracy, as in the paper, or held-out loss", choices=("accuracy", "loss")
     )
-    learning_rate: float | None = setting(None, "constant learning rate of Adam", low=0.0, high=10.0)
+    learning_rate: float | None = setting(None, "constant learning rate of Adam", low=1e-12, high=10.0)
     batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
     precision: str | None = setting(
@@ -101,9 +101,13 @@ class RunConfig:
 
     def __post_init__(self):
         clean, problems = check_values(RunConfig, vars(self), "setting")
-        for name, value in clean.items():
+        for name, value in list(clean.items()):
             if value and name in ("model", "mixture", "data_dir", "methods_dir"):
-                value = clean[name] = settled(name, value)
+                try:
+                    value = clean[name] = settled(name, value)
+                except ConfigError as error:
+                    clean.pop(name)
+                    problems += [f"setting {name}: {problem}" for problem in error.problems]
             if value and name == "lora_target_modules":
                 value = clean[name] = ",".join(sorted({word.strip() for word in value.split(",")} - {""}))
             object.__setattr__(self, name, value)
@@ -180,7 +184,7 @@ class RunConfig:
         other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        if not is_yaml(self.mixture):  # of a file it depends on what stands in it
+        if not is_mixture_file(self.mixture):  # of a file it depends on what stands in it
             defaults["select_on"] = "test"
         first = {name: getattr(self, name) for name in ("method", "model", "mixture")}
         changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
@@ -209,7 +213,7 @@ class RunConfig:
 
 
 def _selects_on(mixture: str) -> str:
-    if not is_yaml(mixture):  # what reads such files takes a quarter of a second to import
+    if not is_mixture_file(mixture):  # what reads such files takes a quarter of a second to import
         return "test"
     from msft.data.spec import selects_on
 

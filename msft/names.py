@@ -1,9 +1,12 @@
 """Names to things: the mixture and the model that a config's names stand for."""
 
+import dataclasses
 import hashlib
 import inspect
 import json
 import logging
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from msft import benchmarks, distributed, tiny
@@ -16,6 +19,13 @@ from msft.paths import expanded, is_hub_id
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
+_NUMBER = re.compile(r"\.\d+\.")  # of a layer, in the name of a weight
+_SIZES = ("train_size", "test_size", "validation_size", "confirmation_size")
+_END, _BLOCK = 1 << 20, 1 << 16  # bytes of a model's file that are read at its ends, and at a place between them
+# committed runs of SmolLM2-135M are named by the ends of its files alone
+_NAMED_BEFORE = {
+    "ffdbd230e955d663859e71e4d47e6a01efdbc9e9a56502eea5931e8b637c01b9": "05509e9d61c16bca58d5787aeabe632463ae5c75fdfa8411ad28e4131147d79e"
+}
 
 
 def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
@@ -50,14 +60,18 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
 
 def mixture_of(config: RunConfig, tokenizer) -> Mixture:
     """The mixture of a run, drawn and written for its tokenizer. Raises as `load_mixture`."""
-    sizes = ("train_size", "test_size", "validation_size", "confirmation_size")
-    names = (*sizes, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
+    names = (*_SIZES, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return load_mixture(config.mixture, tokenizer=tokenizer, **given)
 
 
 def filled(config: RunConfig) -> RunConfig:
-    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's."""
+    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's.
+
+    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on.
+    """
+    if config.mixture not in paper_mixtures.NAMES:
+        config = dataclasses.replace(config, **dict.fromkeys((*_SIZES, "revision")))
     return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
 
 
@@ -97,15 +111,41 @@ def model_identity(source: str, revision: str | None) -> str:
     if not folder.is_dir():
         return f"{source}@{revision}"
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    kinds = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.py")
+    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with open(path, "rb") as file:
-            # both ends of a large file tell two trainings apart without reading gigabytes
-            digest.update(file.read(1 << 20))
-            file.seek(max(size - (1 << 20), 0))
-            digest.update(file.read(1 << 20))
-    return digest.hexdigest()
+            digest.update(file.read(_END))
+            # between them all of a small file, a thousand places of a large one: training changes every matrix
+            for start in range(_END, size - _END, max(_BLOCK, size >> 10)):
+                file.seek(start)
+                digest.update(file.read(_BLOCK))
+            file.seek(max(size - _END, 0))
+            digest.update(file.read(_END))
+    return _NAMED_BEFORE.get(digest.hexdigest(), digest.hexdigest())
+
+
+def check_base(told: Mapping, source: str, revision: str | None) -> None:
+    """Raises ModelError where a folder's weights are not those that a run's adapter was trained on.
+
+    told: what the run's run.json says of its model; older ones do not say which weights they were.
+    """
+    now = model_identity(source, revision)
+    if told.get("identity", now) != now:
+        raise ModelError(
+            f"the files of the base model in {source!r} are not those that the adapter was trained on; put them back, or "
+            "train the run again"
+        )
+
+
+def check_revision(config: RunConfig, source: str) -> None:
+    """Raises ConfigError for a revision of a model that is a folder, which has none."""
+    if config.model_revision and Path(source).is_dir():
+        what = (
+            f"model_revision = {config.model_revision!r} is of the hub, and the model {config.model!r} is a folder here"
+        )
+        raise ConfigError(f"{what}: leave it out")
 
 
 def load_architecture(source: str, config: RunConfig):
@@ -160,7 +200,22 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
             f"{source!r} lacks {len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random; "
             "give a folder with all weights of a causal language model"
         )
+    surplus = _surplus(model, report["unexpected_keys"])
+    if surplus:
+        raise ModelError(
+            f"{source!r} has {len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}: give "
+            "the config.json that belongs to the weights, or a folder with a causal language model"
+        )
     return model
+
+
+def _surplus(model, unexpected: Iterable[str]) -> list[str]:
+    """Weights of the model's own layers that it has no place for, or of a classifier; other heads, such as one that
+    predicts more tokens or sees images, are nothing that a language model lacks, nor are the masks of old files."""
+    stacks = {_NUMBER.split(name)[0] for name in model.state_dict()}
+    in_layers = [key for key in unexpected if _NUMBER.split(key)[0] in stacks]
+    surplus = [key for key in in_layers if not key.endswith((".masked_bias", ".inv_freq"))]
+    return sorted([*surplus, *(key for key in unexpected if key.startswith(("score.", "classifier.")))])
 
 
 def _refuse_pickles(source: str, revision: str | None) -> None:
@@ -187,7 +242,9 @@ def _cannot_load(what: str, source: str, error: Exception) -> str:
         "where the hub can be reached."
     )
     folder = Path(source)
-    if "custom code" in first:
+    if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
+        way = "Delete this folder: the tiny model is then built again."
+    elif "custom code" in first:
         way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
     elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
         way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."

@@ -1,16 +1,20 @@
 """Paths as people spell them."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from msft.errors import ConfigError
 
+LONGEST = 255  # bytes of a file's name on most systems
+_MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
+
 
 def expanded(path: str | os.PathLike) -> str:
     """The path with the home folder in place of '~', which no shell expands in Python, a notebook or --flag=~/x.
 
-    Raises ConfigError for one that the locale cannot write.
+    Raises ConfigError for one that the locale cannot write, or no file system can hold.
     """
     path = os.path.expanduser(path)
     try:
@@ -19,12 +23,16 @@ def expanded(path: str | os.PathLike) -> str:
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(f"this locale ({encoding}) cannot write the path {ascii(path)}; set PYTHONUTF8=1") from None
+    if long := [part for part in path.split(os.sep) if len(os.fsencode(part)) > LONGEST]:
+        raise ConfigError(
+            f"the name {long[0][:40] + '...'!r} in a path has more than {LONGEST} bytes; give a shorter one"
+        )
     return path
 
 
-def is_yaml(path: str) -> bool:
-    """Whether a YAML file is there."""
-    return Path(expanded(path)).suffix in (".yaml", ".yml") and Path(expanded(path)).is_file()
+def is_mixture_file(path: str) -> bool:
+    """Whether a mixture's file is there, whatever its suffix; a name of the package's own stands for no file."""
+    return not _MIXTURES.fullmatch(path) and Path(expanded(path)).is_file()
 
 
 def is_hub_id(name: str) -> bool:
@@ -37,6 +45,8 @@ def settled(name: str, value: str) -> str:
     path = Path(expanded(value))
     is_path = {
         "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
-        "mixture": is_yaml(value),
+        "mixture": is_mixture_file(value),
     }.get(name, path.is_dir())
+    if is_path and name == "mixture":  # its data lie beside the name that was given, where that is a link too
+        return os.path.join(os.path.realpath(path.parent), path.name)
     return os.path.realpath(path) if is_path else value

@@ -31,7 +31,7 @@ from msft.data.tasks import write_tasks
 from msft.errors import Checks
 from msft.loss.tokens import check_context, fit_mixture
 from msft.packing.served import served
-from msft.paths import expanded
+from msft.paths import LONGEST, expanded
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
@@ -125,8 +125,11 @@ class Prepared:
         if config.methods_dir:  # a method of the user's own is part of what determines the result
             source = Path(methods.load(config.method, config.methods_dir).__file__)
             contents = (*contents, source.read_text(encoding="utf-8"))
-        model, mixture = Path(config.model).name, Path(config.mixture).stem
-        return f"{config.method}-{model}-{mixture}-s{config.seed}-{config.fingerprint(*contents)[:10]}"
+        parts = [config.method, Path(config.model).name, Path(config.mixture).stem, f"s{config.seed}"]
+        parts.append(config.fingerprint(*contents)[:10])
+        if len("-".join(parts).encode()) > LONGEST:  # the hash tells apart what is cut
+            parts = [part.encode()[:64].decode(errors="ignore") for part in parts]
+        return "-".join(parts)
 
     def load_model(self):
         """The base model on its device, with a fresh adapter where the run has one."""
@@ -162,17 +165,18 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError, all problems at once."""
-    config, check = names.filled(config), Checks()
+    given, config, check = config, names.filled(config), Checks()
     check(distributed.device, config.device)
     check(adapter.check, config)
     source, tokenizer = check(names.model_source, config.model), None
     if source:
+        check(names.check_revision, config, source)
         tokenizer = check(names.load_tokenizer, source, config.model_revision, config.trust_remote_code)
         if config.adapter:
             check(lambda: adapter.trained_parameters(config, names.load_architecture(source, config)))
     # without a tokenizer nothing will be trained: the paper's data are not fetched for it
     can_load = tokenizer or config.mixture not in names.paper_mixtures.NAMES
-    if mixture := check(names.mixture_of, config, tokenizer) if can_load else None:
+    if mixture := check(names.mixture_of, given, tokenizer) if can_load else None:
         check(mixture.check_selection, config.select_on, config.select_metric)
     check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]

@@ -6,7 +6,8 @@ page.figure(overfitting.curves(runs), "curves", item="Fig. 2", caption="...")
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,8 @@ def start(notebook: str, variables: Mapping, *own: str) -> "Study":
     """
     known = [*_DECLARED, *OPTIONS, *own]
     for name, value in variables.items():
-        if not name.startswith("_") and isinstance(value, str | int | float) and name not in known:
+        is_value = isinstance(value, str | int | float | list | tuple | dict | None) and name not in ("In", "Out")
+        if not name.startswith("_") and is_value and name not in known:
             print(f"The parameter {name!r} is not used by this notebook.{nearest(name, known)}")
     names = [name for name in (*_DECLARED, *OPTIONS) if name in variables]
     return Study(notebook, **{name: variables[name] for name in names})
@@ -49,7 +51,8 @@ class Study:
     models: comma-separated names in place of the profile's; the first is then the focus too.
     mixture: in place of every mixture of the profile.  data_dir: a folder in hub format in place of the hub.
     settings: more settings of every run as one text, such as "train_size=40 sft.epochs=1"; 'method.name' is a
-    method's own parameter.  allow_cpu: train the paper's profile without a GPU too.
+    method's own parameter; seed=30 is the first of the profile's seeds, seed=30,40 are all of them.
+    allow_cpu: train the paper's profile without a GPU too.
     Raises ConfigError for settings that cannot be read.
     """
 
@@ -67,13 +70,18 @@ class Study:
         allow_cpu: bool = False,
     ):
         chosen = profiles.profile(profile)
-        more, params = _read(settings)
-        models, mixture = models or more.pop("models", ""), mixture or more.pop("mixture", "")
-        data_dir = data_dir or more.pop("data_dir", "")
-        allow_cpu = allow_cpu or more.pop("allow_cpu", "").lower() == "true"
-        # papermill hands a folder named 2024 over as a number
-        runs_dir, out_dir, models, mixture, data_dir = map(str, (runs_dir, out_dir, models, mixture, data_dir))
-        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(expanded(runs_dir))
+        told = {"runs_dir": runs_dir, "out_dir": out_dir, "models": models, "mixture": mixture, "data_dir": data_dir}
+        told = {
+            name: _text(name, value) for name, value in {**told, "settings": settings, "allow_cpu": allow_cpu}.items()
+        }
+        more, params = _read(
+            told.pop("settings"), [name for name in OPTIONS if told[name].lower() not in ("", "false")]
+        )
+        told |= {name: more.pop(name) for name in OPTIONS if name in more}
+        runs_dir, out_dir, models, mixture, data_dir, allow_cpu = told.values()
+        if allow_cpu.lower() not in ("", "true", "false"):
+            raise ConfigError(f"parameter allow_cpu is {allow_cpu!r}; give true or false")
+        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(expanded(runs_dir or "runs"))
         self.out_dir = Path(expanded(out_dir) or f"paper_figures/out/{profile}")
         self.models = [name.strip() for name in models.split(",") if name.strip()] or list(chosen["models"])
         self.focus, self.example = (self.models[0] if models else chosen[name] for name in ("focus", "example"))
@@ -82,7 +90,9 @@ class Study:
         self.mixtures = {count: mixture or name for count, name in chosen["mixtures"].items()}
         self.granular = mixture or chosen["granular"]
         self.seeds, self.budgets, self.branch = list(chosen["seeds"]), list(chosen["budgets"]), chosen["branch"]
-        self.allow_cpu = allow_cpu
+        if "seed" in more:
+            self.seeds = _seeds(more.pop("seed"), self.seeds)
+        self.allow_cpu = allow_cpu.lower() == "true"
         self.settings, self.params = more, params
         if data_dir:
             self.settings["data_dir"] = data_dir
@@ -195,21 +205,53 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _read(text: str) -> tuple[dict, dict[str, dict]]:
-    """(settings, {method: its parameters}) of a text like "train_size=40 sft.epochs=1"."""
+def _text(name: str, value) -> str:
+    """A parameter as text; papermill hands a folder named 2024 over as a number, and an empty one as None."""
+    is_text = isinstance(value, str | None) if name == "settings" else not isinstance(value, list | tuple | dict)
+    if not is_text:
+        raise ConfigError(f"parameter {name} is {value!r}; give a text")
+    return "" if value is None else str(value)
+
+
+def _seeds(text: str, usual: list[int]) -> list[int]:
+    """The seeds of a page: one takes the first place among as many as usual, several with commas stand for all."""
+    told = list(map(int, text.split(",")))
+    return told if len(told) > 1 else [*told, *(seed for seed in usual if seed != told[0])][: len(usual)]
+
+
+# settings that a notebook chooses itself, and what to give in their place
+_CHOSEN = {
+    "model": "give models=NAME for every run of the page",
+    "method": "each notebook has its own methods",
+    "params": "give METHOD.NAME=VALUE, such as sft.epochs=2",
+}
+
+
+def _read(text: str, given: Collection[str]) -> tuple[dict, dict[str, dict]]:
+    """(settings, {method: its parameters}) of a text like "train_size=40 sft.epochs=1".
+
+    given: names that have a value already, as parameters of the notebook.
+    """
     settings, params, problems = {}, {}, []
-    known = methods.available(str(Path(__file__).parent / "methods"))
+    folder = str(Path(__file__).parent / "methods")
+    known = methods.available(folder)
     for word in text.split():
         name, sign, value = word.partition("=")
+        method, dot, own = name.rpartition(".")
+        place = params.setdefault(method, {}) if dot else settings
         if not sign or not name or not value:
             problems.append(f"{word!r} is not NAME=VALUE")
-        elif "." in name:
-            method, own = name.split(".", 1)
-            params.setdefault(method, {})[own] = value
-            if method not in known:
-                problems.append(unknown("method", method, known))
-        else:
-            settings[name] = value
+        elif own in place or name in given:
+            problems.append(f"{name} is given twice; give it once")
+        elif name in _CHOSEN:
+            problems.append(f"{word!r}: {_CHOSEN[name]}")
+        elif name == "seed" and not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+            problems.append(f"{word!r}: give a whole number from 1 on, or several with commas")
+        place[own] = value
+    for method, own in params.items():
+        problems += (
+            methods.check_params(method, own, folder)[1] if method in known else [unknown("method", method, known)]
+        )
     if problems:
         raise ConfigError(together("settings cannot be read:", problems))
     return settings, params

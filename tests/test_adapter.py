@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import os
+import shutil
 import signal
 
 import pandas as pd
@@ -20,7 +21,7 @@ from helpers import (
     make_trainer,
     mixture_rows,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -233,6 +234,22 @@ def test_eval_measures_the_checkpoint_as_the_run_did(lora_run, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     shown = {words[0]: (float(words[1]), int(words[2])) for words in lines if words[0] in MAKERS}
     assert shown == {r.task: (pytest.approx(r.accuracy, abs=1e-6), r.n) for r in lora_run.at_best.itertuples()}
+
+
+def test_an_adapter_is_not_added_to_other_weights(lora_run, settings, tmp_path, capsys):
+    """The folder of the base model was trained on in the meantime."""
+    run = msft.Run(shutil.copytree(lora_run.directory, tmp_path / lora_run.directory.name))
+    base = shutil.copytree(settings["model"], tmp_path / "plain")
+    told = json.loads((run.directory / "run.json").read_text())
+    told["model"]["source"] = told["config"]["model"] = str(base)
+    (run.directory / "run.json").write_text(json.dumps(told))
+    assert export(run, tmp_path / "before", merge=True)
+    stirred_weights = {name: tensor + 0.1 for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(stirred_weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"the files of the base model in '{base}' are not those"):
+        export(run, tmp_path / "after", merge=True)
+    assert main(["eval", str(run.best.path)]) == 2
+    assert str(base) in capsys.readouterr().err
 
 
 def test_what_an_export_cannot_do_with_an_adapter(lora_run, settings, tmp_path):

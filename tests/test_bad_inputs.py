@@ -82,9 +82,10 @@ SETTINGS = [
     ({"seed": "twenty"}, ["setting seed = 'twenty'", "type int"]),
     ({"seed": 2**31}, ["setting seed = 2147483648", "[0, 2147483647]"]),
     ({"seed": [20]}, ["setting seed = [20]", "type int"]),
-    ({"learning_rate": float("nan")}, ["setting learning_rate = nan", "[0.0, 10.0]"]),
-    ({"learning_rate": float("-inf")}, ["setting learning_rate = -inf", "[0.0, 10.0]"]),
-    ({"learning_rate": -1e-5}, ["setting learning_rate = -1e-05", "[0.0, 10.0]"]),
+    ({"learning_rate": float("nan")}, ["setting learning_rate = nan", "[1e-12, 10.0]"]),
+    ({"learning_rate": float("-inf")}, ["setting learning_rate = -inf", "[1e-12, 10.0]"]),
+    ({"learning_rate": 0}, ["setting learning_rate = 0.0", "[1e-12, 10.0]"]),
+    ({"learning_rate": -1e-5}, ["setting learning_rate = -1e-05", "[1e-12, 10.0]"]),
     ({"batch_size": 64.5}, ["setting batch_size = 64.5", "type int or none"]),
     ({"loss_group": 0}, ["setting loss_group = 0", "[1, 65536]"]),
     ({"max_tokens": ""}, ["setting max_tokens = ''", "type int"]),
@@ -387,6 +388,38 @@ def lost_weights(folder):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def fewer_layers(folder):
+    edit(folder, num_hidden_layers=1, layer_types=["full_attention"])
+
+
+def other_kind(folder):
+    """Llama's layers have no place for Qwen2's biases."""
+    edit(folder, model_type="llama", architectures=["LlamaForCausalLM"])
+
+
+def add_weights(folder, *added):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors") | {name: torch.ones(2) for name in added}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def classifier(folder):
+    add_weights(folder, "score.weight")
+
+
+def test_weights_that_no_language_model_uses_are_harmless(base, lab):
+    """Rotary buffers and masks of old files, heads for more tokens, for values and for images."""
+    shutil.copytree(base["model"], lab / "model")
+    rotary = ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"]
+    masks = ["model.layers.0.self_attn.masked_bias"]
+    add_weights(
+        lab / "model", *rotary, *masks, "mtp.layers.0.weight", "v_head.summary.weight", "visual.blocks.0.weight"
+    )
+    assert msft.names.load_model(str(lab / "model"), "fp32")
+
+
 def encoder(folder):
     from transformers import BertConfig, BertForMaskedLM
 
@@ -422,6 +455,15 @@ MODELS = [
     (pickle_alone, ["Pickle files (*.bin) can run code and are never opened", "convert them to safetensors"]),
     (torn_weights, ["the model of", "cannot be loaded", "*.safetensors"]),
     (lost_weights, ["lacks 1 weights of Qwen2ForCausalLM", "model.layers.1.mlp.up_proj.weight", "all weights"]),
+    (
+        fewer_layers,
+        ["12 weights that Qwen2ForCausalLM of its config.json does not use", "model.layers.1.input_layernorm"],
+    ),
+    (
+        other_kind,
+        ["6 weights that LlamaForCausalLM", "model.layers.0.self_attn.k_proj.bias", "the config.json that belongs"],
+    ),
+    (classifier, ["1 weights that Qwen2ForCausalLM", "score.weight", "a folder with a causal language model"]),
     (lambda f: edit(f, hidden_size=48), ["the model of", "cannot be loaded"]),
     (lambda f: edit(f, model_type="frobnicate"), ["model type `frobnicate`", "does not recognize"]),
     (lambda f: edit(f, model_type="t5"), ["T5Config", "Give a causal language model"]),
@@ -432,9 +474,7 @@ MODELS = [
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
 MODEL_IDS = "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone "
-MODEL_IDS += (
-    "torn_weights lost_weights other_shape unknown_architecture encoder_decoder encoder own_code short_context "
-)
+MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder own_code short_context "
 MODEL_IDS += "adapter small_vocabulary"
 
 
@@ -491,7 +531,11 @@ def test_unknown_device(refused, base, name):
     refused({**base, "device": name}, ModelError, [f"device {name!r}", "cpu, cuda, cuda:0"])
 
 
-@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/runs", "x" * 300])
+def test_a_runs_dir_whose_name_is_too_long(refused, base, lab):
+    refused(base, ConfigError, ["x" * 40, "more than 255 bytes; give a shorter one"], runs_dir=lab / ("x" * 300))
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/runs"])
 def test_runs_dir_that_cannot_be_one(refused, base, lab, place):
     (lab / "notes.txt").write_text("mine")
     wanted = ["runs_dir", "give a"]

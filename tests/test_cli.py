@@ -1,6 +1,8 @@
 """The command line: help with defaults, every error at once with the nearest name, and quiet where it is piped."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -45,6 +47,7 @@ ERRORS = [
     ("methods x", ["unknown argument 'x'"]),
     ("run --seed 1 --method sft --seed 2", ["--seed is given 2 times: '1', '2'; give it once"]),
     ("run --params budget=1 --params budget=2", ["--params names 'budget' twice"]),
+    ("run --params --sed 3", ["--params needs NAME=VALUE", "Did you mean '--seed'?"]),
     ("run --seed 1:30", ["setting seed = '1:30'"]),
 ]
 
@@ -58,6 +61,25 @@ def test_every_error_is_told_at_once(line, fragments, capsys, tmp_path, monkeypa
     for fragment in fragments:
         assert fragment in told.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run --model L",
+        "run --mixture L",
+        "run --data-dir L",
+        "run --runs-dir L",
+        "plan --methods-dir L",
+        "eval L",
+        "grid L",
+    ]
+    + ["grid tiny --runs-dir L", "export L x", "export x L", "status --runs-dir L", "methods --methods-dir L"]
+    + ["mixture check L"],
+)
+def test_a_name_that_no_file_can_have_is_named(line, capsys):
+    assert main(line.replace("L", "a" * 300).split()) == 2
+    assert "'" + "a" * 40 + "...' in a path has more than 255 bytes; give a shorter one" in capsys.readouterr().err
 
 
 def test_without_a_command_the_commands_are_listed(capsys):
@@ -125,3 +147,32 @@ def test_of_several_processes_one_tells_the_errors(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", "--batch-size", "0"]) == 2
     assert capsys.readouterr().err == ""
+
+
+def test_eval_measures_as_the_run_did_from_within_it_and_through_a_link(small_run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "link").symlink_to(small_run.best.path)
+    whole = f"mean accuracy {small_run.at_best.accuracy.mean():.4f}"
+    monkeypatch.chdir(small_run.best.path)
+    for place in (".", str(tmp_path / "link")):
+        assert main(["eval", place]) == 0
+        told = capsys.readouterr()
+        assert whole in told.out
+        assert f"mixture {small_run.config.mixture}, fp32" in told.err
+        assert "other data" not in told.err
+
+
+def test_eval_says_that_a_run_s_mixture_has_other_data_now(small_run, tmp_path, capsys):
+    run = shutil.copytree(small_run.directory, tmp_path / "run")
+    told = json.loads((run / "run.json").read_text())
+    told["mixture"]["fingerprint"] = "another"
+    (run / "run.json").write_text(json.dumps(told))
+    assert main(["eval", str(run / "best")]) == 0
+    assert f"has other data now than {run} had\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("", "fp32"), ("bf16", "bf16")])
+def test_eval_takes_the_precision_of_a_folder_s_own_weights(small_run, tmp_path, capsys, dtype, precision):
+    msft.export(small_run, tmp_path / "out", dtype=dtype)
+    words = ["--mixture", small_run.config.mixture, "--max-new-tokens", "12", "--device", "cpu"]
+    assert main(["eval", str(tmp_path / "out"), *words]) == 0
+    assert f", {precision}, " in capsys.readouterr().err

@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 import msft
+from msft import tiny
+from msft.benchmarks import paper_mixtures
 from msft.config import PAPER_SETTINGS, RunConfig
 from msft.errors import ConfigError
 from msft.settings import describe, read_yaml
@@ -59,6 +61,11 @@ def test_all_errors_at_once():
     for fragment in ("seed = -1", "batch_size = 0", "model is empty", "'budgt'", "max_stages = -2"):
         assert fragment in message
     assert message.count("\n  - ") == 5
+
+
+def test_names_that_no_file_can_have_are_told_with_the_other_errors():
+    with pytest.raises(ConfigError, match="(?s)seed = -1.*setting model: .*more than 255.*setting mixture: .*255"):
+        RunConfig(model="a" * 300, mixture="é" * 128, seed=-1)
 
 
 def test_unknown_names_of_a_mapping():
@@ -275,6 +282,31 @@ def test_a_mixture_of_ones_own_that_has_validation_items_selects_on_them(mixture
     assert RunConfig(mixture=str(bare)).select_on == "test"
     bare.write_text(bare.read_text().replace("  test: zebras_test.jsonl\n", "  metric: lm_eval:arc_easy\n"))
     assert RunConfig(mixture=str(bare)).select_on == "validation"
+
+
+@pytest.mark.parametrize("name", ["v.YAML", "v.json", "v.txt", "v"])
+def test_a_mixture_file_is_one_whatever_its_suffix(mixture_file, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text(mixture_file.read_text())
+    monkeypatch.chdir(tmp_path)
+    configs = {RunConfig(mixture=spelling) for spelling in (name, f"./{name}", str(tmp_path / name))}
+    assert {(c.mixture, c.select_on) for c in configs} == {(str(tmp_path / name), "validation")}
+
+
+def test_a_file_does_not_stand_for_a_name_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (*tiny.MIXTURES, *paper_mixtures.NAMES):
+        (tmp_path / name).write_text("sub_datasets: [{name: a, train: a, test: a, validation: a}]")
+        assert (RunConfig(mixture=name).mixture, RunConfig(mixture=name).select_on) == (name, "test")
+
+
+def test_a_mixture_that_is_a_link_has_the_data_beside_it(tmp_path):
+    """As load_mixture reads it."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "base" / "mine.yaml").write_text("name: mine")
+    (tmp_path / "own" / "mine.yaml").symlink_to("../base/mine.yaml")
+    (tmp_path / "link").symlink_to("own")
+    assert RunConfig(mixture=tmp_path / "link" / "mine.yaml").mixture == str(tmp_path / "own" / "mine.yaml")
 
 
 def test_a_mixture_by_name_selects_on_test_as_the_paper_does_and_keeps_its_identity(mixture_file):

@@ -1,6 +1,7 @@
 """Export: a folder that stock transformers loads, a model card that says what it is, nothing half-written."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -166,6 +167,22 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(small_run, tmp_path):
     for target in ("file", "file/below"):
         with pytest.raises(RunError):
             export.export(small_run, tmp_path / target)
+
+
+def test_an_empty_folder_is_filled_where_it_lies(small_run, tmp_path, monkeypatch):
+    """A link stays one, and what a mount stands on is not taken away; nor is it after a failure."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    node = (tmp_path / "there").stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(RunError, match="No space left"):
+            export.export(small_run, tmp_path / "link")
+    assert list((tmp_path / "there").iterdir()) == []
+    assert export.export(small_run, tmp_path / "link") == str(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").stat().st_ino == node
+    whole = export.export(small_run, tmp_path / "new")
+    assert sorted(os.listdir(whole)) == sorted(os.listdir(tmp_path / "there"))
 
 
 def test_a_run_that_is_not_finished_is_an_error(small_run, tmp_path):

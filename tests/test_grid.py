@@ -56,6 +56,15 @@ def test_what_stands_over_every_run(tmp_path):
         ("blocks: 3\n", ["blocks = 3: give a list of mappings"]),
         ("slurm: 3\n", ["slurm = 3: give a mapping"]),
         ("- a\n", ["a mapping of settings is needed"]),
+        ("seed: []\nblocks: [{model: []}]\n", ["seed = []: give one value or a list", "model = []"]),
+        ("blocks: []\n", ["blocks = []: give a list of mappings"]),
+        ("method: [[sft]]\n", ["method = [['sft']]: give one value or a list of values"]),
+        ("method: sft\nparams: {sft: {epochs: []}}\n", ["give every parameter at least one value"]),
+        ("method: sft\nparams: {msft: {budget: 1}}\n", ["'msft' is not among the methods they stand for: sft"]),
+        (
+            "method: [sft, msft]\nblocks: [{}, {method: sft, params: {msft: {budget: 1}}}]\n",
+            ["'msft' is not among the methods they stand for: sft"],
+        ),
     ],
 )
 def test_every_wrong_key_is_named(tmp_path, capsys, text, fragments):
@@ -87,6 +96,15 @@ def test_nothing_starts_without_submit(tmp_path, capsys):
     assert "2 runs in" in told
     assert "Nothing was started." in told
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("line", ["model: no-such-model", "mixture: no-such-mixture"])
+def test_what_has_no_estimate_is_left_to_train(tmp_path, capsys, line):
+    path = write(tmp_path, f"{line}\nmethod: sft\n")
+    assert main(["grid", str(path), "--runs-dir", str(tmp_path / "runs")]) == 0
+    told = capsys.readouterr().out
+    assert "no estimate: unknown m" in told and "What is left to train has no estimate." in told
+    assert "Nothing is left" not in told
 
 
 # on this machine --------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Names of models and mixtures: every spelling of a path is one thing, and what cannot be used says what to do."""
 
+import dataclasses
 import json
 import logging
 import os
 import re
+import shutil
 import string
 import subprocess
 import sys
@@ -106,6 +108,35 @@ def test_settings_that_a_mixture_does_not_use_are_named(home, caplog):
     )
 
 
+def weights_of(folder, size, place, name="model.safetensors"):
+    folder.mkdir(exist_ok=True)
+    data = bytearray(size)
+    data[place] = 1
+    (folder / name).write_bytes(data)
+    return names.model_identity(str(folder), None)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer.model", "merges.txt"])
+def test_a_model_s_identity_is_in_all_of_a_file(tmp_path, name):
+    size = 5 << 20
+    places = [0, (1 << 20) - 1, 1 << 20, 5 << 19, (4 << 20) - 1, 4 << 20, size - 1]
+    assert len({weights_of(tmp_path / "model", size, place, name) for place in places}) == len(places)
+
+
+def test_a_large_file_s_identity_is_in_a_thousand_places(tmp_path):
+    size = 128 << 20
+    identities = {weights_of(tmp_path / "model", size, (1 << 20) + i * (size >> 10)) for i in (0, 1, 500, 1000)}
+    assert len(identities) == 4
+
+
+def test_committed_runs_keep_their_names():
+    folder = Path(__file__).parents[1] / "paper_figures" / "out" / "laptop" / "histories"
+    (identity,) = names._NAMED_BEFORE.values()
+    for run in map(msft.Run, folder.iterdir()):
+        config = dataclasses.replace(run.config, model=os.path.abspath(run.config.model))
+        assert config.fingerprint(run.about["mixture"]["fingerprint"], identity)[:10] == run.directory.name[-10:]
+
+
 def test_an_adapter_is_refused_with_what_to_do(home):
     (home / "models" / "small" / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"holds an adapter \(adapter_config.json\).*merge_and_unload"):
@@ -127,6 +158,17 @@ def test_a_user_without_a_place_for_a_cache(tmp_path, monkeypatch, kind):
         monkeypatch.setenv("HOME", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="tiny-smoke.*set the environment variable MSFT_CACHE"):
         names.model_source("tiny-smoke")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_torn_tiny_model_is_built_again_once_its_folder_is_deleted(model_folder, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MSFT_CACHE", str(tmp_path))
+    folder = shutil.copytree(model_folder, tmp_path / f"tiny-smoke-{msft.tiny.identity('tiny-smoke')}")
+    (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    source = names.model_source("tiny-smoke")
+    with pytest.raises(ModelError, match=f"{folder}.*Delete this folder: the tiny model is then built again"):
+        names.load_tokenizer(source)
+        names.load_model(source, "fp32")
 
 
 def in_ascii_locale(code, folder):

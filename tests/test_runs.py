@@ -1,9 +1,12 @@
 """The contract of a run; and a run that is killed, stopped, damaged or shared ends as one that never was."""
 
 import json
+import logging
 import os
+import shutil
 import signal
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -191,9 +194,27 @@ def name_of(settings):
     return runs.prepare(msft.RunConfig(**settings)).name
 
 
-def test_different_settings_never_share_a_directory(small_settings, model_folder, mixture_file, tmp_path):
-    import shutil
+def test_a_setting_that_a_run_does_not_use_is_not_in_its_name(small_settings, caplog):
+    plain = msft.RunConfig(**small_settings)
+    drawn = msft.RunConfig(**small_settings, train_size=3, test_size=2, revision="v1")
+    with caplog.at_level(logging.WARNING, logger="msft"):
+        assert runs.prepare(drawn).name == runs.prepare(plain).name
+    (said,) = caplog.messages
+    assert said.endswith("not used, since only the paper's mixtures are drawn by them: train_size, test_size, revision")
+    with pytest.raises(ConfigError, match=r"model_revision = 'v1' is of the hub.*leave it out"):
+        runs.prepare(msft.RunConfig(**small_settings, model_revision="v1"))
 
+
+def test_a_run_s_name_is_one_that_a_file_can_have(small_settings, mixture_file, tmp_path):
+    shutil.copytree(mixture_file.parent, tmp_path / "data")
+    plain = {**small_settings, "mixture": str(tmp_path / "data" / f"{'é' * 120}.yaml")}
+    (tmp_path / "data" / mixture_file.name).rename(plain["mixture"])
+    first, other = (name_of({**plain, **more}) for more in ({}, {"seed": 21}))
+    assert first.startswith(f"sft-{Path(plain['model']).name}-{'é' * 32}-s20-") and len(first.encode()) <= 255
+    assert first != other
+
+
+def test_different_settings_never_share_a_directory(small_settings, model_folder, mixture_file, tmp_path):
     names = [name_of(small_settings)]
     for change in (
         {"seed": 21},

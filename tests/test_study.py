@@ -53,6 +53,50 @@ def test_a_misspelt_setting_or_method_names_the_nearest(tmp_path):
         page_of(tmp_path, settings="sft.epoch=1").config("sft")
 
 
+def test_a_seed_takes_the_first_place_and_several_stand_for_all(tmp_path):
+    page = page_of(tmp_path, "tiny", settings="seed=30")
+    assert (page.seeds, page.config("sft").seed, page.config("sft", seed=20).seed) == ([30, 20, 40], 30, 20)
+    assert page_of(tmp_path, "tiny", settings="seed=7").seeds == [7, 20, 30]
+    page = page_of(tmp_path, "tiny", settings="seed=5,7")
+    assert (page.seeds, page.config("sft").seed) == ([5, 7], 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"settings": "seed=30 seed=40"}, "seed is given twice"),
+        ({"settings": "sft.epochs=1 sft.epochs=2"}, "sft.epochs is given twice"),
+        ({"settings": "models=a", "models": "b"}, "models is given twice"),
+        ({"settings": "seed=1,0"}, "'seed=1,0': give a whole number"),
+        ({"settings": "model=a"}, "'model=a': give models=NAME"),
+        ({"settings": "method=sft"}, "each notebook has its own methods"),
+        ({"settings": "params=x"}, "give METHOD.NAME=VALUE"),
+        ({"settings": "ies.foo=1"}, "unknown parameter of ies 'foo'"),
+        ({"settings": "allow_cpu=yes"}, "allow_cpu is 'yes'; give true or false"),
+        ({"allow_cpu": "no"}, "allow_cpu is 'no'; give true or false"),
+        ({"settings": 5}, "settings is 5; give a text"),
+        ({"settings": ["a=1"]}, "give a text"),
+        ({"models": ["a"]}, r"models is \['a'\]; give a text"),
+    ],
+)
+def test_what_no_run_can_have_is_named_when_the_page_starts(tmp_path, options, said):
+    with pytest.raises(ConfigError, match=said):
+        page_of(tmp_path, **options)
+
+
+def test_none_is_a_parameter_at_its_default_and_texts_are_flags(tmp_path):
+    page = study.Study("01_x", "smoke", None, None, settings=None, models=None, allow_cpu="False")
+    assert (str(page.runs_dir), str(page.out_dir)) == ("runs", "paper_figures/out/smoke")
+    assert (page.focus, page.allow_cpu) == ("tiny-smoke", False)
+    assert page_of(tmp_path, settings="allow_cpu=True").allow_cpu
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, None, ("a",)])
+def test_a_misspelt_parameter_of_any_kind_is_named(capsys, value):
+    study.start("01_x", {"profile": "smoke", "modles": value, "In": ["x"], "Out": {}})
+    assert capsys.readouterr().out == "The parameter 'modles' is not used by this notebook. Did you mean 'models'?\n"
+
+
 def test_models_and_mixture_stand_in_for_the_profile_s(tmp_path):
     page = page_of(tmp_path, "tiny", models="one, two", mixture="mine.yaml", data_dir="here")
     assert (page.models, page.focus, page.mixture) == (["one", "two"], "one", "mine.yaml")

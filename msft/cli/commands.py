@@ -1,12 +1,13 @@
 """What each command does with its flags (options.py). Each returns the exit code."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from msft import adapter, distributed, methods
+from msft import adapter, distributed, methods, names
 from msft.cli import options
 from msft.config import RunConfig
 from msft.cost import describe
@@ -119,9 +120,10 @@ def evaluate(flags: options.Eval) -> int:
     flags.check()
     from msft import runs
 
-    place = Path(expanded(flags.model))
+    place = Path(expanded(flags.model)).resolve()  # '.' and a link lie in the run too
     run = Run(place.parent)
-    of_run = run.about["config"] if (run.directory / "run.json").is_file() else {"mixture": "tiny"}
+    is_of_run = place.is_dir() and (run.directory / "run.json").is_file()
+    of_run = run.about["config"] if is_of_run else {"mixture": "tiny"}
     given = {name: value for name, value in vars(flags).items() if value is not None}
     given |= {"eval_precision": None} if flags.precision else {}
     values = {**of_run, **given}
@@ -131,6 +133,15 @@ def evaluate(flags: options.Eval) -> int:
         adapter.available()
         values |= {name: of_run[name] for name in ("model", "model_revision")}
     prepared = runs.prepare(RunConfig(**{"model": flags.model, **values}, method="sft"))
+    if "precision" not in values:
+        own = names.load_architecture(prepared.source, prepared.config).dtype
+        precision = "bf16" if str(own) == "torch.bfloat16" else "fp32"
+        prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, precision=precision))
+    if is_adapter:
+        names.check_base(run.about.get("model", {}), prepared.source, prepared.config.model_revision)
+    is_same = is_of_run and prepared.config.mixture == of_run["mixture"]
+    if is_same and prepared.mixture.fingerprint() != run.about["mixture"].get("fingerprint"):
+        print(f"mixture {prepared.config.mixture} has other data now than {run.directory} had", file=sys.stderr)
     _, mixture = prepared.tokens()
     model, config = prepared.load_model(), prepared.config
     if is_adapter:  # measured where it was trained: beside its base model's weights, not added to them

@@ -237,9 +237,14 @@ def _given(parsed: argparse.Namespace, part: type, problems: list[str]) -> dict:
                 each = ", ".join("nothing" if text is _MISSING else repr(text) for text in value)
                 problems.append(f"{_flag(name)} is given {len(value)} times: {each}; give it once")
             value = value[-1]
+        if value == []:
+            problems.append("--params needs NAME=VALUE")
         if value is not None:
-            # no shell expands it in --flag=~/x
-            values[name] = expanded(value) if isinstance(value, str) and value.startswith("~") else value
+            is_path = isinstance(value, str) and (value.startswith("~") or name.endswith("_dir"))
+            try:  # no shell expands it in --flag=~/x
+                values[name] = expanded(value) if is_path else value
+            except ConfigError as error:
+                problems += [f"{_flag(name)}: {problem}" for problem in error.problems]
     problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is _MISSING]
     return {name: value for name, value in values.items() if value is not _MISSING}
 

@@ -49,7 +49,9 @@ def report(
     unknown = [e for e in estimates if e.problem]
     lines += [f"{e.config.method} {e.config.model} {e.config.mixture}: no estimate: {e.problem}" for e in unknown]
     todo = [e for e in estimates if e.state != "finished" and not e.problem]
-    return "\n".join([*lines, "", *_sums(todo, runs_dir, slots, card), *_assumptions(estimates, rates)])
+    unknown = [e for e in unknown if e.state != "finished"]
+    sums = ["What is left to train has no estimate."] if unknown and not todo else _sums(todo, runs_dir, slots, card)
+    return "\n".join([*lines, "", *sums, *_assumptions(estimates, rates)])
 
 
 def _line(e: Estimate) -> list[str]:

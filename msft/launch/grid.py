@@ -11,12 +11,13 @@ slurm: {partition: gpu, hours: 24}        # for --submit slurm
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msft import methods
 from msft.config import RunConfig
 from msft.errors import ConfigError, together, unknown
+from msft.paths import expanded
 from msft.settings import read_yaml
 
 _HERE = Path(__file__).parent / "grids"
@@ -42,7 +43,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     settings: values that stand in every run in place of the file's, such as {"data_dir": ...}.
     Raises ConfigError that names every unknown key and every wrong value of the file at once.
     """
-    path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(name_or_path)
+    path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(expanded(name_or_path))
     if not path.is_file():
         raise ConfigError(unknown("grid", name_or_path, built_in()) + " Or give the path of a YAML file.")
     told = read_yaml(path)
@@ -50,17 +51,22 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     blocks = told.get("blocks", [{}])
     problems = _check(own, blocks, told.get("slurm", {}))
     runs: dict[RunConfig, None] = {}  # each once, in the file's order
+    used: set[str] = set()  # methods
     for block in [] if problems else blocks:
         merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
         if settings:
             merged |= {key: value for key, value in settings.items() if value is not None and key != "params"}
         if isinstance(merged.get("methods_dir"), str):
             merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
+        here = [str(method) for method in _axis(merged.get("method", RunConfig().method))]
+        used.update(here)
+        problems += [_unused(method, here) for method in block.get("params", {}) if method not in here]
         for values in _product(merged, problems):
             try:
                 runs[RunConfig.from_mapping(values)] = None
             except ConfigError as error:
                 problems += error.problems
+    problems += [] if problems else [_unused(method, sorted(used)) for method in own["params"] if method not in used]
     if problems:
         raise ConfigError(together(f"{path}: the grid cannot be expanded:", list(dict.fromkeys(problems))))
     return Grid(tuple(runs), dict(told.get("slurm", {})))
@@ -70,14 +76,23 @@ def _check(own: Mapping, blocks: object, slurm: object) -> list[str]:
     problems = [unknown("key", key, [*_SETTINGS, "blocks", "slurm"]) for key in own if key not in _SETTINGS]
     if not isinstance(slurm, dict):
         problems.append(f"slurm = {slurm!r}: give a mapping of options")
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+    if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) for block in blocks):
         return [*problems, f"blocks = {blocks!r}: give a list of mappings"]
+    for key, value in ((key, value) for part in (own, *blocks) for key, value in part.items()):
+        if isinstance(value, list) and (not value or any(isinstance(each, list) for each in value)):
+            problems.append(f"{key} = {value!r}: give one value or a list of values, at least one")
     for number, block in enumerate(blocks, 1):
         problems += [f"block {number}: {unknown('key', key, _SETTINGS)}" for key in block if key not in _SETTINGS]
     for params in (own["params"], *(block.get("params", {}) for block in blocks)):
         if not isinstance(params, dict) or not all(isinstance(values, dict) for values in params.values()):
             problems.append(f"params = {params!r}: give a mapping of methods to their parameters")
+        elif any(value == [] for values in params.values() for value in values.values()):
+            problems.append(f"params = {params!r}: give every parameter at least one value")
     return problems
+
+
+def _unused(method: str, methods: Sequence[str]) -> str:
+    return f"params: {method!r} is not among the methods they stand for: {', '.join(methods)}"
 
 
 def _product(merged: Mapping, problems: list[str]):

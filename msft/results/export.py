@@ -44,7 +44,7 @@ def export(
     private: whether a repository that push makes is private. The login is that of `hf auth login`.
     merge: adds an adapter to its base model's weights, rounded to their type; vLLM, say, then needs no peft.
     Raises RunError for a run that is not finished, a target that is taken or cannot be written, and a failed upload,
-    ConfigError for another dtype or name, ModelError for a base model that is gone. A folder that stands is whole.
+    ConfigError for another dtype or name, ModelError for a base model that is gone or has changed. A folder that stands is whole.
     """
     run = source if isinstance(source, Run) else Run(source)
     if dtype and dtype not in DTYPES:
@@ -83,17 +83,20 @@ def export(
     place = Path(expanded(target))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
+    # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written
+    is_there = place.is_dir()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place if is_there else place.parent))
     except OSError as error:
         raise RunError(f"cannot write {place}: {error}; give another folder") from None
     try:
         _fill(run, partial, dtype, place.name, merge)
         partial.chmod(0o755)
-        if place.is_dir():
-            place.rmdir()
-        os.rename(partial, place)
+        for path in list(partial.iterdir()) if is_there else ():
+            os.rename(path, place / path.name)
+        if not is_there:
+            os.rename(partial, place)
     except (OSError, SafetensorError) as error:
         size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
         raise cannot_write(place, size, error) from error
@@ -108,6 +111,7 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
         import torch
 
         source, revision = run.about["model"]["source"], config.model_revision
+        names.check_base(run.about["model"], source, revision)
         base = names.load_model(source, config.weights, revision, config.trust_remote_code)
         model = adapter.loaded(base.float(), run.best.path).merge_and_unload()  # added in fp32, rounded once
         model = model.to(getattr(torch, DTYPES[dtype or config.weights]))

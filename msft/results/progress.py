@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from msft.curve import comparable
-from msft.paths import is_yaml
+from msft.paths import is_mixture_file
 from msft.results.history import history_rows, roll_outs
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
@@ -47,7 +47,7 @@ def say_left_out(mixture) -> None:
 
 def say_choice(config, mixture) -> None:
     """Says what decides in a mixture of one's own where it has validation items."""
-    if any(sub.validation for sub in mixture) and is_yaml(config.mixture):
+    if any(sub.validation for sub in mixture) and is_mixture_file(config.mixture):
         bare = [sub.name for sub in mixture if not sub.validation and not sub.judge]
         lacking = f"; without validation items: {', '.join(bare)}" if bare else ""
         print(f"peaks and the best checkpoint are chosen on the {config.select_on} items{lacking}", file=sys.stderr)

@@ -27,7 +27,11 @@ def about(prepared, mixture, model) -> dict:
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "processor": processor(), "device": str(model.device)},
         "git_commit": git_commit(),
-        "model": {"source": prepared.source, "commit": getattr(model.config, "_commit_hash", None)},
+        "model": {
+            "source": prepared.source,
+            "commit": getattr(model.config, "_commit_hash", None),
+            "identity": prepared.contents[1],
+        },
         "mixture": {
             "name": mixture.name,
             "fingerprint": prepared.mixture.fingerprint(),
