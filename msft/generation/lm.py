@@ -181,7 +181,7 @@ class PrefixCachedLM(HFLM):
     def _generate_by_stock(self, requests) -> list[str]:
         if not requests:
             return []
-        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model):
+        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model, packed=False):
             texts = super().generate_until(requests, disable_tqdm=True)
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated

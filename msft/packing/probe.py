@@ -29,7 +29,7 @@ def mixes_rows(model) -> bool:
 
 def why_not_packed(model) -> str:
     """Why packed passes are not the model's own, or '' where they were shown to be."""
-    if reason := _beyond_the_probe(model):
+    if reason := beyond_the_probe(model):
         return reason
     try:
         return _difference(model)
@@ -50,7 +50,7 @@ def why_not_trained_packed(model) -> str:
     return why_not_packed(model) or _other_head(model)
 
 
-def _beyond_the_probe(model) -> str:
+def beyond_the_probe(model) -> str:
     """What a probe of few tokens cannot show, or ''."""
     config = model.config.get_text_config(decoder=True)
     layers, window = getattr(config, "layer_types", None) or [], getattr(config, "sliding_window", None)
