@@ -96,6 +96,7 @@ class PrefixCachedLM(HFLM):
         draft_of: Callable[[object], str] | None = None,
         **options,
     ):
+        model = _without_wrapper(model)
         pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
         if pad is None or not 0 <= pad < size:
             tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
@@ -166,8 +167,10 @@ class PrefixCachedLM(HFLM):
     def answer(self, prepared: Prepared) -> list[Answer]:
         """The answers to prepared requests with the weights that the model has now."""
         requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
-        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
-            tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
+        tokens, losses = [], {}
+        if prepared.fast:  # else the model may be one that packed attention does not fit
+            with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
+                tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
         losses = {i: losses[n] / items[n].gold for n, i in enumerate(prepared.fast) if items[n].gold}
         texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
@@ -259,6 +262,13 @@ class PrefixCachedLM(HFLM):
             if any(stop in tail for stop in rule.stops):
                 return True
         return self.stop_when is not None and "\n" in self._text((ids[-1],)) and self.stop_when(self._text(tuple(ids)))
+
+
+def _without_wrapper(model):
+    """The model with a LoRA adapter in its layers that peft's wrapper only calls; any other model as it is."""
+    is_lora = getattr(model, "peft_type", None) == "LORA"
+    is_called = is_lora and not any(config.alora_invocation_tokens for config in model.peft_config.values())
+    return model.get_base_model() if is_called else model
 
 
 @contextlib.contextmanager
