@@ -152,6 +152,47 @@ def test_gradients_are_those_of_literal_micro_batches(name):
             torch.testing.assert_close(gradient.grad, wanted[parameter], rtol=1e-4, atol=close)
 
 
+def dynamic_model(kind, **rope):
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}
+    both = {"full_attention": rope, "sliding_attention": {**rope, "factor": 4.0}}
+    more = {"gemma3_text": {"rope_parameters": both, "layer_types": [*both], "sliding_window": 8}}
+    shape = {**SHAPE, "max_position_embeddings": 16, "head_dim": 8, "rope_parameters": rope, **more.get(kind, {})}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=400, **shape)).eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])  # one rotary embedding, and one for each kind of layer
+def test_no_row_turns_with_those_before_it(kind, tokenizer):
+    model, whole = dynamic_model(kind), {"max_length": 128, "batch_size": 4}
+    pairs = [Instance("loglikelihood", {}, (PROMPTS[i], " no, 7"), 0, ("t", 0, 1)) for i in (0, 2, 0, 1)]
+    asked = requests(PROMPTS[1:3] + PROMPTS[:1], limit=6)
+
+    def alone(call, request):
+        fresh = HFLM(pretrained=dynamic_model(kind), tokenizer=tokenizer, **whole)
+        return getattr(fresh, call)([request], disable_tqdm=True)[0]
+
+    with pytest.warns(UserWarning, match="HFLM, since"):
+        lm = PrefixCachedLM(model, tokenizer, **whole)
+    wanted = [alone("loglikelihood", pair) for pair in pairs]
+    assert lm.loglikelihood(pairs) == wanted
+    assert lm.generate_until(asked) == [alone("generate_until", request) for request in asked]
+    assert lm.loglikelihood(pairs) == wanted
+
+    draw = torch.Generator().manual_seed(0)
+    rows = [Tokens(tuple(torch.randint(2, 400, (n,), generator=draw).tolist()), n - 5) for n in (60, 9, 40, 16)]
+    losses = TokenLosses(model, 2, 64)
+    one_by_one = [TokenLosses(dynamic_model(kind), 2, 64).of_examples([row])[0] for row in rows]
+    assert losses.of_examples(rows) == one_by_one == losses.of_examples(rows)
+    losses.gradients(rows)
+    mean = 0.0  # of rows with as many targets each
+    for row in rows:
+        fresh = dynamic_model(kind)
+        TokenLosses(fresh, 2, 64).gradients([row])
+        mean += fresh.model.layers[0].self_attn.q_proj.weight.grad / len(rows)
+    torch.testing.assert_close(model.model.layers[0].self_attn.q_proj.weight.grad, mean, rtol=1e-4, atol=1e-6)
+
+
 def test_a_deep_model_in_half_precision_is_packed_and_as_near_to_full_precision():
     """Thirty layers of rounding: the probe must not take it for another model."""
     shape = {"num_hidden_layers": 30, "hidden_size": 64, "initializer_range": 0.1, "vocabulary": 400}

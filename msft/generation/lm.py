@@ -29,7 +29,7 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import mixes_rows, why_not_packed
+from msft.packing.probe import begin_row, mixes_rows, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -193,12 +193,14 @@ class PrefixCachedLM(HFLM):
 
     def _model_generate(self, context, max_length: int, stop: list[str], **options):
         self._pause()
+        begin_row(self.model)
         # a stop that is a special token is not in the decoded texts: named as an end, it ends each row by itself
         options = {"eos_token_id": ends(self.model, self.tokenizer, stop), **options}
         return super()._model_generate(context, max_length, stop, **options)
 
     def _model_call(self, *inputs, **options):
         self._pause()
+        begin_row(self.model)
         return super()._model_call(*inputs, **options)
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):

@@ -23,8 +23,23 @@ _MANY_ROTATIONS = ("longrope", "dynamic")
 
 def mixes_rows(model) -> bool:
     """Whether what a model makes of a row depends on the longest one beside it: such a row must go alone."""
-    config = model.config.get_text_config(decoder=True)
-    return (getattr(config, "rope_parameters", None) or {}).get("rope_type") in _MANY_ROTATIONS
+    return not _rotations(model).isdisjoint(_MANY_ROTATIONS)
+
+
+def begin_row(model) -> None:
+    """Lets a rotary embedding that turns with the longest row so far (dynamic NTK) forget the rows before this one."""
+    for module in model.modules() if "dynamic" in _rotations(model) else ():
+        for name, first in [*module.named_buffers(recurse=False)]:
+            if name.endswith("original_inv_freq"):  # with a kind of layer before it where each has its own
+                kind = name.removesuffix("original_inv_freq")
+                setattr(module, f"{kind}inv_freq", first)
+                setattr(module, f"{kind}max_seq_len_cached", module.original_max_seq_len)
+
+
+def _rotations(model) -> set:
+    """Types of a model's rotary embeddings: one, or one for each kind of layer."""
+    given = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    return {some.get("rope_type") for some in (given, *given.values()) if isinstance(some, dict)}
 
 
 def why_not_packed(model) -> str:
