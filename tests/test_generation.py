@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import random
+import re
 import warnings
 
 import numpy as np
@@ -579,6 +580,23 @@ def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
     lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
     with pytest.raises(ModelError, match="'repetition_penlty'. Did you mean 'repetition_penalty'"):
         lm.generate_until(with_options(repetition_penlty=1.2))
+
+
+@pytest.mark.parametrize("end", ["1", [1, "2"], 1.5])
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_an_end_that_is_no_token_id_is_named(end, falls_back, tokenizer):
+    lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
+    lm.model.generation_config.eos_token_id = end
+    with pytest.raises(ModelError, match=f"eos_token_id = {re.escape(repr(end))}, .* a number or a list of numbers"):
+        lm.generate_until(with_options())
+
+
+@pytest.mark.parametrize("method", ["foo", None])
+def test_an_unknown_quantization_is_named(method, tokenizer):
+    model = make_model()
+    model.config.quantization_config = {"quant_method": method, "bits": 4}
+    with pytest.raises(ModelError, match=f"quant_method = {method!r}, .* delete quantization_config"):
+        PrefixCachedLM(model, tokenizer)
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from transformers.quantizers import AutoQuantizationConfig
 
 from msft.errors import ModelError, Stopped
 from msft.generation.decoding import Batches, decode, make_batches
@@ -83,7 +84,7 @@ class PrefixCachedLM(HFLM):
     path: 'packed', or 'HFLM: ' and why.
     should_stop: an attribute, None, a bool or a function without arguments, asked before every forward pass: where it
     is true the call raises Stopped.
-    Raises ModelError for a generation option that nobody knows, and for requests without tokens.
+    Raises ModelError for a generation option or a quantization that nobody knows, and for requests without tokens.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class PrefixCachedLM(HFLM):
             tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id
         batch_size = 1 if mixes_rows(model) else batch_size
+        _check_quantization(model)
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of = stop_when, draft_of or _gold_text
@@ -264,6 +266,17 @@ class PrefixCachedLM(HFLM):
             if any(stop in tail for stop in rule.stops):
                 return True
         return self.stop_when is not None and "\n" in self._text((ids[-1],)) and self.stop_when(self._text(tuple(ids)))
+
+
+def _check_quantization(model) -> None:
+    """Raises ModelError for a quantization of the configuration that transformers skips and HFLM dies of."""
+    given = getattr(model.config, "quantization_config", None)
+    try:
+        AutoQuantizationConfig.from_dict(given) if isinstance(given, dict) else None
+    except ValueError as error:
+        said = f"the model's config.json has quantization_config with quant_method = {given.get('quant_method')!r}"
+        mend = "if the weights are plain ones, delete quantization_config there"
+        raise ModelError(f"{said}, which transformers does not take ({error}); {mend}") from error
 
 
 def _without_wrapper(model):
