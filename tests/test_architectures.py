@@ -56,6 +56,7 @@ TABLE = [
     ("cohere, scaled logits", "cohere", {"logit_scale": 0.06}, PACKED, False),
     ("starcoder2", "starcoder2", {"sliding_window": None}, PACKED, False),
     ("stablelm", "stablelm", {}, None, False),
+    ("doge, a window of another name", "doge", {"keep_window_size": 64, "num_experts": 4}, HFLM_PATH, False),
     ("glm", "glm", {"head_dim": 8}, PACKED, False),
     ("smollm3", "smollm3", {"head_dim": 8}, PACKED, False),
     ("mixtral", "mixtral", {"num_local_experts": 4, "sliding_window": None}, PACKED, False),
@@ -150,6 +151,18 @@ def test_gradients_are_those_of_literal_micro_batches(name):
     for parameter, gradient in model.named_parameters():
         if parameter in wanted:
             torch.testing.assert_close(gradient.grad, wanted[parameter], rtol=1e-4, atol=close)
+
+
+def test_a_window_of_another_name_counts_beyond_the_probe(tokenizer):
+    """doge attends to 64 tokens of its own choice where a row has more: what no probe of 40 tokens shows."""
+    model = model_of("doge, a window of another name")
+    text = "Q: " + " ".join(str(i % 10) for i in range(90))
+    asked = [Instance("loglikelihood", {}, (text, " no, 7"), 0, ("t", 0, 1))]
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
+    assert len(stock.tok_encode(text)) > 64
+    with pytest.warns(UserWarning, match="since it has keep_window_size = 64"):
+        lm = PrefixCachedLM(model, tokenizer)
+    assert lm.loglikelihood(asked) == stock.loglikelihood(asked, disable_tqdm=True)
 
 
 def dynamic_model(kind, **rope):

@@ -18,6 +18,7 @@ from msft.packing.rows import Row, pack
 _TOKENS, _PREFIX = 40, 24  # of the probe's text, and of it before the rows part
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}  # largest difference, as a share of the largest value
 _CLOSE_HALF = 0.03  # two layers round by about 0.01
+_WINDOWS = ("sliding_window", "max_window_layers")  # what else is known of them tells whether they are used
 _MANY_ROTATIONS = ("longrope", "dynamic")
 
 
@@ -77,6 +78,10 @@ def beyond_the_probe(model) -> str:
         return f"{count} of its {len(layers)} layers are of the kind {', '.join(others)}"
     if not layers and window and getattr(config, "use_sliding_window", True):
         return f"its layers attend to a sliding window of {window} tokens"
+    for name, value in vars(config).items():
+        is_other = "window" in name and "pattern" not in name and name not in _WINDOWS
+        if is_other and type(value) is int and value > 0:
+            return f"it has {name} = {value}, which may show in rows longer than the probe's {_TOKENS} tokens"
     if mixes_rows(model):
         return "its rotary embedding depends on the longest row of a batch; rows go one at a time"
     return "" if model._supports_attention_backend else "its attention cannot be replaced from outside"
