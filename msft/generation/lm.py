@@ -241,6 +241,13 @@ class PrefixCachedLM(HFLM):
         room = self.max_length - limit
         if room <= 0:
             raise ModelError(f"max_gen_toks {limit} leaves no room for a prompt: the model has {self.max_length}")
+        configured = getattr(self.model.generation_config, "max_new_tokens", None)
+        if configured not in (None, limit):  # transformers obeys it before what HFLM asks for
+            said = f"the model's generation_config has max_new_tokens = {configured}, which goes before max_gen_toks = {limit}"
+            warnings.warn(f"{said}, as in lm-eval's HFLM; set it to None to have max_gen_toks obeyed", stacklevel=3)
+            limit = configured
+        if limit < 1:
+            raise ModelError(f"max_gen_toks {limit} asks for no token; it must be at least 1")
         stops = [stop for stop in until if stop != eos_text]
         return _Rule(until, stops, limit, room, ends(self.model, self.tokenizer, stops), stock)
 
