@@ -22,10 +22,6 @@ _log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\.\d+\.")  # of a layer, in the name of a weight
 _SIZES = ("train_size", "test_size", "validation_size", "confirmation_size")
 _END, _BLOCK = 1 << 20, 1 << 16  # bytes of a model's file that are read at its ends, and at a place between them
-# committed runs of SmolLM2-135M are named by the ends of its files alone
-_NAMED_BEFORE = {
-    "ffdbd230e955d663859e71e4d47e6a01efdbc9e9a56502eea5931e8b637c01b9": "05509e9d61c16bca58d5787aeabe632463ae5c75fdfa8411ad28e4131147d79e"
-}
 
 
 def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
@@ -123,7 +119,7 @@ def model_identity(source: str, revision: str | None) -> str:
                 digest.update(file.read(_BLOCK))
             file.seek(max(size - _END, 0))
             digest.update(file.read(_END))
-    return _NAMED_BEFORE.get(digest.hexdigest(), digest.hexdigest())
+    return digest.hexdigest()
 
 
 def check_base(told: Mapping, source: str, revision: str | None) -> None:

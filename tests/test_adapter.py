@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import warnings
 
 import pandas as pd
 import pytest
@@ -20,7 +21,9 @@ from helpers import (
     make_tokenizer,
     make_trainer,
     mixture_rows,
+    requests,
 )
+from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,8 +34,10 @@ from msft.__main__ import main
 from msft.config import ADAPTER, LORA_SETTINGS
 from msft.cost import plan, sizes
 from msft.errors import ConfigError, ModelError
+from msft.generation import PrefixCachedLM
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import tokenize
+from msft.packing import products
 from msft.results.export import export
 from msft.store import checkpoints
 
@@ -144,6 +149,38 @@ def test_roll_back_and_look_ahead_act_on_the_adapter_alone(tmp_path):
     assert all("lora_" in name for name in back)
     now = dict(model.named_parameters())
     assert all(torch.equal(now[name], tensor) for name, tensor in frozen.items())
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_a_model_in_peft_s_wrapper_answers_as_in_hflm_and_stays_whole(kind, laid_out, monkeypatch):
+    if laid_out:
+        monkeypatch.setattr(products, "FEWEST", 1)
+    own = {
+        "lora": peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+        "ia3": peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[], init_ia3_weights=False),
+    }
+    tokenizer, base = make_tokenizer(), make_model("llama", seed=1)
+    asked = requests([f"Q: {i} + 1?\nA: " for i in range(5)])
+    plain = HFLM(pretrained=base, tokenizer=tokenizer, batch_size=1).generate_until(asked, disable_tqdm=True)
+    torch.manual_seed(0)
+    model = peft.get_peft_model(base, own[kind])
+    before = model(input_ids=torch.tensor([[3, 4, 5]])).logits
+    with warnings.catch_warnings(action="ignore"):
+        lm = PrefixCachedLM(model, tokenizer)
+    assert lm.path.split(":")[0] == ("packed" if kind == "lora" else "HFLM")
+    found = lm.generate_until(asked)
+    assert found != plain
+    assert found == HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).generate_until(asked, disable_tqdm=True)
+    assert torch.equal(model(input_ids=torch.tensor([[3, 4, 5]])).logits, before)
+
+
+def test_a_wrapper_that_does_more_than_call_the_model_keeps_its_say(tokenizer):
+    """aLoRA adapts the tokens behind its invocation alone, which the wrapper finds."""
+    own = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5])
+    model = peft.get_peft_model(make_model("llama"), own)
+    with pytest.warns(UserWarning, match="through lm-eval's HFLM"):
+        assert PrefixCachedLM(model, tokenizer).model is model
 
 
 # runs ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import random
+import re
 import warnings
 
 import numpy as np
@@ -579,6 +580,46 @@ def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
     lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
     with pytest.raises(ModelError, match="'repetition_penlty'. Did you mean 'repetition_penalty'"):
         lm.generate_until(with_options(repetition_penlty=1.2))
+
+
+@pytest.mark.parametrize("name", ["max_gen_toks", "max_new_tokens"])
+@pytest.mark.parametrize("limit", [0, -1])
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_a_limit_below_one_token_is_named(name, limit, falls_back, tokenizer):
+    lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
+    asked = [Instance("generate_until", {}, ("Q: 1?", {"until": [], name: limit}), 0, ("t", 0, 1))]
+    with pytest.raises(ModelError, match=f"max_gen_toks {limit} asks for no token"):
+        lm.generate_until(asked)
+
+
+@pytest.mark.parametrize("limit", [2, 11])  # fewer and more than the six that are asked for
+def test_a_checkpoint_s_limit_goes_before_a_request_s_as_in_stock(limit, tokenizer):
+    model = make_model(seed=3)
+    greedy = PrefixCachedLM(model, tokenizer).generate_until(with_options())
+    model.generation_config.max_new_tokens = limit
+    wanted = stock(model, tokenizer, 4).generate_until(with_options(), disable_tqdm=True)
+    assert wanted != greedy
+    lm = PrefixCachedLM(model, tokenizer)
+    with pytest.warns(UserWarning, match=f"max_new_tokens = {limit}, which goes before max_gen_toks = 6"):
+        assert lm.generate_until(with_options()) == wanted
+    assert set(lm.generated_tokens.values()) == {limit * len(wanted)}
+
+
+@pytest.mark.parametrize("end", ["1", [1, "2"], 1.5])
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_an_end_that_is_no_token_id_is_named(end, falls_back, tokenizer):
+    lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
+    lm.model.generation_config.eos_token_id = end
+    with pytest.raises(ModelError, match=f"eos_token_id = {re.escape(repr(end))}, .* a number or a list of numbers"):
+        lm.generate_until(with_options())
+
+
+@pytest.mark.parametrize("method", ["foo", None])
+def test_an_unknown_quantization_is_named(method, tokenizer):
+    model = make_model()
+    model.config.quantization_config = {"quant_method": method, "bits": 4}
+    with pytest.raises(ModelError, match=f"quant_method = {method!r}, .* delete quantization_config"):
+        PrefixCachedLM(model, tokenizer)
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])

@@ -8,6 +8,7 @@ from helpers import KINDS, make_model, requests
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from msft.config import RunConfig
 from msft.generation import PrefixCachedLM
 from msft.packing import products
 from msft.packing.attention import Pass, packed_attention, wanted_logits
@@ -15,6 +16,7 @@ from msft.packing.layers import LaidOutLayer
 from msft.packing.probe import why_not_packed, why_not_trained_packed
 from msft.packing.products import laid_out
 from msft.packing.rows import Row, pack
+from msft.packing.served import served
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +72,36 @@ def test_gradients_are_asked_of_the_plain_layers():
         other(ids, labels=ids).loss.backward()
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fallback_multiplies_with_blocks_in_every_layer(kind):
+    model, ids = make_model(kind).eval(), torch.arange(1, 30)[None]
+    linear = {name for name, module in model.named_modules() if type(module) is torch.nn.Linear}
+    with torch.inference_mode():
+        plain = model(ids).logits
+        with laid_out(model, packed=False):
+            assert changed(model) == {"", *linear}
+            torch.testing.assert_close(model(ids).logits, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("why", ["sampling", "window"])
+def test_where_hflm_answers_nothing_is_laid_out_for_packed_passes(why, tokenizer, monkeypatch):
+    seen, plain_call = [], PrefixCachedLM._model_generate
+    monkeypatch.setattr(
+        PrefixCachedLM, "_model_generate", lambda lm, *a, **k: seen.append(changed(lm.model)) or plain_call(lm, *a, **k)
+    )
+    window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1} if why == "window" else {}
+    model, asked = make_model("qwen2", **window), requests(["Q: 1?"])
+    if why == "sampling":
+        asked[0].args[1].update(do_sample=True, temperature=0.5)
+    with pytest.warns(UserWarning, match="HFLM"):
+        PrefixCachedLM(model, tokenizer).generate_until(asked)
+    if why == "window":  # as a run measures it
+        with served(model, RunConfig(method="sft")), pytest.warns(UserWarning, match="HFLM"):
+            PrefixCachedLM(model, tokenizer).generate_until(asked)
+    assert len(seen) == 1 + (why == "window")
+    assert all({"model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"} < names for names in seen)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from transformers.quantizers import AutoQuantizationConfig
 
 from msft.errors import ModelError, Stopped
 from msft.generation.decoding import Batches, decode, make_batches
@@ -29,7 +30,7 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import mixes_rows, why_not_packed
+from msft.packing.probe import begin_row, mixes_rows, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -83,7 +84,7 @@ class PrefixCachedLM(HFLM):
     path: 'packed', or 'HFLM: ' and why.
     should_stop: an attribute, None, a bool or a function without arguments, asked before every forward pass: where it
     is true the call raises Stopped.
-    Raises ModelError for a generation option that nobody knows, and for requests without tokens.
+    Raises ModelError for a generation option or a quantization that nobody knows, and for requests without tokens.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class PrefixCachedLM(HFLM):
         draft_of: Callable[[object], str] | None = None,
         **options,
     ):
+        model = _without_wrapper(model)
         pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
         if pad is None or not 0 <= pad < size:
             tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id
         batch_size = 1 if mixes_rows(model) else batch_size
+        _check_quantization(model)
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of = stop_when, draft_of or _gold_text
@@ -166,8 +169,10 @@ class PrefixCachedLM(HFLM):
     def answer(self, prepared: Prepared) -> list[Answer]:
         """The answers to prepared requests with the weights that the model has now."""
         requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
-        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
-            tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
+        tokens, losses = [], {}
+        if prepared.fast:  # else the model may be one that packed attention does not fit
+            with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
+                tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
         losses = {i: losses[n] / items[n].gold for n, i in enumerate(prepared.fast) if items[n].gold}
         texts: dict[int, str] = {}
         for i, ids in zip(prepared.fast, tokens, strict=True):
@@ -181,7 +186,7 @@ class PrefixCachedLM(HFLM):
     def _generate_by_stock(self, requests) -> list[str]:
         if not requests:
             return []
-        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model):
+        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model, packed=False):
             texts = super().generate_until(requests, disable_tqdm=True)
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
@@ -190,12 +195,14 @@ class PrefixCachedLM(HFLM):
 
     def _model_generate(self, context, max_length: int, stop: list[str], **options):
         self._pause()
+        begin_row(self.model)
         # a stop that is a special token is not in the decoded texts: named as an end, it ends each row by itself
         options = {"eos_token_id": ends(self.model, self.tokenizer, stop), **options}
         return super()._model_generate(context, max_length, stop, **options)
 
     def _model_call(self, *inputs, **options):
         self._pause()
+        begin_row(self.model)
         return super()._model_call(*inputs, **options)
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
@@ -234,6 +241,13 @@ class PrefixCachedLM(HFLM):
         room = self.max_length - limit
         if room <= 0:
             raise ModelError(f"max_gen_toks {limit} leaves no room for a prompt: the model has {self.max_length}")
+        configured = getattr(self.model.generation_config, "max_new_tokens", None)
+        if configured not in (None, limit):  # transformers obeys it before what HFLM asks for
+            said = f"the model's generation_config has max_new_tokens = {configured}, which goes before max_gen_toks = {limit}"
+            warnings.warn(f"{said}, as in lm-eval's HFLM; set it to None to have max_gen_toks obeyed", stacklevel=3)
+            limit = configured
+        if limit < 1:
+            raise ModelError(f"max_gen_toks {limit} asks for no token; it must be at least 1")
         stops = [stop for stop in until if stop != eos_text]
         return _Rule(until, stops, limit, room, ends(self.model, self.tokenizer, stops), stock)
 
@@ -259,6 +273,24 @@ class PrefixCachedLM(HFLM):
             if any(stop in tail for stop in rule.stops):
                 return True
         return self.stop_when is not None and "\n" in self._text((ids[-1],)) and self.stop_when(self._text(tuple(ids)))
+
+
+def _check_quantization(model) -> None:
+    """Raises ModelError for a quantization of the configuration that transformers skips and HFLM dies of."""
+    given = getattr(model.config, "quantization_config", None)
+    try:
+        AutoQuantizationConfig.from_dict(given) if isinstance(given, dict) else None
+    except ValueError as error:
+        said = f"the model's config.json has quantization_config with quant_method = {given.get('quant_method')!r}"
+        mend = "if the weights are plain ones, delete quantization_config there"
+        raise ModelError(f"{said}, which transformers does not take ({error}); {mend}") from error
+
+
+def _without_wrapper(model):
+    """The model with a LoRA adapter in its layers that peft's wrapper only calls; any other model as it is."""
+    is_lora = getattr(model, "peft_type", None) == "LORA"
+    is_called = is_lora and not any(config.alora_invocation_tokens for config in model.peft_config.values())
+    return model.get_base_model() if is_called else model
 
 
 @contextlib.contextmanager

@@ -42,9 +42,16 @@ def changes_greedy(model, options: Mapping) -> str:
 
 
 def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
-    """Tokens that end a text: EOS, the checkpoint's (chat models have several), stops that are one special token."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    tokens = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    """Tokens that end a text: EOS, the checkpoint's (chat models have several), stops that are one special token.
+
+    Raises ModelError where the checkpoint's are no token ids.
+    """
+    given = getattr(model.generation_config, "eos_token_id", None)
+    configured = given if isinstance(given, list) else [given]
+    if not all(token is None or isinstance(token, int) for token in configured):
+        mend = "write a number or a list of numbers into its generation_config.json"
+        raise ModelError(f"the model's generation_config has eos_token_id = {given!r}, which is no token id; {mend}")
+    tokens = [tokenizer.eos_token_id, *configured]
     for stop in stops:
         ids = tokenizer.encode(stop, add_special_tokens=False)
         if len(ids) == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "":

@@ -8,7 +8,7 @@ from msft import distributed
 from msft.loss.passes import TargetPass, make_passes, target_losses, upcast
 from msft.loss.tokens import Batch, Tokens, make_batches
 from msft.packing.attention import keeps_logits
-from msft.packing.probe import mixes_rows, why_not_trained_packed
+from msft.packing.probe import begin_row, mixes_rows, why_not_trained_packed
 
 
 class TokenLosses:
@@ -72,6 +72,7 @@ class TokenLosses:
 
     def _padded_logits(self, batch: Batch) -> torch.Tensor:
         """Logits [k, vocabulary] of the places in a padded batch that predict a target."""
+        begin_row(self.model)
         if not keeps_logits(type(self.model)):
             return self.model(input_ids=batch.input_ids, use_cache=False).logits[batch.rows, batch.columns]
         asked, columns = batch.columns.unique(return_inverse=True)  # [c], [k]

@@ -147,15 +147,15 @@ def packed_attention(model):
     Those that are laid out (products.py) run so, where no gradients are asked for.
     """
     before, ours = model.config._attn_implementation, {}
-    model.config._attn_implementation = NAME
-    if model.config.model_type in KINDS:
-        *others, last = model.base_model.layers
-        laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
-        ours = {layer: layer.laid_out for layer in laid_out}
-        ours[last] = functools.partial(decoder_layer, last)
-        for layer, function in ours.items():
-            layer.forward = functools.partial(_forward, layer, function)
     try:
+        model.config._attn_implementation = NAME
+        if model.config.model_type in KINDS:
+            *others, last = model.base_model.layers
+            laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
+            ours = {layer: layer.laid_out for layer in laid_out}
+            ours[last] = functools.partial(decoder_layer, last)
+            for layer, function in ours.items():
+                layer.forward = functools.partial(_forward, layer, function)
         yield
     finally:
         model.config._attn_implementation = before

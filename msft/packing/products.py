@@ -21,11 +21,12 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 @contextlib.contextmanager
-def laid_out(model):
+def laid_out(model, packed: bool = True):
     """Within it the linear layers of a large model on a processor multiply with copies of their weights in blocks.
 
     The weights may not change within it; it costs a copy of them. Where gradients are asked for, layers are as they were.
-    Of KINDS all but the last decoder layer have an attribute `laid_out`, which packed passes run (attention.py).
+    packed: whether packed passes follow. For them all but the last decoder layer of KINDS have an attribute `laid_out`
+    (attention.py); without them their linear layers are laid out one by one, as HFLM runs them.
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
     layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype in _DTYPES]
@@ -33,7 +34,7 @@ def laid_out(model):
     is_used = is_used and not hasattr(model, "is_laid_out")
     changed = []  # (module, attribute)
     try:
-        for module, name, value in _functions(model, layers) if is_used else ():
+        for module, name, value in _functions(model, layers, packed) if is_used else ():
             setattr(module, name, value)
             changed.append((module, name))
         yield
@@ -42,11 +43,11 @@ def laid_out(model):
             delattr(module, name)
 
 
-def _functions(model, layers: Sequence[nn.Linear]):
+def _functions(model, layers: Sequence[nn.Linear], packed: bool):
     """(module, attribute, value) of everything that multiplies in another way."""
     yield model, "is_laid_out", True
     alone = dict.fromkeys(layers)
-    blocks = model.base_model.layers[:-1] if model.config.model_type in KINDS else ()
+    blocks = model.base_model.layers[:-1] if packed and model.config.model_type in KINDS else ()
     for block in blocks:  # the last one runs for few tokens, whose keys and values alone are of all
         attention, mlp = block.self_attn, block.mlp
         own = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]

@@ -5,6 +5,7 @@ import ctypes
 
 import torch
 
+from msft.packing.probe import beyond_the_probe
 from msft.packing.products import laid_out
 from msft.settings import DTYPES
 
@@ -30,7 +31,7 @@ def served(model, config):
     try:
         for parameter, weights in kept.items():
             parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
-        with laid_out(model):
+        with laid_out(model, packed=not beyond_the_probe(model)):
             yield
     finally:
         for parameter, weights in kept.items():
