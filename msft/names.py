@@ -15,7 +15,7 @@ from msft.config import RunConfig
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import ConfigError, DataError, ModelError, unknown
-from msft.paths import expanded, is_hub_id
+from msft.paths import is_hub_id, usable
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     sizes: train_size, test_size, validation_size, confirmation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used, ConfigError for an unknown setting.
     """
-    name, known = expanded(name_or_path), list(inspect.signature(paper_mixtures.load).parameters)[1:]
+    name, known = usable(name_or_path), list(inspect.signature(paper_mixtures.load).parameters)[1:]
     if wrong := [unknown("setting of a mixture", key, known) for key in sizes if key not in known]:
         raise ConfigError("this mixture cannot be loaded:", wrong)
     if name in paper_mixtures.NAMES:
@@ -84,7 +84,7 @@ def model_source(name: str) -> str:
                 f"{name} is built once and kept, and there is no place for it ({error}): set the environment variable "
                 "MSFT_CACHE to a folder that can be written"
             ) from error
-    folder = Path(expanded(name))
+    folder = Path(usable(name))
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "

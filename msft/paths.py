@@ -14,7 +14,7 @@ _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names 
 def expanded(path: str | os.PathLike) -> str:
     """The path with the home folder in place of '~', which no shell expands in Python, a notebook or --flag=~/x.
 
-    Raises ConfigError for one that the locale cannot write, or no file system can hold.
+    Raises ConfigError for one that the locale cannot write.
     """
     path = os.path.expanduser(path)
     try:
@@ -23,6 +23,12 @@ def expanded(path: str | os.PathLike) -> str:
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(f"this locale ({encoding}) cannot write the path {ascii(path)}; set PYTHONUTF8=1") from None
+    return path
+
+
+def usable(path: str | os.PathLike) -> str:
+    """`expanded`; raises ConfigError also for a path with a name that no file can have."""
+    path = expanded(path)
     if long := [part for part in path.split(os.sep) if len(os.fsencode(part)) > LONGEST]:
         raise ConfigError(
             f"the name {long[0][:40] + '...'!r} in a path has more than {LONGEST} bytes; give a shorter one"
@@ -32,7 +38,7 @@ def expanded(path: str | os.PathLike) -> str:
 
 def is_mixture_file(path: str) -> bool:
     """Whether a mixture's file is there, whatever its suffix; a name of the package's own stands for no file."""
-    return not _MIXTURES.fullmatch(path) and Path(expanded(path)).is_file()
+    return not _MIXTURES.fullmatch(path) and Path(usable(path)).is_file()
 
 
 def is_hub_id(name: str) -> bool:
@@ -42,7 +48,7 @@ def is_hub_id(name: str) -> bool:
 
 def settled(name: str, value: str) -> str:
     """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
-    path = Path(expanded(value))
+    path = Path(usable(value))
     is_path = {
         "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
         "mixture": is_mixture_file(value),

@@ -31,7 +31,7 @@ from msft.data.tasks import write_tasks
 from msft.errors import Checks
 from msft.loss.tokens import check_context, fit_mixture
 from msft.packing.served import served
-from msft.paths import LONGEST, expanded
+from msft.paths import LONGEST, usable
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
@@ -64,7 +64,7 @@ def run(
     distributed.start(config.device)
     watchers = [on_evaluation] if on_evaluation is not None and distributed.is_main() else []
     with distributed.reaching():
-        return _run(config, Path(expanded(runs_dir)), progress and distributed.is_main(), wait, watchers)
+        return _run(config, Path(usable(runs_dir)), progress and distributed.is_main(), wait, watchers)
 
 
 def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers: list[Callable]) -> Run:

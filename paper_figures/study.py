@@ -15,7 +15,7 @@ import pandas as pd
 from msft import RunConfig, methods
 from msft.errors import ConfigError, DataError, ModelError, RunError, nearest, together, unknown
 from msft.launch import local
-from msft.paths import expanded
+from msft.paths import usable
 from msft.results.run import Run, matching
 from msft.store.files import write_atomic
 from paper_figures import cost, output, profiles, style
@@ -81,8 +81,8 @@ class Study:
         runs_dir, out_dir, models, mixture, data_dir, allow_cpu = told.values()
         if allow_cpu.lower() not in ("", "true", "false"):
             raise ConfigError(f"parameter allow_cpu is {allow_cpu!r}; give true or false")
-        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(expanded(runs_dir or "runs"))
-        self.out_dir = Path(expanded(out_dir) or f"paper_figures/out/{profile}")
+        self.notebook, self.profile, self.runs_dir = notebook, profile, Path(usable(runs_dir or "runs"))
+        self.out_dir = Path(usable(out_dir) or f"paper_figures/out/{profile}")
         self.models = [name.strip() for name in models.split(",") if name.strip()] or list(chosen["models"])
         self.focus, self.example = (self.models[0] if models else chosen[name] for name in ("focus", "example"))
         self.swept = [self.focus] if models else list(chosen["swept"])

@@ -17,7 +17,7 @@ from msft.launch import slurm
 from msft.launch.accelerated import unused_keys
 from msft.launch.grid import read_grid
 from msft.launch.status import line_of, rows_of, runs_of
-from msft.paths import expanded
+from msft.paths import usable
 from msft.results.progress import say_left_out
 from msft.results.run import Run, load_runs
 from msft.settings import describe as lines_of
@@ -120,7 +120,7 @@ def evaluate(flags: options.Eval) -> int:
     flags.check()
     from msft import runs
 
-    place = Path(expanded(flags.model)).resolve()  # '.' and a link lie in the run too
+    place = Path(usable(flags.model)).resolve()  # '.' and a link lie in the run too
     run = Run(place.parent)
     is_of_run = place.is_dir() and (run.directory / "run.json").is_file()
     of_run = run.about["config"] if is_of_run else {"mixture": "tiny"}

@@ -11,7 +11,7 @@ from msft.cost.plan import CARD, PEAK, UTILISATION
 from msft.errors import ConfigError, nearest
 from msft.launch import grid
 from msft.launch.slurm import Options as Slurm
-from msft.paths import expanded
+from msft.paths import usable
 from msft.settings import check_values, read_yaml, setting
 
 _MISSING = object()  # stands for the value of a flag that was given without one
@@ -217,7 +217,7 @@ def read(kind: type[Flags], words: Sequence[str]) -> Flags:
     values, *given = [_given(parsed, part, problems) for part in parts]
     clean, wrong = check_values(kind, values, "flag")
     problems += wrong
-    places = {name: expanded(getattr(parsed, name) or "") for name in positionals_of(kind)}
+    places = {name: usable(getattr(parsed, name) or "") for name in positionals_of(kind)}
     if not problems or not all(problem.startswith("unknown argument") for problem in problems):
         # where unknown words are all that is wrong, one of them may be the missing one, mistyped
         missing = {name: doc for name, doc in positionals_of(kind).items() if not places[name]}
@@ -242,7 +242,7 @@ def _given(parsed: argparse.Namespace, part: type, problems: list[str]) -> dict:
         if value is not None:
             is_path = isinstance(value, str) and (value.startswith("~") or name.endswith("_dir"))
             try:  # no shell expands it in --flag=~/x
-                values[name] = expanded(value) if is_path else value
+                values[name] = usable(value) if is_path else value
             except ConfigError as error:
                 problems += [f"{_flag(name)}: {problem}" for problem in error.problems]
     problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is _MISSING]

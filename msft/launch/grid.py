@@ -17,7 +17,7 @@ from pathlib import Path
 from msft import methods
 from msft.config import RunConfig
 from msft.errors import ConfigError, together, unknown
-from msft.paths import expanded
+from msft.paths import usable
 from msft.settings import read_yaml
 
 _HERE = Path(__file__).parent / "grids"
@@ -43,7 +43,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     settings: values that stand in every run in place of the file's, such as {"data_dir": ...}.
     Raises ConfigError that names every unknown key and every wrong value of the file at once.
     """
-    path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(expanded(name_or_path))
+    path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(usable(name_or_path))
     if not path.is_file():
         raise ConfigError(unknown("grid", name_or_path, built_in()) + " Or give the path of a YAML file.")
     told = read_yaml(path)

@@ -21,7 +21,7 @@ from msft.config import RunConfig
 from msft.cost.plan import AFTER_SFT, search_of
 from msft.errors import MsftError, RunError, together
 from msft.names import filled
-from msft.paths import expanded
+from msft.paths import usable
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
 from msft.runs import prepare, run
@@ -59,7 +59,7 @@ def run_all(
     A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
     """
     names = run_names(configs)
-    directories = [Path(expanded(runs_dir)) / name for name in names]
+    directories = [Path(usable(runs_dir)) / name for name in names]
     missing = {}
     for config, name, directory in zip(configs, names, directories, strict=True):
         if Run(directory).status != "finished":
@@ -120,7 +120,7 @@ def in_processes(
     after = [known.get(search_of(filled(config))) for config in configs]
     waiting, unfinished = [_Job(*job) for job in zip(configs, names, after, strict=True)], set(names)
     changed, done, problems = threading.Condition(), [], []
-    started, runs_dir = time.monotonic(), Path(expanded(runs_dir))
+    started, runs_dir = time.monotonic(), Path(usable(runs_dir))
 
     def take() -> _Job | None:
         """The next job whose search is over; waits for one, and gives None once no job waits."""

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from msft.cost import describe, plan
 from msft.errors import MsftError
-from msft.paths import expanded
+from msft.paths import usable
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run
 
 
 def runs_of(runs_dir: str | Path) -> list[Run]:
     """Every run of a folder that has begun, by name."""
-    places = {path.parent for name in ("run.json", FAILED) for path in Path(expanded(runs_dir)).glob(f"*/{name}")}
+    places = {path.parent for name in ("run.json", FAILED) for path in Path(usable(runs_dir)).glob(f"*/{name}")}
     return [Run(place) for place in sorted(places)]
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from msft import adapter, names
 from msft.errors import ConfigError, RunError, unknown
-from msft.paths import expanded
+from msft.paths import usable
 from msft.results import card, picture
 from msft.results.run import Run
 from msft.settings import DTYPES
@@ -80,7 +80,7 @@ def export(
             options = {"folder_path": folder, "commit_message": "Checkpoint and model card"}
             _asked(str(target), HfApi().upload_folder, **options)
         return f"https://huggingface.co/{target}"
-    place = Path(expanded(target))
+    place = Path(usable(target))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
     # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written

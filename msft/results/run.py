@@ -12,7 +12,7 @@ import pandas as pd
 from msft.config import RunConfig
 from msft.errors import RunError
 from msft.names import filled
-from msft.paths import expanded
+from msft.paths import usable
 from msft.results import leads
 from msft.results.flops import run_flops
 from msft.results.history import history_rows, roll_outs
@@ -35,7 +35,7 @@ class Run:
     """A run on disk. Everything is read from its directory when asked for."""
 
     def __init__(self, directory: str | Path):
-        self.directory = Path(expanded(directory))
+        self.directory = Path(usable(directory))
 
     def __repr__(self) -> str:
         return f"<msft run {self.directory.name}: {self.status}>"
@@ -178,7 +178,7 @@ class Run:
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
     """The finished runs of a folder, by name."""
-    runs = [Run(path.parent) for path in sorted(Path(expanded(runs_dir)).glob("*/result.json"))]
+    runs = [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/result.json"))]
     return [run for run in runs if run.status == "finished"]
 
 
@@ -205,7 +205,7 @@ def matching(configs: Sequence[RunConfig], runs_dir: str | Path) -> list[Run | N
         plain = {f.name: values.get(f.name, {} if f.name == "params" else f.default) for f in fields}
         return json.dumps(plain, sort_keys=True)
 
-    for path in sorted(Path(expanded(runs_dir)).glob("*/run.json")):
+    for path in sorted(Path(usable(runs_dir)).glob("*/run.json")):
         run = Run(path.parent)
         try:
             name = key(run.about["config"])
