@@ -48,7 +48,7 @@ class RunConfig:
     select_metric: str = setting(
         "accuracy", "what of it: accuracy, as in the paper, or held-out loss", choices=("accuracy", "loss")
     )
-    learning_rate: float | None = setting(None, "constant learning rate of Adam", low=1e-12, high=10.0)
+    learning_rate: float | None = setting(None, "constant learning rate of Adam", low=1e-30, high=10.0)
     batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
     precision: str | None = setting(
