@@ -175,7 +175,14 @@ def test_the_verdicts_are_those_of_the_tables():
     assert f"{gains.count(0)} of {len(gains)} sub-categories are as under SFT" in row_of("| 07_medmcqa_granularity |")
     assert re.search(r"over-fitting [^(]*, forgetting [^)]*\) [^(]*\(cannot tell from 0\)", finding("08_decomposition"))
     assert "prevented over-fitting: shown" in row_of("| 08_forgetting |")
-    assert "cannot tell forgetting from 0" in row_of("| 08_forgetting |")
+    models = table("08_by_model")
+    prevented = [f"{row['prevention']:.1f} ± {row['± of prevention']:.1f}" for row in models.values()]
+    assert all(row["prevention"] > row["± of prevention"] for row in models.values())
+    assert f"({', '.join(prevented)} points)" in row_of("| 08_forgetting |")
+    assert all(abs(row["forgetting"]) < row["± of forgetting"] for row in models.values())
+    lost = column(models, "forgetting").values()
+    spread = f"forgetting, {max(lost):.1f} to {min(lost):.1f} points, cannot be told from 0 on any"
+    assert spread in row_of("| 08_forgetting |")
     losses = {model: row for model, row in table("09_loss_table").items() if is_shown(row)}
     assert list(losses) == ["tiny-qwen2"] and losses["tiny-qwen2"]["low"] > 0
     assert "cannot tell on two models, and mSFT's is higher on tiny-qwen2" in row_of("| 09_training_loss |")

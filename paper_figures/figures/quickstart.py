@@ -59,11 +59,12 @@ def first_picture(sft, msft):
     figure.supxlabel("epoch (mSFT: along the kept path)", fontsize=8)
     figure.supylabel("test accuracy (%)", fontsize=8)
     peaks, gain = data.peaks(sft).peak_epoch, findings.difference([(msft, sft)])
-    verdict = f"{gain.points:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f}; one seed){'' if gain.is_shown else ', cannot tell from 0'}"
+    side = f"{abs(gain.points):.1f} points {'ahead of' if gain.points > 0 else 'behind'} SFT"
+    verdict = f"{side} ({gain.low:+.1f} to {gain.high:+.1f}; one seed){'' if gain.is_shown else ', cannot tell from 0'}"
     return say(
         figure,
         f"{len(tasks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g} under SFT; mSFT, which stops "
-        f"each at its own time, differs from SFT by {verdict}",
+        f"each at its own time, is {verdict}",
     )
 
 
