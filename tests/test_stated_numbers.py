@@ -489,3 +489,13 @@ def test_speed_on_the_real_model():
     assert f"; on a real model {whole[0]:.1f}, and {whole[1]:.2f} of a warm vLLM's |" in README
     assert not any(sum(case["different"].values()) for case in tasks.values())
     assert f"{found['vllm start']:.0f} processor seconds more for its cold start" in README
+
+
+def test_training_of_the_real_model():
+    times = result("training_real")["seconds"]
+    paper, best = (times[name] / times["ours"] for name in ("paper", "best"))
+    said = (
+        f"{paper:.2f} times as fast as TRL at the paper's settings, {best:.2f} times TRL at its best of six more, at "
+    )
+    assert said + f"{times['floor'] / times['ours']:.2f} of the speed of plain forward" in README
+    assert f"on a real model {paper:.1f} and {best:.1f} |" in README
