@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msft
-from msft import names
+from msft import names, paths
 from msft.data import tasks
 from msft.errors import ConfigError, DataError, ModelError
 
@@ -105,6 +105,13 @@ def test_settings_that_a_mixture_does_not_use_are_named(home, caplog):
     assert record.getMessage().endswith(
         "mine.yaml: not used, since only the paper's mixtures are drawn by them: train_size"
     )
+
+
+def test_the_package_s_own_mixtures_stand_for_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in [*names.tiny.MIXTURES, *names.paper_mixtures.NAMES]:
+        Path(name).write_text("")
+        assert not paths.is_mixture_file(name) and paths.is_mixture_file(f"./{name}")
 
 
 def weights_of(folder, size, place, name="model.safetensors"):

@@ -6,14 +6,18 @@ answered zero-shot from the same prompt.
 """
 
 import datetime
+import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from msft import distributed
 from msft.data.example import Example
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, ModelError, each, shortened, together
 
+_log = logging.getLogger(__name__)
 _CLOCK = re.compile(r"""\bstrftime_now\((['"])(.*?)\1\)""")
 _DAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's template takes where it has no clock
 
@@ -33,10 +37,11 @@ def rendered(mixture, tokenizer):
             "whose tokenizer has one, or save one with it: tokenizer.chat_template = ..., tokenizer.save_pretrained(folder)"
         )
     subs, problems = [], []
+    render = partial(tokenizer.apply_chat_template, chat_template=_undated(tokenizer), tokenize=False)
     for sub in mixture:
         parts, stops = {}, []
         for part in ("train", *MEASURED) if sub.is_chat else ():
-            pairs, refused = each(partial(_render, tokenizer), getattr(sub, part))
+            pairs, refused = each(partial(_written, tokenizer, render), getattr(sub, part))
             problems += [f"{sub.name}: {example.place or part}: {error}" for example, error in refused]
             parts[part] = [example for example, _ in pairs]
             stops += [stop for _, stop in pairs]
@@ -46,13 +51,22 @@ def rendered(mixture, tokenizer):
     return replace(mixture, sub_datasets=subs)
 
 
-def _render(tokenizer, example: Example) -> tuple[Example, str]:
-    """(the example with the template's texts, the text of the token that ends a turn)."""
+def _undated(tokenizer) -> str:
+    """The chat template with one date in place of its clock, which would make another run of it every day."""
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several, and none by default
+        raise ModelError(f"the tokenizer's chat template cannot be chosen: {error}") from None
+    fixed = _CLOCK.sub(lambda call: repr(_DAY.strftime(call[2])), template)
+    if fixed != template and distributed.is_main():
+        _log.warning("the chat template writes today's date; %s stands in its place", f"{_DAY:%d %B %Y}")
+    return fixed
+
+
+def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, str]:
+    """(the example with the template's texts, the text of the token that ends a turn). render: messages to text."""
     messages = [{"role": role, "content": content} for role, content in example.messages]
     try:
-        # a template that writes today's date would make another run of it every day
-        template = _CLOCK.sub(lambda call: repr(_DAY.strftime(call[2])), tokenizer.get_chat_template())
-        render = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False)
         prompt, text = render(messages[:-1], add_generation_prompt=True), render(messages)
     except Exception as error:  # a template raises what it likes: jinja's errors, its own raise_exception
         raise DataError(f"the template refuses it: {str(error).strip() or type(error).__name__}") from None
