@@ -8,10 +8,13 @@ evaluations of a run. Then the ways take turns on each task's items: HFLM at the
 named (warm_vllm.py), PrefixCachedLM as at the first evaluation of a run, and PrefixCachedLM as at every further one, with
 the answers that the weights of a few steps before gave as drafts (in bf16 on a processor a run has none of those). Processor seconds; every text is compared with HFLM's.
 Before that, a training step takes turns in each precision. Writes real_model.{json,md}, in bf16 real_model_bf16.{json,md}.
+--one-call asks all tasks at once, as an evaluation of a run does: the weights are laid out once, texts of all tasks go on
+together, and vLLM has all prompts before it too. Writes real_model_one_call.{json,md}.
 """
 
 import argparse
 import copy
+import itertools
 import logging
 import random
 import statistics
@@ -149,7 +152,7 @@ def markdown(result: dict) -> str:
     ]
     whole = {"items": sum(case["items"] for case in tasks.values()), "seconds": sums}
     whole |= {"different": {way: sum(case["different"][way] for case in tasks.values()) for way in ways}}
-    for name, case in {**tasks, "all": whole}.items():
+    for name, case in (tasks if len(tasks) == 1 else {**tasks, "all": whole}).items():
         fast = " | ".join(span(ratios(case, *pair)) for pair in pairs)
         tokens = f"{case['answer tokens']:.0f}" if "answer tokens" in case else ""
         different = " | ".join(str(case["different"][way]) for way in ways)
@@ -179,6 +182,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs=2, default=[40, 10], help="before, and between two evaluations")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hflm-rounds", type=int, help="where fewer of HFLM shall do")
+    parser.add_argument("--one-call", action="store_true", help="all tasks in one call, as a run evaluates them")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -192,6 +196,8 @@ def main() -> None:
     mixture = msft.load_mixture(options.mixture, tokenizer=tokenizer, data_dir=options.data, **sizes)
     rows = [row for sub in mixture for row in tokenize(tokenizer, sub.train)]
     requests = {sub.name: build_task(sub, sub.test, NEW_TOKENS).instances for sub in mixture}
+    if options.one_call:
+        requests = {f"{len(requests)} tasks in one call": list(itertools.chain(*requests.values()))}
     some = rng.sample(rows, STEP)
     step = by_precision(options.model, some, options.rounds)
     precision = SimpleNamespace(weights="fp32", answers=options.precision, adapter=None)
@@ -222,7 +228,8 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/real_model.py --model <folder> --data <folder>{' --vllm <python>' * bool(peer)} --precision "
         f"{options.precision} --items {options.items} --steps {options.steps[0]} {options.steps[1]} --rounds {options.rounds}"
-        + (f" --hflm-rounds {options.hflm_rounds}" if options.hflm_rounds else ""),
+        + (f" --hflm-rounds {options.hflm_rounds}" if options.hflm_rounds else "")
+        + " --one-call" * options.one_call,
         "threads": 1,
         **measured_with("msft", "torch", "transformers", "lm_eval"),
         "model": Path(options.model).name,
@@ -234,7 +241,8 @@ def main() -> None:
         "tasks": tasks,
         **more,
     }
-    write(options.results, "real_model" + "_bf16" * (options.precision == "bf16"), result, markdown(result))
+    name = "real_model" + "_bf16" * (options.precision == "bf16") + "_one_call" * options.one_call
+    write(options.results, name, result, markdown(result))
 
 
 if __name__ == "__main__":
