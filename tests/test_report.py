@@ -21,7 +21,7 @@ PROBE = """<script>addEventListener("load", () => parent.postMessage(JSON.string
   width: innerWidth, scroll: document.documentElement.scrollWidth, images: document.images.length,
   missing: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,
   beyond: [...document.querySelectorAll("body *")].filter(
-    e => !e.closest(".box table") && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)),
+    e => !e.closest(".box table, .two img") && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)),
 }), "*"))</script>"""
 HARNESS = """<!DOCTYPE html><body><script>addEventListener("message", event => {
   const p = document.createElement("p"); p.className = "probe"; p.textContent = event.data; document.body.append(p)
