@@ -1,6 +1,5 @@
 """Heterogeneous over-fitting: when each sub-dataset is best under SFT, and what one stop costs (Fig. 2, 10, 11)."""
 
-import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -246,7 +245,8 @@ def compute_map(runs: Mapping[str, object], ax=None):
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="both", length=0)
     ax.tick_params(axis="y", rotation=0)
-    ax.set_xticks(ax.get_xticks(), [textwrap.fill(name, 9) for name in table.index], rotation=0)
+    many = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(table) > 4 else {"rotation": 0}
+    ax.set_xticks(ax.get_xticks(), table.index, **many)
     ax.grid(visible=False)
     spans = findings.mean(table.max() - table.min())
     between = f"; a sub-dataset's spans {spans} epochs (latest less earliest of {len(table)} models)" * (len(table) > 1)

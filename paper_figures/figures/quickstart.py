@@ -31,7 +31,7 @@ def comparison(sft, msft) -> pd.DataFrame:
 
 
 FIRST_PICTURE_CAPTION = (
-    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred; a "
+    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred, its level dotted; a "
     "pale line leads to one off the kept path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is "
     "the peak under SFT, the dotted line and its number the epoch at which mSFT dropped the sub-dataset (at 0: before it "
     "trained on it); its line is pale from there on. The difference is between the best checkpoints, with the 95 % interval over "
@@ -82,7 +82,7 @@ def mean_curves(sft, msft, ax=None):
     )
     ahead = max((sft, msft), key=lambda run: run.best.accuracy)
     later = [rows[rows.path_epoch > 0.4 * end].groupby("path_epoch").accuracy.mean() for _, rows in curves]
-    lowest = 100 * pd.concat(later).min()
+    lowest, highest = (100 * value for value in pd.concat(later).agg(["min", "max"]))
     for run, rows in curves:
         shade, best = colour(run.config.method), run.result["best"]
         reached, accuracy = run.best.path_epoch, 100 * run.best.accuracy
@@ -97,7 +97,7 @@ def mean_curves(sft, msft, ax=None):
         ax.plot([reached, end], [accuracy] * 2, color=shade, ls=(0, (1, 1.5)), lw=0.8)
         ax.annotate(
             f"{label(run.config.method)}: best {accuracy:.1f} % at epoch {reached:g}",
-            (1, accuracy if run is ahead else min(lowest, accuracy)), (0, 2 if run is ahead else -3),
+            (1, max(highest, accuracy) if run is ahead else min(lowest, accuracy)), (0, 2 if run is ahead else -3),
             xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
             va="bottom" if run is ahead else "top", color=shade, fontsize=6.5, fontweight="bold",
         )  # fmt: skip
@@ -217,7 +217,7 @@ def _roll_outs(stages: pd.DataFrame, axis) -> None:
     axis.set_ylim(len(stages) + 0.9, 0.4)
     axis.set_ylabel("stage: dropped")
     axis.set_xlabel("epoch along the kept path")
-    axis.set_title("rolled out (grey), kept (colour), rolled back (arrow)", loc="left")
+    axis.set_title("grey: rolled out; arrow: rolled back", loc="left")
     axis.set_xlim(0, stages.end.max() * 1.02)
 
 
