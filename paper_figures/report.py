@@ -209,11 +209,11 @@ def _item(out: Path, to: Path, item: dict, made: dict) -> str:
     files.append(f"<code>{escaped(command)}</code>")
     runs = "".join(f'<li><a href="#{anchor(run)}">{escaped(run)}</a></li>' for run in item["runs"])
     count = f"{len(item['runs'])} run{'s' if len(item['runs']) > 1 else ''}"
-    finding = f"<b>{escaped(item['finding'])}</b> " if item.get("finding") else ""
+    finding = f"<b>{escaped(item['finding'])}.</b> " if item.get("finding") else ""
     behind = f"<details><summary>{count} behind it</summary><ul>{runs}</ul></details>" if runs else ""
     return (
         f'<figure id="{anchor(name)}" class="{item["kind"]}">\n{body}\n'
-        f"<figcaption><b>{escaped(item['item'])}</b> {finding}{escaped(item['caption'])} "
+        f"<figcaption><b>{escaped(item['item'])}:</b> {finding}{escaped(item['caption'])} "
         f'<span class="source">{escaped(name)}: {width}{" ".join(filter(None, files))}</span></figcaption>\n{behind}\n</figure>'
     )
 

@@ -119,7 +119,7 @@ def test_every_item_is_there_in_the_notebooks_order_with_its_picture_or_numbers(
     places = [page.index(f'<figure id="{name}"') for name in ("01_curves", "03_zz_first", "03_aa_second")]
     assert places == sorted(places)
     assert len([tag for tag, _ in Tags(page).tags if tag == "img"]) == 1
-    assert "<b>Fig. 2, 10 and 11</b>" in page
+    assert "<b>Fig. 2, 10 and 11:</b>" in page
 
 
 def test_names_and_captions_are_escaped(page):
