@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 NUMBER = '<span class="number">'
+_CM = 64  # pixels of a page for a centimetre of a picture: letters of 6 points are then as large as small text
 
 
 def escaped(value: object) -> str:
@@ -39,13 +40,25 @@ def prose(text: str) -> str:
 
 
 def image(path: Path, label: str) -> str:
-    """A PNG, within the page; half of its pixels wide, since it was drawn for twice the density."""
+    """A PNG, within the page, as large as its print asks for; one of two columns scrolls where the screen is narrow."""
+    text, (width, height) = base64.b64encode(path.read_bytes()).decode(), centimetres(path)
+    size = f'width="{width * _CM:.0f}" height="{height * _CM:.0f}"'
+    shown = f'<img src="data:image/png;base64,{text}" {size} alt="{escaped(label)}">'
+    return f'<div class="two" tabindex="0">{shown}</div>' if columns(path) == 2 else shown
+
+
+def centimetres(path: Path) -> tuple[float, float]:
+    """Width and height in print of a PNG, by the density that matplotlib writes into it."""
     data = path.read_bytes()
-    width, height = struct.unpack(">II", data[16:24])  # of the PNG header
-    text = base64.b64encode(data).decode()
-    return (
-        f'<img src="data:image/png;base64,{text}" width="{width // 2}" height="{height // 2}" alt="{escaped(label)}">'
+    pixels, place = struct.unpack(">II", data[16:24]), data.index(b"pHYs") + 4  # pixels a metre
+    return tuple(
+        100 * p / a_metre for p, a_metre in zip(pixels, struct.unpack(">II", data[place : place + 8]), strict=True)
     )
+
+
+def columns(path: Path) -> int:
+    """How many columns of a paper a PNG is wide: 1 or 2."""
+    return 1 if centimetres(path)[0] < 9 else 2
 
 
 def html_table(head: list[str], rows: list[list[str]]) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.transforms import Bbox
 
 
 def save_figure(figure, out_dir: str | Path, name: str) -> Path:
@@ -10,9 +11,17 @@ def save_figure(figure, out_dir: str | Path, name: str) -> Path:
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # no date in the file: equal data give equal bytes
-    figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight", metadata={"Software": None})
+    for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        figure.savefig(folder / f"{name}.{kind}", bbox_inches=_frame(figure), metadata=metadata)
     return folder / f"{name}.png"
+
+
+def _frame(figure) -> Bbox:
+    """The figure's own width, so that its letters keep their size, by the height of what is drawn; all of it in inches."""
+    figure.draw_without_rendering()
+    drawn, edge = figure.get_tightbbox(), 0.04
+    x0, x1 = min(0, drawn.x0), max(figure.get_figwidth(), drawn.x1)
+    return Bbox.from_extents(x0, drawn.y0 - edge, x1, drawn.y1 + edge)
 
 
 def save_table(table: pd.DataFrame, out_dir: str | Path, name: str, decimals: int = 1) -> Path:

@@ -14,7 +14,18 @@ from pathlib import Path
 from msft.errors import ConfigError
 from msft.store.files import write_atomic
 from paper_figures import contents, manifest
-from paper_figures.markup import NUMBER, anchor, as_number, csv_cells, escaped, html_table, image, link_to, prose
+from paper_figures.markup import (
+    NUMBER,
+    anchor,
+    as_number,
+    columns,
+    csv_cells,
+    escaped,
+    html_table,
+    image,
+    link_to,
+    prose,
+)
 
 OUT = Path(__file__).parent / "out"
 _SOURCES = Path(__file__).resolve().parents[1] / "notebooks"
@@ -178,7 +189,7 @@ def _section(out: Path, to: Path, stem: str, items: list[dict], made: dict) -> s
 
 
 def _item(out: Path, to: Path, item: dict, made: dict) -> str:
-    name = item["name"]
+    name, width = item["name"], ""
     picture, numbers = out / f"{name}.png", out / f"{name}.csv"
     if not (picture if item["kind"] == "figure" else numbers).is_file():
         body = (
@@ -186,6 +197,7 @@ def _item(out: Path, to: Path, item: dict, made: dict) -> str:
         )
     elif item["kind"] == "figure":
         body = image(picture, f"{item['item']}, {name}")
+        width = {1: "one column, 8.5 cm: ", 2: "two columns, 17.5 cm: "}[columns(picture)]
     else:
         body = html_table(*csv_cells(numbers, item["decimals"], item["rounded"]))
     files = [link_to(out / f"{name}.{kind}", to, kind.upper()) for kind in ("png", "pdf", "csv", "md", "tex")]
@@ -197,12 +209,12 @@ def _item(out: Path, to: Path, item: dict, made: dict) -> str:
     files.append(f"<code>{escaped(command)}</code>")
     runs = "".join(f'<li><a href="#{anchor(run)}">{escaped(run)}</a></li>' for run in item["runs"])
     count = f"{len(item['runs'])} run{'s' if len(item['runs']) > 1 else ''}"
-    finding = f"<b>{escaped(item['finding'])}</b> " if item.get("finding") else ""
+    finding = f"<b>{escaped(item['finding'])}.</b> " if item.get("finding") else ""
     behind = f"<details><summary>{count} behind it</summary><ul>{runs}</ul></details>" if runs else ""
     return (
         f'<figure id="{anchor(name)}" class="{item["kind"]}">\n{body}\n'
-        f"<figcaption><b>{escaped(item['item'])}</b> {finding}{escaped(item['caption'])} "
-        f'<span class="source">{escaped(name)}: {" ".join(filter(None, files))}</span></figcaption>\n{behind}\n</figure>'
+        f"<figcaption><b>{escaped(item['item'])}:</b> {finding}{escaped(item['caption'])} "
+        f'<span class="source">{escaped(name)}: {width}{" ".join(filter(None, files))}</span></figcaption>\n{behind}\n</figure>'
     )
 
 

@@ -1,13 +1,21 @@
-"""One house style: the same colour for a method everywhere, colour-blind palette, readable at column width."""
+"""One house style: the same colour for a method everywhere, colour-blind palette, drawn at the size of print.
+
+A picture is as wide as a column or as two of them, and its letters have their size there: nothing is scaled.
+"""
 
 import re
 import textwrap
 from collections.abc import Mapping
+from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 _COLOURS = sns.color_palette("colorblind", 10)
 METHODS = {
@@ -30,9 +38,11 @@ COLOURS = {
     "sro_sft": _COLOURS[5],
     "soft_sro_sft": _COLOURS[9],
 }
-WIDTH = 7.0  # inches, a page's text width
-COLUMN = 4.4  # inches, for pictures that are cut out: their letters can still be read at a column's 8.5 cm
-_FINDING = "finding"
+COLUMN = 8.5 / 2.54  # inches, a column of a paper, half of a slide, a telephone
+WIDTH = 17.5 / 2.54  # inches, both columns: for pictures of many panels
+SMALLEST = 6  # points, of the smallest letters
+_FINDING, _FINDING_SIZE = "finding", 7
+_TICKS = {"major.size": 2, "major.width": 0.6, "major.pad": 2, "minor.size": 1.2, "minor.width": 0.5}
 
 
 def use_style() -> None:
@@ -40,19 +50,33 @@ def use_style() -> None:
     sns.set_theme(style="ticks", context="paper", palette="colorblind")
     plt.rcParams.update(
         {
-            "figure.dpi": 110,
-            "savefig.dpi": 200,
-            "font.size": 8,
-            "axes.titlesize": 8.5,
-            "axes.labelsize": 8,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "legend.fontsize": 7.5,
+            "figure.dpi": 200,
+            "savefig.dpi": 300,
+            "font.size": SMALLEST,
+            "xtick.labelsize": SMALLEST,
+            "ytick.labelsize": SMALLEST,
+            "legend.fontsize": SMALLEST,
+            "axes.titlesize": 6.5,
+            "axes.labelsize": 6.5,
+            "figure.labelsize": 6.5,
+            "axes.titlepad": 3,
+            "axes.labelpad": 2,
+            "axes.linewidth": 0.6,
+            "lines.linewidth": 1,
+            **{f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()},
+            "legend.frameon": False,
+            "legend.handlelength": 1.6,
+            "legend.handletextpad": 0.5,
+            "legend.columnspacing": 1.2,
+            "legend.labelspacing": 0.3,
+            "legend.borderpad": 0.2,
+            "figure.constrained_layout.h_pad": 0.03,
+            "figure.constrained_layout.w_pad": 0.03,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
             "grid.color": "0.92",
-            "grid.linewidth": 0.6,
+            "grid.linewidth": 0.5,
             "pdf.fonttype": 42,
             # equal data give equal files
             "svg.hashsalt": "msft",
@@ -127,7 +151,7 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, bands: Mappi
     equal = all(set(series.index) == set(first.index) for series in values.values())
     columns = even_columns(len(values), 3)
     rows, longest = -(-len(values) // columns), max(map(len, values.values()))
-    size = (min(WIDTH, 2.6 * columns), (0.19 * longest + 0.55) * rows + 0.35)
+    size = (width_of(columns, 2), (0.135 * longest + 0.42) * rows + 0.2)
     figure, grid = plt.subplots(
         rows, columns, figsize=size, sharex=True, sharey=equal, squeeze=False, layout="constrained"
     )
@@ -137,29 +161,31 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, bands: Mappi
     for axis, (title, series) in zip(axes, values.items(), strict=True):
         series = series[first.index] if equal else series.sort_values(ascending=False, kind="stable")
         drawn = axis.barh(range(len(series)), series, height=0.68, color=shade)
-        axis.bar_label(drawn, [signed(v) if series.min() < 0 else f"{v:g}" for v in series], padding=2, fontsize=7)
-        axis.axvline(0, color="0.2", lw=0.8)
+        axis.bar_label(drawn, [signed(v) if series.min() < 0 else f"{v:g}" for v in series], padding=1.5)
+        axis.axvline(0, color="0.2", lw=0.6)
         if bands and bands.get(title):
             axis.axvspan(-bands[title], bands[title], color="0.9", zorder=0)
         axis.set_yticks(range(len(series)), series.index)
         axis.set_ylim(len(series) - 0.4, -0.6)
         low = min(series.min() for series in values.values())
-        axis.set_xlim(-1.3 * reach if low < 0 else 0, 1.3 * reach)
+        # room for the longest bar's number, beside the names too
+        axis.set_xlim(*(reach * np.array([-1.9, 1.9] if low < 0 else [0, 1.3])))
+        axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.grid(axis="y", visible=False)
         axis.tick_params(axis="y", length=0)
         axis.set_title(title)
-    figure.supxlabel(xlabel, fontsize=8)
+    figure.supxlabel(xlabel)
     return axes
 
 
-def panels(count: int, xlabel: str, ylabel: str, height: float = 1.5, columns: int = 5, same_y: bool = True):
+def panels(count: int, xlabel: str, ylabel: str, height: float = 1.15, columns: int = 5, same_y: bool = True):
     """A grid of `count` axes that share x and y, at most `columns` a row; returns them flat, in reading order.
 
     height: inches a row.  same_y: False where panels measure different things.  The labels with their units stand once for the whole figure.
     """
     columns = even_columns(count, columns)
     rows = -(-count // columns)
-    size = (WIDTH if columns > 1 else COLUMN, height * rows + 0.6)
+    size = (width_of(columns), height * rows + 0.45)
     figure, grid = plt.subplots(
         rows, columns, figsize=size, sharex=True, sharey=same_y, squeeze=False, layout="constrained"
     )
@@ -169,8 +195,8 @@ def panels(count: int, xlabel: str, ylabel: str, height: float = 1.5, columns: i
         # the last of a short column carries the numbers of the shared axis
         lowest = [row for row in range(rows) if row * columns + column < count][-1]
         grid[lowest, column].tick_params(labelbottom=True)
-    figure.supxlabel(xlabel, fontsize=8)
-    figure.supylabel(ylabel, fontsize=8)
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
     return grid.ravel()[:count]
 
 
@@ -183,24 +209,64 @@ def even_columns(count: int, most: int) -> int:
     )
 
 
+def width_of(columns: int, most: int = 3) -> float:
+    """Inches: a column's width for `most` panels a row or fewer, else both columns'."""
+    return COLUMN if columns <= most else WIDTH
+
+
+def legend(figure, handles, names=None, place: str = "upper"):
+    """The key of a figure, above its panels or below ("lower"), in as few even rows as its width holds; returns it."""
+    names = [handle.get_label() for handle in handles] if names is None else list(names)
+    for rows in range(1, len(names) + 1):
+        key = figure.legend(list(handles), names, loc=f"outside {place} center", ncols=-(-len(names) // rows))
+        if rows == len(names) or key.get_window_extent().width <= figure.bbox.width:
+            return key
+        key.remove()
+
+
 def say(axes, finding: str):
     """Writes what a picture shows above it, one sentence made from its data; returns the axes. After its legends."""
     figure = figure_of(axes)
     # all is laid out without it; a legend would else move to the edge of the saved picture, over the sentence
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for legend in figure.legends:
-        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    for key in figure.legends:
+        key.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    drawn = Bbox.union([axis.get_position() for axis in figure.axes if axis.get_visible()])
+    for text in figure.texts:  # the common labels, beside the panels rather than the whole with its key
+        if text.get_text() == figure.get_supylabel():
+            text.set_y((drawn.y0 + drawn.y1) / 2)
+        elif text.get_text() == figure.get_supxlabel():
+            text.set_x((drawn.x0 + drawn.x1) / 2)
     finding = re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", finding)
-    lines = len(textwrap.wrap(finding, int(15 * figure.get_figwidth()), break_on_hyphens=False))
-    text = textwrap.fill(finding, -(-len(finding) // lines) + 7, break_on_hyphens=False)  # lines of about one length
-    figure.text(0.01, 1.01, text, ha="left", va="bottom", fontsize=8.5, fontweight="bold", gid=_FINDING)
+    edge = 0.04  # inches on both sides
+    text = wrapped(finding, 72 * (figure.get_figwidth() - 2 * edge))
+    x, y = edge / figure.get_figwidth(), 1 + edge / figure.get_figheight()
+    figure.text(x, y, text, ha="left", va="bottom", fontsize=_FINDING_SIZE, fontweight="bold", gid=_FINDING)
     return axes
+
+
+def wrapped(text: str, width: float) -> str:
+    """A finding in as few lines as `width` points hold, all of about one length; a number keeps its unit."""
+    text = re.sub(r" ([=±]) |(?<=\d) (%)", lambda m: m[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    lines = [
+        textwrap.wrap(text, letters, break_on_hyphens=False, break_long_words=False)
+        for letters in range(len(text), 0, -1)
+    ]
+    held = [part for part in lines if all(_points(line) <= width for line in part)] or lines
+    fewest = min(map(len, held))
+    return "\n".join([part for part in held if len(part) == fewest][-1])
+
+
+@cache
+def _points(line: str) -> float:
+    return text_to_path.get_text_width_height_descent(line, FontProperties(size=_FINDING_SIZE, weight="bold"), False)[0]
 
 
 def said(axes) -> str:
     """The sentence of `say`; '' for a picture without one."""
-    return next((t.get_text().replace("\n", " ") for t in figure_of(axes).texts if t.get_gid() == _FINDING), "")
+    found = (t.get_text() for t in figure_of(axes).texts if t.get_gid() == _FINDING)
+    return " ".join(next(found, "").split())
 
 
 def figure_of(axes):

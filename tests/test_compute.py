@@ -145,7 +145,7 @@ def test_the_pictures_draw_the_parts_and_the_ratios():
     table = compute.measured(runs())
     left, right = compute.panels(table, compute.reported(), "m")
     assert [text.get_text() for text in left.get_yticklabels()] == [
-        "SFT", "Continual SFT", "DynamixSFT", "IES", "IES, with forward passes", "SRO SFT", "Soft SRO SFT", "mSFT (C=1)",
+        "SFT", "Continual SFT", "DynamixSFT", "IES", "IES,\nwith forward passes", "SRO SFT", "Soft SRO SFT", "mSFT (C=1)",
         "mSFT (C=3)",
     ]  # fmt: skip
 

@@ -135,10 +135,11 @@ def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
         "two": {"early": 0.0, "tied_peak": 1.0, "late": 2.0},
     }
     axis = overfitting.compute_map(runs)
-    assert [text.get_text() for text in axis.texts] == ["0.5", "1", "2", "0", "1", "2"]
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["early", "tied peak", "late"]
+    assert [text.get_text() for text in axis.texts] == ["0.5", "0", "1", "1", "2", "2"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["early", "tied peak", "late"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["one", "two"]
     colours = axis.collections[0].get_facecolors()
-    assert tuple(colours[1]) == tuple(colours[4]) != to_rgba("white")
+    assert tuple(colours[2]) == tuple(colours[3]) != to_rgba("white")
     # 0.5, 0 and 0 epochs apart
     assert "a sub-dataset's spans 0.2 ± 0.7 epochs (latest less earliest of 2 models)" in style.said(axis)
 

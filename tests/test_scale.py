@@ -131,7 +131,7 @@ def test_pictures_draw_what_the_tables_say():
     left, right = scale.mixture_panels(scale.by_mixture(three()))
     assert [bars[0].get_height() for bars in right.containers if hasattr(bars, "patches")] == pytest.approx([-5, 15])
     assert [text.get_text() for text in right.texts] == ["−5.0", "+15.0"]
-    assert [text.get_text() for text in left.get_xticklabels()] == ["2 sub-datasets"]
+    assert ([text.get_text() for text in left.get_xticklabels()], left.get_xlabel()) == (["2"], "sub-datasets")
     # whiskers of 95 % on both sides, by 1.96 standard errors
     (whisker,) = left.containers[0].lines[2][0].get_segments()
     assert whisker[1, 1] - whisker[0, 1] == pytest.approx(2 * 1.96 * scale.by_mixture(three()).error[0])

@@ -89,7 +89,7 @@ def test_the_picture(scores):
     spans = [list(line.get_xdata()) for line in right.lines if len(line.get_xdata()) == 2]
     assert [0.5, 3.5] in spans
     assert [-1.0, 5.0] in spans
-    assert right.get_xlabel() == "gain of mSFT over SFT (points)"
+    assert right.get_xlabel() == "gain over SFT (points)"
 
 
 def test_the_finding_has_the_interval_and_what_so_few_seeds_can_tell(scores):

@@ -159,8 +159,8 @@ def test_the_table_says_what_it_compares(gains):
 def test_the_picture(gains):
     left, right = selection.dumbbells(gains)
     assert [t.get_text() for t in left.get_yticklabels()] == ["SFT", "DynamixSFT", "IES", "mSFT"]
-    assert left.get_xlabel() == "gain over the base model (points)"
-    assert right.get_xlabel() == "gain over SFT (points)"
+    assert left.get_xlabel() == "gain over the base model\n(points)"
+    assert right.get_xlabel() == "gain over SFT\n(points)"
     for axis, expected in ((left, [40, 40, 50, 45, 30, 30, 60, 50]), (right, [10, 5, -10, -10, 20, 10])):
         marks = [line for line in axis.lines if line.get_marker() == "o"]
         assert [line.get_xdata()[0] for line in marks] == pytest.approx(expected)

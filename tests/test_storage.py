@@ -61,7 +61,7 @@ def test_a_row_a_run_and_a_panel_a_value(run):
     # appendix H for two sub-datasets, beside the peaks of stages with one copy and with two
     assert table["predicted"].tolist() == [3.5] and table["stages' peaks, mean"].tolist() == [1.5]
     axes = storage.live_copies({key: run for key in runs if key[1] != "granular"})
-    assert [axis.get_title() for axis in axes] == [f"{name}: mean 1.3\npeaks 1.5, predicted 3.5" for name in names]
+    assert [axis.get_title() for axis in axes] == [f"{name}\nmean 1.3, peaks 1.5\npredicted 3.5" for name in names]
     assert "keeps 1.3 to 1.3 model copies on average (the paper: 4.44)" in style.said(axes)
     assert "below the predicted one in 3 of 3 runs" in style.said(axes)
     plt.close("all")

@@ -1,11 +1,16 @@
-"""What all pictures share: panels in full rows, labels apart, the sentence above."""
+"""What all pictures share: letters that are read in print, panels in full rows, labels apart, the sentence above."""
+
+import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
-from paper_figures import output, style
+from paper_figures import markup, output, report, style
+from paper_figures.figures import olmo2, quickstart
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +63,64 @@ def test_bars_of_equal_names_are_in_one_order_on_one_axis():
     assert axes[0].get_xlim() == axes[1].get_xlim() and axes[0].get_xlim()[0] < -2
     other = style.bar_panels({"one": one, "two": two.rename({"a": "c"})}, "epochs", "red")
     assert [[t.get_text() for t in axis.get_yticklabels()] for axis in other] == [["b", "a"], ["b", "c"]]
+
+
+def letters(figure) -> list[Text]:
+    figure.draw_without_rendering()
+    return [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+
+
+def test_letters_are_read_at_the_width_of_a_column(finished):
+    """A picture is drawn at the width of its print, where no letter is smaller than SMALLEST, nor cut off."""
+    style.use_style()
+    series = pd.Series({f"a name of some length {place}": place / 3 for place in range(10)})
+    pictures = [
+        quickstart.first_picture(finished("sft").run, finished("msft").run),
+        style.say(style.bar_panels({"one": series, "the paper's": series}, "epochs", "red"), "A finding. " * 9),
+        style.panels(10, "epoch", "test accuracy (%)"),
+        olmo2.dots(olmo2.stages()),
+    ]
+    for figure, width in zip(map(style.figure_of, pictures), (8.5, 8.5, 17.5, 8.5), strict=True):
+        assert 2.54 * figure.get_figwidth() == pytest.approx(width)
+        drawn = letters(figure)
+        assert drawn and min(text.get_fontsize() for text in drawn) >= style.SMALLEST
+        assert "$" not in "".join(text.get_text() for text in drawn), "raised digits are smaller"
+        box = figure.get_tightbbox()
+        assert box.x0 >= 0 and 2.54 * box.x1 <= width
+
+
+def test_no_figure_asks_for_smaller_letters():
+    for path in (Path(style.__file__).parent / "figures").glob("*.py"):
+        sizes = re.findall(
+            r"(?:fontsize=|labelsize=|\"size\": |\"fontsize\": )([\d.]+)", path.read_text(encoding="utf-8")
+        )
+        assert all(float(size) >= style.SMALLEST for size in sizes), path.name
+
+
+def test_committed_pictures_have_the_width_of_one_column_or_two():
+    """What sticks out makes a picture wider, and then a column shrinks its letters."""
+    for path in report.OUT.glob("*/*.png"):
+        width = {1: 8.5, 2: 17.5}[markup.columns(path)]
+        assert markup.centimetres(path)[0] == pytest.approx(width, abs=0.05), path
+
+
+def test_a_key_has_as_few_even_rows_as_fit():
+    figure = plt.figure(figsize=(style.COLUMN, 1), layout="constrained")
+    lines = [plt.Line2D([], [], label="a name of some length") for _ in range(4)]
+    for shown, rows in ((lines[:2], 1), (lines, 2)):
+        key = style.legend(figure, shown)
+        figure.draw_without_rendering()
+        assert len({round(text.get_window_extent().y0) for text in key.get_texts()}) == rows
+        assert key.get_window_extent().width <= figure.bbox.width
+
+
+def test_a_finding_has_lines_of_about_one_length_and_a_number_keeps_its_unit():
+    lines = style.wrapped(
+        "It is one of the findings that need more than a line: 3.5 ± 2.5 % of all at C = 3", 150
+    ).split("\n")
+    assert len(lines) > 1 and max(map(len, lines)) - min(map(len, lines)) < 12
+    assert any("3.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}2.5\N{NO-BREAK SPACE}%" in line for line in lines)
+    assert any("C\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}3" in line for line in lines)
 
 
 def test_differences_carry_their_sign():

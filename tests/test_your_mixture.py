@@ -78,7 +78,7 @@ def test_the_picture_shows_every_sub_dataset_in_the_order_of_its_exclusion(small
     path = data.path(run)
     for axis, name in zip(axes, names, strict=True):
         kept = path[path.task == name]
-        trained = next(line for line in axis.lines if line.get_linewidth() == 1.6)
+        trained = next(line for line in axis.lines if line.get_linewidth() == 1.2)
         end = dropped.get(name, kept.path_epoch.max())
         assert list(trained.get_xdata()) == sorted(kept[kept.path_epoch <= end].path_epoch)
         marks = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]

@@ -6,7 +6,7 @@ import pandas as pd
 from paper_figures import data, findings, reported_numbers
 from paper_figures.figures import main_results
 from paper_figures.figures.main_results import AVERAGE
-from paper_figures.style import COLUMN, WIDTH, colour, even_columns, label, pretty, say
+from paper_figures.style import colour, even_columns, label, legend, pretty, say, width_of
 
 METHODS = ("sft", "sro_sft", "soft_sro_sft", "msft")
 _STEPS = (("sro_sft", "sft"), ("soft_sro_sft", "sft"), ("msft", "sft"), ("msft", "sro_sft"), ("msft", "soft_sro_sft"))
@@ -107,7 +107,7 @@ def drop_panels(table: pd.DataFrame, axes=None):
     if axes is None:
         columns = even_columns(len(models), 3)
         rows = -(-len(models) // columns)
-        size = (WIDTH if columns > 1 else COLUMN, (0.19 * len(tasks) + 0.5) * rows + 0.7)
+        size = (width_of(columns), (0.135 * len(tasks) + 0.25) * rows + 0.45)
         _, grid = plt.subplots(
             rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
         )
@@ -120,20 +120,19 @@ def drop_panels(table: pd.DataFrame, axes=None):
     for axis, model in zip(axes, models, strict=True):
         rows = table[table.model == model].set_index("task").loc[tasks]
         places = range(len(tasks))
-        axis.hlines(places, rows.sro_sft, rows.msft, color="0.8", lw=2, zorder=1)
+        axis.hlines(places, rows.sro_sft, rows.msft, color="0.8", lw=1.5, zorder=1)
         # a ring around the diamond: both can be seen where the two agree
-        ring = {"s": 46, "facecolor": "white", "edgecolor": colour("sro_sft"), "linewidth": 1.6, "zorder": 2}
+        ring = {"s": 22, "facecolor": "white", "edgecolor": colour("sro_sft"), "linewidth": 1.1, "zorder": 2}
         axis.scatter(rows.sro_sft, places, label="SRO SFT: peak in one roll-out", **ring)
-        axis.scatter(rows.msft, places, marker="D", s=14, color=colour("msft"), zorder=3, label="mSFT: dropped")
-        axis.axvline(rows.best.iloc[0], color="0.3", ls="--", lw=1, label="mSFT: reported checkpoint")
+        axis.scatter(rows.msft, places, marker="D", s=6, color=colour("msft"), zorder=3, label="mSFT: dropped")
+        axis.axvline(rows.best.iloc[0], color="0.3", ls="--", lw=0.8, label="mSFT: reported checkpoint")
         axis.set_title(model)
         axis.set_yticks(places, [pretty(task) for task in tasks])
         axis.set_ylim(len(tasks) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
     figure = axes[0].figure
-    figure.supxlabel("epochs of the training that is kept", fontsize=8)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3 if len(models) > 1 else 1, frameon=False)
+    figure.supxlabel("epochs of the training that is kept")
+    legend(figure, *axes[0].get_legend_handles_labels())
     apart = (table.msft - table.sro_sft).dropna().abs()
     return say(
         axes,

@@ -8,7 +8,7 @@ from msft.launch.grid import read_grid
 from msft.results.flops import FORWARD, LOOK_AHEAD, TRAIN
 from paper_figures import cost, data, findings, reported_numbers
 from paper_figures.figures.scale import unit_of
-from paper_figures.style import WIDTH, colour, label, say
+from paper_figures.style import COLUMN, colour, label, legend, say
 
 METHODS = ("sft", "continual_sft", "dynamix_sft", "ies", "sro_sft", "soft_sro_sft", "msft")
 PARTS = ("train", "look_ahead", "evaluate")
@@ -227,13 +227,13 @@ def panels(table: pd.DataFrame, theirs: pd.DataFrame, focus: str, axes=None):
     focus: the model of the left panel, by the paper's name.  Returns the pair of axes.
     """
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharey=True, layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=(COLUMN, 2.5), sharey=True, layout="constrained")
     left, right = axes
     names = _order(table.name)
     handles = _parts(left, table[table.model == focus].set_index("name"), names)
     left.set_title(focus)
     handles += _over_sft(right, table, theirs[theirs.name.isin(names)], names)
-    left.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    legend(left.figure, handles)
     for axis in axes:
         axis.grid(axis="y", visible=False)
     return say((left, right), _title(table, theirs))
@@ -260,7 +260,7 @@ def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:
         if values.any():
             axis.barh(places, values, left=start, height=0.65, color=[(*_rgb(m), shades[part]) for m in rows.method])
         start += values
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel(f"compute of a run ({unit})")
     words = zip(PARTS, ("training", "look-ahead", "evaluation"), strict=True)
@@ -269,20 +269,20 @@ def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:
 
 def _over_sft(axis, table: pd.DataFrame, theirs: pd.DataFrame, names: list[str]) -> list:
     """Ratios to SFT, a dot a model and a ring for each of the paper's; returns the legend's handles."""
-    ring = {"mfc": "none", "mec": "0.35", "ms": 4.5}
+    ring = {"mfc": "none", "mec": "0.35", "mew": 0.6, "ms": 2.8}
     for name, rows in table[table.name != label("sft")].groupby("name", sort=False):
         shade = colour(rows.method.iloc[0])
-        axis.plot(rows.ratio, np.full(len(rows), names.index(name) - 0.12), "o", color=shade, ms=4.5, alpha=0.8)
+        axis.plot(rows.ratio, np.full(len(rows), names.index(name) - 0.12), "o", color=shade, ms=3, alpha=0.8)
     for name, rows in theirs[theirs.name != label("sft")].groupby("name"):
         axis.plot(rows.ratio, np.full(len(rows), names.index(name) + 0.14), "o", **ring)
-    axis.axvline(1, color=colour("sft"), lw=1.2)
+    axis.axvline(1, color=colour("sft"), lw=1)
     axis.tick_params(labelleft=False)
-    axis.set_xlabel("compute over that of SFT (ratio)")
+    axis.set_xlabel("over that of SFT (ratio)")
     axis.set_title("every model")
     return [
-        plt.Line2D([], [], color="0.2", marker="o", ls="", ms=4.5, label="here"),
+        plt.Line2D([], [], color="0.2", marker="o", ls="", ms=3, label="here"),
         plt.Line2D([], [], marker="o", ls="", label="paper", **ring),
-        plt.Line2D([], [], color=colour("sft"), lw=1.2, label="SFT"),
+        plt.Line2D([], [], color=colour("sft"), lw=1, label="SFT"),
     ]
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.figures import main_results
-from paper_figures.style import WIDTH, colour, label, say
+from paper_figures.style import COLUMN, colour, label, say
 
 COMPARISONS = 60  # the paper's first places are out of 6 models x 10 benchmarks
 
@@ -107,7 +107,7 @@ def panels(table: pd.DataFrame, halves: pd.Series, theirs: dict[str, float] | No
     """
     deviations, places = spread(table), first_places(table)
     if axes is None:
-        size = (WIDTH, main_results.row_height(deviations) * len(places) + 1.0)
+        size = (COLUMN, main_results.row_height(deviations) * len(places) + 0.8)
         _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     left, right = axes
     main_results.dots(left, deviations, halves=halves)
@@ -116,16 +116,16 @@ def panels(table: pd.DataFrame, halves: pd.Series, theirs: dict[str, float] | No
     spans = place_intervals(table)
     whiskers = (places.shared - spans.low, spans.high - places.shared)
     right.barh(
-        range(len(places)), places.shared, color=colours, height=0.6, xerr=whiskers, error_kw={"lw": 0.9}, ecolor="0.3"
+        range(len(places)), places.shared, color=colours, height=0.6, xerr=whiskers, error_kw={"lw": 0.7}, ecolor="0.3"
     )
     for place, (value, end) in enumerate(zip(places.shared, spans.high, strict=True)):
         text = f"{value:.2f}".rstrip("0").rstrip(".")
-        right.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
+        right.annotate(text, (end, place), (3, 0), textcoords="offset points", va="center")
     for method, count in (theirs or {}).items():
-        right.plot(count, list(places.index).index(method), "o", mfc="none", mec="0.2", ms=9, mew=1.0, zorder=4)
+        right.plot(count, list(places.index).index(method), "o", mfc="none", mec="0.2", ms=6, mew=0.8, zorder=4)
     right.set_xlabel(f"first places of {len(table)}\n(ties shared)")
     right.grid(axis="y", visible=False)
-    right.margins(x=0.15)
+    right.margins(x=0.2)
     main_results.key(left.figure, deviations.index, "count in the paper" if theirs else "")
     return say(axes, _title(table, halves))
 

@@ -14,7 +14,7 @@ from msft.data.mixture import Mixture
 from msft.errors import DataError
 from msft.loss import tokens
 from paper_figures import profiles
-from paper_figures.style import colour, panels, pretty, say
+from paper_figures.style import colour, legend, panels, pretty, say
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def length_histogram(card: Card, axes=None):
     """
     names = list(card.lengths)
     if axes is None:
-        axes = panels(len(names), "tokens of a training example (prompt, answer, EOS)", "training examples", 1.45)
+        axes = panels(len(names), "tokens of a training example (prompt, answer, EOS)", "training examples")
     longest = max(max(lengths) for lengths in card.lengths.values())
     # a text many times longer than any run takes would squeeze all others into one bar: it counts in the last
     shown = min(longest, 2 * card.max_tokens)
@@ -99,21 +99,20 @@ def length_histogram(card: Card, axes=None):
         sns.histplot(x=lengths.clip(max=shown), bins=edges, ax=axis, color=colour("sft"), edgecolor="white", lw=0.2)
         # at the top, since a line would hide a sub-dataset whose examples are all of one length
         (handles["mean"],) = axis.plot(
-            lengths.mean(), 1.03, "v", color="0.15", ms=5, transform=axis.get_xaxis_transform(), clip_on=False
+            lengths.mean(), 1.03, "v", color="0.15", ms=3.5, transform=axis.get_xaxis_transform(), clip_on=False
         )
         if longest > card.max_tokens:
             handles[f"limit of a run ({card.max_tokens} tokens)"] = axis.axvline(card.max_tokens, color="0.4", ls=":")
         if (lengths > shown).any():
             axis.text(
                 0.98, 0.6, f"{(lengths > shown).sum()} longer,\nup to {lengths.max()}", transform=axis.transAxes,
-                ha="right", fontsize=6.5, color="0.3",
+                ha="right", color="0.3",
             )  # fmt: skip
         axis.set(xlabel="", ylabel="", xlim=(0, edges[-1]))
-        axis.set_title(textwrap.fill(pretty(name), 17), pad=8)
+        axis.set_title(textwrap.fill(pretty(name), 17), pad=6)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    place = {"loc": "outside upper center", "ncols": len(handles), "frameon": False}
-    axes[0].figure.legend(handles.values(), handles.keys(), handlelength=1.6, **place)
+    legend(axes[0].figure, handles.values(), handles.keys())
     means = {name: np.mean(lengths) for name, lengths in card.lengths.items()}
     short, long = min(means, key=means.get), max(means, key=means.get)
     return say(

@@ -11,7 +11,7 @@ from msft.errors import RunError
 from msft.results.flops import TRAIN
 from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import WIDTH, colour, even_columns, panels, pretty, say
+from paper_figures.style import colour, even_columns, legend, panels, pretty, say, width_of
 
 ALL = "all"  # stands among the sub-datasets for the whole mixture
 
@@ -73,21 +73,21 @@ def curves(table: pd.DataFrame, axes=None):
     rows = table[table.task == ALL]
     models = list(rows.model.unique())
     if axes is None:
-        axes = panels(len(models), "epoch", "examples that sat out (%)", 2.0, min(len(models), 3))
+        axes = panels(len(models), "epoch", "examples that sat out (%)", 1.3, 3)
     # where nobody sat out the axis still has a scale to read the 0 from
     top = 1.12 * max(rows.ever.max(), 1.0)
     for axis, model in zip(axes, models, strict=True):
         epochs = rows[rows.model == model]
         axis.bar(epochs.epoch, epochs.resting, width=0.6, color=colour("ies"), alpha=0.4, lw=0)
-        axis.plot(epochs.epoch, epochs.ever, color=colour("ies"), marker="o", ms=3.5, lw=1.4)
+        axis.plot(epochs.epoch, epochs.ever, color=colour("ies"), marker="o", ms=2, lw=0.9)
         axis.set_title(model)
         axis.set_ylim(-0.02 * top, top)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = [
-        Line2D([], [], color=colour("ies"), marker="o", ms=3.5, lw=1.4, label="at least once so far"),
+        Line2D([], [], color=colour("ies"), marker="o", ms=2, lw=0.9, label="at least once so far"),
         Patch(color=colour("ies"), alpha=0.4, lw=0, label="in this epoch"),
     ]
-    axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    legend(axes[0].figure, handles)
     last = rows.groupby("model", sort=False).ever.last()
     return say(
         axes,
@@ -115,25 +115,25 @@ def heat_maps(table: pd.DataFrame, axes=None):
     if axes is None:
         columns = even_columns(len(models), 3)
         lines = -(-len(models) // columns)
-        size = (WIDTH * (0.62 if columns == 1 else 1), lines * (0.17 * len(names) + 0.35) + 0.4)
+        size = (width_of(columns), lines * (0.13 * len(names) + 0.25) + 0.25)
         figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
         for spare in axes.ravel()[len(models) :]:
             spare.set_visible(False)
-        figure.supxlabel("epoch", fontsize=8)
+        figure.supxlabel("epoch")
         axes = axes.ravel()[: len(models)]
     # the scale of a mixture without exclusions ends at 1 %
     highest = max(table.ever.max(), 1.0)
     for axis, model in zip(axes, models, strict=True):
         wide = table[table.model == model].pivot(index="task", columns="epoch", values="ever").reindex(names)
         image = axis.imshow(wide, aspect="auto", cmap="Oranges", vmin=0, vmax=highest, interpolation="nearest")
-        axis.axhline(len(names) - 1.5, color="0.3", lw=1)
-        step = -(-len(wide.columns) // 10)  # long runs keep their labels apart
+        axis.axhline(len(names) - 1.5, color="0.3", lw=0.7)
+        step = -(-len(wide.columns) // 4)  # labels stay apart
         axis.set_xticks(range(0, len(wide.columns), step), wide.columns[::step])
         axis.set_yticks(range(len(names)), ["all sub-datasets" if name == ALL else pretty(name) for name in names])
         axis.set_title(model)
         axis.grid(visible=False)
-    bar = axes[0].figure.colorbar(image, ax=list(axes), pad=0.01, aspect=25)
-    bar.set_label("sat out so far (%)", fontsize=8)
+    bar = axes[0].figure.colorbar(image, ax=list(axes), pad=0.02, aspect=25)
+    bar.set_label("sat out so far (%)")
     last = table[(table.epoch == table.epoch.max()) & (table.task != ALL)].groupby("task").ever.mean()
     if last.empty:
         return axes

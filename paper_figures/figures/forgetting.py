@@ -6,7 +6,7 @@ import pandas as pd
 
 from paper_figures import data, findings
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import COLUMN, colour, pretty, say
+from paper_figures.style import COLUMN, colour, legend, pretty, say
 
 _PARTS = {
     "forgetting": ("change after its own peak (Eq. 4; negative: forgetting)", "0.6"),
@@ -83,7 +83,7 @@ def bars(table: pd.DataFrame, ax=None):
     """
     rows = table.sort_values("gain", ascending=False, kind="stable")
     if ax is None:
-        _, ax = plt.subplots(figsize=(1.2 * COLUMN, 0.24 * len(rows) + 1.1), layout="constrained")
+        _, ax = plt.subplots(figsize=(COLUMN, 0.16 * len(rows) + 0.85), layout="constrained")
     y = np.append(np.arange(len(rows)), len(rows) + 0.4)
     for part, (words, shade) in _PARTS.items():
         values = np.append(rows[part], rows[part].mean())
@@ -93,19 +93,21 @@ def bars(table: pd.DataFrame, ax=None):
             before = np.append(rows.forgetting, rows.forgetting.mean())
             start = np.where(np.sign(before) == np.sign(values), before, 0.0)
         ax.barh(y, values, left=start, height=0.66, color=shade or colour("msft"), label=words)
-    ax.plot(np.append(rows.gain, rows.gain.mean()), y, "D", ms=4, color="0.1", mec="white", label="gain over SFT")
+    ax.plot(
+        np.append(rows.gain, rows.gain.mean()), y, "D", ms=2.8, color="0.1", mec="white", mew=0.4, label="gain over SFT"
+    )
     half = findings.half_width(rows.gain)
     if np.isfinite(half):
-        ax.plot(rows.gain.mean() + np.array([-half, half]), [y[-1]] * 2, color="0.1", lw=1)
-    ax.axvline(0, color="0.2", lw=0.9)
-    ax.axhline(len(rows) - 0.3, color="0.6", lw=0.7)
+        ax.plot(rows.gain.mean() + np.array([-half, half]), [y[-1]] * 2, color="0.1", lw=0.8)
+    ax.axvline(0, color="0.2", lw=0.6)
+    ax.axhline(len(rows) - 0.3, color="0.6", lw=0.6)
     names = [pretty(row.task) + (" *" if row.later else "") for row in rows.itertuples()]
     ax.set_yticks(y, [*names, "mean"])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.margins(y=0.02)
     ax.set_xlabel("points of test accuracy")
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=1, frameon=False)
+    legend(ax.figure, *ax.get_legend_handles_labels())
     told = []
     for part, words in (("prevention", "prevented over-fitting"), ("forgetting", "forgetting (Eq. 4)")):
         is_shown = abs(table[part].mean()) > findings.half_width(table[part])

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from paper_figures import data, findings, reported_numbers
-from paper_figures.style import COLUMN, colour, label, pretty, say, signed
+from paper_figures.style import COLUMN, colour, label, legend, pretty, say, signed
 
 METHODS = ("msft", "ies")
 
@@ -117,7 +117,7 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
         folded = pd.DataFrame({name: [0.0] for name in names}, index=[f"{level.sum()} more: as SFT"])
         shown = pd.concat([shown.drop(index="mean"), folded, shown.loc[["mean"]]])
     if ax is None:
-        _, ax = plt.subplots(figsize=(1.2 * COLUMN, 0.3 * len(shown) + 0.9), layout="constrained")
+        _, ax = plt.subplots(figsize=(COLUMN, 0.24 * len(shown) + 0.6), layout="constrained")
     # the mean stands apart from what it is the mean of
     y = np.append(np.arange(len(shown) - 1), len(shown) - 0.6)
     ends = spans.reindex(shown.index)
@@ -125,14 +125,14 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
         values, low, high = shown[label(method)], ends[label(method), "low"], ends[label(method), "high"]
         look = {"height": 0.36, "color": colour(method), "label": label(method), "ecolor": "0.3"}
         whiskers = ((values - low).fillna(0), (high - values).fillna(0))
-        ax.barh(y + 0.38 * (place - 0.5), values, xerr=whiskers, error_kw={"lw": 0.8, "capsize": 1.5}, **look)
-    ax.axvline(0, color=colour("sft"), lw=1.2, label=label("sft"))
+        ax.barh(y + 0.38 * (place - 0.5), values, xerr=whiskers, error_kw={"lw": 0.6, "capsize": 1}, **look)
+    ax.axvline(0, color=colour("sft"), lw=1, label=label("sft"))
     ax.axhline(len(shown) - 1.3, color="0.6", lw=0.7)
     # the gains themselves stand in a column of their own, clear of whiskers
     for place, (_, row) in zip(y, shown.iterrows(), strict=True):
         for number, method in enumerate(METHODS):
             text = f"{label(method)} {signed(row[label(method)], 1)}"
-            where = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6.5, "color": colour(method)}
+            where = {"xycoords": ("axes fraction", "data"), "va": "center", "color": colour(method)}
             ax.annotate(text, (1.01, place + 0.38 * (number - 0.5)), annotation_clip=False, **where)
     ax.set_yticks(y, shown.index)
     ax.invert_yaxis()
@@ -141,8 +141,7 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     ax.set_xlim(min(low, -0.04 * high), high)  # SFT's line stands clear of the axis
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("gain over SFT (points of test accuracy)")
-    handles, words = ax.get_legend_handles_labels()
-    ax.figure.legend(handles, words, loc="outside upper center", ncols=len(words), frameon=False)
+    legend(ax.figure, *ax.get_legend_handles_labels())
     means = {name: (table.loc["mean", name], *spans.loc["mean", name][["low", "high"]]) for name in names}
     # no item differs where the mean and both ends are 0
     level = [name for name, span in means.items() if not any(span)]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from paper_figures import data, findings, reported_numbers
+from paper_figures.style import COLUMN, colour, label, legend, say, signed
 from paper_figures.style import METHODS as LABELS
-from paper_figures.style import WIDTH, colour, label, say, signed
 
 METHODS = ("base", "sft", "continual_sft", "dynamix_sft", "ies", "msft")
 TRAINED = METHODS[1:]
@@ -131,7 +131,7 @@ def against_paper(runs, theirs: pd.DataFrame) -> pd.DataFrame:
 
 def row_height(table: pd.DataFrame) -> float:
     """Inches that a row of `dots` needs for the models that stand above each other in it."""
-    return 0.3 + 0.025 * len(table)
+    return 0.19 + 0.02 * len(table)
 
 
 def dots(axis, table: pd.DataFrame, theirs: pd.Series | None = None, halves: pd.Series | None = None):
@@ -146,23 +146,25 @@ def dots(axis, table: pd.DataFrame, theirs: pd.Series | None = None, halves: pd.
     # the models of a row stand a little apart, so that equal values stay apart too
     offsets = np.linspace(-0.22, 0.22, len(table)) if len(table) > 1 else [0.0]
     for place, method in enumerate(methods):
-        look = {"color": colour(method), "s": 22, "zorder": 3, "edgecolor": "white", "lw": 0.5}
+        look = {"color": colour(method), "s": 13, "zorder": 3, "edgecolor": "white", "lw": 0.3}
         mean = table[method].mean()
+        if np.isnan(mean):
+            continue
         if method in far and table[method].max() < low:
             axis.annotate(
                 f"\N{LEFTWARDS ARROW} {mean:.1f}".replace("-", "\N{MINUS SIGN}"), (0.01, place), va="center",
-                xycoords=("axes fraction", "data"), fontsize=7, color=colour(method),
+                xycoords=("axes fraction", "data"), color=colour(method), bbox={"facecolor": "white", "lw": 0, "pad": 0.4},
             )  # fmt: skip
             continue
         for offset, marker, value in zip(offsets, cycle(_MARKERS), table[method], strict=False):
             axis.scatter(max(value, low), place + offset, marker=marker if value >= low else "<", **look)
         if len(table) > 1 and mean >= low:
-            axis.plot([mean] * 2, [place - 0.38, place + 0.38], color=colour(method), lw=2)
+            axis.plot([mean] * 2, [place - 0.38, place + 0.38], color=colour(method), lw=1.5)
         if halves is not None and np.isfinite(halves.get(method, np.nan)):
             ends = np.clip([mean - halves[method], mean + halves[method]], low, None)
-            axis.plot(ends, [place + 0.38] * 2, color=colour(method), lw=1, solid_capstyle="butt")
+            axis.plot(ends, [place + 0.38] * 2, color=colour(method), lw=0.8, solid_capstyle="butt")
         if theirs is not None and method in theirs:
-            axis.plot(theirs[method], place, "o", mfc="none", mec="0.2", ms=9, mew=1.0, zorder=4)
+            axis.plot(theirs[method], place, "o", mfc="none", mec="0.2", ms=6, mew=0.8, zorder=4)
     axis.set_yticks(range(len(methods)), [label(method) for method in methods])
     axis.set_ylim(len(methods) - 0.45, -0.55)
     axis.grid(axis="y", visible=False)
@@ -176,7 +178,8 @@ def _far(table: pd.DataFrame) -> tuple[list[str], float]:
     """(methods whose mean lies so far below the others' that they would hide the contest, least value of the axis)."""
     means = table.mean()
     middle = means.median()
-    far = list(means.index[means < middle - 5 * max((means - middle).abs().median(), 1.0)])
+    far = means.index[means < middle - 5 * max((means - middle).abs().median(), 1.0)]
+    far = [method for method in far if method != "sft"]  # it is what all are compared with
     near = table.drop(columns=far)
     # as much room again below the lowest of the others
     return far, near.min().min() - 0.25 * (near.max().max() - near.min().min()) if far else -np.inf
@@ -185,15 +188,15 @@ def _far(table: pd.DataFrame) -> tuple[list[str], float]:
 def key(figure, models, ring: str = "") -> None:
     """The legend of `dots` above a figure: a marker a model, the bar of the mean, and what a ring stands for."""
     grey = {"color": "0.35", "ls": ""}
-    marks = [plt.Line2D([], [], marker=m, ms=4.5, **grey) for m, _ in zip(cycle(_MARKERS), models, strict=False)]
+    marks = [plt.Line2D([], [], marker=m, ms=3.2, **grey) for m, _ in zip(cycle(_MARKERS), models, strict=False)]
     names = list(models)
     if len(names) > 1:
-        marks.append(plt.Line2D([], [], marker="|", ms=9, mew=2, **grey))
+        marks.append(plt.Line2D([], [], marker="|", ms=6, mew=1.5, **grey))
         names.append("mean of the models")
     if ring:
-        marks.append(plt.Line2D([], [], marker="o", ms=8, mfc="none", **grey))
+        marks.append(plt.Line2D([], [], marker="o", ms=6, mfc="none", **grey))
         names.append(ring)
-    figure.legend(marks, names, loc="outside upper center", ncols=len(names) if len(names) < 6 else 4, frameon=False)
+    legend(figure, marks, names)
 
 
 BY_METHOD_CAPTION = (
@@ -218,18 +221,20 @@ def by_method(table: pd.DataFrame, over_sft: dict, theirs: pd.DataFrame | None =
     """
     wide = overall(table)
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(WIDTH, row_height(wide) * len(wide.columns) + 1.0), layout="constrained")
+        size = (COLUMN, row_height(wide) * len(wide.columns) + 0.7)
+        _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     means = None
     if theirs is not None:
         theirs = comparable(table, theirs)
         theirs = theirs[(theirs.group == AVERAGE) & (theirs.model == AVERAGE)]
         means = theirs.set_index("method").accuracy if len(theirs) else None
-    apart = wide.sub(wide.sft, axis=0).drop(columns=["base", "sft"], errors="ignore")
+    apart = wide.sub(wide.sft, axis=0)
+    apart[[method for method in ("base", "sft") if method in apart]] = np.nan  # their rows stay empty
     errors = table[(table.group == AVERAGE) & (table.model == AVERAGE)].set_index("method").error
     dots(axes[0], wide, means, 1.96 * errors)
     halves = pd.Series({method: (gain.high - gain.low) / 2 for method, gain in over_sft.items()})
     dots(axes[1], apart, None if means is None else means - means.sft, halves)
-    axes[1].axvline(0, color=colour("sft"), lw=1.2)
+    axes[1].axvline(0, color=colour("sft"), lw=1)
     axes[0].set_xlabel("test accuracy (%)")
     axes[1].set_xlabel("gain over SFT (points)")
     key(axes[0].figure, wide.index, "" if means is None else "mean in the paper")

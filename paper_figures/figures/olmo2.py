@@ -12,7 +12,7 @@ import pandas as pd
 from msft.errors import ConfigError
 from msft.results.flops import FORWARD, TRAIN
 from paper_figures import reported_numbers
-from paper_figures.style import WIDTH, colour, say
+from paper_figures.style import COLUMN, colour, say
 
 SIZES = {"7B": 7e9, "13B": 13e9, "32B": 32e9}
 PRE_TOKENS = {"7B": 3.9e12, "13B": 5.0e12, "32B": 6e12}
@@ -151,24 +151,26 @@ def dots(rows: pd.DataFrame, axes=None):
     rows: as `stages` gives it; the two parts of RLVR are drawn as one. Returns the axes.
     """
     if axes is None:
-        _, axes = plt.subplots(1, len(SIZES), figsize=(WIDTH, 2.1), sharey=True, sharex=True, layout="constrained")
+        _, axes = plt.subplots(1, len(SIZES), figsize=(COLUMN, 1.5), sharey=True, sharex=True, layout="constrained")
     merged = rows.assign(stage=rows.stage.str.split("-").str[0].where(rows.stage.isin(POST), rows.stage))
     merged = merged.groupby(["size", "stage"], sort=False)[["flops", "share"]].sum()
     for axis, size in zip(axes, SIZES, strict=True):
         values = merged.loc[size]
         for place, (stage, row) in enumerate(values.iterrows()):
             shade = colour("sft") if stage == "SFT" else "0.45"
-            axis.plot(row.flops, place, "o", color=shade, ms=6 if stage == "SFT" else 5)
+            axis.plot(row.flops, place, "o", color=shade, ms=3.6 if stage == "SFT" else 3)
             axis.annotate(
-                percent(row.share), (row.flops, place), (0, 6), textcoords="offset points", ha="center", fontsize=7,
-                color=shade,
+                percent(row.share), (row.flops, place), (0, 3), textcoords="offset points", ha="center", color=shade,
             )  # fmt: skip
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(
+            lambda flops, _: f"1e{math.log10(flops):.0f}"
+        )  # small raised digits are not read
         axis.set_yticks(range(len(values)), values.index)
         axis.set_ylim(len(values) - 0.5, -0.8)
         axis.set_title(f"OLMo 2 {size}")
-        axis.margins(x=0.2)
-    axes[0].figure.supxlabel("training compute (FLOPs, logarithmic); labels: share of the whole", fontsize=8)
+        axis.margins(x=0.4)
+    axes[0].figure.supxlabel("training compute (FLOPs); labels: share of the whole")
     sft = rows[rows.stage == "SFT"].share
     claim = reported_numbers.claim("share of the SFT stage")
     return say(

@@ -10,11 +10,12 @@ from matplotlib.ticker import MaxNLocator
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import COLUMN, WIDTH, bar_panels, colour, panels, pretty, say, spread_out
+from paper_figures.style import COLUMN, SMALLEST, bar_panels, colour, legend, panels, pretty, say, spread_out
 
 MIXTURE = "Overall Mixture"  # the paper's name of the mean over all sub-datasets
-# ten colours for the paper's ten sub-datasets; the palette's yellow is too pale for a line
-_LINES = [shade for place, shade in enumerate(sns.color_palette("colorblind", 10)) if place != 8] + ["#332288"]
+# ten colours for the paper's ten sub-datasets; the palette's yellow and light pink are too pale for a line
+_LINES = [shade for place, shade in enumerate(sns.color_palette("colorblind", 10)) if place not in (6, 8)]
+_LINES += ["#332288", "#882255"]
 
 
 def needs(page) -> dict:
@@ -36,26 +37,26 @@ ONE_PANEL_CAPTION = (
 def one_panel(run, ax=None):
     """Fig. 2a: all sub-datasets and their mean in one panel, a star at each peak, a line at the mixture's. Returns the axes."""
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN, 3.3), layout="constrained")
+        _, ax = plt.subplots(figsize=(COLUMN, 2.5), layout="constrained")
     wide = 100 * run.history.pivot(index="epoch", columns="task", values="accuracy")[run.history.task.unique()]
     lines = {pretty(task): wide[task] for task in wide} | {"mixture": wide.mean(axis=1)}
-    least = 0.052 * (wide.max().max() - wide.min().min())
+    least = 0.05 * (wide.max().max() - wide.min().min())
     heights = spread_out([line.iloc[-1] for line in lines.values()], least)
     for place, ((name, line), height) in enumerate(zip(lines.items(), heights, strict=True)):
         is_mixture = name == "mixture"
         shade = "black" if is_mixture else _LINES[place % len(_LINES)]
-        look = {"lw": 2.2, "zorder": 4} if is_mixture else {"lw": 1.0, "ls": "--" if place >= len(_LINES) else "-"}
+        look = {"lw": 1.8, "zorder": 4} if is_mixture else {"lw": 0.8, "ls": "--" if place >= len(_LINES) else "-"}
         ax.plot(line.index, line, color=shade, **look)
         ax.scatter(
-            line.idxmax(), line.max(), marker="*", s=95, color=shade, zorder=5, edgecolor="white", lw=0.6, clip_on=False
+            line.idxmax(), line.max(), marker="*", s=48, color=shade, zorder=5, edgecolor="white", lw=0.4, clip_on=False
         )
         end = line.index[-1]
         ax.annotate(
-            f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.05 * end, height), va="center", fontsize=7.5,
-            color=shade, fontweight="bold" if is_mixture else None, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.5, "shrinkA": 0, "shrinkB": 1, "relpos": (0, 0.5)},
+            f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.06 * end, height), va="center",
+            color="black" if is_mixture else "0.2", fontweight="bold" if is_mixture else None, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": shade, "lw": 0.9, "shrinkA": 0, "shrinkB": 1, "relpos": (0, 0.5)},
         )  # fmt: skip
-    ax.axvline(run.best.path_epoch, color="black", ls="--", lw=1, zorder=1)
+    ax.axvline(run.best.path_epoch, color="black", ls="--", lw=0.8, zorder=1)
     ax.set_xlim(0, end)
     ax.set(xlabel="epoch (the peak's in brackets)", ylabel="test accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -105,10 +106,10 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     what = {"accuracy": "peak", "loss": "lowest loss"}[measure]
     axes = bar_panels(shown, "distance from the mixture's (epochs)", colour("sft"))
     for axis, values in zip(axes, shown.values(), strict=True):
-        mean = axis.axvline(values.mean(), color="0.15", ls="--", lw=1, zorder=1.5)
+        mean = axis.axvline(values.mean(), color="0.15", ls="--", lw=0.8, zorder=1.5)
         for text in axis.texts:  # the line gives way to the numbers
-            text.set_bbox({"facecolor": "white", "lw": 0, "pad": 0.6})
-    axes[0].figure.legend([mean], ["mean"], loc="outside upper center", frameon=False)
+            text.set_bbox({"facecolor": "white", "lw": 0, "pad": 0.4})
+    legend(axes[0].figure, [mean], ["mean"])
     words = [f"{findings.mean(values, 2)} ({name})" for name, values in ours.items()]
     beside = f"; the paper {reported_distances().mean():.2f}" if with_paper else ""
     return say(axes, f"A sub-dataset's {what} lies this many epochs from the mixture's: {', '.join(words)}{beside}")
@@ -138,24 +139,22 @@ def curves(run, axes=None, measure: str = "accuracy"):
         "loss": ("lowest loss", "held-out loss (nats a token)"),
     }[measure]
     if axes is None:
-        axes = panels(len(best), "epoch", ylabel, 1.5, same_y=measure == "accuracy")
+        axes = panels(len(best), "epoch", ylabel, same_y=measure == "accuracy")
     for axis, (task, curve) in zip(axes, table.items(), strict=True):
         after, before = curve[curve.index >= best[task]], curve[curve.index <= best[task]]
-        (handles[f"up to the {what}"],) = axis.plot(before.index, before, color=colour("sft"), lw=1.4)
-        (handles["after it"],) = axis.plot(after.index, after, color=colour("sft"), lw=1.2, alpha=0.4)
+        (handles[f"up to the {what}"],) = axis.plot(before.index, before, color=colour("sft"), lw=1.1)
+        (handles["after it"],) = axis.plot(after.index, after, color=colour("sft"), lw=1, alpha=0.4)
         handles[f"{what} (its epoch in the title)"] = axis.scatter(
-            best[task], curve[best[task]], marker="*", s=75, color=colour("ies"), zorder=3, edgecolor="white", lw=0.6
+            best[task], curve[best[task]], marker="*", s=42, color=colour("ies"), zorder=3, edgecolor="white", lw=0.4
         )
-        handles["best mean of all, SFT's one stop"] = axis.axvline(stop, color="0.3", ls="--", lw=0.9, zorder=1)
+        handles["best mean of all, SFT's one stop"] = axis.axvline(stop, color="0.3", ls="--", lw=0.7, zorder=1)
         axis.set_title(f"{pretty(task)}: {best[task]:g}")
         if measure == "loss":  # the first steps' fall would flatten all that follows
             axis.set_ylim(min(curve) - 0.15 * (top := max(curve[1:])), 1.15 * top)
         axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axis.margins(y=0.14)
-    axes[0].figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False
-    )
+    legend(axes[0].figure, handles.values(), handles.keys())
     cost = pd.Series({task: abs(curve[stop] - curve[best[task]]) for task, curve in table.items()})
     words = {"accuracy": f"{findings.mean(cost)} points below their own peaks"}
     words["loss"] = f"{findings.mean(cost, 2)} nats above their own lowest losses"
@@ -237,18 +236,17 @@ def compute_map(runs: Mapping[str, object], ax=None):
     """Optimal compute of each sub-dataset and model as a heat map with its numbers. Returns the axes."""
     table = optimal_compute(runs)
     if ax is None:
-        size = (WIDTH, 0.32 * len(table) + 1.3)
-        _, ax = plt.subplots(figsize=size, layout="constrained")
+        _, ax = plt.subplots(figsize=(COLUMN, 0.19 * len(table.columns) + 0.5), layout="constrained")
     longest = max(run.history.epoch.max() for run in runs.values())
     sns.heatmap(
-        table.rename(columns=pretty), ax=ax, cmap="YlGnBu", vmin=0, vmax=longest, annot=True, fmt="g",
-        annot_kws={"size": 7.5}, linewidths=1.5, cbar_kws={"label": "optimal compute\n(epoch)", "pad": 0.02},
+        table.rename(columns=pretty).T, ax=ax, cmap="YlGnBu", vmin=0, vmax=longest, annot=True, fmt="g",
+        annot_kws={"size": SMALLEST}, linewidths=1, cbar_kws={"label": "optimal compute (epoch)", "pad": 0.02},
     )  # fmt: skip
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="both", length=0)
     ax.tick_params(axis="y", rotation=0)
-    ax.tick_params(axis="x", rotation=35)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    many = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(table) > 4 else {"rotation": 0}
+    ax.set_xticks(ax.get_xticks(), table.index, **many)
     ax.grid(visible=False)
     spans = findings.mean(table.max() - table.min())
     between = f"; a sub-dataset's spans {spans} epochs (latest less earliest of {len(table)} models)" * (len(table) > 1)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from paper_figures import data, findings
-from paper_figures.style import WIDTH, colour, label, panels, pretty, say
+from paper_figures.style import COLUMN, SMALLEST, colour, label, legend, panels, pretty, say
 
 
 def needs(page, seed: int = 0, budget: float = 3.0) -> dict:
@@ -31,7 +31,7 @@ def comparison(sft, msft) -> pd.DataFrame:
 
 
 FIRST_PICTURE_CAPTION = (
-    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred; a "
+    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred, its level dotted; a "
     "pale line leads to one off the kept path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is "
     "the peak under SFT, the dotted line and its number the epoch at which mSFT dropped the sub-dataset (at 0: before it "
     "trained on it); its line is pale from there on. The difference is between the best checkpoints, with the 95 % interval over "
@@ -47,8 +47,9 @@ def first_picture(sft, msft):
     tasks = _by_drop(msft)
     columns = min(5, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = plt.figure(figsize=(WIDTH, 1.75 + 1.3 * rows), layout="constrained")
-    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1.45, *[1] * rows])
+    figure = plt.figure(figsize=(COLUMN, 1.6 + 0.75 * rows), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04)
+    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[2.1, *[1] * rows])
     mean_curves(sft, msft, figure.add_subplot(grid[0, :]))
     axes = []
     for place in range(len(tasks)):
@@ -56,8 +57,8 @@ def first_picture(sft, msft):
         axes.append(figure.add_subplot(grid[1 + place // columns, place % columns], **shared))
         axes[-1].tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(tasks))
     accuracy_curves(sft, msft, axes)
-    figure.supxlabel("epoch (mSFT: along the kept path)", fontsize=8)
-    figure.supylabel("test accuracy (%)", fontsize=8)
+    figure.supxlabel("epoch (mSFT: along the kept path)")
+    figure.supylabel("test accuracy (%)")
     peaks, gain = data.peaks(sft).peak_epoch, findings.difference([(msft, sft)])
     side = f"{abs(gain.points):.1f} points {'ahead of' if gain.points > 0 else 'behind'} SFT"
     verdict = f"{side} ({gain.low:+.1f} to {gain.high:+.1f}; one seed){'' if gain.is_shown else ', cannot tell from 0'}"
@@ -74,23 +75,35 @@ def mean_curves(sft, msft, ax=None):
     Where the best of mSFT lies in a roll-out that was rolled back, a pale line leads to it.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(WIDTH, 2.0), layout="constrained")
-    for line, (run, rows) in enumerate(((sft, sft.history), (msft, data.path(msft)))):
+        _, ax = plt.subplots(figsize=(COLUMN, 1.5), layout="constrained")
+    curves, end = (
+        ((sft, sft.history), (msft, data.path(msft))),
+        max(run.history.path_epoch.max() for run in (sft, msft)),
+    )
+    ahead = max((sft, msft), key=lambda run: run.best.accuracy)
+    later = [rows[rows.path_epoch > 0.4 * end].groupby("path_epoch").accuracy.mean() for _, rows in curves]
+    lowest, highest = (100 * value for value in pd.concat(later).agg(["min", "max"]))
+    for run, rows in curves:
         shade, best = colour(run.config.method), run.result["best"]
         reached, accuracy = run.best.path_epoch, 100 * run.best.accuracy
         last = run.history[(run.history.stage == best["stage"]) & (run.history.epoch <= best["epoch"])]
-        for part, style in ((last, {"lw": 1.3, "alpha": 0.4}), (rows, {"lw": 1.8})):
+        for part, style in ((last, {"lw": 1, "alpha": 0.4}), (rows, {"lw": 1.4})):
             mean = 100 * part.groupby("path_epoch").accuracy.mean()
             ax.plot(mean.index, mean, color=shade, **style)
         # the second star is the smaller one: both can be seen where they coincide
-        ax.scatter(reached, accuracy, marker="*", s=150 - 50 * line, color=shade, zorder=3, edgecolor="white", lw=0.6)
-        # both curves rise from the left: the lower right is free
-        ax.text(
-            0.99, 0.11 + 0.15 * line, f"{label(run.config.method)}: best {accuracy:.1f} % at epoch {reached:g}",
-            transform=ax.transAxes, ha="right", va="center", color=shade, fontweight="bold",
+        size = 70 if run is sft else 50
+        ax.scatter(reached, accuracy, marker="*", s=size, color=shade, zorder=3, edgecolor="white", lw=0.5)
+        # a level line to the right edge shows how far apart the two end; the words stand clear of both curves
+        ax.plot([reached, end], [accuracy] * 2, color=shade, ls=(0, (1, 1.5)), lw=0.8)
+        ax.annotate(
+            f"{label(run.config.method)}: best {accuracy:.1f} % at epoch {reached:g}",
+            (1, max(highest, accuracy) if run is ahead else min(lowest, accuracy)), (0, 2 if run is ahead else -3),
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+            va="bottom" if run is ahead else "top", color=shade, fontsize=6.5, fontweight="bold",
         )  # fmt: skip
-    ax.set_xlim(left=0)
-    ax.margins(y=0.1)
+    ax.set_xlim(0, end)
+    ax.margins(y=0.2)
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_title("mean of all sub-datasets", loc="left")
     return ax
 
@@ -103,26 +116,24 @@ def accuracy_curves(sft, msft, axes=None):
     """
     tasks = _by_drop(msft)
     if axes is None:
-        axes = panels(len(tasks), "epoch (mSFT: along the kept path)", "test accuracy (%)", 1.55)
+        axes = panels(len(tasks), "epoch (mSFT: along the kept path)", "test accuracy (%)")
     peaks = data.peaks(sft).set_index("task")
     path, dropped = data.path(msft), data.drops(msft)
     lines = {}
     for axis, task in zip(axes, tasks, strict=True):
         curve, peak = _curve(sft.history, task), peaks.loc[task]
-        (lines["SFT"],) = axis.plot(curve.index, curve, color=colour("sft"), lw=1.1)
+        (lines["SFT"],) = axis.plot(curve.index, curve, color=colour("sft"), lw=0.8)
         lines["peak under SFT"] = axis.scatter(
-            peak.peak_epoch, 100 * peak.peak, marker="*", s=70, color=colour("sft"), zorder=3, edgecolor="white", lw=0.6
+            peak.peak_epoch, 100 * peak.peak, marker="*", s=32, color=colour("sft"), zorder=3, edgecolor="white", lw=0.4
         )
         lines |= _kept_and_dropped(axis, _curve(path, task), dropped.get(task))
-        axis.set_title(pretty(task), pad=11)
-        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.set_title(pretty(task), pad=9, fontsize=SMALLEST)
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(MaxNLocator(2, steps=[1, 5, 10]))
         axis.margins(y=0.08)
-    order = ["SFT", "peak under SFT", "mSFT", "dropped by mSFT", "mSFT, no longer trained on it"]
+    order = ["SFT", "peak under SFT", "mSFT", "dropped by mSFT", "no longer trained on it"]
     shown = [name for name in order if name in lines]
-    axes[0].figure.legend(
-        [lines[name] for name in shown], shown, loc="outside upper center", ncols=len(shown), frameon=False,
-        handlelength=1.6, columnspacing=1.4,
-    )  # fmt: skip
+    legend(axes[0].figure, [lines[name] for name in shown], shown)
     return axes
 
 
@@ -135,14 +146,14 @@ def _kept_and_dropped(axis, curve: pd.Series, end: float | None) -> dict:
     """Draws mSFT's curve, pale from the epoch `end` of its exclusion on, which gets a line; returns {name: line}."""
     last = curve.index[-1] if end is None else end
     trained, after = curve[curve.index <= last], curve[curve.index >= last]
-    (strong,) = axis.plot(trained.index, trained, color=colour("msft"), lw=1.5)
-    (pale,) = axis.plot(after.index, after, color=colour("msft"), lw=1, alpha=0.4)
-    lines = {"mSFT": strong, "mSFT, no longer trained on it": pale}
+    (strong,) = axis.plot(trained.index, trained, color=colour("msft"), lw=1.2)
+    (pale,) = axis.plot(after.index, after, color=colour("msft"), lw=0.8, alpha=0.4)
+    lines = {"mSFT": strong, "no longer trained on it": pale}
     if end is not None:
-        lines["dropped by mSFT"] = axis.axvline(end, color=colour("msft"), ls=":", lw=1.2)
+        lines["dropped by mSFT"] = axis.axvline(end, color=colour("msft"), ls=":", lw=1)
         axis.annotate(
             f"{end:g}", (end, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-            color=colour("msft"), fontsize=6.5,
+            color=colour("msft"),
         )  # fmt: skip
     return lines
 
@@ -168,7 +179,7 @@ def stage_timeline(msft, axes=None):
     until = dict.fromkeys(ordered, stages.kept_until.iloc[-1]) | data.drops(msft)
     if axes is None:
         heights = [len(ordered), max(len(stages), 4)]
-        size = (WIDTH, 0.19 * sum(heights) + 1.1)
+        size = (COLUMN, 0.13 * sum(heights) + 0.75)
         _, axes = plt.subplots(2, 1, figsize=size, height_ratios=heights, sharex=True, layout="constrained")
     top, bottom = axes
     top.barh(range(len(ordered)), [until[t] for t in ordered], color=colour("msft"), alpha=0.75, height=0.7)
@@ -181,7 +192,7 @@ def stage_timeline(msft, axes=None):
         axis.axvline(best, color="0.2", ls="--", lw=1)
         axis.grid(axis="y", visible=False)
     # above the bars, where no bar or label is
-    top.annotate("best", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=7)
+    top.annotate("best", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
     trained, kept = (stages.end - stages.start).sum(), stages.kept_until.iloc[-1]
     return say(
         axes,
@@ -194,21 +205,20 @@ def _roll_outs(stages: pd.DataFrame, axis) -> None:
     """A line a stage: what was kept in colour, what was rolled back in grey, an arrow back with the name of the dropped."""
     for row in stages.itertuples():
         line = row.stage + 1
-        axis.plot([row.start, row.end], [line] * 2, color="0.75", lw=3, solid_capstyle="butt")
-        axis.plot([row.start, row.kept_until], [line] * 2, color=colour("msft"), lw=3, solid_capstyle="butt")
+        axis.plot([row.start, row.end], [line] * 2, color="0.75", lw=2.4, solid_capstyle="butt")
+        axis.plot([row.start, row.kept_until], [line] * 2, color=colour("msft"), lw=2.4, solid_capstyle="butt")
         if isinstance(row.dropped, str):
-            arrow = {"arrowstyle": "->", "color": "0.35", "lw": 0.8}
-            axis.annotate("", (row.kept_until, line + 0.42), (row.end, line + 0.42), arrowprops=arrow)
-            axis.text(
-                row.end + 0.006 * stages.end.max(), line + 0.05, f"drops {pretty(row.dropped)}", va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, fontsize=6.5, color="0.25",
-            )  # fmt: skip
-    axis.set_yticks(range(1, len(stages) + 1))
+            arrow = {"arrowstyle": "->", "color": "0.35", "lw": 0.6, "mutation_scale": 6, "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", (row.kept_until, line + 0.45), (row.end, line + 0.45), arrowprops=arrow)
+    dropped = [f": {pretty(name)}" if isinstance(name, str) else "" for name in stages.dropped]
+    axis.set_yticks(
+        range(1, len(stages) + 1), [f"{stage + 1}{name}" for stage, name in zip(stages.stage, dropped, strict=True)]
+    )
     axis.set_ylim(len(stages) + 0.9, 0.4)
-    axis.set_ylabel("stage")
+    axis.set_ylabel("stage: dropped")
     axis.set_xlabel("epoch along the kept path")
-    axis.set_title("rolled out (grey), kept (colour), rolled back (arrow)", loc="left")
-    axis.set_xlim(0, stages.end.max() * 1.16)
+    axis.set_title("grey: rolled out; arrow: rolled back", loc="left")
+    axis.set_xlim(0, stages.end.max() * 1.02)
 
 
 def finding(sft, msft) -> str:

@@ -11,7 +11,7 @@ from scipy import stats
 from paper_figures import data, findings
 from paper_figures.findings import icc, icc_interval
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import WIDTH, colour, label, pretty, say
+from paper_figures.style import COLUMN, colour, label, legend, pretty, say
 
 MEASURES = ("accuracy", "loss")
 # columns of a difference to SFT: mean, and the ends of its interval
@@ -120,17 +120,17 @@ def optima_plot(runs, axes=None):
     tables = {measure: optima(runs, measure) for measure in MEASURES}
     order = tables["loss"].mean(axis=1).sort_values(kind="stable").index
     if axes is None:
-        size = (WIDTH, 0.24 * len(order) + 1.0)
+        size = (COLUMN, 0.15 * len(order) + 0.65)
         _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     marks = "osD"
     for axis, (measure, table) in zip(axes, tables.items(), strict=True):
         for place, task in enumerate(order):
             row = table.loc[task]
-            axis.plot([row.min(), row.max()], [place] * 2, color="0.75", lw=1.5, zorder=1)
+            axis.plot([row.min(), row.max()], [place] * 2, color="0.75", lw=1.2, zorder=1)
         for seed, mark in zip(table, marks, strict=False):
             axis.scatter(
-                table[seed][order], range(len(order)), marker=mark, s=30, color=colour("sft"), alpha=0.75,
-                edgecolor="white", lw=0.6, zorder=2, label=f"seed {seed}",
+                table[seed][order], range(len(order)), marker=mark, s=16, color=colour("sft"), alpha=0.75,
+                edgecolor="white", lw=0.4, zorder=2, label=f"seed {seed}",
             )  # fmt: skip
         axis.set_title({"accuracy": "by test accuracy", "loss": "by held-out loss"}[measure])
         axis.set_xlabel("optimal compute (epoch)")
@@ -140,7 +140,7 @@ def optima_plot(runs, axes=None):
     axes[0].invert_yaxis()
     handles, names = axes[0].get_legend_handles_labels()
     if len(names) > 1:
-        axes[0].figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False)
+        legend(axes[0].figure, handles, names)
     spans = [f"{table.min().min():g} to {table.max().max():g} by {measure}" for measure, table in tables.items()]
     return say(axes, f"Sub-datasets are at their best at epochs {' and '.join(spans)}{_agreements(tables)}")
 

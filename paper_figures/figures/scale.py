@@ -7,7 +7,7 @@ import pandas as pd
 from msft.errors import ConfigError
 from msft.results.flops import FORWARD, TRAIN
 from paper_figures import data, findings, reported_numbers
-from paper_figures.style import WIDTH, colour, label, say, signed
+from paper_figures.style import COLUMN, SMALLEST, colour, label, legend, say, signed
 
 # section 4.4 compares mSFT with SFT and with IES, its strongest baseline
 METHODS = ("sft", "ies", "msft")
@@ -137,7 +137,7 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     table: as by_mixture gives it.  axes: a pair of axes, made where absent. Returns them.
     """
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=(COLUMN, 1.75), layout="constrained")
     left, right = axes
     sizes = table[["sub_datasets", "mixture"]].drop_duplicates()
     names = list(sizes.mixture)
@@ -146,31 +146,32 @@ def mixture_panels(table: pd.DataFrame, axes=None):
         rows = table[table.method == method].set_index("mixture").loc[names]
         x = np.arange(len(names)) + 0.2 * (place - (len(methods) - 1) / 2)
         look = {"color": colour(method), "label": label(method)}
-        left.errorbar(x, rows.accuracy, yerr=1.96 * rows.error, fmt="o", ms=5, capsize=2, lw=1, **look)
+        left.errorbar(x, rows.accuracy, yerr=1.96 * rows.error, fmt="o", ms=3, capsize=1.5, lw=0.8, **look)
     others = [method for method in methods if method != "sft"]
     for place, method in enumerate(others):
         rows = table[table.method == method].set_index("mixture").loc[names]
         x = np.arange(len(names)) + 0.36 * (place - (len(others) - 1) / 2)
         whiskers = (rows.gain - rows.low, rows.high - rows.gain)
-        right.bar(x, rows.gain, width=0.32, color=colour(method), yerr=whiskers, ecolor="0.3", capsize=2)
+        right.bar(x, rows.gain, width=0.32, color=colour(method), yerr=whiskers, ecolor="0.3", capsize=1.5)
         for place, top, gain in zip(x, rows.high, rows.gain, strict=True):
-            right.annotate(
-                signed(gain, 1), (place, max(top, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=7
-            )
-    right.axhline(0, color=colour("sft"), lw=1.2)
+            # a number that is wider than its bar stands clear of the next method's
+            end, side = (0, "center") if method == others[-1] else (5, "right")
+            right.annotate(signed(gain, 1), (place, max(top, 0)), (end, 2), textcoords="offset points", ha=side)
+    right.axhline(0, color=colour("sft"), lw=1)
     theirs = reported_numbers.claim(CLAIM)
     paper = right.axhline(
-        theirs, color="0.35", ls="-.", lw=1, zorder=0, label=f"the paper's mean for mSFT, {signed(theirs)}"
+        theirs, color="0.35", ls="-.", lw=0.8, zorder=0, label=f"the paper's mean for mSFT, {signed(theirs)}"
     )
     right.margins(y=0.2)
     left.set_ylabel("test accuracy (%)")
     right.set_ylabel("gain over SFT (points)")
     for axis in axes:
-        axis.set_xticks(range(len(names)), [f"{count} sub-datasets" for count in sizes.sub_datasets])
+        axis.set_xticks(range(len(names)), sizes.sub_datasets)
+        axis.set_xlabel("sub-datasets")
         axis.set_xlim(-0.6, len(names) - 0.4)
         axis.grid(axis="x", visible=False)
     handles = [*left.get_legend_handles_labels()[0], paper]
-    left.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    legend(left.figure, handles)
     ours = table[table.method == "msft"]
     shown = ((ours.low > 0) | (ours.high < 0)).sum()
     gains = ", ".join(f"{signed(row.gain, 1)} with {row.sub_datasets}" for row in ours.itertuples())
@@ -193,7 +194,7 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
 
     table: as by_budget gives it.  theirs: as reported_budgets does.  here: what the left column is called. Returns the axes.
     """
-    size = (0.8 * WIDTH, 4.1)
+    size = (COLUMN, 2.9)
     _, axes = plt.subplots(2, 2, figsize=size, sharex=True, sharey="row", height_ratios=(2, 3), layout="constrained")
     columns = {here: table, "the paper, four models": theirs}
     every = sorted({*table.budget, *theirs.budget})
@@ -201,31 +202,32 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
         top, bottom = axes[:, column]
         x = np.array([every.index(budget) for budget in rows.budget])
         whiskers = None if rows.low.isna().all() else (rows.gain - rows.low, rows.high - rows.gain)
-        top.errorbar(x, rows.gain, yerr=whiskers, fmt="o-", color=colour("msft"), ms=4.5, lw=1.3, capsize=2)
+        top.errorbar(x, rows.gain, yerr=whiskers, fmt="o-", color=colour("msft"), ms=3, lw=1, capsize=1.5)
         rises = np.append(np.diff(rows.gain), -1) > 0
         for place, gain, is_rising in zip(x, rows.gain, rises, strict=True):
             # on the side that the line leaves free
-            where = {"textcoords": "offset points", "va": "top" if is_rising else "bottom", "fontsize": 7}
-            top.annotate(signed(gain, 1), (place, gain), (6, -3 if is_rising else 3), **where)
+            where = {"textcoords": "offset points", "va": "top" if is_rising else "bottom"}
+            top.annotate(signed(gain, 1), (place, gain), (3, -2 if is_rising else 2), **where)
         divisor, unit = unit_of(rows.sft.max())
         for number, (part, (words, shade)) in enumerate(_PARTS.items()):
             bars = bottom.bar(
                 x + 0.31 * (number - 1), 100 * rows[part] / rows.sft, width=0.29, color=shade, label=words
             )
             labels = [signed(value, 1 if abs(value) < 10 else 0) for value in rows[part] / divisor]
-            for text in bottom.bar_label(bars, labels, fontsize=5.6, padding=1):
-                if part == "savings":  # clear of the net's, below the overhead's bar
-                    text.set(ha="right", position=(5, text.xyann[1]))
+            texts = bottom.bar_label(bars, labels, padding=1)
+            for text, below in zip(texts, rows.net < 0, strict=True) if part == "savings" else ():
+                # clear of the net's: below the overhead's bar, and a line lower where the net's number is there too
+                text.set(ha="right", position=(5, text.xyann[1] - 6 * below))
         for axis in (top, bottom):
-            axis.axhline(0, color=colour("sft"), lw=1.2)
+            axis.axhline(0, color=colour("sft"), lw=1)
             axis.grid(axis="x", visible=False)
             axis.margins(y=0.15)
         top.set_title(f"{title}")
-        bottom.set_title(f"at the bars: {unit}", fontsize=7.5)
+        bottom.set_title(f"at the bars: {unit}", fontsize=SMALLEST)
         bottom.set_xticks(range(len(every)), [f"C = {budget:g}" for budget in every])
     axes[0, 0].set_ylabel("gain over SFT\n(points)")
     axes[1, 0].set_ylabel("compute over SFT\n(% of SFT's)")
-    axes[0, 0].figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    legend(axes[0, 0].figure, *bottom.get_legend_handles_labels(), place="lower")
     return say(axes, _budget_title(table))
 
 
@@ -235,7 +237,7 @@ def _budget_title(table: pd.DataFrame) -> str:
     for row in table.itertuples():
         open_ = "" if row.low > 0 or row.high < 0 else ", cannot tell"
         span = f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}{open_})"
-        gains.append(f"{span} at C\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row.budget:g}")
+        gains.append(f"{span} at C = {row.budget:g}")
     share = 100 * cheapest.net / cheapest.sft
     cost = f"C = {cheapest.budget:g} takes {abs(share):.0f} % {'less' if share < 0 else 'more'} compute than SFT"
     return f"mSFT's gain over SFT is {', '.join(gains)}; {cost}"

@@ -6,12 +6,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from paper_figures import data, reported_numbers
 from paper_figures.figures import main_results
 from paper_figures.findings import DRAWS, Intervals, bootstrap, correct_at_best, item_differences, over_items
-from paper_figures.style import WIDTH, colour, label, say, spread_out
+from paper_figures.style import COLUMN, colour, label, say, spread_out
 
 METHODS = ("sft", "msft")
 EVIDENCE = Path(__file__).parents[2] / "benchmarks" / "results" / "evidence.json"
@@ -105,30 +106,31 @@ def seed_plot(scores: pd.DataFrame, intervals: Intervals, axes=None):
     scores: as `accuracies` gives it.  axes: a pair of axes, made where absent. Returns them.
     """
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), width_ratios=(2, 3), layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=(COLUMN, 1.7), width_ratios=(2, 3), layout="constrained")
     left, right = axes
-    left.plot(range(len(METHODS)), scores.T, color="0.8", lw=1, zorder=1)
+    left.plot(range(len(METHODS)), scores.T, color="0.8", lw=0.8, zorder=1)
     for place, method in enumerate(METHODS):
-        left.scatter([place] * len(scores), scores[method], color=colour(method), s=26, zorder=3)
-        left.hlines(scores[method].mean(), place - 0.2, place + 0.2, color=colour(method), lw=2.5, zorder=2)
+        left.scatter([place] * len(scores), scores[method], color=colour(method), s=14, zorder=3)
+        left.hlines(scores[method].mean(), place - 0.2, place + 0.2, color=colour(method), lw=1.8, zorder=2)
     # names at the right end, beside the last points
     heights = spread_out(scores["msft"], max(np.ptp(scores["msft"]) * 0.12, 0.05))
     for seed, value in zip(scores.index, heights, strict=True):
-        left.text(len(METHODS) - 0.76, value, f"seed {seed}", va="center", fontsize=7, color="0.3")
+        left.text(len(METHODS) - 0.76, value, f"seed {seed}", va="center", color="0.3")
     left.set_xticks(range(len(METHODS)), [label(method) for method in METHODS])
-    left.set_xlim(-0.45, len(METHODS) - 0.2)
+    left.set_xlim(-0.4, len(METHODS) + 0.25)
     left.set_ylabel("test accuracy (%)")
+    left.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     left.margins(y=0.12)
     gain = scores.msft - scores.sft
-    rows = [("items", intervals.items), ("items and seeds", intervals.items_and_runs)]
+    rows = [("items", intervals.items), ("items,\nseeds", intervals.items_and_runs)]
     for place, (_, (low, high)) in enumerate(rows, 1):
-        right.plot([low, high], [place] * 2, color=colour("msft"), lw=2.5, solid_capstyle="butt")
-        right.plot(gain.mean(), place, "|", color=colour("msft"), ms=11, mew=2)
-    right.scatter(gain, [0] * len(gain), color=colour("msft"), s=26, zorder=3)
-    right.axvline(0, color=colour("sft"), lw=1.2)
-    right.set_yticks(range(3), ["each seed", *(f"mean, drawing\n{name} anew" for name, _ in rows)])
+        right.plot([low, high], [place] * 2, color=colour("msft"), lw=1.8, solid_capstyle="butt")
+        right.plot(gain.mean(), place, "|", color=colour("msft"), ms=8, mew=1.4)
+    right.scatter(gain, [0] * len(gain), color=colour("msft"), s=14, zorder=3)
+    right.axvline(0, color=colour("sft"), lw=1)
+    right.set_yticks(range(3), ["each seed", *(f"mean, {name}\ndrawn anew" for name, _ in rows)])
     right.set_ylim(2.6, -0.6)
-    right.set_xlabel("gain of mSFT over SFT (points)")
+    right.set_xlabel("gain over SFT (points)")
     for axis, lines in ((left, "x"), (right, "y")):
         axis.grid(axis=lines, visible=False)
     low, high = intervals.items_and_runs

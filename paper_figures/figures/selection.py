@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from paper_figures import data, findings
-from paper_figures.style import WIDTH, colour, label, say
+from paper_figures.style import COLUMN, colour, label, legend, say
 
 # methods that report their best checkpoint; Continual SFT reports its last
 METHODS = ("sft", "dynamix_sft", "ies", "msft")
@@ -144,31 +144,31 @@ def dumbbells(table: pd.DataFrame, axes=None):
     table: as `gains` gives it.  axes: a pair of axes, made where absent. Returns them.
     """
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.4), sharey=True, layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=(COLUMN, 1.8), sharey=True, layout="constrained")
     methods = list(table[table.over == "base"].method)
     for axis, over in zip(axes, ("base", "sft"), strict=True):
         for row in table[table.over == over].itertuples():
             place, shade = methods.index(row.method), colour(row.method)
             ends = {"test": (place - 0.14, shade), "validation": (place + 0.14, "white")}
-            axis.plot([row.test, row.validation], [y for y, _ in ends.values()], color=shade, lw=1.2, zorder=1)
+            axis.plot([row.test, row.validation], [y for y, _ in ends.values()], color=shade, lw=0.9, zorder=1)
             for part, (y, face) in ends.items():
                 ends_of = getattr(row, f"{part}_low"), getattr(row, f"{part}_high")
-                axis.plot(ends_of, [y, y], color=shade, lw=0.9, alpha=0.7, zorder=1)
-                axis.plot(getattr(row, part), y, "o", color=shade, mfc=face, ms=6.5, mew=1.4, zorder=2)
-        axis.set_xlabel(f"gain over {'the base model' if over == 'base' else label(over)} (points)")
+                axis.plot(ends_of, [y, y], color=shade, lw=0.7, alpha=0.7, zorder=1)
+                axis.plot(getattr(row, part), y, "o", color=shade, mfc=face, ms=4, mew=1, zorder=2)
+        axis.set_xlabel(f"gain over {'the base model' if over == 'base' else label(over)}\n(points)")
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.12)
-    zero = axes[1].axvline(0, color=colour("sft"), lw=1.2, zorder=0, label="SFT")
+    zero = axes[1].axvline(0, color=colour("sft"), lw=1, zorder=1.6, label="SFT")
     axes[0].set_yticks(range(len(methods)), [label(method) for method in methods])
     axes[0].set_ylim(len(methods) - 0.5, -0.5)
-    grey = {"color": "0.35", "ls": "", "marker": "o", "ms": 6.5, "mew": 1.4}
+    grey = {"color": "0.35", "ls": "", "marker": "o", "ms": 4, "mew": 1}
     handles = [
         Line2D([], [], label="chosen on test items, as in the paper", **grey),
         Line2D([], [], label="chosen on validation items", mfc="white", **grey),
-        Line2D([], [], color="0.35", lw=0.9, label="95 % interval"),
+        Line2D([], [], color="0.35", lw=0.7, label="95 % interval"),
         zero,
     ]
-    axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    legend(axes[0].figure, handles)
     row = table[(table.over == "sft") & (table.method == "msft")].iloc[0]
     verdict = "" if row.low > 0 or row.high < 0 else ", cannot tell whether it changes"
     return say(

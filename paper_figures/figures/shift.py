@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import bar_panels, colour, panels, pretty, say
+from paper_figures.style import bar_panels, colour, legend, panels, pretty, say
 
 METHODS = Path(__file__).parents[1] / "methods"
 BRANCHES = {"full": "full mixture", "reduced": "without the first over-fitted one"}
@@ -189,7 +189,7 @@ def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy
     shown, bands, told = {}, {}, []
     for model, run in runs.items():
         values, chance, name = shifts(run, measure)["shift"], by_chance(run, sft_runs, measure), model_label(model)
-        title = f"{name}, without {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"
+        title = f"{name},\nwithout {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"
         shown[title], beside = values.rename(index=pretty), ""
         if chance is not None:
             bands[title] = chance.mean()
@@ -197,14 +197,11 @@ def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy
         told.append(f"{findings.mean(values.abs(), 2)} epochs ({name}{beside})")
     if with_paper:
         theirs = reported_shifts()
-        shown[f"the paper, without ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
+        shown[f"the paper,\nwithout ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
     axes = bar_panels(shown, "shift of the optimal compute (epochs)", "0.45", bands)
-    # room for the longest bar's number beside the names
-    reach = 1.6 * max(values.abs().max() for values in shown.values()) or 1
-    axes[0].set_xlim(-reach, reach)
     if bands:
         key = Patch(color="0.9", label="less than what another seed does")
-        axes[0].figure.legend(handles=[key], loc="outside upper center", frameon=False)
+        legend(axes[0].figure, [key])
     what = {"accuracy": "peaks", "loss": "lowest losses"}[measure]
     alone = "" if bands else "; no other seeds to tell this from chance"
     return say(axes, f"One sub-dataset less moves the other {what} by {', '.join(told)}{alone}")
@@ -223,20 +220,19 @@ def branch_curves(run, axes=None):
     """
     rows, table = branches(run), shifts(run)
     if axes is None:
-        axes = panels(len(table), "epochs since the fork", "test accuracy (%)", 1.45)
+        axes = panels(len(table), "epochs since the fork", "test accuracy (%)")
     for axis, task in zip(axes, table.index, strict=True):
         for branch, name in BRANCHES.items():
             curve = rows[(rows.task == task) & (rows.branch == branch)].set_index("epoch").accuracy.sort_index() * 100
-            axis.plot(curve.index, curve, color=_COLOURS[branch], lw=1.2, label=name)
+            axis.plot(curve.index, curve, color=_COLOURS[branch], lw=1, label=name)
             peak = table.loc[task, branch]
             axis.scatter(
-                peak, curve[peak], marker="*", s=65, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.6
+                peak, curve[peak], marker="*", s=40, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.4
             )
         axis.set_title(pretty(task))
         axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axis.margins(y=0.12)
-    handles, labels = axes[0].get_legend_handles_labels()
-    axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    legend(axes[0].figure, *axes[0].get_legend_handles_labels())
     ends = 100 * rows[rows.task != fork(run).first].groupby(["branch", "task"]).accuracy.max().unstack(0)
     gain = findings.mean(ends.reduced - ends.full, signed=True)
     return say(axes, f"Without {pretty(fork(run).first)} the highest accuracy of each other changes by {gain} points")

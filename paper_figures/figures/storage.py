@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from msft.curve import overall
 from paper_figures import findings, reported_numbers
-from paper_figures.style import COLUMN, colour, panels, say
+from paper_figures.style import COLUMN, SMALLEST, colour, legend, panels, say
 
 MEASURED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "storage.json"
 CLAIM = "mean disk use of mSFT"  # how the paper's number begins in text_claims.csv
@@ -132,23 +132,24 @@ LIVE_COPIES_CAPTION = (
 def live_copies(runs, axes=None):
     """Copies alive by Algorithm 4 against the epochs trained, with the bound and what appendix H predicts; an axes a run."""
     if axes is None:
-        axes = panels(len(runs), "epochs trained, rolled-back ones too", "model copies", 1.7, columns=3)
+        axes = panels(len(runs), "epochs trained, rolled-back ones too", "model copies", columns=3)
     lines, means, peaks = {}, [], []
     for axis, (key, run) in zip(axes, runs.items(), strict=True):
         copies = replay(run)
         means.append(copies.live.mean())
         peaks.append((stage_peaks(copies), predicted(run)))
-        (lines["bound"],) = axis.step(copies.trained, copies.bound, where="post", color="0.6", lw=1, ls="--")
-        (lines["alive"],) = axis.step(copies.trained, copies.live, where="post", color=colour("msft"), lw=1.2)
-        lines["mean of the stages' peaks"] = axis.axhline(peaks[-1][0], color=colour("msft"), lw=1.1, ls=":")
-        lines["predicted by appendix H"] = axis.axhline(peaks[-1][1], color="0.15", lw=0.9, ls="-.")
+        (lines["bound"],) = axis.step(copies.trained, copies.bound, where="post", color="0.6", lw=0.7, ls="--")
+        (lines["alive"],) = axis.step(copies.trained, copies.live, where="post", color=colour("msft"), lw=0.8)
+        lines["mean of the stages' peaks"] = axis.axhline(peaks[-1][0], color=colour("msft"), lw=0.9, ls=":")
+        lines["predicted by appendix H"] = axis.axhline(peaks[-1][1], color="0.15", lw=0.7, ls="-.")
         axis.set_title(
-            f"{label_of(key, run)}: mean {means[-1]:.1f}\npeaks {peaks[-1][0]:.1f}, predicted {peaks[-1][1]:.1f}"
+            f"{label_of(key, run)}\nmean {means[-1]:.1f}, peaks {peaks[-1][0]:.1f}\npredicted {peaks[-1][1]:.1f}",
+            fontsize=SMALLEST,
         )
     # the axes share one scale, which holds the highest of all panels
     axes[0].set_ylim(0, 1.05 * max(np.max(line.get_ydata()) for axis in axes for line in axis.lines))
     axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes[0].figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4, frameon=False)
+    legend(axes[0].figure, lines.values(), lines.keys())
     below = sum(peak < expected for peak, expected in peaks)
     return say(
         axes,
@@ -167,17 +168,17 @@ ON_DISK_CAPTION = (
 def on_disk(run, axis=None):
     """What the ledger of one run says: copies of the weights on disk against wall-clock time."""
     if axis is None:
-        _, axis = plt.subplots(figsize=(1.3 * COLUMN, 2.3), layout="constrained")
+        _, axis = plt.subplots(figsize=(COLUMN, 1.6), layout="constrained")
     ledger, played, mean, saved = on_disk_by_time(run), replay(run).live.mean(), mean_copies(run), saves(run)
     theirs, end = reported_numbers.claim(CLAIM), ledger.seconds.iloc[-1]
     divisor, unit = next((u for u in ((3600, "hours"), (60, "minutes")) if end >= 5 * u[0]), (1, "seconds"))
-    axis.step(ledger.seconds / divisor, ledger.copies, where="post", color=colour("msft"), lw=1.4, label="on disk here")
-    axis.axhline(mean, color=colour("msft"), ls=":", lw=1.1, label=f"mean here, {mean:.2f}")
+    axis.step(ledger.seconds / divisor, ledger.copies, where="post", color=colour("msft"), lw=1.1, label="on disk here")
+    axis.axhline(mean, color=colour("msft"), ls=":", label=f"mean here, {mean:.2f}")
     axis.axhline(theirs, color="0.35", ls="-.", lw=1, label=f"the paper's mean, {theirs:g}")
     axis.axhline(played, color="0.6", ls="--", lw=1, label=f"Algorithm 4 here, {played:.2f}")
     axis.set(xlabel=f"{unit} since the run's start", ylabel="model copies", xlim=(0, None))
     axis.set_ylim(0, 1.08 * max(theirs, played, ledger.copies.max()))
-    axis.figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    legend(axis.figure, *axis.get_legend_handles_labels())
     long = f"{end / divisor:.0f} {unit}"
     if len(saved) > 1:
         words = f"{mean:.2f} model copies are on disk on average over {long}, in which the state was saved {len(saved)} times"

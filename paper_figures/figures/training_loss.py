@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
-from paper_figures.style import colour, label, panels, say
+from paper_figures.style import colour, label, legend, panels, say
 
 METHODS = ("sft", "msft")
 
@@ -49,15 +49,15 @@ def panels_of(runs, models, axes=None):
             len(models),
             "epoch (mSFT: along the kept path)",
             "training loss (nats)",
-            2.4 if len(models) == 1 else 1.9,
+            1.7 if len(models) == 1 else 1.3,
             3,
         )
     for axis, model in zip(axes, models, strict=True):
         msft = runs[model, "msft"]
         means = losses(runs[model, "sft"], msft).groupby("path_epoch")[list(METHODS)].mean()
         for method in METHODS:
-            axis.plot(means.index, means[method], color=colour(method), lw=1.5)
-        axis.vlines(exclusions(msft), 0, 0.06, transform=axis.get_xaxis_transform(), color=colour("msft"), lw=1.2)
+            axis.plot(means.index, means[method], color=colour(method), lw=1.1)
+        axis.vlines(exclusions(msft), 0, 0.06, transform=axis.get_xaxis_transform(), color=colour("msft"), lw=0.9)
         # the first epoch takes the loss down by an order of magnitude; what follows needs a logarithm to be seen
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -65,10 +65,10 @@ def panels_of(runs, models, axes=None):
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set_title(model_label(model))
         axis.set_xlim(left=-0.015 * axis.get_xlim()[1])  # an exclusion at the very start is seen too
-    handles = [Line2D([], [], color=colour(method), lw=1.5, label=label(method)) for method in METHODS]
-    marker = {"color": colour("msft"), "ls": "none", "marker": "|", "ms": 7, "mew": 1.2}
+    handles = [Line2D([], [], color=colour(method), label=label(method)) for method in METHODS]
+    marker = {"color": colour("msft"), "ls": "none", "marker": "|", "ms": 5, "mew": 0.9}
     handles.append(Line2D([], [], label="exclusion", **marker))
-    axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, handlelength=1.6)
+    legend(axes[0].figure, handles)
     return say(axes, title(compare({key: run for key, run in runs.items() if key[0] in models})))
 
 

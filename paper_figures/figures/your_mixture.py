@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 import shutil
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from msft.data.metrics import LABELS, LOSS
 from msft.errors import ConfigError, DataError, ModelError
 from msft.results.history import comparable, own_scales
 from paper_figures import data, findings
-from paper_figures.style import colour, label, panels, pretty, say
+from paper_figures.style import SMALLEST, colour, label, legend, panels, pretty, say
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
@@ -233,30 +234,28 @@ def curves(run, axes=None):
     history["shown"], path["shown"] = (_shown(f.set_index("task").accuracy, run).to_numpy() for f in (history, path))
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
-        columns = 5 if len(tasks) > 8 else min(4, len(tasks))
-        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.75, columns, False)
+        columns = 5 if len(tasks) > 6 else 3
+        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.3, columns, False)
     for axis, task in zip(axes, tasks, strict=True):
         _scores(axis, history[history.task == task], path[path.task == task], dropped.get(task), shade)
         axis.scatter(
-            run.best.path_epoch, at_best[task], marker="*", s=80, color=shade, zorder=3, edgecolor="white", lw=0.6
+            run.best.path_epoch, at_best[task], marker="*", s=42, color=shade, zorder=3, edgecolor="white", lw=0.4
         )
         metric = run.metrics.get(task, "")
-        axis.set_title(f"{pretty(task)}\n{LABELS.get(metric, metric)}", fontsize=7.5)
+        axis.set_title(f"{pretty(task)}\n{textwrap.fill(LABELS.get(metric, metric), 24)}", fontsize=SMALLEST)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.margins(y=0.1)
         top = max(axis.get_ylim()[1], 0.1)  # from 0 on, also where nothing was ever right
         axis.set_ylim(-0.04 * top, top)
-    shown = [Line2D([], [], color=shade, lw=1.6, label=f"{label(run.config.method)}, trained on it")]
+    shown = [Line2D([], [], color=shade, lw=1.2, label=f"{label(run.config.method)}, trained on it")]
     if dropped:
         shown += [
-            Line2D([], [], color=shade, ls=":", lw=1.2, label="dropped"),
-            Line2D([], [], color=shade, lw=1.1, alpha=0.4, label="no longer trained on it"),
-            Line2D([], [], color="0.75", lw=0.9, label="rolled back"),
+            Line2D([], [], color=shade, ls=":", label="dropped"),
+            Line2D([], [], color=shade, lw=0.9, alpha=0.4, label="no longer trained on it"),
+            Line2D([], [], color="0.75", lw=0.8, label="rolled back"),
         ]
-    shown.append(Line2D([], [], color=shade, marker="*", ls="", ms=8, mec="white", label="best checkpoint"))
-    axes[0].figure.legend(
-        handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, handlelength=1.6, columnspacing=1.4
-    )
+    shown.append(Line2D([], [], color=shade, marker="*", ls="", ms=6, mec="white", mew=0.4, label="best checkpoint"))
+    legend(axes[0].figure, shown)
     words = f"drops {len(dropped)} of {len(tasks)} sub-datasets" + (
         f", between epochs {min(dropped.values()):g} and {max(dropped.values()):g}" if dropped else ""
     )
@@ -271,14 +270,14 @@ def _shown(scores: pd.Series, run) -> pd.Series:
 def _scores(axis, rows: pd.DataFrame, path: pd.DataFrame, end: float | None, shade) -> None:
     """The roll-outs of a sub-dataset in grey, over them its kept path, pale from the epoch `end` of its exclusion on."""
     for _, stage in rows[rows.active].groupby("stage"):
-        axis.plot(stage.path_epoch, stage.shown, color="0.75", lw=0.9)
+        axis.plot(stage.path_epoch, stage.shown, color="0.75", lw=0.8)
     kept = path.sort_values("path_epoch")
     last = kept.path_epoch.max() if end is None else end
     trained, after = kept[kept.path_epoch <= last], kept[kept.path_epoch >= last]
-    axis.plot(trained.path_epoch, trained.shown, color=shade, lw=1.6)
-    axis.plot(after.path_epoch, after.shown, color=shade, lw=1.1, alpha=0.4)
+    axis.plot(trained.path_epoch, trained.shown, color=shade, lw=1.2)
+    axis.plot(after.path_epoch, after.shown, color=shade, lw=0.9, alpha=0.4)
     if end is not None:
-        axis.axvline(end, color=shade, ls=":", lw=1.2)
+        axis.axvline(end, color=shade, ls=":")
 
 
 COMPARISON_CAPTION = (
