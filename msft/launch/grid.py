@@ -54,8 +54,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     used: set[str] = set()  # methods
     for block in [] if problems else blocks:
         merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
-        if settings:
-            merged |= {key: value for key, value in settings.items() if value is not None and key != "params"}
+        merged |= {key: value for key, value in (settings or {}).items() if value is not None}
         if isinstance(merged.get("methods_dir"), str):
             merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
         here = [str(method) for method in _axis(merged.get("method", RunConfig().method))]

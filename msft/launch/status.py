@@ -18,12 +18,9 @@ def runs_of(runs_dir: str | Path) -> list[Run]:
 
 def rows_of(runs: list[Run]) -> list[dict]:
     """One mapping a run, of plain values: name, state, why (a failure), saves, bytes_written and save_interval (seconds
-    between two saves as it is now, None before the first), accuracy and epoch of the best checkpoint, paths (of training
-    and evaluation: packed, or the fall-back and why), and flops, seconds, disk_peak (bytes), each with the estimate for
-    it; seconds are None where the run was resumed.
-
-    The estimate of the time takes the rates of the other finished runs of the same model, else 40 % of an H100.
-    """
+    between two saves as it is now, None before the first), accuracy and path_epoch of the best checkpoint, paths (of
+    training and evaluation: packed, or the fall-back and why), and flops, seconds (None where the run was resumed) and
+    disk_peak (bytes), each with its estimate, by the rates of the other finished runs of the model."""
     speeds = {run.directory: plan.speed_of(run) for run in runs if run.status == "finished"}
     return [_row(run, [speed for place, speed in speeds.items() if speed and place != run.directory]) for run in runs]
 
