@@ -13,9 +13,7 @@ _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names 
 
 def expanded(path: str | os.PathLike) -> str:
     """The path with the home folder in place of '~', which no shell expands in Python, a notebook or --flag=~/x.
-
-    Raises ConfigError for one that the locale cannot write.
-    """
+    Raises ConfigError for one that the locale cannot write."""
     path = os.path.expanduser(path)
     try:
         os.fsencode(path)
