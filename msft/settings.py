@@ -142,13 +142,3 @@ def _out_of_bounds(value, meta: Mapping) -> str:
     if is_number and not (math.isfinite(value) and low <= value <= high):
         return f" = {value!r}: must lie in [{low}, {high}]"
     return ""
-
-
-def describe(kind: type) -> list[str]:
-    """A line a setting: name, default, bounds, doc."""
-    lines = []
-    for field in dataclasses.fields(kind):
-        meta = field.metadata
-        default = field.default if field.default is not dataclasses.MISSING else {}
-        lines.append(f"{field.name} = {default!r}: {meta.get('doc', '')}")
-    return lines

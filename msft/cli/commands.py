@@ -20,7 +20,6 @@ from msft.launch.status import line_of, rows_of, runs_of
 from msft.paths import usable
 from msft.results.progress import say_left_out
 from msft.results.run import Run, load_runs
-from msft.settings import describe as lines_of
 
 # what of a run's settings a measurement depends on
 _MEASURED = {"mixture", "precision", "eval_precision", "max_tokens", "max_prompt_tokens", "max_new_tokens"}
@@ -203,8 +202,9 @@ def list_methods(flags: options.Methods) -> int:
     for name in methods.available(folder):
         module = methods.load(name, folder)
         print(f"{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
-        for line in lines_of(module.Params):
-            print(f"    {line}")
+        defaults, _ = methods.check_params(name, {}, folder)
+        for field in dataclasses.fields(module.Params):
+            print(f"    {field.name} = {defaults.get(field.name)!r}: {field.metadata.get('doc', '')}")
     return 0
 
 
