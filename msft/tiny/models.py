@@ -21,23 +21,15 @@ from pathlib import Path
 
 from msft.errors import ModelError, unknown
 from msft.tiny import skills, table
-from msft.tiny.data import make_mixture, related_text, rows_of
+from msft.tiny.data import related_text, rows_of
 from msft.tiny.skills import share
 from msft.tiny.table import DECOYS, EOS, EXTRA, SUBJECTS, TABLE, Row
-
-__all__ = ["MIXTURES", "MODELS", "TABLE", "base_model", "cache_folder", "identity", "make_mixture", "settings"]
 
 MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2", "tiny-smoke")
 # the settings of tiny runs; the learning rates are those at which plain SFT is best (benchmarks/calibration.py --rates)
 _RATES = {"tiny-qwen2": 4e-4, "tiny-qwen3": 8e-4, "tiny-olmo2": 4e-4, "tiny-smoke": 4e-4}
-_SETTINGS = {
-    "batch_size": 16,
-    "precision": "fp32",
-    "max_new_tokens": 32,
-    "eval_batch_size": 512,
-    "threads": 1,
-}
+_SETTINGS = {"batch_size": 16, "precision": "fp32", "max_new_tokens": 32, "eval_batch_size": 512, "threads": 1}
 _ALL = (*TABLE, *EXTRA, *SUBJECTS, *DECOYS)
 
 VOCABULARY = 1200
@@ -60,15 +52,7 @@ _SHAPE = {
     "eos_token_id": 1,
     "bos_token_id": None,
 }
-_RECIPE = {
-    "seed": 20,
-    "learning_rate": 2e-3,
-    "warm_up": 50,
-    "steps": 1000,
-    "batch": 12,
-    "length": 160,
-    "pool": 2400,
-}
+_RECIPE = {"seed": 20, "learning_rate": 2e-3, "warm_up": 50, "steps": 1000, "batch": 12, "length": 160, "pool": 2400}
 
 
 def settings(name: str) -> dict:
