@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 import msft
 from msft.__main__ import main
@@ -57,8 +59,13 @@ def totals(method, **params):
 
 
 @pytest.mark.parametrize(("model", "parameters"), CARDS.items())
-def test_parameters_are_those_of_the_model(model, parameters):
-    assert sizes.parameters_of(sizes.table()["models"][model]) == parameters
+def test_parameters_and_shape_are_those_of_the_model(model, parameters):
+    shape = sizes.table()["models"][model]
+    assert shape["parameters"] == parameters
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(sizes._architecture(config_of("sft", model)))
+    output = built.get_output_embeddings().weight.numel()  # tied to the input's in some, which the table does not say
+    assert sum(p.numel() for p in built.parameters()) - parameters in (0, output)
 
 
 def test_tokens_of_the_tiny_mixtures_are_counted(tokenizer):
