@@ -71,7 +71,7 @@ def test_parameters_and_shape_are_those_of_the_model(model, parameters):
 def test_tokens_of_the_tiny_mixtures_are_counted(tokenizer):
     own, means = tiny.build_tokenizer(), sizes.table()["tokens"]["tiny"]
     for mixture in ("tiny", "tiny-15", "tiny-21"):
-        for sub in tiny.make_mixture(mixture):
+        for sub in msft.tiny.make_mixture(mixture):
             rows = tokenize(own, sub.train)
             asked = own([msft.training_text(example)[0] for example in sub.test])["input_ids"]
             train, question, _ = means.get(sub.name, means["mean"])
