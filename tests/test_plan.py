@@ -268,7 +268,7 @@ def test_a_disk_that_is_too_small_is_said_and_stops_a_grid(tmp_path, capsys, mon
     monkeypatch.setattr(describe, "disk_free", lambda place: 10**6)
     words = ["grid", str(tmp_path / "grid.yaml"), "--runs-dir", str(tmp_path / "runs")]
     assert main(words) == 0
-    assert "WARNING: the disk is too small by" in capsys.readouterr().out
+    assert "WARNING: the disk lacks" in capsys.readouterr().out
     assert main([*words, "--submit", "local"]) == 1
     assert "--any-disk to start all the same" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
