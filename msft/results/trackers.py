@@ -87,9 +87,8 @@ class WandB(contextlib.AbstractContextManager):
         try:
             self.run = wandb.init(id=directory.name[-64:], name=directory.name, config=config.to_dict(), **settings)
         except Exception as error:  # its errors have no common base over its versions
-            raise RunError(
-                f"track='wandb': it does not start: {error}. Run `wandb login`, or set WANDB_MODE=offline"
-            ) from error
+            way = "Run `wandb login`, or set WANDB_MODE=offline"
+            raise RunError(f"track='wandb': it does not start: {error}. {way}") from error
 
     def __call__(self, history, event) -> None:
         """Sends the evaluation of an event, unless it was sent before."""
