@@ -18,10 +18,8 @@ def check(config) -> None:
     if config.adapter:
         available()
     if config.lora_dropout and distributed.size() > 1:
-        raise ConfigError(
-            f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes: what is dropped would depend on how "
-            "many they are; take 0, or one process"
-        )
+        what = f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes"
+        raise ConfigError(f"{what}: what is dropped would depend on their number; take 0, or one process")
 
 
 def added(model, config):
@@ -73,10 +71,8 @@ def trained_parameters(config, architecture) -> int:
         try:
             added(model, config)
         except ValueError as error:
-            raise ModelError(
-                f"{config.model!r} takes no adapter as it is ({error}): give lora_target_modules. "
-                f"Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
-            ) from error
+            mend = f"give lora_target_modules. Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
+            raise ModelError(f"{config.model!r} takes no adapter as it is ({error}): {mend}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

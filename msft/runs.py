@@ -73,7 +73,7 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         directory = runs_dir / prepared.name
         lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
         run = Run(directory)
-    distributed.check_same(prepared.name, "run")
+    distributed.check_same(prepared.name)
     if distributed.on_main(_is_ready, runs_dir, run, lock, progress):
         show_end(run, watchers)
         return run

@@ -135,11 +135,10 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
     every text with a special token.
     """
     if (last := tokenizer("A: ")["input_ids"][-1]) in tokenizer.all_special_ids:
-        raise ModelError(
-            f"the tokenizer ends every text with {tokenizer.convert_ids_to_tokens(last)!r}, prompts too, behind which a model "
-            "answers nothing: load it with add_eos_token=False (or without the template of its post-processor), then "
-            "tokenizer.save_pretrained(folder), and take that folder as the model"
-        )
+        token = tokenizer.convert_ids_to_tokens(last)
+        what = f"the tokenizer ends every text with {token!r}, prompts too, behind which a model answers nothing"
+        way = "load it with add_eos_token=False (or without the template of its post-processor)"
+        raise ModelError(f"{what}: {way}, then tokenizer.save_pretrained(folder), and take that folder as the model")
     examples, subs, lengths, largest, problems = {}, [], [0], 0, []
     for sub in mixture:
         rows = tokenize(tokenizer, sub.train)
@@ -171,17 +170,14 @@ def check_context(
     rows = [row for task in examples.values() for row in task]
     longest = max(len(row.ids) for row in rows)
     if positions and longest_prompt + max_new_tokens > positions:
-        problems.append(
-            f"the longest prompt has {longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more than "
-            f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
-        )
+        needed = f"{longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more"
+        mend = "Lower max_new_tokens or max_prompt_tokens"
+        problems.append(f"the longest prompt has {needed} than the {positions} positions of the model. {mend}")
     if positions and longest > positions:
         problems.append(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
     largest = max(largest_id, *(max(row.ids) for row in rows))
     if embeddings and largest >= embeddings:
-        problems.append(
-            f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together. "
-            "Take the tokenizer that the model was saved with, or resize the embeddings and save the model again"
-        )
+        mend = "they do not belong together. Take the model's own tokenizer, or resize the embeddings and save it again"
+        problems.append(f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: {mend}")
     if problems:
         raise ModelError("\n".join(problems))

@@ -76,10 +76,9 @@ def check_params(
     for field in dataclasses.fields(kind):
         count = params[field.name] * evaluations if evaluations and field.metadata.get("epochs") else 0
         if not math.isclose(count, round(count)):
-            problems.append(
-                f"parameter of {name} {field.name} = {params[field.name]}: must be a multiple of 1/{evaluations}, the "
-                f"evaluation interval (evaluations_per_epoch = {evaluations})"
-            )
+            interval = f"1/{evaluations}, the evaluation interval (evaluations_per_epoch = {evaluations})"
+            what = f"parameter of {name} {field.name} = {params[field.name]}"
+            problems.append(f"{what}: must be a multiple of {interval}")
     return params, problems
 
 
