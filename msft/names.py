@@ -76,10 +76,8 @@ def model_source(name: str) -> str:
         try:
             return str(tiny.base_model(name))
         except (OSError, RuntimeError) as error:  # no home folder, or one that cannot be written
-            raise ModelError(
-                f"{name} is built once and kept, and there is no place for it ({error}): set the environment variable "
-                "MSFT_CACHE to a folder that can be written"
-            ) from error
+            what = f"{name} is built once and kept, and there is no place for it ({error})"
+            raise ModelError(f"{what}: set MSFT_CACHE in the environment to a folder that can be written") from error
     folder = Path(usable(name))
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
@@ -123,19 +121,15 @@ def check_base(told: Mapping, source: str, revision: str | None) -> None:
     told: what the run's run.json says of its model; older ones do not say which weights they were."""
     now = model_identity(source, revision)
     if told.get("identity", now) != now:
-        raise ModelError(
-            f"the files of the base model in {source!r} are not those that the adapter was trained on; put them back, or "
-            "train the run again"
-        )
+        what = f"the files of the base model in {source!r} are not those that the adapter was trained on"
+        raise ModelError(f"{what}; put them back, or train the run again")
 
 
 def check_revision(config: RunConfig, source: str) -> None:
     """Raises ConfigError for a revision of a model that is a folder, which has none."""
     if config.model_revision and Path(source).is_dir():
-        what = (
-            f"model_revision = {config.model_revision!r} is of the hub, and the model {config.model!r} is a folder here"
-        )
-        raise ConfigError(f"{what}: leave it out")
+        what = f"model_revision = {config.model_revision!r} is of the hub"
+        raise ConfigError(f"{what}, and the model {config.model!r} is a folder here: leave it out")
 
 
 def load_architecture(source: str, config: RunConfig):
@@ -182,20 +176,14 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
     causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
     if causal and not any(causal):
-        raise ModelError(
-            f"{source!r} holds a {kind} that sees later tokens, as an encoder does; give a causal language model"
-        )
+        raise ModelError(f"{source!r} holds a {kind} that sees later tokens, an encoder; give a causal language model")
     if missing:
-        raise ModelError(
-            f"{source!r} lacks {len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random; "
-            "give a folder with all weights of a causal language model"
-        )
-    surplus = _surplus(model, report["unexpected_keys"])
-    if surplus:
-        raise ModelError(
-            f"{source!r} has {len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}: give "
-            "the config.json that belongs to the weights, or a folder with a causal language model"
-        )
+        lacking = f"{len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random"
+        raise ModelError(f"{source!r} lacks {lacking}; give a folder with all weights of a causal language model")
+    if surplus := _surplus(model, report["unexpected_keys"]):
+        unused = f"{len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}"
+        mend = "give the config.json that belongs to the weights, or a folder with a causal language model"
+        raise ModelError(f"{source!r} has {unused}: {mend}")
     return model
 
 

@@ -38,9 +38,7 @@ def run(flags: options.Run) -> int:
     done = runs.run(config, flags.runs_dir, progress=not flags.quiet, wait=not flags.no_wait)
     if distributed.is_main():
         best = done.best
-        print(
-            f"{done.directory}: accuracy {best.accuracy:.4f} at epoch {best.path_epoch:.2f}; checkpoint in {best.path}"
-        )
+        print(f"{done.directory}: accuracy {best.accuracy:.4f} at epoch {best.path_epoch:.2f}; checkpoint {best.path}")
     return 0
 
 

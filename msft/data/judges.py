@@ -124,9 +124,7 @@ def load(said: str | dict, folder: Path) -> Judge:
     label = f"{PREFIX}{wanted.lm_eval} {metric}" + (f",{chosen}" if chosen != "none" else "")
     is_better = {bool(task.higher_is_better().get(metric, True)) for task in tasks}
     if len(is_better) > 1:
-        raise DataError(
-            f"of some tasks of {wanted.lm_eval} a higher {metric} is better, of others a lower; name one task"
-        )
+        raise DataError(f"a higher {metric} is better in some tasks of {wanted.lm_eval}, not in others; name one task")
     is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
     judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks)
     for task in tasks:
@@ -177,9 +175,7 @@ def _problems(task, wanted: Settings) -> list[str]:
     if config.doc_to_image or config.doc_to_audio:
         problems.append(f"{name} shows images or sounds; take a task of texts")
     if config.repeats > 1 or options.get("do_sample") or options.get("temperature"):
-        problems.append(
-            f"{name} samples its answers, and the same weights must be judged alike: take one that decodes greedily"
-        )
+        problems.append(f"{name} samples its answers, which differ from time to time: take one that decodes greedily")
     if wanted.num_fewshot and config.num_fewshot == 0:
         problems.append(f"{name} is made for no shots (num_fewshot: 0 in its file); take num_fewshot away")
     try:
@@ -246,9 +242,7 @@ def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge]
             name = str(entry.get("name", place + 1))
             judged[name] = read(entry["metric"], name)
             unused = [part for part in ("validation", "validation_split", "confirmation", "benchmark") if part in entry]
-            problems += [
-                f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; take it away" for p in unused
-            ]
+            problems += [f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; drop it" for p in unused]
             entries = [*entries[:place], {**entry, "metric": LOSS}, *entries[place + 1 :]]
     if not isinstance(listed, list) or not all(isinstance(said, str | dict) for said in listed):
         problems.append(f"judges: give a list of lm-eval tasks, such as `- arc_easy`; found {listed!r}")

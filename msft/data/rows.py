@@ -128,9 +128,8 @@ def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
         if close and abs(len(close[0]) - len(key)) <= 2:
             problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
         elif key.lower() in changes and not _is_said(value, row, known):
-            problems.append(
-                f"the key {key!r} is not read, and what it says would be lost: write it into {into}, or take it out"
-            )
+            mend = f"write it into {into}, or take it out"
+            problems.append(f"the key {key!r} is not read, and what it says would be lost: {mend}")
     return problems
 
 

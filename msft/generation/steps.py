@@ -121,9 +121,8 @@ def taken_out(current: Pass, texts: list[Text], rows: list[int]) -> Group:
     columns = torch.arange(needed, device=device)  # [places]
     places = starts[:, None] + torch.minimum(columns, lengths[:, None] - 1)  # [rows, places]
     # a row's keys of one head lie together, which reads them fastest
-    return Group(
-        live, {n: tuple(x[0, :, places].transpose(0, 1).contiguous() for x in kv) for n, kv in current.kept.items()}
-    )
+    kept = current.kept.items()
+    return Group(live, {n: tuple(x[0, :, places].transpose(0, 1).contiguous() for x in kv) for n, kv in kept})
 
 
 def _joined(groups: Sequence[Group]) -> list[Group]:

@@ -105,9 +105,8 @@ class LaidOutLayer:
 
 def _norm(norm) -> Callable[[Tensor], Tensor]:
     """An RMSNorm of transformers as one call."""
-    return functools.partial(
-        torch.rms_norm, normalized_shape=norm.weight.shape, weight=norm.weight, eps=norm.variance_epsilon
-    )
+    options = {"normalized_shape": norm.weight.shape, "weight": norm.weight, "eps": norm.variance_epsilon}
+    return functools.partial(torch.rms_norm, **options)
 
 
 def _turned(states: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
