@@ -77,7 +77,7 @@ def model_source(name: str) -> str:
             return str(tiny.base_model(name))
         except (OSError, RuntimeError) as error:  # no home folder, or one that cannot be written
             what = f"{name} is built once and kept, and there is no place for it ({error})"
-            raise ModelError(f"{what}: set MSFT_CACHE in the environment to a folder that can be written") from error
+            raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
     folder = Path(usable(name))
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
