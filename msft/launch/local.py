@@ -59,11 +59,9 @@ def run_all(
     A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
     """
     names = run_names(configs)
-    directories = [Path(usable(runs_dir)) / name for name in names]
-    missing = {}
-    for config, name, directory in zip(configs, names, directories, strict=True):
-        if Run(directory).status != "finished":
-            missing.setdefault(name, config)
+    runs = [Run(Path(usable(runs_dir)) / name) for name in names]
+    given = zip(configs, names, runs, strict=True)
+    missing = {name: config for config, name, known in given if known.status != "finished"}
     todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
     problems, ours = [], [missing[name] for name in todo]
     slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
@@ -77,7 +75,7 @@ def run_all(
                 problems.append(f"{_title(config)}: {error}")
     if problems:
         raise RunError(together(f"{len(problems)} of {len(todo)} runs failed:", problems))
-    return [Run(directory) for directory in directories]
+    return runs
 
 
 def run_names(configs: Sequence[RunConfig]) -> list[str]:

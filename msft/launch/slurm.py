@@ -138,9 +138,7 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
     jobs: dict[int, object] = {}
     second = [i for i, config in enumerate(configs) if search_of(config)]
     first = [i for i in range(len(configs)) if i not in second]
-    for places in (first, second):
-        if not places:
-            continue
+    for places in filter(None, (first, second)):
         searches = [jobs[j].job_id for i in places for j in jobs if configs[j] == search_of(configs[i])]
         executor = _executor(runs_dir / "logs" / "jobs", options, cluster, list(dict.fromkeys(searches)))
         with executor.batch():
