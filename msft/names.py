@@ -80,12 +80,9 @@ def model_source(name: str) -> str:
             raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
     folder = Path(usable(name))
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
-            "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's "
-            "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
-            ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"
-        )
+        what = f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used"
+        way = "`python -m msft export RUN FOLDER --merge`, or peft's merge_and_unload() and save_pretrained(folder)"
+        raise ModelError(f"{what}: merge it into its base model by {way}, tokenizer and all, and give that folder")
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
@@ -215,10 +212,7 @@ def _refuse_pickles(source: str, revision: str | None) -> None:
 
 def _cannot_load(what: str, source: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    way = (
-        "Give a local folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, or a hub id "
-        "where the hub can be reached."
-    )
+    way = "Give a folder with config.json, tokenizer.json and *.safetensors, or a hub id where the hub can be reached."
     folder = Path(source)
     if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
         way = "Delete this folder: the tiny model is then built again."
