@@ -1,5 +1,6 @@
 """Names to things: the mixture and the model that a config's names stand for."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -134,22 +135,18 @@ def load_architecture(source: str, config: RunConfig):
     from transformers import AutoConfig
 
     hub = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
-    try:
+    with _loading("model", source):
         return AutoConfig.from_pretrained(source, **hub)
-    except Exception as error:  # the library raises its own and built-in errors
-        raise ModelError(_cannot_load("model", source, error)) from error
 
 
 def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False):
     """The tokenizer of a model. Raises ModelError with the way out."""
     from transformers import AutoTokenizer
 
-    try:
+    with _loading("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         if not tokenizer("Q: 1\nA: ")["input_ids"]:  # made up where a folder has none of its files
             raise ValueError("It has no vocabulary.")
-    except Exception as error:  # the library raises its own, tokenizers' and built-in errors
-        raise ModelError(_cannot_load("tokenizer", source, error)) from error
     return tokenizer
 
 
@@ -160,16 +157,11 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a run draws its own
-
-    dtype = getattr(torch, DTYPES[precision])
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    with _loading("model", source):
         _refuse_pickles(source, revision)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, **hub, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # the library raises its own, safetensors' and built-in errors
-        raise ModelError(_cannot_load("model", source, error)) from error
+        dtype = getattr(torch, DTYPES[precision])
+        model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
     causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
     if causal and not any(causal):
@@ -210,16 +202,21 @@ def _refuse_pickles(source: str, revision: str | None) -> None:
         raise ValueError("It names a pickle file as its weights.")
 
 
-def _cannot_load(what: str, source: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    way = "Give a folder with config.json, tokenizer.json and *.safetensors, or a hub id where the hub can be reached."
-    folder = Path(source)
-    if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
-        way = "Delete this folder: the tiny model is then built again."
-    elif "custom code" in first:
-        way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
-    elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
-        way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."
-    elif "Unrecognized configuration class" in first:
-        way = "Give a causal language model, one that continues text."
-    return f"the {what} of {source!r} cannot be loaded: {first.rstrip(' .')}. {way}"
+@contextlib.contextmanager
+def _loading(what: str, source: str):
+    """Within it what transformers, tokenizers, safetensors and the hub raise is a ModelError with the way out."""
+    try:
+        yield
+    except Exception as error:
+        folder, first = Path(source), (str(error).strip().splitlines() or [type(error).__name__])[0]
+        files = {path.suffix for path in folder.glob("*")}
+        way = "Give a folder with config.json, tokenizer.json and *.safetensors, or a hub id where the hub can be reached."
+        if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
+            way = "Delete this folder: the tiny model is then built again."
+        elif "custom code" in first:
+            way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
+        elif "pickle" in first or (what == "model" and ".bin" in files and ".safetensors" not in files):
+            way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."
+        elif "Unrecognized configuration class" in first:
+            way = "Give a causal language model, one that continues text."
+        raise ModelError(f"the {what} of {source!r} cannot be loaded: {first.rstrip(' .')}. {way}") from error
