@@ -206,9 +206,8 @@ def _build(task, wanted: Settings) -> None:
     try:
         task.build_all_requests(limit=wanted.limit)
     except Exception as error:  # of templates, of too few shots, of the user's own code
-        raise DataError(
-            f"the requests of the lm-eval task {task.task_name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}"
-        ) from error
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DataError(f"the requests of the lm-eval task {task.task_name!r} cannot be built: {why}") from error
 
 
 def _rehearse(task, judge: Judge) -> None:

@@ -129,6 +129,5 @@ def _asked(repository: str, call: Callable, **options) -> None:
         call(repo_id=repository, **options)
     except Exception as error:  # the library lets out its own, its client's and the system's errors
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(
-            f"the upload to {repository} failed: {why}. Log in with `hf auth login`, or export to a folder without push"
-        ) from error
+        way = "Log in with `hf auth login`, or export to a folder without push"
+        raise RunError(f"the upload to {repository} failed: {why}. {way}") from error
