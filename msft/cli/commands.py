@@ -80,10 +80,8 @@ def grid(flags: options.Grid) -> int:
         return 0
     needed, free = costs.disk_needed(todo, flags.slots or 1), costs.disk_free(runs_dir)
     if needed > free and not flags.any_disk:
-        raise RunError(
-            f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}: "
-            "free space, give another --runs-dir, or --any-disk to start all the same"
-        )
+        what = f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}"
+        raise RunError(f"{what}: free space, give another --runs-dir, or --any-disk to start all the same")
     longest = sorted(todo, key=lambda e: -(e.expected.flops["total"] if e.expected else float("inf")))
     configs = [e.config for e in longest]
     if flags.submit == "slurm":

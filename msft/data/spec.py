@@ -81,9 +81,7 @@ def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[col
     problems = [f"{label}: {problem}" for problem in problems]
     # it becomes the name of a task file, its special characters as %XX
     if isinstance(name, str) and not (name.strip() and name.isprintable() and len(quote(name)) <= LONGEST_NAME):
-        problems.append(
-            f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {LONGEST_NAME} "
-            "characters (other than ASCII letters and digits count three or more)"
-        )
+        most = f"{LONGEST_NAME} characters (other than ASCII letters and digits count three or more)"
+        problems.append(f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {most}")
     is_readable = isinstance(name, str) and name.isprintable() and not no_texts and not no_metric
     return source if is_readable else None, problems

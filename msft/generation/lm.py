@@ -205,10 +205,9 @@ class PrefixCachedLM(HFLM):
         """(log-likelihood, is greedy) of each (texts, context ids, continuation ids)."""
         for texts, context, continuation in requests:
             if not context or not continuation or len(continuation) > self.max_length:
-                raise ModelError(
-                    f"the request {texts!r} has {len(context)} context and {len(continuation)} continuation tokens; each "
-                    f"needs one at least, and a continuation may have {self.max_length} (the model's length)"
-                )
+                found = f"{len(context)} context and {len(continuation)} continuation tokens"
+                mend = f"each needs one at least, and a continuation may have {self.max_length} (the model's length)"
+                raise ModelError(f"the request {texts!r} has {found}; {mend}")
         if self.path != "packed":
             with _as_it_was(self.model):
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)

@@ -67,10 +67,9 @@ class Journal:
             return None
         entry = self.entries[self._next]
         if entry["kind"] != verb or entry["arguments"] != json.loads(json.dumps(arguments)):
-            raise RunError(
-                f"{self.path}: the journal goes on with {entry['kind']} {entry['arguments']}, the method with {verb} "
-                f"{arguments}. The method's code changed since this run began: delete the run's folder to start anew"
-            )
+            what = f"the journal goes on with {entry['kind']} {entry['arguments']}, the method with {verb} {arguments}"
+            why = "The method's code changed since this run began: delete the run's folder to start anew"
+            raise RunError(f"{self.path}: {what}. {why}")
         self._next += 1
         return entry["result"]
 
