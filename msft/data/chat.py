@@ -84,9 +84,8 @@ def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, st
         stop = tokenizer.decode(answer[-1:])
     elif tokenizer.eos_token is None:
         what = "the tokenizer has no EOS token and its chat template ends no turn with a special token: no answer would end"
-        raise ModelError(
-            f"{what}. Set tokenizer.eos_token, tokenizer.save_pretrained(folder), and take that as the model"
-        )
+        way = "Set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"
+        raise ModelError(f"{what}. {way}")
     else:
         stop = tokenizer.eos_token
         completion += stop
@@ -99,6 +98,9 @@ def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:
     whole = tokenizer(prompt, add_special_tokens=not has_bos)["input_ids"]
     if whole != asked:
         added = ", ".join(tokenizer.convert_ids_to_tokens([i for i in dict.fromkeys(whole) if i not in asked]))
-        what = f"the tokenizer adds special tokens ({added}) that its chat template does not write, as stock tools then see"
-        bos = "'{{ bos_token }}' + tokenizer.chat_template as its template, or add_bos_token=False"
-        raise ModelError(f"{what}. For a BOS set {bos}, tokenizer.save_pretrained(folder), and take that as the model")
+        what = f"the tokenizer adds special tokens ({added}) that its chat template does not write, so that stock tools"
+        bos = "the template '{{ bos_token }}' + tokenizer.chat_template, or add_bos_token=False"
+        way = (
+            f"Where it is the BOS set {bos}, then tokenizer.save_pretrained(folder), and take that folder as the model"
+        )
+        raise ModelError(f"{what} would see other prompts than training. {way}")

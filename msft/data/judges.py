@@ -154,10 +154,8 @@ def _tasks(wanted: Settings, own: Path | None) -> list:
                 return list(found.load([name])["tasks"].values())
             known += found.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
-        why, way = (
-            f"{type(error).__name__}: {str(error)[:300]}",
-            "Its data must be on this machine, or the hub in reach",
-        )
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        way = "Its data must be on this machine, or the hub must be reached"
         raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
     way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
     raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}")
