@@ -83,7 +83,10 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         if progress:
             say_left_out(mixture)
             say_choice(prepared.config, mixture)
-        evaluators = _evaluators(prepared, model, mixture)
+        parts = dict.fromkeys(["test", prepared.config.select_on])
+        evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
+        if mixture.judges:
+            evaluators["watched"] = Court(evaluators["test"].lm, {judge.label: judge for judge in mixture.judges})
     with contextlib.ExitStack() as stack:
         before = torch.get_num_threads()
         stack.callback(torch.set_num_threads, before)
@@ -179,13 +182,6 @@ def prepare(config: RunConfig) -> Prepared:
     check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
-
-
-def _evaluators(prepared: Prepared, model, mixture) -> dict:
-    parts = dict.fromkeys(["test", prepared.config.select_on])
-    evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
-    watched = {judge.label: judge for judge in mixture.judges}
-    return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
 
 def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress, watchers) -> None:

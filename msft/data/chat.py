@@ -100,7 +100,5 @@ def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:
         added = ", ".join(tokenizer.convert_ids_to_tokens([i for i in dict.fromkeys(whole) if i not in asked]))
         what = f"the tokenizer adds special tokens ({added}) that its chat template does not write, so that stock tools"
         bos = "the template '{{ bos_token }}' + tokenizer.chat_template, or add_bos_token=False"
-        way = (
-            f"Where it is the BOS set {bos}, then tokenizer.save_pretrained(folder), and take that folder as the model"
-        )
+        way = f"For a BOS set {bos}, then tokenizer.save_pretrained(folder), and take that folder as the model"
         raise ModelError(f"{what} would see other prompts than training. {way}")
