@@ -23,9 +23,8 @@ from msft.results.run import Run, load_runs
 
 # what of a run's settings a measurement depends on
 _MEASURED = {"mixture", "precision", "eval_precision", "max_tokens", "max_prompt_tokens", "max_new_tokens"}
-_MEASURED |= {"eval_batch_size", "data_dir"}
-_MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size", "revision"}
-_MEASURED |= {"trust_remote_code", "device", "threads"}
+_MEASURED |= {"eval_batch_size", "data_dir", "revision", "trust_remote_code", "device", "threads"}
+_MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size"}
 
 
 def run(flags: options.Run) -> int:
