@@ -53,6 +53,11 @@ class Evaluator:
             shared = len(self.lm.tok_encode(shots_text(sub.shots))) if sub.shots else 0
             self._question_tokens[sub.name] = sum(len(self.lm.tok_encode(prompt)) - shared for prompt in prompts)
 
+    @property
+    def path(self) -> str:
+        """How answers are decoded: 'packed', or 'HFLM: ' and why."""
+        return self.lm.path
+
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         scores = self._answers() | self._losses()

@@ -236,7 +236,7 @@ def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started:
         "parameters": sum(p.numel() for p in model.parameters()),
         **({"frozen": frozen} if (frozen := sum(p.numel() for p in model.parameters() if not p.requires_grad)) else {}),
         "seconds": {**trainer.clock, "total": time.monotonic() - started},
-        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].lm.path},
+        "paths": {"training": trainer.losses.path, "evaluation": trainer.evaluators["test"].path},
         **({"confirmation": confirmation} if confirmation else {}),
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),

@@ -54,7 +54,7 @@ def plain_loss(model, tokenizer, sub, examples):
 def compare(model, tokenizer, mixture, path, limit):
     with pytest.warns(UserWarning, match="HFLM") if path == "HFLM" else contextlib.nullcontext():
         evaluator = Evaluator(model, tokenizer, mixture, "test", limit, 8)
-    assert evaluator.lm.path.startswith(path)
+    assert evaluator.path.startswith(path)
     scores = evaluator.evaluate()
     for sub in mixture:
         assert scores[sub.name].loss == pytest.approx(plain_loss(model, tokenizer, sub, sub.test), abs=1e-4)

@@ -63,7 +63,7 @@ def check_example(example: Example, metric: str = "") -> None:
         raise DataError(f"{what}: {mend}")
     if not SCORERS.get(metric, score)(example.target, example.answer) or not extract(example.target):
         what = f"its own target text would be scored as wrong: the answer {shown} is not what follows its first '####'"
-        mend = "give an answer of one line that is not 'nan', no '####' in the rationale, or take exact_match"
+        mend = "give an answer of one line that is not 'nan', without '####' in the rationale, or take exact_match"
         raise DataError(f"{what}; {mend}")
 
 
