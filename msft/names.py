@@ -210,7 +210,8 @@ def _loading(what: str, source: str):
     except Exception as error:
         folder, first = Path(source), (str(error).strip().splitlines() or [type(error).__name__])[0]
         files = {path.suffix for path in folder.glob("*")}
-        way = "Give a folder in Hugging Face format with *.safetensors, or a hub id where the hub can be reached."
+        way = "Give a folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, "
+        way += "or a hub id where the hub can be reached."
         if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
             way = "Delete this folder: the tiny model is then built again."
         elif "custom code" in first:
