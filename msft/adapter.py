@@ -18,17 +18,13 @@ def check(config) -> None:
     if config.adapter:
         available()
     if config.lora_dropout and distributed.size() > 1:
-        raise ConfigError(
-            f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes: what is dropped would depend on how "
-            "many they are; take 0, or one process"
-        )
+        what = f"lora_dropout = {config.lora_dropout} with {distributed.size()} processes"
+        raise ConfigError(f"{what}: what is dropped would depend on their number; take 0, or one process")
 
 
 def added(model, config):
     """The model with a run's fresh adapter in its layers and all else frozen, or as it is where the run has none.
-
-    An adapter is in fp32 beside half-precision weights, as peft makes it. It starts as the base model, bit for bit.
-    """
+    An adapter is in fp32 beside half-precision weights, as peft makes it. It starts as the base model, bit for bit."""
     if not config.adapter:
         return model
     import torch
@@ -53,9 +49,7 @@ def added(model, config):
 
 def trained_parameters(config, architecture) -> int:
     """Parameters of a run's adapter on a model that is known by its configuration alone, without weights.
-
-    Raises ConfigError for a target module that the model lacks, ModelError where peft knows no default ones for it.
-    """
+    Raises ConfigError for a target module that the model lacks, ModelError where peft knows no default ones for it."""
     check(config)
     import torch
     from transformers import AutoModelForCausalLM
@@ -77,10 +71,8 @@ def trained_parameters(config, architecture) -> int:
         try:
             added(model, config)
         except ValueError as error:
-            raise ModelError(
-                f"{config.model!r} takes no adapter as it is ({error}): give lora_target_modules. "
-                f"Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
-            ) from error
+            mend = f"give lora_target_modules. Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
+            raise ModelError(f"{config.model!r} takes no adapter as it is ({error}): {mend}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

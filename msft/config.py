@@ -41,33 +41,24 @@ class RunConfig:
     params: dict = setting({}, "the method's own parameters")
     select_on: str | None = setting(
         None,
-        "what peaks and the best checkpoint are chosen on; none takes the validation sets of a mixture YAML that has them "
-        "for all, else test, as in the paper",
+        "what peaks and the best checkpoint are chosen on; none: validation where a mixture YAML has it for all, else test",
         choices=("test", "validation"),
     )
-    select_metric: str = setting(
-        "accuracy", "what of it: accuracy, as in the paper, or held-out loss", choices=("accuracy", "loss")
-    )
+    select_metric: str = setting("accuracy", "what of it: accuracy, or held-out loss", choices=("accuracy", "loss"))
     learning_rate: float | None = setting(None, "constant learning rate of Adam", low=1e-30, high=10.0)
     batch_size: int | None = setting(None, "examples a step", low=1, high=65536)
     loss_group: int = setting(4, "examples a micro-batch of the loss: a mean of group means", low=1, high=65536)
     precision: str | None = setting(
-        None,
-        "of weights and Adam state; mixed keeps them in fp32, and multiplies in bf16",
-        choices=("bf16", "fp32", "mixed"),
+        None, "of weights and Adam; mixed: kept in fp32, multiplied in bf16", choices=("bf16", "fp32", "mixed")
     )
     eval_precision: str | None = setting(
         None, "of the weights while they answer; none: bf16 under mixed, else as they are", choices=("bf16", "fp32")
     )
-    adapter: str | None = setting(
-        None, "lora: train an adapter of peft (pip install 'msft[lora]'), not the weights", choices=("lora",)
-    )
+    adapter: str | None = setting(None, "lora: train an adapter of peft in place of the weights", choices=("lora",))
     lora_r: int | None = setting(None, "rank of the adapter", low=1, high=65536)
     lora_alpha: int | None = setting(None, "numerator of its scale lora_alpha / lora_r", low=1, high=2**20)
     lora_dropout: float | None = setting(None, "dropout before it, in training", low=0.0, high=0.99)
-    lora_target_modules: str | None = setting(
-        None, "layers that get one, with commas, or all-linear; none takes peft's own for the kind of model"
-    )
+    lora_target_modules: str | None = setting(None, "layers that get one, with commas, or all-linear; none: peft's own")
     max_tokens: int = setting(512, "tokens an example at most; longer ones are left out", low=8, high=131072)
     max_prompt_tokens: int = setting(700, "tokens a five-shot prompt at most", low=8, high=131072)
     max_new_tokens: int | None = setting(None, "tokens generated an item at most", low=1, high=131072)
@@ -78,7 +69,7 @@ class RunConfig:
     test_size: int | None = setting(None, "test examples a sub-dataset (paper mixtures)", low=1, high=10**7)
     validation_size: int | None = setting(None, "validation examples a sub-dataset (paper mixtures)", low=0, high=10**7)
     confirmation_size: int | None = setting(
-        None, "confirmation examples: of the test records left over; None: test_size", low=0, high=10**7, result=False
+        None, "confirmation examples: of the test records left over; none: test_size", low=0, high=10**7, result=False
     )
     data_dir: str | None = setting(None, "folder in hub format that stands in for the hub", result=False)
     revision: str | None = setting(None, "revision of the hub's data sets")
@@ -87,15 +78,10 @@ class RunConfig:
     methods_dir: str | None = setting(None, "a folder with methods of your own, one file each", result=False)
     device: str | None = setting(None, "cpu, cuda, cuda:1, ...; none takes what is there", result=False)
     threads: int | None = setting(None, "CPU threads; none leaves torch's own number", low=1, high=1024)
-    save_share: float = setting(
-        0.05, "share of a run's time that saving may cost in all; 1: no limit", low=0.0, high=1.0, result=False
-    )
+    save_share: float = setting(0.05, "share of a run's time for saves; 1: no limit", low=0.0, high=1.0, result=False)
     save_minutes: float = setting(2.0, "minutes between two saves at least", low=0.0, high=1e6, result=False)
     keep_peaks: str = setting(
-        "memory",
-        "where the peaks of a stage wait: host memory, or files of their differences to the base (disk)",
-        choices=("memory", "disk"),
-        result=False,
+        "memory", "where the peaks of a stage wait: host memory or files", choices=("memory", "disk"), result=False
     )
     track: str | None = setting(None, "where to log: tensorboard, wandb, or both with a comma", result=False)
 
@@ -180,9 +166,7 @@ class RunConfig:
 
     def command_line(self, **other) -> str:
         """The command that trains this run, quoted for a shell; settings at their defaults are left out.
-
-        other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
-        """
+        other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         if not is_mixture_file(self.mixture):  # of a file it depends on what stands in it
             defaults["select_on"] = "test"

@@ -49,9 +49,7 @@ def is_main() -> bool:
 
 def start(device: str | None) -> None:
     """Joins the processes that a launcher started. Raises RunError where they cannot be reached.
-
-    device: as in RunConfig; None takes CUDA where it is there.
-    """
+    device: as in RunConfig; None takes CUDA where it is there."""
     if size() == 1 or _dist().is_initialized():
         return
     import torch
@@ -65,18 +63,14 @@ def start(device: str | None) -> None:
         backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise RunError(
-            f"process {rank()} of {size()} cannot reach the others: {error}. Start a run on several processes with "
-            "`accelerate launch -m msft run ...` or `torchrun -m msft run ...`"
-        ) from error
+        way = "Start a run on several processes with `accelerate launch -m msft run ...` or `torchrun -m msft run ...`"
+        raise RunError(f"process {rank()} of {size()} cannot reach the others: {error}. {way}") from error
     atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
 
 
 def device(name: str | None) -> torch.device:
     """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used.
-
-    Of several processes each has a GPU of its own among those of its machine.
-    """
+    Of several processes each has a GPU of its own among those of its machine."""
     import torch
 
     allowed = "Allowed: cpu, cuda, cuda:0, cuda:1, ..."
@@ -111,10 +105,9 @@ def reaching() -> Iterator[None]:
         words = ("gloo", "nccl", "connection closed", "connection reset", "process group")
         if size() == 1 or isinstance(error, MsftError) or not any(word in str(error).lower() for word in words):
             raise
-        raise RunError(
-            "another process of this run ended, or cannot be reached; what was saved last is kept. Give the same command "
-            f"again, with any number of processes. ({str(error).strip().splitlines()[0]})"
-        ) from error
+        what = "another process of this run ended, or cannot be reached; what was saved last is kept"
+        way = "Give the same command again, with any number of processes"
+        raise RunError(f"{what}. {way}. ({str(error).strip().splitlines()[0]})") from error
 
 
 def say(error: Exception) -> None:
@@ -185,15 +178,13 @@ def on_main(function: Callable, *args):
     return same(result)
 
 
-def check_same(value: str, what: str) -> None:
-    """Raises RunError where a process has another value than process 0."""
-    values = gather(value)
-    for number, other in enumerate(values):
-        if other != values[0]:
-            raise RunError(
-                f"process {number} has another {what} than process 0: {other} and {values[0]}. Data and model must be "
-                "the same everywhere: give a folder that all machines share"
-            )
+def check_same(run: str) -> None:
+    """Raises RunError where a process has another run than process 0."""
+    first, *others = gather(run)
+    for number, other in enumerate(others, 1):
+        if other != first:
+            what = f"process {number} has another run than process 0: {other} and {first}"
+            raise RunError(f"{what}. Data and model must be the same everywhere: give a folder that all machines share")
 
 
 # shares of rows, items and gradients --------------------------------------------------------------------------

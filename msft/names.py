@@ -1,5 +1,6 @@
 """Names to things: the mixture and the model that a config's names stand for."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -63,9 +64,7 @@ def mixture_of(config: RunConfig, tokenizer) -> Mixture:
 
 def filled(config: RunConfig) -> RunConfig:
     """A config with every default filled in, as its run has it: those of a tiny model come before the paper's.
-
-    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on.
-    """
+    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on."""
     if config.mixture not in paper_mixtures.NAMES:
         config = dataclasses.replace(config, **dict.fromkeys((*_SIZES, "revision")))
     return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
@@ -73,25 +72,18 @@ def filled(config: RunConfig) -> RunConfig:
 
 def model_source(name: str) -> str:
     """A folder or a hub id for a model name; tiny models are built when they are not in the cache.
-
-    Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
-    """
+    Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id."""
     if name in tiny.MODELS:
         try:
             return str(tiny.base_model(name))
         except (OSError, RuntimeError) as error:  # no home folder, or one that cannot be written
-            raise ModelError(
-                f"{name} is built once and kept, and there is no place for it ({error}): set the environment variable "
-                "MSFT_CACHE to a folder that can be written"
-            ) from error
+            what = f"{name} is built once and kept, and there is no place for it ({error})"
+            raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
     folder = Path(usable(name))
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
-            "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's "
-            "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
-            ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"
-        )
+        what = f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used"
+        way = "`python -m msft export RUN FOLDER --merge`, or peft's merge_and_unload() and save_pretrained(folder)"
+        raise ModelError(f"{what}: merge it into its base model by {way}, tokenizer and all, and give that folder")
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
@@ -124,24 +116,18 @@ def model_identity(source: str, revision: str | None) -> str:
 
 def check_base(told: Mapping, source: str, revision: str | None) -> None:
     """Raises ModelError where a folder's weights are not those that a run's adapter was trained on.
-
-    told: what the run's run.json says of its model; older ones do not say which weights they were.
-    """
+    told: what the run's run.json says of its model; older ones do not say which weights they were."""
     now = model_identity(source, revision)
     if told.get("identity", now) != now:
-        raise ModelError(
-            f"the files of the base model in {source!r} are not those that the adapter was trained on; put them back, or "
-            "train the run again"
-        )
+        what = f"the files of the base model in {source!r} are not those that the adapter was trained on"
+        raise ModelError(f"{what}; put them back, or train the run again")
 
 
 def check_revision(config: RunConfig, source: str) -> None:
     """Raises ConfigError for a revision of a model that is a folder, which has none."""
     if config.model_revision and Path(source).is_dir():
-        what = (
-            f"model_revision = {config.model_revision!r} is of the hub, and the model {config.model!r} is a folder here"
-        )
-        raise ConfigError(f"{what}: leave it out")
+        what = f"model_revision = {config.model_revision!r} is of the hub"
+        raise ConfigError(f"{what}, and the model {config.model!r} is a folder here: leave it out")
 
 
 def load_architecture(source: str, config: RunConfig):
@@ -149,22 +135,18 @@ def load_architecture(source: str, config: RunConfig):
     from transformers import AutoConfig
 
     hub = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
-    try:
+    with _loading("model", source):
         return AutoConfig.from_pretrained(source, **hub)
-    except Exception as error:  # the library raises its own and built-in errors
-        raise ModelError(_cannot_load("model", source, error)) from error
 
 
 def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False):
     """The tokenizer of a model. Raises ModelError with the way out."""
     from transformers import AutoTokenizer
 
-    try:
+    with _loading("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         if not tokenizer("Q: 1\nA: ")["input_ids"]:  # made up where a folder has none of its files
             raise ValueError("It has no vocabulary.")
-    except Exception as error:  # the library raises its own, tokenizers' and built-in errors
-        raise ModelError(_cannot_load("tokenizer", source, error)) from error
     return tokenizer
 
 
@@ -175,33 +157,22 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a run draws its own
-
-    dtype = getattr(torch, DTYPES[precision])
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    with _loading("model", source):
         _refuse_pickles(source, revision)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, **hub, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # the library raises its own, safetensors' and built-in errors
-        raise ModelError(_cannot_load("model", source, error)) from error
+        dtype = getattr(torch, DTYPES[precision])
+        model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
     causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
     if causal and not any(causal):
-        raise ModelError(
-            f"{source!r} holds a {kind} that sees later tokens, as an encoder does; give a causal language model"
-        )
+        raise ModelError(f"{source!r} holds a {kind} that sees later tokens, an encoder; give a causal language model")
     if missing:
-        raise ModelError(
-            f"{source!r} lacks {len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random; "
-            "give a folder with all weights of a causal language model"
-        )
-    surplus = _surplus(model, report["unexpected_keys"])
-    if surplus:
-        raise ModelError(
-            f"{source!r} has {len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}: give "
-            "the config.json that belongs to the weights, or a folder with a causal language model"
-        )
+        lacking = f"{len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random"
+        raise ModelError(f"{source!r} lacks {lacking}; give a folder with all weights of a causal language model")
+    if surplus := _surplus(model, report["unexpected_keys"]):
+        unused = f"{len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}"
+        mend = "give the config.json that belongs to the weights, or a folder with a causal language model"
+        raise ModelError(f"{source!r} has {unused}: {mend}")
     return model
 
 
@@ -231,19 +202,22 @@ def _refuse_pickles(source: str, revision: str | None) -> None:
         raise ValueError("It names a pickle file as its weights.")
 
 
-def _cannot_load(what: str, source: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    way = (
-        "Give a local folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, or a hub id "
-        "where the hub can be reached."
-    )
-    folder = Path(source)
-    if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
-        way = "Delete this folder: the tiny model is then built again."
-    elif "custom code" in first:
-        way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
-    elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
-        way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."
-    elif "Unrecognized configuration class" in first:
-        way = "Give a causal language model, one that continues text."
-    return f"the {what} of {source!r} cannot be loaded: {first.rstrip(' .')}. {way}"
+@contextlib.contextmanager
+def _loading(what: str, source: str):
+    """Within it what transformers, tokenizers, safetensors and the hub raise is a ModelError with the way out."""
+    try:
+        yield
+    except Exception as error:
+        folder, first = Path(source), (str(error).strip().splitlines() or [type(error).__name__])[0]
+        files = {path.suffix for path in folder.glob("*")}
+        way = "Give a folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, "
+        way += "or a hub id where the hub can be reached."
+        if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
+            way = "Delete this folder: the tiny model is then built again."
+        elif "custom code" in first:
+            way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
+        elif "pickle" in first or (what == "model" and ".bin" in files and ".safetensors" not in files):
+            way = "Pickle files (*.bin) can run code and are never opened: convert them to safetensors first."
+        elif "Unrecognized configuration class" in first:
+            way = "Give a causal language model, one that continues text."
+        raise ModelError(f"the {what} of {source!r} cannot be loaded: {first.rstrip(' .')}. {way}") from error

@@ -73,7 +73,7 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         directory = runs_dir / prepared.name
         lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
         run = Run(directory)
-    distributed.check_same(prepared.name, "run")
+    distributed.check_same(prepared.name)
     if distributed.on_main(_is_ready, runs_dir, run, lock, progress):
         show_end(run, watchers)
         return run
@@ -83,7 +83,10 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         if progress:
             say_left_out(mixture)
             say_choice(prepared.config, mixture)
-        evaluators = _evaluators(prepared, model, mixture)
+        parts = dict.fromkeys(["test", prepared.config.select_on])
+        evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
+        if mixture.judges:
+            evaluators["watched"] = Court(evaluators["test"].lm, {judge.label: judge for judge in mixture.judges})
     with contextlib.ExitStack() as stack:
         before = torch.get_num_threads()
         stack.callback(torch.set_num_threads, before)
@@ -139,10 +142,8 @@ class Prepared:
 
     def tokens(self) -> tuple[dict, object]:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
-
         Raises ModelError and DataError with all that does not fit: examples, prompts with their answers and what the judges
-        ask into the model, right answers into max_new_tokens.
-        """
+        ask into the model, right answers into max_new_tokens."""
         config, check, tokenizer = self.config, Checks(), self.tokenizer
         architecture = names.load_architecture(self.source, config)
         check(check_judges, self.mixture, tokenizer, architecture)
@@ -181,13 +182,6 @@ def prepare(config: RunConfig) -> Prepared:
     check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]
     return Prepared(config, mixture, tokenizer, source, tuple(contents))
-
-
-def _evaluators(prepared: Prepared, model, mixture) -> dict:
-    parts = dict.fromkeys(["test", prepared.config.select_on])
-    evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
-    watched = {judge.label: judge for judge in mixture.judges}
-    return evaluators | ({"watched": Court(evaluators["test"].lm, watched)} if watched else {})
 
 
 def _train(prepared: Prepared, directory: Path, model, examples, mixture, evaluators: dict, progress, watchers) -> None:

@@ -53,10 +53,8 @@ def read_yaml(path: str | Path, wanted: str = "settings", error: type[MsftError]
 
 def setting(default, doc: str, *, low=None, high=None, choices=None, result=True, epochs=False):
     """A dataclass field with its doc line, inclusive bounds or choices.
-
     result: whether the value can change a run's numbers, and so its directory's hash.
-    epochs: whether it is a length of training, which must end with an evaluation.
-    """
+    epochs: whether it is a length of training, which must end with an evaluation."""
     meta = {"doc": doc, "low": low, "high": high, "choices": choices, "result": result, "epochs": epochs}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=meta)
@@ -142,13 +140,3 @@ def _out_of_bounds(value, meta: Mapping) -> str:
     if is_number and not (math.isfinite(value) and low <= value <= high):
         return f" = {value!r}: must lie in [{low}, {high}]"
     return ""
-
-
-def describe(kind: type) -> list[str]:
-    """A line a setting: name, default, bounds, doc."""
-    lines = []
-    for field in dataclasses.fields(kind):
-        meta = field.metadata
-        default = field.default if field.default is not dataclasses.MISSING else {}
-        lines.append(f"{field.name} = {default!r}: {meta.get('doc', '')}")
-    return lines

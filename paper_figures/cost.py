@@ -11,7 +11,7 @@ from msft.cost import plan
 from msft.cost.describe import table_text
 from msft.cost.plan import UTILISATION
 from msft.cost.rehearsal import rehearse
-from msft.cost.sizes import parameters_of, sizes_of
+from msft.cost.sizes import sizes_of
 from msft.cost.sizes import table as size_table
 from msft.errors import DataError, ModelError, RunError
 from msft.names import filled
@@ -21,7 +21,7 @@ from paper_figures.reported_numbers import MODELS, claim, table
 from paper_figures.style import METHODS
 
 # embeddings included, tied ones once
-PARAMETERS = {name: parameters_of(size_table()["models"][name]) for name in MODELS}
+PARAMETERS = {name: size_table()["models"][name]["parameters"] for name in MODELS}
 # of a machine's matrix products, timed: training was measured at 0.8 on a CPU, decoding keeps it less busy
 _SHARE = 0.6
 _COLUMNS = {**METHODS, "msft": "mSFT (C=3)"}  # of Table 7

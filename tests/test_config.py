@@ -11,7 +11,7 @@ from msft import tiny
 from msft.benchmarks import paper_mixtures
 from msft.config import PAPER_SETTINGS, RunConfig
 from msft.errors import ConfigError
-from msft.settings import describe, read_yaml
+from msft.settings import read_yaml
 
 BAD = [
     ({"method": "msftt"}, ["unknown method 'msftt'", "Did you mean 'msft'?", "sft"]),
@@ -244,9 +244,7 @@ def test_defaults_of_the_paper_and_of_a_model():
 
 
 def test_every_setting_has_a_doc_line():
-    lines = describe(RunConfig)
-    assert len(lines) == len(dataclasses.fields(RunConfig))
-    assert not [line for line in lines if line.endswith(": ")]
+    assert all(field.metadata["doc"].strip() for field in dataclasses.fields(RunConfig))
 
 
 def test_method_of_the_users_own(tmp_path):

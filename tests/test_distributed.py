@@ -258,7 +258,7 @@ def agree(environment, folder):
     with pytest.raises(RunError, match="the disk is full"):
         distributed.on_main(fail)
     with pytest.raises(RunError, match="process 2 has another run than process 0"):
-        distributed.check_same("b" if rank == 2 else "a", "run")
+        distributed.check_same("b" if rank == 2 else "a")
     (folder / str(rank)).touch()
 
 

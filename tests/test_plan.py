@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 import msft
 from msft.__main__ import main
@@ -57,14 +59,19 @@ def totals(method, **params):
 
 
 @pytest.mark.parametrize(("model", "parameters"), CARDS.items())
-def test_parameters_are_those_of_the_model(model, parameters):
-    assert sizes.parameters_of(sizes.table()["models"][model]) == parameters
+def test_parameters_and_shape_are_those_of_the_model(model, parameters):
+    shape = sizes.table()["models"][model]
+    assert shape["parameters"] == parameters
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(sizes._architecture(config_of("sft", model)))
+    output = built.get_output_embeddings().weight.numel()  # tied to the input's in some, which the table does not say
+    assert sum(p.numel() for p in built.parameters()) - parameters in (0, output)
 
 
 def test_tokens_of_the_tiny_mixtures_are_counted(tokenizer):
     own, means = tiny.build_tokenizer(), sizes.table()["tokens"]["tiny"]
     for mixture in ("tiny", "tiny-15", "tiny-21"):
-        for sub in tiny.make_mixture(mixture):
+        for sub in msft.tiny.make_mixture(mixture):
             rows = tokenize(own, sub.train)
             asked = own([msft.training_text(example)[0] for example in sub.test])["input_ids"]
             train, question, _ = means.get(sub.name, means["mean"])
@@ -261,7 +268,7 @@ def test_a_disk_that_is_too_small_is_said_and_stops_a_grid(tmp_path, capsys, mon
     monkeypatch.setattr(describe, "disk_free", lambda place: 10**6)
     words = ["grid", str(tmp_path / "grid.yaml"), "--runs-dir", str(tmp_path / "runs")]
     assert main(words) == 0
-    assert "WARNING: the disk is too small by" in capsys.readouterr().out
+    assert "WARNING: the disk lacks" in capsys.readouterr().out
     assert main([*words, "--submit", "local"]) == 1
     assert "--any-disk to start all the same" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_has_seen_no_evaluation_yet(clock, capsys):
     with RunProgress("mine").stage(0, ["a"], ["a"], 8, 2, 0.0, [BASE] * 3) as shown:
         clock.now += 2
         shown.step(6, 10, 2.0, saving=False)
-    assert lines(capsys) == ["mine: stage 1, 1/1 active, step 6 of 10, more than 0:28 left in it"]
+    assert lines(capsys) == ["mine: stage 1, 1/1 active, step 6 of 10, more than 00:28 left in it"]
 
 
 def test_a_bar_says_the_same(clock, capsys, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_bar_says_the_same(clock, capsys, monkeypatch):
         clock.now += 5
         shown.step(1, 3, 1.0, saving=True)
         shown.bar.refresh()
-    assert "step 1 of 3, saving, more than 0:10 left in it" in capsys.readouterr().err
+    assert "step 1 of 3, saving, more than 00:10 left in it" in capsys.readouterr().err
 
 
 def test_a_piped_run_says_its_first_step_and_that_it_saves(small_settings, tmp_path, capsys):

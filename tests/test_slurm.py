@@ -7,12 +7,14 @@ import signal
 import stat
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 import msft
 from msft.__main__ import main
+from msft.cli import options
 from msft.errors import ConfigError, DataError, RunError
 from msft.launch import slurm
 from msft.results.run import Run, matching
@@ -139,6 +141,22 @@ def test_the_debug_executor_trains(small_settings, tmp_path):
     (job,) = slurm.submit([config], tmp_path / "runs", slurm.Options(gpus=0), cluster="debug")
     assert Run(job.result()).status == "finished"
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_several_gpus_share_a_run_through_accelerate(small_settings, tmp_path, monkeypatch):
+    config = msft.RunConfig(**{**small_settings, "params": {"epochs": 0.25}, "save_share": 0.2})
+    started = []
+    monkeypatch.setattr(
+        slurm.subprocess, "Popen", lambda words: started.append(words) or SimpleNamespace(wait=lambda: 0)
+    )
+    directory = slurm.Job(config, str(tmp_path / "my runs"), gpus=4)()
+    (words,) = started
+    assert words[1:3] == ["-m", "accelerate.commands.launch"]
+    assert words[words.index("--num_processes") + 1] == "4"
+    flags = options.read(options.Run, words[words.index("run") + 1 :])
+    assert (flags.problems, flags.runs_dir) == ([], str(tmp_path / "my runs"))
+    assert options.config_of(flags) == config
+    assert directory.startswith(flags.runs_dir)
 
 
 def test_a_failed_job_says_why(small_settings, tmp_path):

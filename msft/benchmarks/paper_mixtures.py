@@ -25,7 +25,7 @@ from msft.data.given_back import given_back
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
 from msft.data.rows import read_rows
 from msft.errors import ConfigError, DataError, each, together, unknown
-from msft.paths import expanded
+from msft.paths import usable
 
 _BENCHMARKS_OF = {
     "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
@@ -172,7 +172,7 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
 
 def read_local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Reader:
     """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
-    folder = Path(expanded(data_dir))
+    folder = Path(usable(data_dir))
     files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
     missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
     if missing:
@@ -254,11 +254,10 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
             left_out["answer that the tokenizer cannot give back"] += len(lost)
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not measured["test"]:
-        raise DataError(
-            f"{name}: {len(shots)} shots, {len(trained)} train and {len(measured['test'])} test items come out of "
-            f"{len(train)} train and {len(test)} test records; at least {SHOTS}, 1 and 1 are needed. "
-            f"Left out: {counts or 'nothing'}. First refusal: {refusals[0] if refusals else 'none'}"
-        )
+        got = f"{len(shots)} shots, {len(trained)} train and {len(measured['test'])} test items"
+        given = f"{len(train)} train and {len(test)} test records; at least {SHOTS}, 1 and 1 are needed"
+        why = f"Left out: {counts or 'nothing'}. First refusal: {refusals[0] if refusals else 'none'}"
+        raise DataError(f"{name}: {got} come out of {given}. {why}")
     return SubDataset(name, trained, shots=shots, left_out=counts, **measured)
 
 
@@ -266,10 +265,8 @@ def _take(
     shuffled: Sequence[Example], size: int, fits: Callable[[Example], bool], reason: str, left_out: Counter
 ) -> tuple[list[Example], list[Example]]:
     """(the first `size` that fit, the rest not yet looked at) of a shuffled pool.
-
     Passing over is the same draw as filtering the whole pool first, without tokenising all of it; so
-    only the over-long items met on the way are counted, and two tokenizers draw all but those alike.
-    """
+    only the over-long items met on the way are counted, and two tokenizers draw all but those alike."""
     taken = []
     for index, example in enumerate(shuffled):
         if len(taken) == size:

@@ -31,7 +31,6 @@ class Benchmark:
     hub_id, config: the dataset on the Hugging Face hub; config None is its only one.
     train_split, test_split: split expressions of `datasets.load_dataset`.
     group: its row group in Table 2.  licence: as its card or its authors' repository states it.
-    rationale: whether the training target holds a solution before the answer.
     revision: the hub branch to read where the main one cannot be read without running its code.
     """
 
@@ -42,7 +41,6 @@ class Benchmark:
     test_split: str
     group: str
     licence: str
-    rationale: bool = False
     revision: str | None = None
 
     @property
@@ -137,10 +135,8 @@ def _multiple_choice(stem: str, options: Sequence[str], gold: int, rationale: st
 
 def _choice(stem: str, options: str | Sequence[str], gold: str, labels: Sequence[str]) -> Callable[[dict], Example]:
     """The renderer of multiple choice that needs no function of its own.
-
     stem, options: templates of text columns; options may be the name of one list column instead.
-    gold: the column of the right label.  labels: those of the options, in their order.
-    """
+    gold: the column of the right label.  labels: those of the options, in their order."""
 
     def render(record: dict) -> Example:
         if isinstance(options, str):
@@ -154,9 +150,7 @@ def _choice(stem: str, options: str | Sequence[str], gold: str, labels: Sequence
 
 def _labelled_choices(record: dict, stem: str) -> Example:
     """The AI2 form: choices {label: [...], text: [...]} and answerKey.
-
-    Options are lettered by position, so ARC's labels 1-4 become A-D and 3 or 5 choices are as good as 4.
-    """
+    Options are lettered by position, so ARC's labels 1-4 become A-D and 3 or 5 choices are as good as 4."""
     choices = _value(record, "choices")
     if not isinstance(choices, dict):
         raise DataError(f"'choices' must be a dict of label and text; found {_shown(choices)}")
@@ -228,20 +222,20 @@ _NO_LICENCE = "not stated on its card"
 _TABLE = [
     Benchmark("commonsense_qa", "tau/commonsense_qa", None, "train", "validation", COMMONSENSE, "MIT"),
     Benchmark("openbookqa", "allenai/openbookqa", "main", "train", "test", SCIENCE, _NO_LICENCE),
-    Benchmark("aqua_rat", "deepmind/aqua_rat", "raw", "train", "test", MATHEMATIC, "Apache-2.0", rationale=True),
-    Benchmark("gsm8k", "openai/gsm8k", "main", "train", "test", MATHEMATIC, "MIT", rationale=True),
+    Benchmark("aqua_rat", "deepmind/aqua_rat", "raw", "train", "test", MATHEMATIC, "Apache-2.0"),
+    Benchmark("gsm8k", "openai/gsm8k", "main", "train", "test", MATHEMATIC, "MIT"),
     Benchmark("sciq", "allenai/sciq", None, "train", "test", SCIENCE, "CC BY-NC 3.0"),
     Benchmark("arc_easy", "allenai/ai2_arc", "ARC-Easy", "train", "test", SCIENCE, "CC BY-SA 4.0"),
     Benchmark("hellaswag", "Rowan/hellaswag", None, "train", "validation", COMMONSENSE, "MIT"),
     Benchmark("winogrande", "allenai/winogrande", "winogrande_debiased", "train", "validation", COMMONSENSE, "CC BY"),
     Benchmark("boolq", "google/boolq", None, "train", "validation", COMMONSENSE, "CC BY-SA 3.0"),
     Benchmark("medmcqa", "openlifescienceai/medmcqa", None, "train", "validation", SCIENCE, "Apache-2.0"),
-    Benchmark("social_i_qa", "allenai/social_i_qa", None, "train", "validation", OTHER, _NO_LICENCE, False, _CONVERTED),
+    Benchmark("social_i_qa", "allenai/social_i_qa", None, "train", "validation", OTHER, _NO_LICENCE, _CONVERTED),
     Benchmark("anli", "facebook/anli", None, _ANLI_TRAIN, _ANLI_TEST, OTHER, "CC BY-NC 4.0"),
     # one split of 10,000 in all: its last tenth is the test side
     Benchmark("halueval", "pminervini/HaluEval", "qa_samples", "data[:90%]", "data[90%:]", OTHER, "Apache-2.0"),
-    Benchmark("logiqa", "lucasmccabe/logiqa", None, "train", "test", OTHER, _NO_LICENCE, revision=_CONVERTED),
-    Benchmark("piqa", "ybisk/piqa", None, "train", "validation", OTHER, _NO_LICENCE, revision=_CONVERTED),
+    Benchmark("logiqa", "lucasmccabe/logiqa", None, "train", "test", OTHER, _NO_LICENCE, _CONVERTED),
+    Benchmark("piqa", "ybisk/piqa", None, "train", "validation", OTHER, _NO_LICENCE, _CONVERTED),
 ]
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _TABLE}
 _VERDICT = "{knowledge}\nquestion: {question}\nanswer: {answer}\nIs the answer hallucinated?"

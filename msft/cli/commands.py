@@ -20,13 +20,11 @@ from msft.launch.status import line_of, rows_of, runs_of
 from msft.paths import usable
 from msft.results.progress import say_left_out
 from msft.results.run import Run, load_runs
-from msft.settings import describe as lines_of
 
 # what of a run's settings a measurement depends on
 _MEASURED = {"mixture", "precision", "eval_precision", "max_tokens", "max_prompt_tokens", "max_new_tokens"}
-_MEASURED |= {"eval_batch_size", "data_dir"}
-_MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size", "revision"}
-_MEASURED |= {"trust_remote_code", "device", "threads"}
+_MEASURED |= {"eval_batch_size", "data_dir", "revision", "trust_remote_code", "device", "threads"}
+_MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size"}
 
 
 def run(flags: options.Run) -> int:
@@ -39,9 +37,7 @@ def run(flags: options.Run) -> int:
     done = runs.run(config, flags.runs_dir, progress=not flags.quiet, wait=not flags.no_wait)
     if distributed.is_main():
         best = done.best
-        print(
-            f"{done.directory}: accuracy {best.accuracy:.4f} at epoch {best.path_epoch:.2f}; checkpoint in {best.path}"
-        )
+        print(f"{done.directory}: accuracy {best.accuracy:.4f} at epoch {best.path_epoch:.2f}; checkpoint {best.path}")
     return 0
 
 
@@ -83,10 +79,8 @@ def grid(flags: options.Grid) -> int:
         return 0
     needed, free = costs.disk_needed(todo, flags.slots or 1), costs.disk_free(runs_dir)
     if needed > free and not flags.any_disk:
-        raise RunError(
-            f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}: "
-            "free space, give another --runs-dir, or --any-disk to start all the same"
-        )
+        what = f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}"
+        raise RunError(f"{what}: free space, give another --runs-dir, or --any-disk to start all the same")
     longest = sorted(todo, key=lambda e: -(e.expected.flops["total"] if e.expected else float("inf")))
     configs = [e.config for e in longest]
     if flags.submit == "slurm":
@@ -203,8 +197,9 @@ def list_methods(flags: options.Methods) -> int:
     for name in methods.available(folder):
         module = methods.load(name, folder)
         print(f"{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
-        for line in lines_of(module.Params):
-            print(f"    {line}")
+        defaults, _ = methods.check_params(name, {}, folder)
+        for field in dataclasses.fields(module.Params):
+            print(f"    {field.name} = {defaults.get(field.name)!r}: {field.metadata.get('doc', '')}")
     return 0
 
 

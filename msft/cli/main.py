@@ -17,9 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped."""
     words = sys.argv[1:] if argv is None else list(argv)
     if unreadable := [word for word in words if re.search("[\ud800-\udfff]", word)]:
-        say(
-            f"this locale ({sys.getfilesystemencoding()}) cannot read {', '.join(map(ascii, unreadable))}: set PYTHONUTF8=1"
-        )
+        shown = ", ".join(map(ascii, unreadable))
+        say(f"this locale ({sys.getfilesystemencoding()}) cannot read {shown}: set PYTHONUTF8=1")
         return 2
     if "utf" not in (sys.stdout.encoding or "utf").lower():  # names that a locale cannot write are shown escaped
         sys.stdout.reconfigure(errors="backslashreplace")

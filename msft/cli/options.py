@@ -75,9 +75,7 @@ class Grid(Flags):
     more: ClassVar = Slurm
     grid: str = positional("paper, tiny or a YAML file")
     runs_dir: str = _RUNS_DIR
-    submit: str | None = setting(
-        None, "train what is not finished; without it nothing starts", choices=("local", "slurm")
-    )
+    submit: str | None = setting(None, "train what is not finished; none starts nothing", choices=("local", "slurm"))
     slots: int | None = setting(None, "runs at a time; none takes one a GPU, or what the cores hold", low=1, high=4096)
     data_dir: str | None = _DATA_DIR
     device: str | None = _DEVICE
@@ -97,16 +95,10 @@ class Eval(Flags):
     """measure a model, five-shot, without training"""  # noqa: D403, D415
 
     model: str = positional("tiny name, hub id or local folder, such as <run>/best")
-    mixture: str | None = setting(
-        None, "whose test sets; none takes those of the run that the model lies in, else tiny"
-    )
+    mixture: str | None = setting(None, "whose test sets; none: those of the run that the model lies in, else tiny")
     data_dir: str | None = _DATA_DIR
-    precision: str | None = setting(
-        None, "of the weights; none takes the run's, else the model's own", choices=("bf16", "fp32")
-    )
-    max_prompt_tokens: int | None = setting(
-        None, "tokens a prompt at most; none takes the run's, else 700", low=8, high=131072
-    )
+    precision: str | None = setting(None, "of the weights; none: the run's, or the model's", choices=("bf16", "fp32"))
+    max_prompt_tokens: int | None = setting(None, "tokens a prompt at most; none: the run's or 700", low=8, high=131072)
     max_new_tokens: int | None = setting(None, "tokens generated an item at most; none likewise", low=1, high=131072)
     eval_batch_size: int | None = setting(None, "items a forward pass; none likewise", low=1, high=65536)
     device: str | None = _DEVICE

@@ -32,9 +32,7 @@ flops_text = functools.partial(number_text, unit="FLOP")
 def table_text(rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns; the first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def report(
@@ -89,9 +87,7 @@ def _sums(todo: Sequence[Estimate], runs_dir: str | Path, slots: int, card: floa
         f"host memory for weights: {bytes_text(max(e.host for e in todo))} a run at most",
     ]
     if needed > free:
-        lines.append(
-            f"  WARNING: the disk is too small by {bytes_text(needed - free)}: free space, or give another --runs-dir"
-        )
+        lines.append(f"  WARNING: the disk lacks {bytes_text(needed - free)}: free space, or give another --runs-dir")
     large = {e.config.model: e for e in todo if sum(e.device.values()) > card * 1e9}
     for model, e in large.items():
         way = f"--token-budget {e.fitting_budget // 256 * 256}" if e.fitting_budget >= 1024 else "several GPUs (FSDP)"

@@ -7,6 +7,7 @@ network and no GPU for the models and mixtures in sizes.yaml.
 """
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -77,19 +78,15 @@ class Rates:
 
 def rates_of(runs: Iterable[Run], utilisation: float = UTILISATION, peak: float = PEAK) -> Rates:
     """Rates from finished runs, by model; peak in TFLOP/s."""
-    return rates_from([found for run in runs if (found := speed_of(run))], utilisation, peak)
-
-
-def rates_from(speeds: Iterable[tuple], utilisation: float = UTILISATION, peak: float = PEAK) -> Rates:
-    """Rates from what `speed_of` gives."""
     sums: dict = {}
-    for model, *values in speeds:
+    for model, *values in filter(None, map(_speed_of, runs)):
         sums[model] = [a + b for a, b in zip(sums.get(model, [0.0] * 4), values, strict=True)]
     measured = {model: (s[0] / s[1], s[2] / s[3]) for model, s in sums.items() if all(s)}
     return Rates(utilisation * peak * 1e12, measured)
 
 
-def speed_of(run: Run) -> tuple | None:
+@functools.cache  # of a run that is asked for again, as by `status`
+def _speed_of(run: Run) -> tuple | None:
     """(model, FLOPs of training, their seconds, FLOPs of evaluation, their seconds) of a finished run; None where that is
     not known: a run that was resumed has the seconds of its last session only, one that read its search none for it."""
     try:
@@ -114,9 +111,7 @@ def plan(
     configs: Sequence[RunConfig], runs_dir: str | Path = "runs", rates: Rates | None = None, card: float = CARD
 ) -> list[Estimate]:
     """An estimate for each config, in their order. A run whose size cannot be known has `problem` in place of numbers.
-
-    rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
-    """
+    rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device."""
     runs = matching(configs, runs_dir)
     if rates is None:
         rates = rates_of(run for run in runs if run and run.status == "finished")
@@ -141,9 +136,7 @@ def search_of(config: RunConfig) -> RunConfig | None:
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
     """What one run costs; its config with every default filled in.
-
-    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed.
-    """
+    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed."""
     sizes = sizes_of(config)
     try:
         ways = rehearse(config, sizes.sets, has_search)

@@ -104,11 +104,10 @@ class Rehearsal:
         self.entries.append({"kind": "roll_back", "arguments": {"stage": curve.stage, "epoch": epoch}})
         self.offset = curve.offset + epoch
 
-    def report(self, path_epoch: float) -> None:
+    def note(self, *_, **__) -> None:
         """Nothing is kept."""
 
-    def note(self, what: str, **values) -> None:
-        """Nothing is kept."""
+    report = note
 
     def look_ahead(self, indices) -> tuple[list[float], list[float]]:
         """Losses that do not move."""

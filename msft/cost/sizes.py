@@ -58,17 +58,6 @@ def table() -> dict:
     return yaml.safe_load(Path(__file__).with_name("sizes.yaml").read_text(encoding="utf-8"))
 
 
-def parameters_of(shape: dict) -> int:
-    """Parameters of a Llama, Qwen2, Qwen3 or OLMo 2 model; tied embeddings count once."""
-    hidden, head = shape["hidden"], shape["head"]
-    queries, keys = shape["heads"] * head, shape["kv_heads"] * head
-    attention = 2 * hidden * queries + 2 * hidden * keys
-    # biases of Qwen2, norms of queries and keys in the others
-    attention += {"llama": 0, "qwen2": queries + 2 * keys, "qwen3": 2 * head, "olmo2": queries + keys}[shape["kind"]]
-    layer = attention + 3 * hidden * shape["inner"] + 2 * hidden
-    return shape["vocab"] * hidden * (1 if shape["tied"] else 2) + shape["layers"] * layer + hidden
-
-
 def sizes_of(config: RunConfig) -> Sizes:
     """Model and data of a run. Raises DataError or ModelError for what can neither be looked up nor read here."""
     return _sizes(dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None))
@@ -82,7 +71,7 @@ def _sizes(config: RunConfig) -> Sizes:
         return dataclasses.replace(sizes, parameters=sizes.parameters + trained, frozen=sizes.parameters)
     shape = table()["models"].get(config.model)
     folder = None if shape else _folder(config.model, config.model_revision)
-    parameters = parameters_of(shape) if shape else _count(folder)
+    parameters = shape["parameters"] if shape else _count(folder)
     shape = shape or _shape(folder)
     tokenizer = (shape or {}).get("tokens", "qwen")
     if config.mixture in paper_mixtures.NAMES and not config.data_dir:
@@ -156,9 +145,7 @@ def _folder(model: str, revision: str | None) -> Path:
     file = try_to_load_from_cache(model, "config.json", revision=revision)
     if not isinstance(file, str):
         known = ", ".join(table()["models"])
-        raise ModelError(
-            f"{model!r} is not on this machine, and its size is not known. Known: {known}; or give a folder"
-        )
+        raise ModelError(f"{model!r} is not on this machine, and its size not known. Known: {known}; or give a folder")
     return Path(file).parent
 
 

@@ -24,18 +24,15 @@ _DAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's template takes 
 
 def rendered(mixture, tokenizer):
     """The mixture with the prompts and completions of its chat rows as the tokenizer's template writes them.
-
     Raises ModelError for a tokenizer without a template or one that adds tokens to it, DataError with every row that the
-    template does not take.
-    """
+    template does not take."""
     chats = [sub.name for sub in mixture if sub.is_chat]
     if not chats:
         return mixture
     if not tokenizer.chat_template:
-        raise ModelError(
-            f"{', '.join(chats)}: these sub-datasets have chat rows, and the tokenizer has no chat template. Take a model "
-            "whose tokenizer has one, or save one with it: tokenizer.chat_template = ..., tokenizer.save_pretrained(folder)"
-        )
+        what = f"{', '.join(chats)}: these sub-datasets have chat rows, and the tokenizer has no chat template"
+        way = "save one with it: tokenizer.chat_template = ..., tokenizer.save_pretrained(folder)"
+        raise ModelError(f"{what}. Take a model whose tokenizer has one, or {way}")
     subs, problems = [], []
     render = partial(tokenizer.apply_chat_template, chat_template=_undated(tokenizer), tokenize=False)
     for sub in mixture:
@@ -73,10 +70,9 @@ def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, st
     bare = {"add_special_tokens": False}
     asked, ids = tokenizer(prompt, **bare)["input_ids"], tokenizer(text, **bare)["input_ids"]
     if not asked or ids[: len(asked)] != asked or not text.startswith(prompt):
-        raise DataError(
-            "the template of all messages does not begin with the tokens of the generation prompt, so that prompt and "
-            "answer cannot be told apart: white space that belongs to both, or a template that rewrites earlier turns"
-        )
+        what = "the template of all messages does not begin with the tokens of the generation prompt"
+        why = "white space belongs to both, or it rewrites earlier turns, and prompt and answer cannot be told apart"
+        raise DataError(f"{what}: {why}")
     _check_special_tokens(tokenizer, prompt, asked)
     # what reasoning stands before an earlier answer, templates leave out on purpose
     if lost := [role for role, said in example.messages if said.rpartition("</think>")[2].strip() not in text]:
@@ -87,10 +83,9 @@ def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, st
     if answer[-1:] and answer[-1] in special:
         stop = tokenizer.decode(answer[-1:])
     elif tokenizer.eos_token is None:
-        raise ModelError(
-            "the tokenizer has no EOS token and its chat template ends no turn with a special token, so that answers would "
-            "never end: set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"
-        )
+        what = "the tokenizer has no EOS token and its chat template ends no turn with a special token: no answer would end"
+        way = "Set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"
+        raise ModelError(f"{what}. {way}")
     else:
         stop = tokenizer.eos_token
         completion += stop
@@ -103,9 +98,7 @@ def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:
     whole = tokenizer(prompt, add_special_tokens=not has_bos)["input_ids"]
     if whole != asked:
         added = ", ".join(tokenizer.convert_ids_to_tokens([i for i in dict.fromkeys(whole) if i not in asked]))
-        raise ModelError(
-            f"the tokenizer adds special tokens ({added}) to a text, and its chat template does not write them, so that "
-            "training and stock tools would see different prompts. Where it is the BOS, let the template write it: "
-            "tokenizer.chat_template = '{{ bos_token }}' + tokenizer.chat_template, or load the tokenizer with "
-            "add_bos_token=False; then tokenizer.save_pretrained(folder) and take that folder as the model"
-        )
+        what = f"the tokenizer adds special tokens ({added}) that its chat template does not write, so that stock tools"
+        bos = "the template '{{ bos_token }}' + tokenizer.chat_template, or add_bos_token=False"
+        way = f"For a BOS set {bos}, then tokenizer.save_pretrained(folder), and take that folder as the model"
+        raise ModelError(f"{what} would see other prompts than training. {way}")

@@ -95,9 +95,8 @@ def _json(path: Path, text: str) -> Rows:
     if not text.lstrip().startswith("["):
         return _json_lines(path, text)
     try:
-        return _objects(
-            path, [(f"row {number}", row) for number, row in enumerate(json.loads(text, object_pairs_hook=_object), 1)]
-        )
+        found = json.loads(text, object_pairs_hook=_object)
+        return _objects(path, [(f"row {number}", row) for number, row in enumerate(found, 1)])
     except (ValueError, RecursionError) as error:
         return Rows(problems=[f"{path}: not JSON ({error})"])
 
@@ -105,12 +104,9 @@ def _json(path: Path, text: str) -> Rows:
 def _objects(path: Path, found: Sequence[tuple[int | str, object]], problems: Sequence[str] = ()) -> Rows:
     """The JSON values that are objects; data sets that were joined have every column, null where a row lacks it."""
     rows = [(number, {k: v for k, v in row.items() if v is not None}) for number, row in found if type(row) is dict]
-    others = [
-        f"{path}:{number}: a {type(row).__name__}, not an object with keys"
-        for number, row in found
-        if type(row) is not dict
-    ]
-    return Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), False, [*problems, *others])
+    others = [(number, type(row).__name__) for number, row in found if type(row) is not dict]
+    problems = [*problems, *(f"{path}:{number}: a {kind}, not an object with keys" for number, kind in others)]
+    return Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), False, problems)
 
 
 def _csv(path: Path, text: str) -> Rows:
@@ -118,9 +114,8 @@ def _csv(path: Path, text: str) -> Rows:
     reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True), [], []
     columns = reader.fieldnames or []
     if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
-        return Rows(
-            problems=[f"{path}: its first row must name the columns; it has {', '.join(map(repr, repeated))} twice"]
-        )
+        names = ", ".join(map(repr, repeated))
+        return Rows(problems=[f"{path}: its first row must name the columns; it has {names} twice"])
     for row in reader:
         cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
         if list(row.values()) == columns:
@@ -142,9 +137,7 @@ def _parquet(path: Path):
 
 def table_rows(dataset, place: str, is_raw: bool = False) -> Rows:
     """The rows of a `datasets.Dataset`, their labels by name and their whole numbers as texts; is_raw: as they are.
-
-    place: file, or data set and split, for errors.
-    """
+    place: file, or data set and split, for errors."""
     from datasets import ClassLabel
 
     names = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}

@@ -14,14 +14,10 @@ def load(
     hub_id: str, config: str | None, splits: Sequence[str], revision: str | None, instead: str
 ) -> tuple[list, str]:
     """(a `datasets.Dataset` a split, the commit that they are of).
-
     instead: what can be done where there is no hub, for the error.
-    Raises DataError with every split that cannot be read.
-    """
-    ways_out = (
-        f"Either allow https access to huggingface.co and its file hosts (*.hf.co), or {instead}. "
-        "Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
-    )
+    Raises DataError with every split that cannot be read."""
+    ways_out = f"Either allow https access to huggingface.co and its file hosts (*.hf.co), or {instead}. "
+    ways_out += "Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
     commit = _commit(hub_id, revision, ways_out)
     parts, refused = each(partial(_load_dataset, hub_id, config, commit), splits)
     if refused:
@@ -46,9 +42,7 @@ def _load_dataset(hub_id: str, config: str | None, revision: str | None, split: 
 
 def _commit(hub_id: str, revision: str | None, ways_out: str) -> str | None:
     """The commit that a revision names, or None in offline mode, where the cache has what it has.
-
-    One request without retries: `load_dataset` would try for minutes where there is no network.
-    """
+    One request without retries: `load_dataset` would try for minutes where there is no network."""
     import huggingface_hub
 
     if huggingface_hub.is_offline_mode():

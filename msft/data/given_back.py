@@ -35,9 +35,7 @@ def _is_right(text: str, example: Example, metric: str) -> bool:
 
 def given_back(tokenizer, example: Example, metric: str) -> Example:
     """The example with what is written around its answer, and its answer in the form in which it comes back.
-
-    Raises DataError where the tokenizer loses characters of it, so that no answer could be right.
-    """
+    Raises DataError where the tokenizer loses characters of it, so that no answer could be right."""
     text, gold = _through(tokenizer, example.target), example.answer.strip().rstrip(".").strip()
     said = _through(tokenizer, example.messages[-1][1]).strip() if example.messages else ""
     if said and said in text:
@@ -50,11 +48,9 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
     # another form of a number is another number
     lossless = form and metric != "number_match" and _letters(form) == _letters(gold)
     if not lossless or not _is_right(text, example, metric):
-        raise DataError(
-            f"the tokenizer gives the answer {gold[:60]!r} back as {form[:60]!r}, so that it could never be right: it lacks "
-            "characters of it, or the chat template changes it. Take another tokenizer, or write the answer in characters "
-            "that it has"
-        )
+        what = f"the tokenizer gives the answer {gold[:60]!r} back as {form[:60]!r}, so that it could never be right"
+        why = "it lacks characters of it, or the chat template changes it"
+        raise DataError(f"{what}: {why}. Take another tokenizer, or write the answer in characters that it has")
     return example
 
 
@@ -80,10 +76,9 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
             answer, other = unicodedata.normalize("NFC", example.answer).lower(), back.answer != example.answer
             known, known_other, known_place = first.setdefault(back.answer.lower(), (answer, other, place))
             if known != answer and (other or known_other):
-                problems.append(
-                    f"{sub.name}: {place}: the tokenizer gives the answers {answer[:60]!r} and {known[:60]!r} "
-                    f"({known_place}) back alike; take another tokenizer, or write one of them in another way"
-                )
+                both = f"{answer[:60]!r} and {known[:60]!r} ({known_place})"
+                mend = "take another tokenizer, or write one of them in another way"
+                problems.append(f"{sub.name}: {place}: the tokenizer gives the answers {both} back alike; {mend}")
     return replace(sub, **parts), problems
 
 
@@ -98,9 +93,7 @@ def checked(mixture: Mixture, tokenizer) -> Mixture:
 
 def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
     """Names with their number the items of which the target, cut at max_new_tokens, is no longer right.
-
-    Raises DataError where no item of a set could be answered right: the answer without its rationale is cut too.
-    """
+    Raises DataError where no item of a set could be answered right: the answer without its rationale is cut too."""
     problems = []
     for sub in mixture:
         for part in MEASURED if sub.metric != LOSS else ():
@@ -113,10 +106,8 @@ def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
                 continue
             longest = max(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) for e in cut)
             count = f"{len(cut)} of the {len(getattr(sub, part))} {part} targets"
-            problem = (
-                f"{sub.name}: max_new_tokens = {max_new_tokens} cuts {count}, so that what is trained there would be scored "
-                f"as wrong; the longest has {longest} tokens: raise max_new_tokens"
-            )
+            problem = f"{sub.name}: max_new_tokens = {max_new_tokens} cuts {count}, which would be scored as wrong; "
+            problem += f"the longest has {longest} tokens: raise max_new_tokens"
             is_hopeless = all(e.messages or is_cut(e, target_text(e.answer)) for e in cut)
             if is_hopeless and len(cut) == len(getattr(sub, part)):
                 problems.append(problem)

@@ -42,8 +42,6 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
                 break
         else:
             fewer = f"fewer shots (num_fewshot is {shots}), " * bool(shots and new < length)
-            problems.append(
-                f"{judge.label}: {task.task_name} has prompts of at least {shortest} tokens{kept}; give {fewer}{mend}, or "
-                "another task"
-            )
+            what = f"{task.task_name} has prompts of at least {shortest} tokens{kept}"
+            problems.append(f"{judge.label}: {what}; give {fewer}{mend}, or another task")
     return problems

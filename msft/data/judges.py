@@ -31,7 +31,7 @@ from msft import distributed
 from msft.data.metrics import LOSS, Scores
 from msft.data.tasks import quiet
 from msft.errors import DataError, ModelError, RunError, nearest, unknown
-from msft.paths import expanded
+from msft.paths import usable
 from msft.settings import check_values, setting
 
 PREFIX = "lm_eval:"
@@ -103,9 +103,7 @@ def is_judged(metric: object) -> bool:
 
 def load(said: str | dict, folder: Path) -> Judge:
     """The judge that a mixture's file names. folder: where that file lies.
-
-    Raises DataError with all that is wrong with it: unknown keys, task, metric or filter, data that cannot be read.
-    """
+    Raises DataError with all that is wrong with it: unknown keys, task, metric or filter, data that cannot be read."""
     values = {"lm_eval": said.removeprefix(PREFIX)} if isinstance(said, str) else said
     clean, problems = check_values(Settings, values, "key of a judge")
     if not problems and not clean.get("lm_eval"):
@@ -114,7 +112,7 @@ def load(said: str | dict, folder: Path) -> Judge:
         raise DataError("; ".join(problems))
     wanted = Settings(**clean)
     with quiet():
-        tasks = _tasks(wanted, folder / expanded(wanted.include_path) if wanted.include_path else None)
+        tasks = _tasks(wanted, folder / usable(wanted.include_path) if wanted.include_path else None)
         problems = [problem for task in tasks for problem in _problems(task, wanted)]
         metric, chosen, wrong = _metric(tasks, wanted)
         if problems or wrong:
@@ -126,9 +124,7 @@ def load(said: str | dict, folder: Path) -> Judge:
     label = f"{PREFIX}{wanted.lm_eval} {metric}" + (f",{chosen}" if chosen != "none" else "")
     is_better = {bool(task.higher_is_better().get(metric, True)) for task in tasks}
     if len(is_better) > 1:
-        raise DataError(
-            f"of some tasks of {wanted.lm_eval} a higher {metric} is better, of others a lower; name one task"
-        )
+        raise DataError(f"a higher {metric} is better in some tasks of {wanted.lm_eval}, not in others; name one task")
     is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
     judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks)
     for task in tasks:
@@ -158,14 +154,11 @@ def _tasks(wanted: Settings, own: Path | None) -> list:
                 return list(found.load([name])["tasks"].values())
             known += found.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
-        raise DataError(
-            f"the lm-eval task {name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}. Its data must be on this "
-            "machine, or the hub must be reached"
-        ) from error
-    raise DataError(
-        f"lm-eval has no task {name!r}.{nearest(name, known)} `lm-eval ls tasks` lists all; a task file of your own needs "
-        "`include_path`, its folder"
-    )
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        way = "Its data must be on this machine, or the hub must be reached"
+        raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
+    way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
+    raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}")
 
 
 def _problems(task, wanted: Settings) -> list[str]:
@@ -179,9 +172,7 @@ def _problems(task, wanted: Settings) -> list[str]:
     if config.doc_to_image or config.doc_to_audio:
         problems.append(f"{name} shows images or sounds; take a task of texts")
     if config.repeats > 1 or options.get("do_sample") or options.get("temperature"):
-        problems.append(
-            f"{name} samples its answers, and the same weights must be judged alike: take one that decodes greedily"
-        )
+        problems.append(f"{name} samples its answers, which differ from time to time: take one that decodes greedily")
     if wanted.num_fewshot and config.num_fewshot == 0:
         problems.append(f"{name} is made for no shots (num_fewshot: 0 in its file); take num_fewshot away")
     try:
@@ -212,9 +203,8 @@ def _build(task, wanted: Settings) -> None:
     try:
         task.build_all_requests(limit=wanted.limit)
     except Exception as error:  # of templates, of too few shots, of the user's own code
-        raise DataError(
-            f"the requests of the lm-eval task {task.task_name!r} cannot be built: {type(error).__name__}: {str(error)[:300]}"
-        ) from error
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DataError(f"the requests of the lm-eval task {task.task_name!r} cannot be built: {why}") from error
 
 
 def _rehearse(task, judge: Judge) -> None:
@@ -232,9 +222,7 @@ def _rehearse(task, judge: Judge) -> None:
 
 def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge], list[str]]:
     """What a mixture's file says without its judges, the judges by sub-dataset, those only watched, and problems.
-
-    The rows of a judged sub-dataset need no answer that can be checked: they count as texts measured by their loss.
-    """
+    The rows of a judged sub-dataset need no answer that can be checked: they count as texts measured by their loss."""
     judged, watched, problems = {}, [], []
 
     def read(said: object, place: str) -> Judge | None:
@@ -250,9 +238,7 @@ def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge]
             name = str(entry.get("name", place + 1))
             judged[name] = read(entry["metric"], name)
             unused = [part for part in ("validation", "validation_split", "confirmation", "benchmark") if part in entry]
-            problems += [
-                f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; take it away" for p in unused
-            ]
+            problems += [f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; drop it" for p in unused]
             entries = [*entries[:place], {**entry, "metric": LOSS}, *entries[place + 1 :]]
     if not isinstance(listed, list) or not all(isinstance(said, str | dict) for said in listed):
         problems.append(f"judges: give a list of lm-eval tasks, such as `- arc_easy`; found {listed!r}")
@@ -266,9 +252,7 @@ def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge]
 
 class Court:
     """Judges before a live model; what does not depend on the weights is done once.
-
-    lm: PrefixCachedLM.  should_stop: asked between forward passes.
-    """
+    lm: PrefixCachedLM.  should_stop: asked between forward passes."""
 
     def __init__(self, lm, judges: Mapping[str, Judge]):
         self.judges, self.lm = judges, copy.copy(lm)

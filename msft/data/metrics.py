@@ -58,16 +58,13 @@ def check_example(example: Example, metric: str = "") -> None:
     shown, values = repr(example.answer[:60]), numbers(example.answer)
     if metric == "number_match" and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
         how_many = "none" if not values else "one that it cannot read" if None in values[-1:] else len(values)
-        raise DataError(
-            f"metric number_match needs a number, and the answer {shown} has {how_many}: give one such as 1250, 1,250.5, "
-            "1 1/2 or 1.6e-19, no range, time, date, power or root, or take exact_match"
-        )
+        what = f"metric number_match needs a number, and the answer {shown} has {how_many}"
+        mend = "give one such as 1250, 1,250.5, 1 1/2 or 1.6e-19, no range, date, power or root, or take exact_match"
+        raise DataError(f"{what}: {mend}")
     if not SCORERS.get(metric, score)(example.target, example.answer) or not extract(example.target):
-        raise DataError(
-            f"its own target text would be scored as wrong: the answer {shown} is not what follows the first '####' of "
-            "the target (with the default metric 'nan' equals nothing); give an answer of one line, without '####' in the "
-            "rationale, or take exact_match"
-        )
+        what = f"its own target text would be scored as wrong: the answer {shown} is not what follows its first '####'"
+        mend = "give an answer of one line that is not 'nan', without '####' in the rationale, or take exact_match"
+        raise DataError(f"{what}; {mend}")
 
 
 def merged(examples: Iterable[Example], metric: str) -> list[str]:
@@ -77,10 +74,8 @@ def merged(examples: Iterable[Example], metric: str) -> list[str]:
         answer = unicodedata.normalize("NFC", example.answer.rstrip(". "))
         known, place = first.setdefault(normalised(answer), (answer, example.place))
         if known != answer:
-            problems.append(
-                f"{example.place}: metric exact_match takes the answer {answer[:60]!r} for {known[:60]!r} ({place}); "
-                "write both alike, or take another metric"
-            )
+            what = f"metric exact_match takes the answer {answer[:60]!r} for {known[:60]!r} ({place})"
+            problems.append(f"{example.place}: {what}; write both alike, or take another metric")
     return problems
 
 

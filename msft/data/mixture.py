@@ -51,9 +51,7 @@ class SubDataset:
 @dataclass(frozen=True)
 class Mixture:
     """Sub-datasets in mixture order, the order that breaks ties (Algorithm 1).
-
-    judges: lm-eval tasks (judges.Judge) that are only watched: nothing is decided on them.
-    """
+    judges: lm-eval tasks (judges.Judge) that are only watched: nothing is decided on them."""
 
     name: str
     sub_datasets: list[SubDataset]
@@ -106,9 +104,7 @@ class Mixture:
             raise DataError(f"select_on='validation' needs a validation set; these have none: {', '.join(bare)}")
         judged = [sub.name for sub in self if sub.judge]
         if metric == "loss" and judged:
-            raise DataError(
-                f"select_metric='loss' decides on the loss of gold answers; lm-eval tasks judge {', '.join(judged)}"
-            )
+            raise DataError(f"select_metric='loss' decides on gold answers; lm-eval tasks judge {', '.join(judged)}")
 
     def fingerprint(self) -> str:
         """SHA-256 of all content that training or evaluation can see, in order."""

@@ -39,9 +39,7 @@ def read_rows(path: Path) -> list[dict]:
 
 def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     """A row (question, answer, optional rationale, or messages) as an Example; place: its file and line.
-
-    Raises DataError with all that is wrong with the row.
-    """
+    Raises DataError with all that is wrong with the row."""
     is_chat = has_value(row.get("messages")) or "messages" in row and not {"question", "answer"} & set(row)
     # rows of both shapes in one table have the columns of both: those of the other shape are empty
     other = ("question", "answer") if is_chat else ROW_KEYS
@@ -66,10 +64,8 @@ def _question(row: Mapping, metric: str, place: str) -> Example:
         raise DataError("; ".join(problems))
     question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
     if "####" in answer and metric != LOSS:
-        raise DataError(
-            "the answer holds '####', as rows of GSM8K do, whose answer is a solution with its result: say "
-            "`benchmark: gsm8k` in the mixture's entry, or put what stands before '####' under rationale"
-        )
+        mend = "say `benchmark: gsm8k` in the mixture's entry, or put what stands before '####' under rationale"
+        raise DataError(f"the answer holds '####', as rows of GSM8K do, behind a solution: {mend}")
     return Example(question, target_text(answer, rationale), answer, place=place)
 
 
@@ -88,10 +84,8 @@ def _chat(row: Mapping, place: str) -> Example:
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[0] == "system" else roles
     if turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns or turns[-1] != "assistant":
-        raise DataError(
-            f"the roles are {', '.join(roles)}; give user and assistant in turn, the assistant last, and a system message "
-            "at most before them"
-        )
+        mend = "give user and assistant in turn, the assistant last, and a system message at most before them"
+        raise DataError(f"the roles are {', '.join(roles)}; {mend}")
     pairs = tuple((message["role"], message["content"]) for message in messages)
     asked, answer = "\n".join(f"{role}: {content}" for role, content in pairs[:-1]), pairs[-1][1]
     return Example(asked, answer, extract(answer), messages=pairs, place=place)
@@ -130,9 +124,8 @@ def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
         if close and abs(len(close[0]) - len(key)) <= 2:
             problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
         elif key.lower() in changes and not _is_said(value, row, known):
-            problems.append(
-                f"the key {key!r} is not read, and what it says would be lost: write it into {into}, or take it out"
-            )
+            mend = f"write it into {into}, or take it out"
+            problems.append(f"the key {key!r} is not read, and what it says would be lost: {mend}")
     return problems
 
 

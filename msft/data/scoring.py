@@ -94,10 +94,8 @@ def _compatible(text: str) -> str:
 
 def normalised(text: str) -> str:
     """Text as exact_match compares it: never empty where the text is not.
-
     NFKC without merging raised digits or fractions, case folded, white space as single blanks; the end of a sentence
-    behind a word, and quotes or brackets around a word, fall away.
-    """
+    behind a word, and quotes or brackets around a word, fall away."""
     text, before = " ".join(_compatible(text).casefold().split()), None
     while text != before:
         before = text
@@ -109,9 +107,7 @@ def normalised(text: str) -> str:
 
 def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
     """(value, decimals) of every number in a text, units left aside; None for what hangs together and is no number.
-
-    decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact.
-    """
+    decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact."""
     text = "".join(str(unicodedata.decimal(char, char)) for char in _compatible(text))
     for pattern, to in _SPELLINGS:
         text = pattern.sub(to, text)
@@ -152,10 +148,8 @@ def exact_match(text: str, answer: str) -> bool:
 
 def number_match(text: str, answer: str) -> bool:
     """Whether the last number of the answer in a generated text equals that of the gold one.
-
     Where one is written with fewer decimals, it may be the other one rounded or cut, if they differ by less than a
-    millionth.
-    """
+    millionth."""
     said, gold = ((numbers(part) or [None])[-1] for part in (extract(text), answer))
     if said is None or gold is None:
         return False
@@ -192,9 +186,7 @@ def process_results(doc: dict, results: list[str]) -> dict:
 
 def dataset(file: str, **_) -> dict:
     """lm-eval's hook: the test documents of a task in a JSONL file beside this one.
-
-    Read here, since `datasets` takes a path for a pattern in which '[', '*' and '$HOME' mean something.
-    """
+    Read here, since `datasets` takes a path for a pattern in which '[', '*' and '$HOME' mean something."""
     from datasets import Dataset
 
     text = (Path(__file__).parent / file).read_text(encoding="utf-8")

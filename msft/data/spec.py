@@ -7,7 +7,7 @@ from urllib.parse import quote
 from msft.data import columns, judges, metrics
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, unknown
-from msft.paths import expanded
+from msft.paths import usable
 from msft.settings import read_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
@@ -29,7 +29,7 @@ def selects_on(file: str) -> str:
     """The part that decisions are taken on where nothing else is said: 'validation' where a mixture's file gives every
     sub-dataset such items, or a judge; else 'test', also where it cannot be read."""
     try:
-        entries = read_spec(Path(expanded(file))).get("sub_datasets")
+        entries = read_spec(Path(usable(file))).get("sub_datasets")
     except DataError:
         return "test"
     entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
@@ -58,9 +58,7 @@ def check_spec(spec: dict) -> list[str]:
 
 def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[columns.Source | None, list[str]]:
     """(what an entry says of its rows, problems); where its files can be read by it, what else is wrong with it is said too.
-
-    judged: names of the sub-datasets that a task of lm-eval judges; they need no test items.
-    """
+    judged: names of the sub-datasets that a task of lm-eval judges; they need no test items."""
     if not isinstance(entry, dict):
         return None, [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label, name = f"sub_datasets entry {number} ({entry.get('name', 'no name')})", entry.get("name")
@@ -83,9 +81,7 @@ def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[col
     problems = [f"{label}: {problem}" for problem in problems]
     # it becomes the name of a task file, its special characters as %XX
     if isinstance(name, str) and not (name.strip() and name.isprintable() and len(quote(name)) <= LONGEST_NAME):
-        problems.append(
-            f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {LONGEST_NAME} "
-            "characters (other than ASCII letters and digits count three or more)"
-        )
+        most = f"{LONGEST_NAME} characters (other than ASCII letters and digits count three or more)"
+        problems.append(f"sub_datasets entry {number}: the name {name[:60]!r} must be printable text of at most {most}")
     is_readable = isinstance(name, str) and name.isprintable() and not no_texts and not no_metric
     return source if is_readable else None, problems

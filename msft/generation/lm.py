@@ -117,9 +117,7 @@ class PrefixCachedLM(HFLM):
         reason = f"it was made with {', '.join(changing)}" if changing else why_not_packed(model)
         self.path = f"HFLM: {reason}" if reason else "packed"
         if reason:
-            warnings.warn(
-                f"{type(model).__name__}: evaluations run through lm-eval's HFLM, since {reason}", stacklevel=2
-            )
+            warnings.warn(f"{type(model).__name__}: evaluations go through lm-eval's HFLM: {reason}", stacklevel=2)
 
     # lm-eval's interface -------------------------------------------------------------------------------
 
@@ -136,10 +134,8 @@ class PrefixCachedLM(HFLM):
 
     def prepare(self, requests, with_losses: bool = False) -> Prepared:
         """Tokens, prefixes and batches of generate_until requests: what does not depend on the weights.
-
         An evaluation that comes again and again makes it once and gives it to `answer`.
-        with_losses: ask for the losses of gold answers; what goes through HFLM has none.
-        """
+        with_losses: ask for the losses of gold answers; what goes through HFLM has none."""
         by_options = {repr(request.args[1]): request.args[1] for request in requests}
         by_options = {key: self._rule(options) for key, options in by_options.items()}
         rules = [by_options[repr(request.args[1])] for request in requests]
@@ -209,10 +205,9 @@ class PrefixCachedLM(HFLM):
         """(log-likelihood, is greedy) of each (texts, context ids, continuation ids)."""
         for texts, context, continuation in requests:
             if not context or not continuation or len(continuation) > self.max_length:
-                raise ModelError(
-                    f"the request {texts!r} has {len(context)} context and {len(continuation)} continuation tokens; each "
-                    f"needs one at least, and a continuation may have {self.max_length} (the model's length)"
-                )
+                found = f"{len(context)} context and {len(continuation)} continuation tokens"
+                mend = f"each needs one at least, and a continuation may have {self.max_length} (the model's length)"
+                raise ModelError(f"the request {texts!r} has {found}; {mend}")
         if self.path != "packed":
             with _as_it_was(self.model):
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)

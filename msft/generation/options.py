@@ -43,9 +43,7 @@ def changes_greedy(model, options: Mapping) -> str:
 
 def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
     """Tokens that end a text: EOS, the checkpoint's (chat models have several), stops that are one special token.
-
-    Raises ModelError where the checkpoint's are no token ids.
-    """
+    Raises ModelError where the checkpoint's are no token ids."""
     given = getattr(model.generation_config, "eos_token_id", None)
     configured = given if isinstance(given, list) else [given]
     if not all(token is None or isinstance(token, int) for token in configured):
@@ -62,10 +60,8 @@ def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
 
 def greedy(model, tokenizer, stops: Sequence[str] = ()) -> GenerationConfig:
     """Greedy decoding and nothing else, ended by `ends`.
-
     What a run measures and what its checkpoints carry, so that stock tools answer as the run did: no penalty, no
-    sampling, no beam of the base model is left.
-    """
+    sampling, no beam of the base model is left."""
     eos, pad = ends(model, tokenizer, stops), tokenizer.pad_token_id
     fits = pad is not None and pad < model.get_input_embeddings().num_embeddings
     return GenerationConfig(

@@ -22,9 +22,7 @@ _FREE = 6  # tokens of a step that take as long as one: the weights are read onc
 
 class Item(NamedTuple):
     """One sequence to decode: prompt, draft, and the function that says of the tokens so far whether they are all.
-
-    limit: tokens at most.  gold: how many tokens of the draft the loss is asked of, from the first on.
-    """
+    limit: tokens at most.  gold: how many tokens of the draft the loss is asked of, from the first on."""
 
     prompt: list[int]
     draft: list[int]
@@ -78,9 +76,7 @@ class Text:
 @dataclass(frozen=True)
 class Group:
     """Texts of one pass, hence of similar length, that go on together.
-
-    layers: keys and values [rows, heads, places, dim] of their rows; nothing behind a text's cached tokens is read.
-    """
+    layers: keys and values [rows, heads, places, dim] of their rows; nothing behind a text's cached tokens is read."""
 
     texts: list[Text]
     layers: Layers
@@ -125,9 +121,8 @@ def taken_out(current: Pass, texts: list[Text], rows: list[int]) -> Group:
     columns = torch.arange(needed, device=device)  # [places]
     places = starts[:, None] + torch.minimum(columns, lengths[:, None] - 1)  # [rows, places]
     # a row's keys of one head lie together, which reads them fastest
-    return Group(
-        live, {n: tuple(x[0, :, places].transpose(0, 1).contiguous() for x in kv) for n, kv in current.kept.items()}
-    )
+    kept = current.kept.items()
+    return Group(live, {n: tuple(x[0, :, places].transpose(0, 1).contiguous() for x in kv) for n, kv in kept})
 
 
 def _joined(groups: Sequence[Group]) -> list[Group]:

@@ -39,10 +39,8 @@ def built_in() -> list[str]:
 
 def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     """A grid by name (paper, tiny) or from a YAML file.
-
     settings: values that stand in every run in place of the file's, such as {"data_dir": ...}.
-    Raises ConfigError that names every unknown key and every wrong value of the file at once.
-    """
+    Raises ConfigError that names every unknown key and every wrong value of the file at once."""
     path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(usable(name_or_path))
     if not path.is_file():
         raise ConfigError(unknown("grid", name_or_path, built_in()) + " Or give the path of a YAML file.")
@@ -54,8 +52,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     used: set[str] = set()  # methods
     for block in [] if problems else blocks:
         merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
-        if settings:
-            merged |= {key: value for key, value in settings.items() if value is not None and key != "params"}
+        merged |= {key: value for key, value in (settings or {}).items() if value is not None}
         if isinstance(merged.get("methods_dir"), str):
             merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
         here = [str(method) for method in _axis(merged.get("method", RunConfig().method))]

@@ -59,11 +59,9 @@ def run_all(
     A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
     """
     names = run_names(configs)
-    directories = [Path(usable(runs_dir)) / name for name in names]
-    missing = {}
-    for config, name, directory in zip(configs, names, directories, strict=True):
-        if Run(directory).status != "finished":
-            missing.setdefault(name, config)
+    runs = [Run(Path(usable(runs_dir)) / name) for name in names]
+    given = zip(configs, names, runs, strict=True)
+    missing = {name: config for config, name, known in given if known.status != "finished"}
     todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
     problems, ours = [], [missing[name] for name in todo]
     slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
@@ -77,14 +75,11 @@ def run_all(
                 problems.append(f"{_title(config)}: {error}")
     if problems:
         raise RunError(together(f"{len(problems)} of {len(todo)} runs failed:", problems))
-    return [Run(directory) for directory in directories]
+    return runs
 
 
 def run_names(configs: Sequence[RunConfig]) -> list[str]:
-    """The directory names of runs; data and tokenizer are loaded once for all runs that share them.
-
-    Raises ConfigError, DataError or ModelError for a run that could not start.
-    """
+    """The directory names of runs; data and tokenizer are loaded once for all runs that share them. Raises as `prepare`."""
     known, names = {}, []
     for config in configs:
         # the four that no data, tokenizer or base model depends on
@@ -112,10 +107,8 @@ class _Job:
 def in_processes(
     configs: Sequence[RunConfig], names: Sequence[str], runs_dir: str | Path, slots: int, progress: bool = True
 ) -> list[str]:
-    """Trains runs in the order given, in `slots` worker processes; returns what failed, a line each.
-
-    names: of the runs' directories.  A failure is noted in the run's directory, for `status` to tell.
-    """
+    """Trains runs in the order given, in `slots` worker processes; returns what failed, a line each. names: of the runs'
+    directories, where a failure is noted too."""
     known = {filled(config): name for config, name in zip(configs, names, strict=True)}
     after = [known.get(search_of(filled(config))) for config in configs]
     waiting, unfinished = [_Job(*job) for job in zip(configs, names, after, strict=True)], set(names)
@@ -194,7 +187,8 @@ class _Worker:
 
     def __init__(self, place: int, runs_dir: Path):
         # idle OpenMP threads would spin on the cores that the other runs need
-        own = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": _gpu(place)}
+        gpus = (os.environ.get("CUDA_VISIBLE_DEVICES") or str(place)).split(",")
+        own = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
         self.runs_dir, log = runs_dir, log_of(runs_dir, f"worker{place}")
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:
@@ -215,20 +209,12 @@ class _Worker:
         except BrokenPipeError:
             pass
         code = self.process.wait()
-        killed = (
-            f" ({signal.Signals(-code).name}; out of memory, or killed by somebody)" if code == -signal.SIGKILL else ""
-        )
+        killed = " (SIGKILL; out of memory, or killed by somebody)" if code == -signal.SIGKILL else ""
         return f"its process ended with code {code}{killed}; see {log}", True
 
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
-
-
-def _gpu(place: int) -> str:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    ids = visible.split(",") if visible else [str(place)]
-    return ids[place % len(ids)]
 
 
 def work() -> None:

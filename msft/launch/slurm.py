@@ -5,14 +5,12 @@ A job that is preempted, or comes near its time limit, saves its run and is queu
 
 import dataclasses
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from msft.config import RunConfig
 from msft.cost.plan import search_of
@@ -27,9 +25,7 @@ _TIMEOUTS = 1000  # times that a job may reach its limit and go on; submitit's o
 class Options:
     """What a job asks the cluster for."""
 
-    hours: float = setting(
-        24.0, "time limit of a job in hours; a job that reaches it is queued again", low=0.1, high=720
-    )
+    hours: float = setting(24.0, "time limit in hours; a job that reaches it is queued again", low=0.1, high=720)
     partition: str | None = setting(None, "partition of the jobs")
     account: str | None = setting(None, "account that is charged")
     qos: str | None = setting(None, "quality of service")
@@ -54,7 +50,7 @@ class Job:
     """What a job does: trains a run, or goes on with it. Called again after a preemption, by submitit."""
 
     def __init__(self, config: RunConfig, runs_dir: str, gpus: int = 1):
-        self.settings, self.runs_dir, self.gpus = config.to_dict(), runs_dir, gpus
+        self.config, self.runs_dir, self.gpus = config, runs_dir, gpus
 
     def __call__(self) -> str:
         """The run's directory."""
@@ -62,13 +58,13 @@ class Job:
         from msft.runs import prepare, run
         from msft.store.state import Interrupted
 
-        config = RunConfig.from_mapping(self.settings)
+        config = self.config
         directory, log = Path(self.runs_dir) / prepare(config).name, os.environ.get("SUBMITIT_FOLDER")
         note_failure(directory, KILLED, log)
         try:
             with _saved_before_requeue():
                 if self.gpus > 1:
-                    _in_several_processes(self.settings, self.runs_dir, self.gpus)
+                    _in_several_processes(config, self.runs_dir, self.gpus)
                 else:
                     run(config, self.runs_dir)
         except Interrupted:
@@ -109,20 +105,25 @@ class _saved_before_requeue:
             self.requeue(signal.SIGUSR2, None)
 
 
-def _in_several_processes(settings: dict, runs_dir: str, count: int) -> None:
-    settings_of = Path(__file__).parent / "accelerate" / "ddp.yaml"
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml", delete=False) as file:
-        yaml.safe_dump(settings, file)
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings_of)]
-    words += ["--num_processes", str(count), "-m", "msft", "run", "--config", file.name, "--runs-dir", runs_dir]
-    child = subprocess.Popen(words)
+def _in_several_processes(config: RunConfig, runs_dir: str, count: int) -> None:
+    ddp = Path(__file__).parent / "accelerate" / "ddp.yaml"
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ddp),
+        "--num_processes",
+        str(count),
+    ]
+    _, *words = shlex.split(config.command_line(runs_dir=runs_dir))  # behind `python`
+    child = subprocess.Popen([*launch, *words])
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
         if child.wait():
             raise RunError(f"accelerate launch ended with code {child.returncode}")
     finally:
         signal.signal(signal.SIGTERM, before)
-        os.unlink(file.name)
 
 
 def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options, cluster: str = "slurm") -> list:
@@ -137,9 +138,7 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
     jobs: dict[int, object] = {}
     second = [i for i, config in enumerate(configs) if search_of(config)]
     first = [i for i in range(len(configs)) if i not in second]
-    for places in (first, second):
-        if not places:
-            continue
+    for places in filter(None, (first, second)):
         searches = [jobs[j].job_id for i in places for j in jobs if configs[j] == search_of(configs[i])]
         executor = _executor(runs_dir / "logs" / "jobs", options, cluster, list(dict.fromkeys(searches)))
         with executor.batch():

@@ -18,17 +18,14 @@ def runs_of(runs_dir: str | Path) -> list[Run]:
 
 def rows_of(runs: list[Run]) -> list[dict]:
     """One mapping a run, of plain values: name, state, why (a failure), saves, bytes_written and save_interval (seconds
-    between two saves as it is now, None before the first), accuracy and epoch of the best checkpoint, paths (of training
-    and evaluation: packed, or the fall-back and why), and flops, seconds, disk_peak (bytes), each with the estimate for
-    it; seconds are None where the run was resumed.
-
-    The estimate of the time takes the rates of the other finished runs of the same model, else 40 % of an H100.
-    """
-    speeds = {run.directory: plan.speed_of(run) for run in runs if run.status == "finished"}
-    return [_row(run, [speed for place, speed in speeds.items() if speed and place != run.directory]) for run in runs]
+    between two saves as it is now, None before the first), accuracy and path_epoch of the best checkpoint, paths (of
+    training and evaluation: packed, or the fall-back and why), and flops, seconds (None where the run was resumed) and
+    disk_peak (bytes), each with its estimate, by the rates of the other finished runs of the model."""
+    finished = [run for run in runs if run.status == "finished"]
+    return [_row(run, [other for other in finished if other is not run]) for run in runs]
 
 
-def _row(run: Run, speeds: list[tuple]) -> dict:
+def _row(run: Run, others: list[Run]) -> dict:
     row: dict = {"name": run.directory.name, "state": run.status, "why": None, "log": None}
     if row["state"] == "failed":
         row |= {"why": run.failure["why"], "log": run.failure["log"]}
@@ -47,7 +44,7 @@ def _row(run: Run, speeds: list[tuple]) -> dict:
     except (MsftError, KeyError, TypeError, ValueError) as error:
         return {**row, "state": "damaged", "why": str(error)}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
-        found = plan.estimate(config, plan.rates_from(speeds), has_search=True)
+        found = plan.estimate(config, plan.rates_of(others), has_search=True)
         row |= {"flops_estimate": found.expected.flops["total"], "seconds_estimate": found.expected.seconds}
         row |= {"disk_peak_estimate": int(found.disk_peak)}
     return row

@@ -69,10 +69,8 @@ def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
 
 def deal_out(lengths: Sequence[int], budget: int, process: int = 0, processes: int = 1) -> list[list[int]]:
     """Positions of one process's rows, the longest first, in batches of at most `budget` padded tokens, or of one row.
-
     Of the rows in order of length a process has every processes-th. All processes have as many batches, some of them
-    empty: sharded weights are gathered in every pass by all.
-    """
+    empty: sharded weights are gathered in every pass by all."""
     ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     shares: list[list[list[int]]] = []
     for first in range(processes):
@@ -103,9 +101,7 @@ class Batch(NamedTuple):
 
 def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int = 0, processes: int = 1) -> list[Batch]:
     """The forward passes of one step: padded tensors and exact loss weights.
-
-    process, processes: whose share of the rows. A pass without a row has one padding token and no target.
-    """
+    process, processes: whose share of the rows. A pass without a row has one padding token and no target."""
     weights, integer = loss_weights(rows, group), torch.int64
     batches = []
     for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):
@@ -137,11 +133,10 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
     every text with a special token.
     """
     if (last := tokenizer("A: ")["input_ids"][-1]) in tokenizer.all_special_ids:
-        raise ModelError(
-            f"the tokenizer ends every text with {tokenizer.convert_ids_to_tokens(last)!r}, prompts too, behind which a model "
-            "answers nothing: load it with add_eos_token=False (or without the template of its post-processor), then "
-            "tokenizer.save_pretrained(folder), and take that folder as the model"
-        )
+        token = tokenizer.convert_ids_to_tokens(last)
+        what = f"the tokenizer ends every text with {token!r}, prompts too, behind which a model answers nothing"
+        way = "load it with add_eos_token=False (or without the template of its post-processor)"
+        raise ModelError(f"{what}: {way}, then tokenizer.save_pretrained(folder), and take that folder as the model")
     examples, subs, lengths, largest, problems = {}, [], [0], 0, []
     for sub in mixture:
         rows = tokenize(tokenizer, sub.train)
@@ -173,17 +168,14 @@ def check_context(
     rows = [row for task in examples.values() for row in task]
     longest = max(len(row.ids) for row in rows)
     if positions and longest_prompt + max_new_tokens > positions:
-        problems.append(
-            f"the longest prompt has {longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more than "
-            f"the {positions} positions of the model. Lower max_new_tokens or max_prompt_tokens"
-        )
+        needed = f"{longest_prompt} tokens; with max_new_tokens = {max_new_tokens} that is more"
+        mend = "Lower max_new_tokens or max_prompt_tokens"
+        problems.append(f"the longest prompt has {needed} than the {positions} positions of the model. {mend}")
     if positions and longest > positions:
         problems.append(f"an example has {longest} tokens, the model {positions} positions; lower max_tokens")
     largest = max(largest_id, *(max(row.ids) for row in rows))
     if embeddings and largest >= embeddings:
-        problems.append(
-            f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: they do not belong together. "
-            "Take the tokenizer that the model was saved with, or resize the embeddings and save the model again"
-        )
+        mend = "they do not belong together. Take the model's own tokenizer, or resize the embeddings and save it again"
+        problems.append(f"the tokenizer gives the id {largest}, the model has {embeddings} embeddings: {mend}")
     if problems:
         raise ModelError("\n".join(problems))

@@ -35,9 +35,7 @@ def available(folder: str | None = None) -> list[str]:
 
 def load(name: str, folder: str | None = None) -> ModuleType:
     """The module of a method: `Params` and `run(trainer, params)`.
-
-    Raises ConfigError for a name that no file has, or a file that cannot be imported or lacks one of the two.
-    """
+    Raises ConfigError for a name that no file has, or a file that cannot be imported or lacks one of the two."""
     files = _files(folder)
     if name not in files:
         raise ConfigError(unknown("method", name, list(files)))
@@ -63,9 +61,7 @@ def check_params(
     name: str, values: Mapping, folder: str | None = None, evaluations: int | None = None
 ) -> tuple[dict, list[str]]:
     """(all parameters of a method with defaults filled in, problems).
-
-    evaluations: how many an epoch has; lengths of training must end with one.
-    """
+    evaluations: how many an epoch has; lengths of training must end with one."""
     try:
         kind = load(name, folder).Params
     except ConfigError as error:
@@ -80,10 +76,9 @@ def check_params(
     for field in dataclasses.fields(kind):
         count = params[field.name] * evaluations if evaluations and field.metadata.get("epochs") else 0
         if not math.isclose(count, round(count)):
-            problems.append(
-                f"parameter of {name} {field.name} = {params[field.name]}: must be a multiple of 1/{evaluations}, the "
-                f"evaluation interval (evaluations_per_epoch = {evaluations})"
-            )
+            interval = f"1/{evaluations}, the evaluation interval (evaluations_per_epoch = {evaluations})"
+            what = f"parameter of {name} {field.name} = {params[field.name]}"
+            problems.append(f"{what}: must be a multiple of {interval}")
     return params, problems
 
 

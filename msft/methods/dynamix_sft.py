@@ -73,20 +73,16 @@ class Bandit(Schedule):
             batch = draw.choice(members, min(self.params.look_ahead_batch, len(members)), replace=False)
             first, second = trainer.look_ahead(batch)
             if not np.isfinite([first, second]).all():
-                raise RunError(
-                    f"the loss of a look-ahead is not finite in stage {trainer.stage}, step {step}, in {task}; the last "
-                    "saved state is kept. Try a lower learning_rate, or precision fp32"
-                )
+                what = f"the loss of a look-ahead is not finite in stage {trainer.stage}, step {step}, in {task}"
+                raise RunError(f"{what}; the last saved state is kept. Try a lower learning_rate, or precision fp32")
             before.append(np.array(first))
             after.append(np.array(second))
             progress.look_ahead_tokens += sum(len(trainer.rows[i].ids) for i in batch)
         reward, keep = rewards(before, after), self.params.smoothing
         self.q = keep * self.q + (1 - keep) * reward
         self.p = probabilities(self.q, self.p0, self.params.beta, self.params.gamma)
-        row = {"rewards": reward.tolist(), "q": self.q.tolist(), "p": self.p.tolist()}
-        self.notes.append(
-            {"step": step, "before": [b.mean() for b in before], "after": [a.mean() for a in after], **row}
-        )
+        row = {"step": step, "before": [b.mean() for b in before], "after": [a.mean() for a in after]}
+        self.notes.append({**row, "rewards": reward.tolist(), "q": self.q.tolist(), "p": self.p.tolist()})
 
     def batch(self, epoch: int, step: int) -> list[int]:
         """Examples drawn by the probabilities as they are now."""

@@ -22,11 +22,6 @@ class Params:
     delta: float = setting(1e-3, "threshold of the second difference, in nats", low=0.0, high=1e6)
 
 
-def sits_out(losses: np.ndarray, delta: float) -> np.ndarray:
-    """Mask [n] of the examples that sit out, from the losses [3, n] of the last three epochs."""
-    return np.abs(losses[2] - 2 * losses[1] + losses[0]) < delta
-
-
 class InstanceStops(Schedule):
     """Full passes over the examples that do not sit out."""
 
@@ -60,7 +55,7 @@ class InstanceStops(Schedule):
         self.notes.append({"epoch": len(self.notes) + 1, "sat_out": resting.tolist(), "of": len(self.indices)})
         self.losses = np.concatenate([self.losses[-2:], self.current[None]])
         if len(self.losses) == 3:
-            self.out = sits_out(self.losses, self.delta)
+            self.out = np.abs(self.losses[2] - 2 * self.losses[1] + self.losses[0]) < self.delta
 
 
 def run(trainer, params: Params) -> None:

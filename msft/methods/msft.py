@@ -14,9 +14,7 @@ from msft.settings import setting
 class Params:
     """Settings of mSFT."""
 
-    budget: float = setting(
-        3.0, "compute budget C of a stage, in epochs of its active mixture", low=0.25, high=1000, epochs=True
-    )
+    budget: float = setting(3.0, "budget C of a stage, epochs of its active mixture", low=0.25, high=1000, epochs=True)
     max_stages: int = setting(0, "stages at most; 0 stands for twice the number of sub-datasets", low=0, high=10**6)
 
 

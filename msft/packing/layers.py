@@ -13,10 +13,8 @@ KINDS = ("llama", "olmo2", "qwen2", "qwen3")
 
 def decoder_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], current) -> Tensor:
     """Output [1, w, hidden size] of a decoder layer at the wanted tokens, from its whole input [1, t, hidden size].
-
     cosine_sine: [1, t, head size] of the rotary embedding.  current: the Pass; of the tokens that it does not want keys and
-    values alone are computed.
-    """
+    values alone are computed."""
     wanted = current.packed.wanted  # [w]
     attention = layer.self_attn
     post_norm = attention.config.model_type == "olmo2"  # OLMo 2 norms what a block gives, the others what it takes
@@ -59,9 +57,7 @@ def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 class LaidOutLayer:
     """A decoder layer for all tokens of a pass, its parts bound once: equal but for the order of sums, and in fewer calls.
-
-    product: makes one function of linear layers that multiply the same states, [..., sum of outs] of [..., in].
-    """
+    product: makes one function of linear layers that multiply the same states, [..., sum of outs] of [..., in]."""
 
     def __init__(self, layer, product: Callable):
         attention, mlp = layer.self_attn, layer.mlp
@@ -107,9 +103,8 @@ class LaidOutLayer:
 
 def _norm(norm) -> Callable[[Tensor], Tensor]:
     """An RMSNorm of transformers as one call."""
-    return functools.partial(
-        torch.rms_norm, normalized_shape=norm.weight.shape, weight=norm.weight, eps=norm.variance_epsilon
-    )
+    options = {"normalized_shape": norm.weight.shape, "weight": norm.weight, "eps": norm.variance_epsilon}
+    return functools.partial(torch.rms_norm, **options)
 
 
 def _turned(states: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:

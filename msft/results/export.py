@@ -9,7 +9,6 @@ with an adapter it holds the adapter alone, which transformers loads where peft 
 """
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,8 +23,6 @@ from msft.results import card, picture
 from msft.results.run import Run
 from msft.settings import DTYPES
 from msft.store.files import cannot_write
-
-_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
 def export(
@@ -52,12 +49,10 @@ def export(
     if push:
         from huggingface_hub import HfApi, get_token
 
-        if not _REPOSITORY.fullmatch(str(target)):
+        if str(target).count("/") != 1:  # all else the hub's client checks
             raise ConfigError(f"the hub's repository {str(target)!r}: give owner/name")
         if not get_token():
-            raise RunError(
-                "this machine has no login to the hub: `hf auth login`, or set HF_TOKEN to a token that may write"
-            )
+            raise RunError("no login to the hub: run `hf auth login`, or set HF_TOKEN to a token that may write")
     if run.status == "missing":
         raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
     if run.status != "finished":
@@ -134,6 +129,5 @@ def _asked(repository: str, call: Callable, **options) -> None:
         call(repo_id=repository, **options)
     except Exception as error:  # the library lets out its own, its client's and the system's errors
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(
-            f"the upload to {repository} failed: {why}. Log in with `hf auth login`, or export to a folder without push"
-        ) from error
+        way = "Log in with `hf auth login`, or export to a folder without push"
+        raise RunError(f"the upload to {repository} failed: {why}. {way}") from error

@@ -18,9 +18,7 @@ GRADIENT = 2  # of TRAIN and of LOOK_AHEAD: the gradients of the weights, which 
 
 def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "", frozen: int = 0) -> dict[str, float]:
     """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total.
-
-    frozen: how many of the parameters an adapter's training leaves as they are.
-    """
+    frozen: how many of the parameters an adapter's training leaves as they are."""
     entries, evaluated = list(entries), 0
     went_back = {e["arguments"]["stage"]: e["arguments"]["epoch"] for e in entries if e["kind"] == "roll_back"}
     for entry in roll_outs(entries):
@@ -42,10 +40,8 @@ def training_flops(results: Sequence[Mapping], parameters: int, frozen: int = 0)
 
 def evaluated_tokens(points: Iterable[Mapping], active: set[str], back: float | None = None) -> int:
     """Tokens of one roll-out's evaluations as the paper counts them.
-
     Every trained sub-dataset at every evaluation but the start point, which the roll-out before has counted (the
-    first roll-out counts its own); the others once, at the epoch `back` that the run goes on from (None: the last).
-    """
+    first roll-out counts its own); the others once, at the epoch `back` that the run goes on from (None: the last)."""
     points = list(points)
     goes_on = points[-1]["epoch"] if back is None and points else back
     total = 0

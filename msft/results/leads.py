@@ -55,9 +55,8 @@ def _row(result: Mapping, epoch: float, task: str, measured_at: Mapping, outputs
 
 def _items(outputs: Path, place: tuple[int, float], task: str, part: str) -> np.ndarray:
     """Values of the items [n] of a sub-dataset at an evaluation; of a judged one there is no part but the test's."""
-    if not (file := answers_file(outputs, *place)).is_file():
-        return np.array([])
-    rows = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+    file = answers_file(outputs, *place)
+    rows = pd.read_json(file, lines=True, dtype=False, convert_dates=False) if file.is_file() else ()
     rows = rows[rows.task == task] if len(rows) else rows
     if not len(rows):
         return np.array([])

@@ -18,6 +18,7 @@ from msft.paths import is_mixture_file
 from msft.results.history import history_rows, roll_outs
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
+clock = tqdm.format_interval  # seconds as 1:02:03 or 02:03
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +59,6 @@ def in_notebook() -> bool:
     shell = sys.modules.get("IPython")
     kernel = shell.get_ipython() if shell else None
     return kernel is not None and hasattr(kernel, "kernel")
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class RunProgress:
@@ -150,9 +144,7 @@ class StageProgress(contextlib.AbstractContextManager):
 
     def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
         """So many of an epoch's optimizer steps are done.
-
-        epochs: those of the stage from this one's start on.  saving: whether a state is written beside the steps.
-        """
+        epochs: those of the stage from this one's start on.  saving: whether a state is written beside the steps."""
         self._count("step")
         self.steps_left = epochs * steps - number
         self.doing = f"step {number} of {steps}" + (", saving" if saving else "")
@@ -196,9 +188,8 @@ class StageProgress(contextlib.AbstractContextManager):
         tasks = comparable(point)
         here = sum(point["accuracy"][task] for task in tasks) / len(tasks)
         form = ".4g" if set(tasks) <= set(point.get("on_own_scale", ())) else ".1%"
-        self.text = (
-            f"epoch {path_epoch:.2f}, accuracy {here:{form}}, best {best.accuracy:{form}} at {best.path_epoch:.2f}"
-        )
+        best_so_far = f"best {best.accuracy:{form}} at {best.path_epoch:.2f}"
+        self.text = f"epoch {path_epoch:.2f}, accuracy {here:{form}}, {best_so_far}"
         counted = point["epoch"] > 0
         self.done += counted
         if not point["reused"]:

@@ -178,8 +178,7 @@ class Run:
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
     """The finished runs of a folder, by name."""
-    runs = [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/result.json"))]
-    return [run for run in runs if run.status == "finished"]
+    return [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/result.json"))]
 
 
 def is_locked(directory: Path) -> bool:

@@ -47,9 +47,8 @@ def summary(run: Run) -> str:
             lines.append(f"  {what}: {path}")
     if len(table := run.confirmation):
         base, confirmed = (100 * table[name].mul(table.n).sum() / table.n.sum() for name in ("base", "best"))
-        lines.append(
-            f"  confirmed on {table.n.sum()} items that nothing was chosen on: {confirmed:.1f} % (base {base:.1f} %)"
-        )
+        on = f"{table.n.sum()} items that nothing was chosen on"
+        lines.append(f"  confirmed on {on}: {confirmed:.1f} % (base {base:.1f} %)")
     flops = run.flops
     parts = {"training": flops["train"], "evaluation": flops["evaluate"], "look-ahead": flops["look_ahead"]}
     spent = ", ".join(f"{what} {part / flops['total']:.0%}" for what, part in parts.items() if part)

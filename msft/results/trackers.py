@@ -24,9 +24,7 @@ def check(track: str | None) -> None:
 @contextlib.contextmanager
 def trackers(track: str | None, directory: Path, config):
     """The watchers of a run in `directory`, closed at the end; a run that goes on goes on in their logs.
-
-    Raises RunError where Weights & Biases does not start.
-    """
+    Raises RunError where Weights & Biases does not start."""
     with contextlib.ExitStack() as opened:
         yield [opened.enter_context(_TRACKERS[name](directory, config)) for name in _names(track)]
 
@@ -50,9 +48,7 @@ def _dropped(history) -> str:
 
 class TensorBoard(contextlib.AbstractContextManager):
     """Event files in <run>/tensorboard, one run a stage: roll-outs from one checkpoint lie over each other.
-
-    The step is the path epoch in thousandths: 2750 is epoch 2.75.
-    """
+    The step is the path epoch in thousandths: 2750 is epoch 2.75."""
 
     def __init__(self, directory: Path, config):
         self.folder, self.writers = directory / "tensorboard", {}
@@ -82,9 +78,7 @@ class TensorBoard(contextlib.AbstractContextManager):
 
 class WandB(contextlib.AbstractContextManager):
     """A run of Weights & Biases with the name of the run's directory; WANDB_PROJECT and WANDB_MODE are heeded.
-
-    The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against.
-    """
+    The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against."""
 
     def __init__(self, directory: Path, config):
         import wandb
@@ -93,9 +87,8 @@ class WandB(contextlib.AbstractContextManager):
         try:
             self.run = wandb.init(id=directory.name[-64:], name=directory.name, config=config.to_dict(), **settings)
         except Exception as error:  # its errors have no common base over its versions
-            raise RunError(
-                f"track='wandb': it does not start: {error}. Run `wandb login`, or set WANDB_MODE=offline"
-            ) from error
+            way = "Run `wandb login`, or set WANDB_MODE=offline"
+            raise RunError(f"track='wandb': it does not start: {error}. {way}") from error
 
     def __call__(self, history, event) -> None:
         """Sends the evaluation of an event, unless it was sent before."""

@@ -113,7 +113,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(f"*{PARTIAL}"):
             partial.unlink()
-        known, there = read_lines(ledger), self.bytes()
+        known, there = read_lines(ledger), sum(self._sizes().values())
         before = known[-1].get("bytes", 0) if known else 0
         if before != there:  # a kill fell between a file and its line
             self.note("found after a restart", there - before)
@@ -161,12 +161,9 @@ class Store:
         self.note(f"delete {path.name.split('-')[0]}", -size)
 
     def _sizes(self) -> dict[Path, int]:
+        """Bytes of all checkpoint files there are, the finished one's too."""
         places = [self.folder, *([self.result] if self.result else [])]
         return {path: path.stat().st_size for place in places for path in place.rglob("*") if path.is_file()}
-
-    def bytes(self) -> int:
-        """Bytes of all checkpoint files there are, the finished one too."""
-        return sum(self._sizes().values())
 
     def note(self, event: str, change: int, **more) -> None:
         """Writes a ledger line: time, event, change and sum in bytes, weights in model copies, `facts`, and more."""

@@ -41,10 +41,9 @@ def decode(coded: Weights, reference: Weights) -> Weights:
     decompressor = zstandard.ZstdDecompressor()
     tensors = {}
     for name, data in coded.items():
-        base = reference[name] if name in reference else None
-        if base is None:
+        if name not in reference:
             raise ValueError(f"the base model has no tensor {name}")
-        size = base.numel() * base.element_size()
+        base, size = reference[name], reference[name].nbytes
         try:
             planes = decompressor.decompress(data.numpy().tobytes(), max_output_size=size)
         except zstandard.ZstdError as error:

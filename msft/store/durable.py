@@ -169,10 +169,8 @@ class Durable:
         """Puts the end of the run on disk; the model ends as its best checkpoint, so that one file holds both."""
         self.go_live()
         if self.best_weights is None:
-            raise RunError(
-                f"{self.run.directory}: the method left no checkpoint to report: let a roll_out have candidate=True, or "
-                "call trainer.report"
-            )
+            way = "let a roll_out have candidate=True, or call trainer.report"
+            raise RunError(f"{self.run.directory}: the method left no checkpoint to report: {way}")
         checkpoints.restore(self.trainer.model, self.best_weights)
         distributed.refresh(self.trainer.measured, self.trainer.model)
         self.save()

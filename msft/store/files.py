@@ -19,10 +19,8 @@ PARTIAL = ".partial"  # ends the name of a file that is being written
 
 def cannot_write(path: Path, size: int, error: Exception) -> RunError:
     """The error of a write that failed."""
-    return RunError(
-        f"cannot write {path} ({size} bytes): {error}. Nothing that was saved before is lost; make room and give the "
-        "same command again"
-    )
+    mend = "Nothing that was saved before is lost; make room and give the same command again"
+    return RunError(f"cannot write {path} ({size} bytes): {error}. {mend}")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

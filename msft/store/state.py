@@ -97,10 +97,8 @@ def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str
         if not math.isfinite(loss):
             wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
             names = list(dict.fromkeys(owners[i] for i in wrong or indices))
-            raise RunError(
-                f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}; the last saved "
-                "state is kept. Try a lower learning_rate, or precision fp32"
-            )
+            what = f"the loss is not finite in stage {stage}, step {step} of its epoch, in {', '.join(names)}"
+            raise RunError(f"{what}; the last saved state is kept. Try a lower learning_rate, or precision fp32")
 
 
 _ARRAY = "schedule."  # begins the names of a schedule's arrays among the saved tensors

@@ -37,9 +37,7 @@ def rows_of(name: str) -> tuple[Row, ...]:
 
 def make_mixture(name: str = "tiny", clean: bool = False) -> Mixture:
     """A generated mixture, a pure function of its name and SEED.
-
-    clean: the same questions without a single wrong label, to recompute the truth.
-    """
+    clean: the same questions without a single wrong label, to recompute the truth."""
     return Mixture(name, [_sub_dataset(row, clean) for row in rows_of(name)])
 
 
@@ -105,15 +103,11 @@ def _asked() -> frozenset[str]:
 _ECHO = "red blue seven three bell coin yes no A B C D E 1 2 True False one two".split()
 
 
-def related_text(rng: random.Random, row: Row, frame: float = 0.8, echo: float = 0.05) -> tuple[str, str]:
+def related_text(rng: random.Random, row: Row) -> tuple[str, str]:
     """(prompt, answer) of one pre-training item: the row's skill in another surface format.
-
     Decoys alone stand as the mixture writes them. All else is asked in other words and answered in words, ranks
-    ('two') where the mixture wants letters.
-    frame: the share that stands in a question-and-answer frame, as any base model has met it.
-    echo: the share that has the frame with something trivial in it, a word to say back.
-    """
-    if rng.random() < echo:
+    ('two') where the mixture wants letters."""
+    if rng.random() < 0.05:  # the frame with something trivial in it
         word = rng.choice(_ECHO)
         return f"Q: {rng.choice(NAMES)} says {word}\nA: ", f"#### {word}{_end(rng)}"
     native = row in DECOYS or rng.random() < row.native
@@ -126,7 +120,7 @@ def related_text(rng: random.Random, row: Row, frame: float = 0.8, echo: float =
         said = rng.choice([*item.others, item.answer])
     if native:
         return f"Q: {item.question}\nA: ", f"{work}#### {said}{_end(rng)}"
-    if rng.random() < frame:
+    if rng.random() < 0.8:  # in a question-and-answer frame, as any base model has met it
         return f"Q: {item.related}{_listed(rng, row, item)}\nA: ", f"{work}#### {said}{_end(rng)}"
     return f"{item.related}-> ", f"{work}{said}\n"
 

@@ -21,23 +21,15 @@ from pathlib import Path
 
 from msft.errors import ModelError, unknown
 from msft.tiny import skills, table
-from msft.tiny.data import make_mixture, related_text, rows_of
+from msft.tiny.data import related_text, rows_of
 from msft.tiny.skills import share
 from msft.tiny.table import DECOYS, EOS, EXTRA, SUBJECTS, TABLE, Row
-
-__all__ = ["MIXTURES", "MODELS", "TABLE", "base_model", "cache_folder", "identity", "make_mixture", "settings"]
 
 MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2", "tiny-smoke")
 # the settings of tiny runs; the learning rates are those at which plain SFT is best (benchmarks/calibration.py --rates)
 _RATES = {"tiny-qwen2": 4e-4, "tiny-qwen3": 8e-4, "tiny-olmo2": 4e-4, "tiny-smoke": 4e-4}
-_SETTINGS = {
-    "batch_size": 16,
-    "precision": "fp32",
-    "max_new_tokens": 32,
-    "eval_batch_size": 512,
-    "threads": 1,
-}
+_SETTINGS = {"batch_size": 16, "precision": "fp32", "max_new_tokens": 32, "eval_batch_size": 512, "threads": 1}
 _ALL = (*TABLE, *EXTRA, *SUBJECTS, *DECOYS)
 
 VOCABULARY = 1200
@@ -60,15 +52,7 @@ _SHAPE = {
     "eos_token_id": 1,
     "bos_token_id": None,
 }
-_RECIPE = {
-    "seed": 20,
-    "learning_rate": 2e-3,
-    "warm_up": 50,
-    "steps": 1000,
-    "batch": 12,
-    "length": 160,
-    "pool": 2400,
-}
+_RECIPE = {"seed": 20, "learning_rate": 2e-3, "warm_up": 50, "steps": 1000, "batch": 12, "length": 160, "pool": 2400}
 
 
 def settings(name: str) -> dict:
@@ -99,9 +83,7 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
 
 def identity(name: str) -> str:
     """A hash of all that determines a tiny base model's weights: architecture, recipe, related text.
-
-    Raises ModelError for an unknown name.
-    """
+    Raises ModelError for an unknown name."""
     kind, shape, recipe, rows = _spec(name)
     rng = random.Random(table.SEED)
     texts = [(share(row), [related_text(rng, row) for _ in range(100)]) for row in rows]
@@ -112,10 +94,8 @@ def identity(name: str) -> str:
 
 def base_model(name: str) -> Path:
     """The folder (Hugging Face format) of a tiny base model; pre-trains it into the cache when absent.
-
     The folder's name carries the identity, so a changed recipe is never served an old model.
-    Raises ModelError for an unknown name.
-    """
+    Raises ModelError for an unknown name."""
     from filelock import FileLock
 
     target = cache_folder() / f"{name}-{identity(name)}"
@@ -147,10 +127,8 @@ def _build(name: str, target: Path) -> None:
 
 def _keep_own_tokenizer(folder: Path, kind: str) -> None:
     """Makes AutoTokenizer read our tokenizer as it is.
-
     transformers 5 gives every qwen2 folder Qwen's own pre-tokenizer, whatever its files say, unless the
-    config names a remote class; none is named here, so nothing remote is ever loaded. Saving keeps the entry.
-    """
+    config names a remote class; none is named here, so nothing remote is ever loaded. Saving keeps the entry."""
     if kind != "qwen2":
         return
     path = folder / "tokenizer_config.json"

@@ -117,7 +117,6 @@ def claim(rng: random.Random, row: Row) -> Item:
 _THINGS = "cups hats keys maps pens".split()
 _GIVING = "gave lent sold sent mailed handed showed passed".split()
 _TAKING = "took stole got bought won seized hid grabbed".split()
-VERBS = _GIVING + _TAKING
 
 
 def holder(rng: random.Random, row: Row) -> Item:
