@@ -142,8 +142,10 @@ class Prepared:
 
     def tokens(self) -> tuple[dict, object]:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
+
         Raises ModelError and DataError with all that does not fit: examples, prompts with their answers and what the judges
-        ask into the model, right answers into max_new_tokens."""
+        ask into the model, right answers into max_new_tokens.
+        """
         config, check, tokenizer = self.config, Checks(), self.tokenizer
         architecture = names.load_architecture(self.source, config)
         check(check_judges, self.mixture, tokenizer, architecture)

@@ -53,8 +53,10 @@ def read_yaml(path: str | Path, wanted: str = "settings", error: type[MsftError]
 
 def setting(default, doc: str, *, low=None, high=None, choices=None, result=True, epochs=False):
     """A dataclass field with its doc line, inclusive bounds or choices.
+
     result: whether the value can change a run's numbers, and so its directory's hash.
-    epochs: whether it is a length of training, which must end with an evaluation."""
+    epochs: whether it is a length of training, which must end with an evaluation.
+    """
     meta = {"doc": doc, "low": low, "high": high, "choices": choices, "result": result, "epochs": epochs}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=meta)

@@ -127,8 +127,10 @@ class Trainer:
 
     def roll_back(self, curve: Curve, epoch: float, **why) -> None:
         """Puts the weights of an evaluated point of a roll-out back (Algorithm 1, line 10).
+
         epoch: within the roll-out.  why: what the journal says about it, such as the dropped sub-dataset.
-        Raises RunError for a point that no kept sub-dataset peaked at."""
+        Raises RunError for a point that no kept sub-dataset peaked at.
+        """
         arguments = {"stage": curve.stage, "epoch": epoch, **why}
         self.durable.once("roll_back", arguments, lambda: self.durable.roll_back(curve.stage, epoch))
         self.offset = curve.offset + epoch

@@ -265,8 +265,10 @@ def _take(
     shuffled: Sequence[Example], size: int, fits: Callable[[Example], bool], reason: str, left_out: Counter
 ) -> tuple[list[Example], list[Example]]:
     """(the first `size` that fit, the rest not yet looked at) of a shuffled pool.
+
     Passing over is the same draw as filtering the whole pool first, without tokenising all of it; so
-    only the over-long items met on the way are counted, and two tokenizers draw all but those alike."""
+    only the over-long items met on the way are counted, and two tokenizers draw all but those alike.
+    """
     taken = []
     for index, example in enumerate(shuffled):
         if len(taken) == size:

@@ -135,8 +135,10 @@ def _multiple_choice(stem: str, options: Sequence[str], gold: int, rationale: st
 
 def _choice(stem: str, options: str | Sequence[str], gold: str, labels: Sequence[str]) -> Callable[[dict], Example]:
     """The renderer of multiple choice that needs no function of its own.
+
     stem, options: templates of text columns; options may be the name of one list column instead.
-    gold: the column of the right label.  labels: those of the options, in their order."""
+    gold: the column of the right label.  labels: those of the options, in their order.
+    """
 
     def render(record: dict) -> Example:
         if isinstance(options, str):

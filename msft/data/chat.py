@@ -24,8 +24,10 @@ _DAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's template takes 
 
 def rendered(mixture, tokenizer):
     """The mixture with the prompts and completions of its chat rows as the tokenizer's template writes them.
+
     Raises ModelError for a tokenizer without a template or one that adds tokens to it, DataError with every row that the
-    template does not take."""
+    template does not take.
+    """
     chats = [sub.name for sub in mixture if sub.is_chat]
     if not chats:
         return mixture

@@ -14,8 +14,10 @@ def load(
     hub_id: str, config: str | None, splits: Sequence[str], revision: str | None, instead: str
 ) -> tuple[list, str]:
     """(a `datasets.Dataset` a split, the commit that they are of).
+
     instead: what can be done where there is no hub, for the error.
-    Raises DataError with every split that cannot be read."""
+    Raises DataError with every split that cannot be read.
+    """
     ways_out = f"Either allow https access to huggingface.co and its file hosts (*.hf.co), or {instead}. "
     ways_out += "Where the datasets are in the local cache already, set HF_HUB_OFFLINE=1."
     commit = _commit(hub_id, revision, ways_out)

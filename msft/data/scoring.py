@@ -94,8 +94,10 @@ def _compatible(text: str) -> str:
 
 def normalised(text: str) -> str:
     """Text as exact_match compares it: never empty where the text is not.
+
     NFKC without merging raised digits or fractions, case folded, white space as single blanks; the end of a sentence
-    behind a word, and quotes or brackets around a word, fall away."""
+    behind a word, and quotes or brackets around a word, fall away.
+    """
     text, before = " ".join(_compatible(text).casefold().split()), None
     while text != before:
         before = text
@@ -148,8 +150,10 @@ def exact_match(text: str, answer: str) -> bool:
 
 def number_match(text: str, answer: str) -> bool:
     """Whether the last number of the answer in a generated text equals that of the gold one.
+
     Where one is written with fewer decimals, it may be the other one rounded or cut, if they differ by less than a
-    millionth."""
+    millionth.
+    """
     said, gold = ((numbers(part) or [None])[-1] for part in (extract(text), answer))
     if said is None or gold is None:
         return False

@@ -134,8 +134,10 @@ class PrefixCachedLM(HFLM):
 
     def prepare(self, requests, with_losses: bool = False) -> Prepared:
         """Tokens, prefixes and batches of generate_until requests: what does not depend on the weights.
+
         An evaluation that comes again and again makes it once and gives it to `answer`.
-        with_losses: ask for the losses of gold answers; what goes through HFLM has none."""
+        with_losses: ask for the losses of gold answers; what goes through HFLM has none.
+        """
         by_options = {repr(request.args[1]): request.args[1] for request in requests}
         by_options = {key: self._rule(options) for key, options in by_options.items()}
         rules = [by_options[repr(request.args[1])] for request in requests]

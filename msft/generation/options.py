@@ -60,8 +60,10 @@ def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
 
 def greedy(model, tokenizer, stops: Sequence[str] = ()) -> GenerationConfig:
     """Greedy decoding and nothing else, ended by `ends`.
+
     What a run measures and what its checkpoints carry, so that stock tools answer as the run did: no penalty, no
-    sampling, no beam of the base model is left."""
+    sampling, no beam of the base model is left.
+    """
     eos, pad = ends(model, tokenizer, stops), tokenizer.pad_token_id
     fits = pad is not None and pad < model.get_input_embeddings().num_embeddings
     return GenerationConfig(

@@ -10,8 +10,10 @@ _COST = 32  # tokens that a prefix must save beyond itself to be worth a group o
 
 def shared_prefixes(rows: Sequence[Sequence[int]]) -> list[tuple[list[int], list[int]]]:
     """Groups (tokens of the shared prefix, row numbers) in which the rows are fewest tokens in all.
+
     Every row keeps its last token for itself. Rows that share nothing are the last group, with an empty prefix. Groups
-    and their rows come in the rows' sorted order, whatever order they come in."""
+    and their rows come in the rows' sorted order, whatever order they come in.
+    """
     order = sorted(range(len(rows)), key=rows.__getitem__)
     # the lexicographic neighbours share what any two rows share; -1 closes all at the end
     common = [*(len(commonprefix([rows[a], rows[b]])) for a, b in pairwise(order)), -1]

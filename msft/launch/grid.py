@@ -39,8 +39,10 @@ def built_in() -> list[str]:
 
 def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     """A grid by name (paper, tiny) or from a YAML file.
+
     settings: values that stand in every run in place of the file's, such as {"data_dir": ...}.
-    Raises ConfigError that names every unknown key and every wrong value of the file at once."""
+    Raises ConfigError that names every unknown key and every wrong value of the file at once.
+    """
     path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(usable(name_or_path))
     if not path.is_file():
         raise ConfigError(unknown("grid", name_or_path, built_in()) + " Or give the path of a YAML file.")

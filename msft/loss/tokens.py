@@ -69,8 +69,10 @@ def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
 
 def deal_out(lengths: Sequence[int], budget: int, process: int = 0, processes: int = 1) -> list[list[int]]:
     """Positions of one process's rows, the longest first, in batches of at most `budget` padded tokens, or of one row.
+
     Of the rows in order of length a process has every processes-th. All processes have as many batches, some of them
-    empty: sharded weights are gathered in every pass by all."""
+    empty: sharded weights are gathered in every pass by all.
+    """
     ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     shares: list[list[list[int]]] = []
     for first in range(processes):

@@ -13,8 +13,10 @@ KINDS = ("llama", "olmo2", "qwen2", "qwen3")
 
 def decoder_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], current) -> Tensor:
     """Output [1, w, hidden size] of a decoder layer at the wanted tokens, from its whole input [1, t, hidden size].
+
     cosine_sine: [1, t, head size] of the rotary embedding.  current: the Pass; of the tokens that it does not want keys and
-    values alone are computed."""
+    values alone are computed.
+    """
     wanted = current.packed.wanted  # [w]
     attention = layer.self_attn
     post_norm = attention.config.model_type == "olmo2"  # OLMo 2 norms what a block gives, the others what it takes

@@ -40,8 +40,10 @@ def training_flops(results: Sequence[Mapping], parameters: int, frozen: int = 0)
 
 def evaluated_tokens(points: Iterable[Mapping], active: set[str], back: float | None = None) -> int:
     """Tokens of one roll-out's evaluations as the paper counts them.
+
     Every trained sub-dataset at every evaluation but the start point, which the roll-out before has counted (the
-    first roll-out counts its own); the others once, at the epoch `back` that the run goes on from (None: the last)."""
+    first roll-out counts its own); the others once, at the epoch `back` that the run goes on from (None: the last).
+    """
     points = list(points)
     goes_on = points[-1]["epoch"] if back is None and points else back
     total = 0

@@ -94,8 +94,10 @@ def identity(name: str) -> str:
 
 def base_model(name: str) -> Path:
     """The folder (Hugging Face format) of a tiny base model; pre-trains it into the cache when absent.
+
     The folder's name carries the identity, so a changed recipe is never served an old model.
-    Raises ModelError for an unknown name."""
+    Raises ModelError for an unknown name.
+    """
     from filelock import FileLock
 
     target = cache_folder() / f"{name}-{identity(name)}"
@@ -127,8 +129,10 @@ def _build(name: str, target: Path) -> None:
 
 def _keep_own_tokenizer(folder: Path, kind: str) -> None:
     """Makes AutoTokenizer read our tokenizer as it is.
+
     transformers 5 gives every qwen2 folder Qwen's own pre-tokenizer, whatever its files say, unless the
-    config names a remote class; none is named here, so nothing remote is ever loaded. Saving keeps the entry."""
+    config names a remote class; none is named here, so nothing remote is ever loaded. Saving keeps the entry.
+    """
     if kind != "qwen2":
         return
     path = folder / "tokenizer_config.json"
