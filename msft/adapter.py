@@ -24,7 +24,9 @@ def check(config) -> None:
 
 def added(model, config):
     """The model with a run's fresh adapter in its layers and all else frozen, or as it is where the run has none.
-    An adapter is in fp32 beside half-precision weights, as peft makes it. It starts as the base model, bit for bit."""
+
+    An adapter is in fp32 beside half-precision weights, as peft makes it. It starts as the base model, bit for bit.
+    """
     if not config.adapter:
         return model
     import torch
@@ -49,7 +51,9 @@ def added(model, config):
 
 def trained_parameters(config, architecture) -> int:
     """Parameters of a run's adapter on a model that is known by its configuration alone, without weights.
-    Raises ConfigError for a target module that the model lacks, ModelError where peft knows no default ones for it."""
+
+    Raises ConfigError for a target module that the model lacks, ModelError where peft knows no default ones for it.
+    """
     check(config)
     import torch
     from transformers import AutoModelForCausalLM

@@ -166,7 +166,9 @@ class RunConfig:
 
     def command_line(self, **other) -> str:
         """The command that trains this run, quoted for a shell; settings at their defaults are left out.
-        other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir."""
+
+        other: what stands in place of a setting (None leaves it out), and more flags, such as runs_dir.
+        """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         if not is_mixture_file(self.mixture):  # of a file it depends on what stands in it
             defaults["select_on"] = "test"

@@ -49,7 +49,9 @@ def is_main() -> bool:
 
 def start(device: str | None) -> None:
     """Joins the processes that a launcher started. Raises RunError where they cannot be reached.
-    device: as in RunConfig; None takes CUDA where it is there."""
+
+    device: as in RunConfig; None takes CUDA where it is there.
+    """
     if size() == 1 or _dist().is_initialized():
         return
     import torch
@@ -70,7 +72,9 @@ def start(device: str | None) -> None:
 
 def device(name: str | None) -> torch.device:
     """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used.
-    Of several processes each has a GPU of its own among those of its machine."""
+
+    Of several processes each has a GPU of its own among those of its machine.
+    """
     import torch
 
     allowed = "Allowed: cpu, cuda, cuda:0, cuda:1, ..."

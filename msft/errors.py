@@ -11,7 +11,9 @@ class MsftError(Exception):
 
 class ConfigError(MsftError, ValueError):
     """A setting is unknown, of the wrong type or out of bounds.
-    problems: every wrong setting, a line each, behind the title."""
+
+    problems: every wrong setting, a line each, behind the title.
+    """
 
     def __init__(self, title: str, problems: Sequence[str] = ()):
         super().__init__(together(title, problems) if problems else title)

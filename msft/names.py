@@ -64,7 +64,9 @@ def mixture_of(config: RunConfig, tokenizer) -> Mixture:
 
 def filled(config: RunConfig) -> RunConfig:
     """A config with every default filled in, as its run has it: those of a tiny model come before the paper's.
-    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on."""
+
+    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on.
+    """
     if config.mixture not in paper_mixtures.NAMES:
         config = dataclasses.replace(config, **dict.fromkeys((*_SIZES, "revision")))
     return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
@@ -72,7 +74,9 @@ def filled(config: RunConfig) -> RunConfig:
 
 def model_source(name: str) -> str:
     """A folder or a hub id for a model name; tiny models are built when they are not in the cache.
-    Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id."""
+
+    Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
+    """
     if name in tiny.MODELS:
         try:
             return str(tiny.base_model(name))
@@ -116,7 +120,9 @@ def model_identity(source: str, revision: str | None) -> str:
 
 def check_base(told: Mapping, source: str, revision: str | None) -> None:
     """Raises ModelError where a folder's weights are not those that a run's adapter was trained on.
-    told: what the run's run.json says of its model; older ones do not say which weights they were."""
+
+    told: what the run's run.json says of its model; older ones do not say which weights they were.
+    """
     now = model_identity(source, revision)
     if told.get("identity", now) != now:
         what = f"the files of the base model in {source!r} are not those that the adapter was trained on"

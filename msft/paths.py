@@ -13,7 +13,9 @@ _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names 
 
 def usable(path: str | os.PathLike) -> str:
     """The path with the home folder in place of '~', which no shell expands in Python, a notebook or --flag=~/x.
-    Raises ConfigError for one that the locale cannot write, and for a name in it that no file can have."""
+
+    Raises ConfigError for one that the locale cannot write, and for a name in it that no file can have.
+    """
     path = os.path.expanduser(path)
     try:
         os.fsencode(path)

@@ -110,7 +110,9 @@ class Trainer:
 
     def search(self, epochs: float) -> Curve:
         """SFT on everything to find the peaks: read from the finished SFT run of the same settings, else trained.
-        Its cost is counted either way, and none of its checkpoints is a candidate for the result."""
+
+        Its cost is counted either way, and none of its checkpoints is a candidate for the result.
+        """
 
         def find() -> dict:
             result = None if self.durable.resumed else distributed.on_main(lambda: self.run.finished_sft(epochs))
@@ -138,7 +140,9 @@ class Trainer:
 
     def look_ahead(self, indices: Sequence[int]) -> tuple[list[float], list[float]]:
         """Losses of examples before and after one virtual optimizer step on them, which is then undone.
-        Weights and optimizer state are bit-identical afterwards (DynamixSFT; 8 FLOPs per parameter and token)."""
+
+        Weights and optimizer state are bit-identical afterwards (DynamixSFT; 8 FLOPs per parameter and token).
+        """
         rows = [self.rows[i] for i in indices]
         with checkpoints.undone(self.optimizer):
             _, sums = self.gradients(rows)
@@ -156,7 +160,9 @@ class Trainer:
 
     def report(self, path_epoch: float) -> None:
         """Makes the current weights the run's result, whatever was better before (Continual SFT).
-        path_epoch: what the paper's Ep. column says of it."""
+
+        path_epoch: what the paper's Ep. column says of it.
+        """
         self.durable.once("report", {"path_epoch": path_epoch}, self.durable.report)
         self.best = best_of(self.here, self.stage - 1, path_epoch)
 

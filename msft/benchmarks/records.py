@@ -152,7 +152,9 @@ def _choice(stem: str, options: str | Sequence[str], gold: str, labels: Sequence
 
 def _labelled_choices(record: dict, stem: str) -> Example:
     """The AI2 form: choices {label: [...], text: [...]} and answerKey.
-    Options are lettered by position, so ARC's labels 1-4 become A-D and 3 or 5 choices are as good as 4."""
+
+    Options are lettered by position, so ARC's labels 1-4 become A-D and 3 or 5 choices are as good as 4.
+    """
     choices = _value(record, "choices")
     if not isinstance(choices, dict):
         raise DataError(f"'choices' must be a dict of label and text; found {_shown(choices)}")

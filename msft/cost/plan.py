@@ -111,7 +111,9 @@ def plan(
     configs: Sequence[RunConfig], runs_dir: str | Path = "runs", rates: Rates | None = None, card: float = CARD
 ) -> list[Estimate]:
     """An estimate for each config, in their order. A run whose size cannot be known has `problem` in place of numbers.
-    rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device."""
+
+    rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
+    """
     runs = matching(configs, runs_dir)
     if rates is None:
         rates = rates_of(run for run in runs if run and run.status == "finished")
@@ -136,7 +138,9 @@ def search_of(config: RunConfig) -> RunConfig | None:
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
     """What one run costs; its config with every default filled in.
-    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed."""
+
+    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed.
+    """
     sizes = sizes_of(config)
     try:
         ways = rehearse(config, sizes.sets, has_search)

@@ -42,7 +42,9 @@ def target_text(answer: str, rationale: str | None = None) -> str:
 
 def training_text(example: Example) -> tuple[str, str]:
     """(prompt, completion) of one training example; the loss is on the completion and EOS only.
-    The completion of a chat row holds the token that ends the turn, and no EOS comes behind it."""
+
+    The completion of a chat row holds the token that ends the turn, and no EOS comes behind it.
+    """
     if example.prompt:
         return example.prompt, example.target
     return f"Q: {example.question}\nA: ", example.target

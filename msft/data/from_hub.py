@@ -44,7 +44,9 @@ def _load_dataset(hub_id: str, config: str | None, revision: str | None, split: 
 
 def _commit(hub_id: str, revision: str | None, ways_out: str) -> str | None:
     """The commit that a revision names, or None in offline mode, where the cache has what it has.
-    One request without retries: `load_dataset` would try for minutes where there is no network."""
+
+    One request without retries: `load_dataset` would try for minutes where there is no network.
+    """
     import huggingface_hub
 
     if huggingface_hub.is_offline_mode():

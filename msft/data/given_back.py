@@ -35,7 +35,9 @@ def _is_right(text: str, example: Example, metric: str) -> bool:
 
 def given_back(tokenizer, example: Example, metric: str) -> Example:
     """The example with what is written around its answer, and its answer in the form in which it comes back.
-    Raises DataError where the tokenizer loses characters of it, so that no answer could be right."""
+
+    Raises DataError where the tokenizer loses characters of it, so that no answer could be right.
+    """
     text, gold = _through(tokenizer, example.target), example.answer.strip().rstrip(".").strip()
     said = _through(tokenizer, example.messages[-1][1]).strip() if example.messages else ""
     if said and said in text:
@@ -93,7 +95,9 @@ def checked(mixture: Mixture, tokenizer) -> Mixture:
 
 def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
     """Names with their number the items of which the target, cut at max_new_tokens, is no longer right.
-    Raises DataError where no item of a set could be answered right: the answer without its rationale is cut too."""
+
+    Raises DataError where no item of a set could be answered right: the answer without its rationale is cut too.
+    """
     problems = []
     for sub in mixture:
         for part in MEASURED if sub.metric != LOSS else ():

@@ -103,7 +103,9 @@ def is_judged(metric: object) -> bool:
 
 def load(said: str | dict, folder: Path) -> Judge:
     """The judge that a mixture's file names. folder: where that file lies.
-    Raises DataError with all that is wrong with it: unknown keys, task, metric or filter, data that cannot be read."""
+
+    Raises DataError with all that is wrong with it: unknown keys, task, metric or filter, data that cannot be read.
+    """
     values = {"lm_eval": said.removeprefix(PREFIX)} if isinstance(said, str) else said
     clean, problems = check_values(Settings, values, "key of a judge")
     if not problems and not clean.get("lm_eval"):
@@ -222,7 +224,9 @@ def _rehearse(task, judge: Judge) -> None:
 
 def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge], list[str]]:
     """What a mixture's file says without its judges, the judges by sub-dataset, those only watched, and problems.
-    The rows of a judged sub-dataset need no answer that can be checked: they count as texts measured by their loss."""
+
+    The rows of a judged sub-dataset need no answer that can be checked: they count as texts measured by their loss.
+    """
     judged, watched, problems = {}, [], []
 
     def read(said: object, place: str) -> Judge | None:
@@ -252,7 +256,9 @@ def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge]
 
 class Court:
     """Judges before a live model; what does not depend on the weights is done once.
-    lm: PrefixCachedLM.  should_stop: asked between forward passes."""
+
+    lm: PrefixCachedLM.  should_stop: asked between forward passes.
+    """
 
     def __init__(self, lm, judges: Mapping[str, Judge]):
         self.judges, self.lm = judges, copy.copy(lm)

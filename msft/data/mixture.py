@@ -51,7 +51,9 @@ class SubDataset:
 @dataclass(frozen=True)
 class Mixture:
     """Sub-datasets in mixture order, the order that breaks ties (Algorithm 1).
-    judges: lm-eval tasks (judges.Judge) that are only watched: nothing is decided on them."""
+
+    judges: lm-eval tasks (judges.Judge) that are only watched: nothing is decided on them.
+    """
 
     name: str
     sub_datasets: list[SubDataset]

@@ -13,7 +13,9 @@ from msft.data.spec import PARTS
 
 def counts(mixture: Mixture, lengths: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     """Items of each part, mean and longest train example in tokens, and tokens an epoch; a row of totals last.
-    lengths: {sub-dataset: tokens of each train example}, in the order of sub.train."""
+
+    lengths: {sub-dataset: tokens of each train example}, in the order of sub.train.
+    """
     rows = {}
     for sub in mixture:
         rows[sub.name] = {"group": sub.group or "–", **{part: len(getattr(sub, part)) for part in PARTS}}
@@ -30,7 +32,9 @@ def _lengths(tokens: Sequence[int]) -> dict[str, float]:
 
 def rendered(mixture: Mixture, lengths: Mapping[str, Sequence[int]], count: int = 3, width: int = 110) -> str:
     """The first `count` training texts of each sub-dataset as text: '>' marks what the loss is on, '<EOS>' its end.
-    width: characters a line; long lines go on with four more spaces."""
+
+    width: characters a line; long lines go on with four more spaces.
+    """
     lines = []
     for sub in mixture:
         lines.append(f"== {sub.name}")

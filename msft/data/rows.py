@@ -39,7 +39,9 @@ def read_rows(path: Path) -> list[dict]:
 
 def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     """A row (question, answer, optional rationale, or messages) as an Example; place: its file and line.
-    Raises DataError with all that is wrong with the row."""
+
+    Raises DataError with all that is wrong with the row.
+    """
     is_chat = has_value(row.get("messages")) or "messages" in row and not {"question", "answer"} & set(row)
     # rows of both shapes in one table have the columns of both: those of the other shape are empty
     other = ("question", "answer") if is_chat else ROW_KEYS

@@ -109,7 +109,9 @@ def normalised(text: str) -> str:
 
 def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
     """(value, decimals) of every number in a text, units left aside; None for what hangs together and is no number.
-    decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact."""
+
+    decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact.
+    """
     text = "".join(str(unicodedata.decimal(char, char)) for char in _compatible(text))
     for pattern, to in _SPELLINGS:
         text = pattern.sub(to, text)
@@ -190,7 +192,9 @@ def process_results(doc: dict, results: list[str]) -> dict:
 
 def dataset(file: str, **_) -> dict:
     """lm-eval's hook: the test documents of a task in a JSONL file beside this one.
-    Read here, since `datasets` takes a path for a pattern in which '[', '*' and '$HOME' mean something."""
+
+    Read here, since `datasets` takes a path for a pattern in which '[', '*' and '$HOME' mean something.
+    """
     from datasets import Dataset
 
     text = (Path(__file__).parent / file).read_text(encoding="utf-8")

@@ -58,7 +58,9 @@ def check_spec(spec: dict) -> list[str]:
 
 def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[columns.Source | None, list[str]]:
     """(what an entry says of its rows, problems); where its files can be read by it, what else is wrong with it is said too.
-    judged: names of the sub-datasets that a task of lm-eval judges; they need no test items."""
+
+    judged: names of the sub-datasets that a task of lm-eval judges; they need no test items.
+    """
     if not isinstance(entry, dict):
         return None, [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label, name = f"sub_datasets entry {number} ({entry.get('name', 'no name')})", entry.get("name")

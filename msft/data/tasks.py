@@ -54,7 +54,9 @@ def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
 
 def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int, part: str = "test") -> None:
     """Writes a part of the mixture, its test sets, as lm-eval task files: YAML, JSONL and the scorer, nothing else needed.
-    What is measured by its loss is no generation task; the group's file names it."""
+
+    What is measured by its loss is no generation task; the group's file names it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(scoring.__file__, folder / "scoring.py")
     tasks = {task_name(sub.name): sub for sub in mixture if sub.metric != LOSS and getattr(sub, part)}

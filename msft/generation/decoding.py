@@ -24,7 +24,9 @@ _NONE = -100  # what torch's cross entropy leaves out
 
 class Batch(NamedTuple):
     """Items of one pass over prompts and drafts: their numbers, their rows, and the tensors of the rows.
-    targets: [w] the token whose loss is asked at each wanted place, or _NONE; None where no loss is asked."""
+
+    targets: [w] the token whose loss is asked at each wanted place, or _NONE; None where no loss is asked.
+    """
 
     numbers: list[int]
     rows: list[Row]
@@ -91,7 +93,9 @@ def decode(
     model, batches: Batches, batch_size: int, pause: Callable[[], None]
 ) -> tuple[list[list[int]], dict[int, float]]:
     """(the tokens that greedy decoding gives each item, {item: summed loss of its gold tokens, in nats}).
-    pause: called before every pass."""
+
+    pause: called before every pass.
+    """
     outs: list[list[int]] = [[] for _ in batches.items]
     losses: dict[int, float] = {}
     prefixes, most = all_prefixes(model, batches.prefixes, pause), pass_tokens(model.device)

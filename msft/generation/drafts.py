@@ -21,7 +21,9 @@ class Repeats:
 
     def draft(self, out: Sequence[int], most: int, free: int = 0) -> list[int]:
         """At most `most` tokens that may come after the tokens `out`; none where nothing like them stood before.
-        free: so many are tried after any match, since a step takes no longer for them."""
+
+        free: so many are tried after any match, since a step takes no longer for them.
+        """
         own, behind, matched = self._prompt + as_string(out), "", 0
         for size in range(1 if free else self._least, _LONGEST + 1):
             longer = self._behind(own, own[-size:])

@@ -43,7 +43,9 @@ def changes_greedy(model, options: Mapping) -> str:
 
 def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
     """Tokens that end a text: EOS, the checkpoint's (chat models have several), stops that are one special token.
-    Raises ModelError where the checkpoint's are no token ids."""
+
+    Raises ModelError where the checkpoint's are no token ids.
+    """
     given = getattr(model.generation_config, "eos_token_id", None)
     configured = given if isinstance(given, list) else [given]
     if not all(token is None or isinstance(token, int) for token in configured):

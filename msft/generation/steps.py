@@ -22,7 +22,9 @@ _FREE = 6  # tokens of a step that take as long as one: the weights are read onc
 
 class Item(NamedTuple):
     """One sequence to decode: prompt, draft, and the function that says of the tokens so far whether they are all.
-    limit: tokens at most.  gold: how many tokens of the draft the loss is asked of, from the first on."""
+
+    limit: tokens at most.  gold: how many tokens of the draft the loss is asked of, from the first on.
+    """
 
     prompt: list[int]
     draft: list[int]
@@ -76,7 +78,9 @@ class Text:
 @dataclass(frozen=True)
 class Group:
     """Texts of one pass, hence of similar length, that go on together.
-    layers: keys and values [rows, heads, places, dim] of their rows; nothing behind a text's cached tokens is read."""
+
+    layers: keys and values [rows, heads, places, dim] of their rows; nothing behind a text's cached tokens is read.
+    """
 
     texts: list[Text]
     layers: Layers

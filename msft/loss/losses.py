@@ -30,7 +30,9 @@ class TokenLosses:
 
     def gradients(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds the gradients of one step's loss; returns (loss, summed token losses [n] of the examples), on the device.
-        The loss is the mean over micro-batches of `loss_group` examples of each one's token mean (paper, Table 5)."""
+
+        The loss is the mean over micro-batches of `loss_group` examples of each one's token mean (paper, Table 5).
+        """
         # what all processes add to goes through one sum
         both = torch.zeros(1 + len(rows), device=self.device, dtype=self._dtype)
         total, sums = both[0], both[1:]

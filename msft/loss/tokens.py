@@ -103,7 +103,9 @@ class Batch(NamedTuple):
 
 def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int = 0, processes: int = 1) -> list[Batch]:
     """The forward passes of one step: padded tensors and exact loss weights.
-    process, processes: whose share of the rows. A pass without a row has one padding token and no target."""
+
+    process, processes: whose share of the rows. A pass without a row has one padding token and no target.
+    """
     weights, integer = loss_weights(rows, group), torch.int64
     batches = []
     for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):

@@ -35,7 +35,9 @@ def available(folder: str | None = None) -> list[str]:
 
 def load(name: str, folder: str | None = None) -> ModuleType:
     """The module of a method: `Params` and `run(trainer, params)`.
-    Raises ConfigError for a name that no file has, or a file that cannot be imported or lacks one of the two."""
+
+    Raises ConfigError for a name that no file has, or a file that cannot be imported or lacks one of the two.
+    """
     files = _files(folder)
     if name not in files:
         raise ConfigError(unknown("method", name, list(files)))
@@ -61,7 +63,9 @@ def check_params(
     name: str, values: Mapping, folder: str | None = None, evaluations: int | None = None
 ) -> tuple[dict, list[str]]:
     """(all parameters of a method with defaults filled in, problems).
-    evaluations: how many an epoch has; lengths of training must end with one."""
+
+    evaluations: how many an epoch has; lengths of training must end with one.
+    """
     try:
         kind = load(name, folder).Params
     except ConfigError as error:

@@ -42,7 +42,9 @@ class Pass:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
         """[1, q, heads, d] for query [1, heads, q, d], key and value [1, heads, t, d].
-        tail: the queries are the wanted tokens, not all of them."""
+
+        tail: the queries are the wanted tokens, not all of them.
+        """
         self.kept[layer] = (key, value)
         reads = self.packed.tail if tail else self.packed.body
         q, k, v = (tokens_first(x) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
@@ -80,7 +82,9 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, reads: Reads, scale
 
 def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float):
     """Attention and the logarithm of its sum of exponentials: [b, m, heads, d] and [b, m, heads].
-    query: [b, m, heads, d]; key, value: [b, n, heads or a divisor of them, d]; mask: [b, 1, m, n], added."""
+
+    query: [b, m, heads, d]; key, value: [b, n, heads or a divisor of them, d]; mask: [b, 1, m, n], added.
+    """
     repeats = query.shape[2] // key.shape[2]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # [b, heads, m or n, d]
     shape = query.shape
@@ -139,7 +143,9 @@ def evaluating(model):
 @contextlib.contextmanager
 def packed_attention(model):
     """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone.
-    Those that are laid out (products.py) run so, where no gradients are asked for."""
+
+    Those that are laid out (products.py) run so, where no gradients are asked for.
+    """
     before, ours = model.config._attn_implementation, {}
     try:
         model.config._attn_implementation = NAME

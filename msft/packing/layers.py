@@ -59,7 +59,9 @@ def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 class LaidOutLayer:
     """A decoder layer for all tokens of a pass, its parts bound once: equal but for the order of sums, and in fewer calls.
-    product: makes one function of linear layers that multiply the same states, [..., sum of outs] of [..., in]."""
+
+    product: makes one function of linear layers that multiply the same states, [..., sum of outs] of [..., in].
+    """
 
     def __init__(self, layer, product: Callable):
         attention, mlp = layer.self_attn, layer.mlp

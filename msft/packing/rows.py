@@ -55,7 +55,9 @@ class Reads(NamedTuple):
 
 class Ends(NamedTuple):
     """The same for the variable-length kernel: where each row's queries and keys end [rows + 1], and the most of a row.
-    It needs rows without prefixes and branches, whose query tokens are their last ones."""
+
+    It needs rows without prefixes and branches, whose query tokens are their last ones.
+    """
 
     queries: Tensor
     keys: Tensor

@@ -144,7 +144,9 @@ class StageProgress(contextlib.AbstractContextManager):
 
     def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
         """So many of an epoch's optimizer steps are done.
-        epochs: those of the stage from this one's start on.  saving: whether a state is written beside the steps."""
+
+        epochs: those of the stage from this one's start on.  saving: whether a state is written beside the steps.
+        """
         self._count("step")
         self.steps_left = epochs * steps - number
         self.doing = f"step {number} of {steps}" + (", saving" if saving else "")

@@ -24,7 +24,9 @@ def check(track: str | None) -> None:
 @contextlib.contextmanager
 def trackers(track: str | None, directory: Path, config):
     """The watchers of a run in `directory`, closed at the end; a run that goes on goes on in their logs.
-    Raises RunError where Weights & Biases does not start."""
+
+    Raises RunError where Weights & Biases does not start.
+    """
     with contextlib.ExitStack() as opened:
         yield [opened.enter_context(_TRACKERS[name](directory, config)) for name in _names(track)]
 
@@ -48,7 +50,9 @@ def _dropped(history) -> str:
 
 class TensorBoard(contextlib.AbstractContextManager):
     """Event files in <run>/tensorboard, one run a stage: roll-outs from one checkpoint lie over each other.
-    The step is the path epoch in thousandths: 2750 is epoch 2.75."""
+
+    The step is the path epoch in thousandths: 2750 is epoch 2.75.
+    """
 
     def __init__(self, directory: Path, config):
         self.folder, self.writers = directory / "tensorboard", {}
@@ -78,7 +82,9 @@ class TensorBoard(contextlib.AbstractContextManager):
 
 class WandB(contextlib.AbstractContextManager):
     """A run of Weights & Biases with the name of the run's directory; WANDB_PROJECT and WANDB_MODE are heeded.
-    The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against."""
+
+    The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against.
+    """
 
     def __init__(self, directory: Path, config):
         import wandb

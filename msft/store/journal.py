@@ -60,7 +60,9 @@ class Journal:
 
     def replay(self, verb: str, arguments: dict) -> dict | None:
         """The recorded result of the next verb, or None where the record ends.
-        Raises RunError where the record holds another verb: the method's code is not the one that began the run."""
+
+        Raises RunError where the record holds another verb: the method's code is not the one that began the run.
+        """
         while self._next < len(self.entries) and self.entries[self._next]["kind"] == "saved":
             self._next += 1
         if self._next >= len(self.entries):

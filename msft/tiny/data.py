@@ -37,7 +37,9 @@ def rows_of(name: str) -> tuple[Row, ...]:
 
 def make_mixture(name: str = "tiny", clean: bool = False) -> Mixture:
     """A generated mixture, a pure function of its name and SEED.
-    clean: the same questions without a single wrong label, to recompute the truth."""
+
+    clean: the same questions without a single wrong label, to recompute the truth.
+    """
     return Mixture(name, [_sub_dataset(row, clean) for row in rows_of(name)])
 
 

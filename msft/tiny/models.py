@@ -83,7 +83,9 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
 
 def identity(name: str) -> str:
     """A hash of all that determines a tiny base model's weights: architecture, recipe, related text.
-    Raises ModelError for an unknown name."""
+
+    Raises ModelError for an unknown name.
+    """
     kind, shape, recipe, rows = _spec(name)
     rng = random.Random(table.SEED)
     texts = [(share(row), [related_text(rng, row) for _ in range(100)]) for row in rows]
