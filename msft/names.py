@@ -15,7 +15,7 @@ from msft.config import RunConfig
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import ConfigError, DataError, ModelError, unknown
-from msft.paths import is_hub_id, usable
+from msft.paths import is_hub_id, is_pointer, usable
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
@@ -240,6 +240,8 @@ def _cannot_load(what: str, source: str, error: Exception) -> str:
     folder = Path(source)
     if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
         way = "Delete this folder: the tiny model is then built again."
+    elif any(map(is_pointer, (path for path in folder.glob("*") if path.is_file()))):
+        way = "Some of its files are pointers of Git LFS: fetch what they stand for with `git lfs pull`."
     elif "custom code" in first:
         way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
     elif "pickle" in first or (what == "model" and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))):
