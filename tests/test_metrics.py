@@ -219,6 +219,14 @@ def test_what_is_decided_stays_so_under_every_metric():
                 assert scorer(start, answer) is scorer(start + "5 #### red", answer)
 
 
+@pytest.mark.parametrize("scorer", [scoring.score, *scoring.SCORERS.values()])
+def test_what_is_thought_before_an_answer_is_not_scored(scorer):
+    for text in ("<think>\nhm, 7?\n</think>\n\n4", "perhaps 7</think>4.", "7</think>\n#### 4"):
+        assert scorer(text, "4")
+        assert not scorer(text, "7")
+    assert not scorer("<think>4</think>", "4")
+
+
 def test_a_mean_loss_is_over_tokens():
     # two examples: tokens of 1/2 and 1/2, and one of 1/8
     found = metrics.token_mean([math.log(2), math.log(8)], [2, 1])

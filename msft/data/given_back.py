@@ -60,7 +60,7 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
 
 def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
-    parts, problems, first = {}, [], {}
+    parts, problems, first, left_out = {}, [], {}, dict(sub.left_out)
     _, refused = each(lambda example: given_back(tokenizer, example, sub.metric), sub.train)
     if refused and distributed.is_main():
         _log.warning(
@@ -68,13 +68,13 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
             "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
         )  # fmt: skip
     for part in MEASURED:
-        parts[part] = []
+        parts[part], told = [], []
         for number, example in enumerate(getattr(sub, part), 1):
             place = example.place or f"{part} {number}"
             try:
                 back = given_back(tokenizer, example, sub.metric)
             except DataError as error:
-                problems.append(f"{sub.name}: {place}: {error}")
+                told.append(f"{place}: {error}")
                 continue
             parts[part].append(back)
             answer, other = unicodedata.normalize("NFC", example.answer).lower(), back.answer != example.answer
@@ -84,7 +84,11 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
                     f"{sub.name}: {place}: the tokenizer gives the answers {answer[:60]!r} and {known[:60]!r} "
                     f"({known_place}) back alike; take another tokenizer, or write one of them in another way"
                 )
-    return replace(sub, **parts), problems
+        if told and parts[part] and sub.skips:
+            left_out[f"{part}: answers that could never be right, such as {told[0]}"] = len(told)
+        else:
+            problems += [f"{sub.name}: {problem}" for problem in told]
+    return replace(sub, **parts, left_out=left_out), problems
 
 
 def checked(mixture: Mixture, tokenizer) -> Mixture:

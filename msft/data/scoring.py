@@ -61,9 +61,10 @@ _TOLERANCE = Fraction(1, 10**6)  # relative
 
 
 def extract(text: str) -> str:
-    """The answer in a generated text: what follows the first '####' on its line, or the whole text."""
+    """The answer in a generated text: what follows the first '####' on its line, else what follows a thought, or the
+    whole text."""
     match = _ANSWER.search(text)
-    return (match.group(1) if match else text).strip().rstrip(".").strip()
+    return (match.group(1) if match else text.rpartition("</think>")[2]).strip().rstrip(".").strip()
 
 
 def score(text: str, answer: str) -> bool:
