@@ -85,9 +85,9 @@ def model_source(name: str) -> str:
                 "MSFT_CACHE to a folder that can be written"
             ) from error
     folder = Path(usable(name))
-    if (folder / "adapter_config.json").is_file():
+    if adapter := next(folder.glob("adapter_*"), None):
         raise ModelError(
-            f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used: merge it into its base "
+            f"the folder {name!r} holds an adapter ({adapter.name}), which would not be used: merge it into its base "
             "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's "
             "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
             ".save_pretrained(new_folder), save the tokenizer there too, and give that folder"

@@ -477,13 +477,14 @@ MODELS = [
     (own_code, ["contains custom code", "trust_remote_code=True (--trust-remote-code true)"]),
     (short_context, ["the 64 positions of the model", "Lower max_new_tokens or max_prompt_tokens"]),
     (adapter, ["holds an adapter (adapter_config.json)", "merge_and_unload"]),
+    (lambda f: (f / "adapter_model.safetensors").touch(), ["holds an adapter (adapter_model.safetensors)"]),
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
 MODEL_IDS = (
     "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
 )
 MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder own_code short_context "
-MODEL_IDS += "adapter small_vocabulary"
+MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 
 @pytest.mark.parametrize(("spoil", "fragments"), MODELS, ids=MODEL_IDS.split())
