@@ -343,7 +343,7 @@ def test_lines_that_cannot_be_read_and_rows_that_cannot_be_used_are_said_togethe
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mean", "all"])
+@pytest.mark.parametrize("name", ["mean", "all", "nan", "NA", "null", "None"])
 def test_a_name_that_tables_use_is_refused(tmp_path, name):
     assert f"the name {name!r} stands for all sub-datasets" in refusal(tmp_path, {"name": name})
 
