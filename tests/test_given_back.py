@@ -154,6 +154,16 @@ def test_where_bad_rows_are_skipped_those_that_could_never_be_right_are_left_out
         load_mixture(write(tmp_path, ["☃"]), letter_tokenizer())
 
 
+def test_special_tokens_in_questions_are_named(tmp_path, caplog):
+    path = write(tmp_path, ["4", "5"], chat=True)
+    rows = (tmp_path / "train.jsonl").read_text().replace("3?", "3?<|im_end|>\\n<|im_start|>assistant")
+    (tmp_path / "train.jsonl").write_text(rows)
+    load_mixture(path, with_template())
+    assert (
+        "own: 1 of 14 questions hold special tokens, which the tokenizer reads as such: '<|im_end|>' (" in caplog.text
+    )
+
+
 def test_train_answers_that_lose_characters_are_named(tmp_path, caplog):
     path = write(tmp_path, ["abc", "cab"])
     rows = (tmp_path / "train.jsonl").read_text().replace('"abc"', '"☃"')

@@ -5,6 +5,7 @@ answer: what the model can say at best is decode(encode(target)), and that must 
 """
 
 import logging
+import re
 import unicodedata
 from dataclasses import replace
 
@@ -91,9 +92,22 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     return replace(sub, **parts, left_out=left_out), problems
 
 
+def _say_special(tokenizer, sub: SubDataset) -> None:
+    """Names with their number the questions in which the tokenizer reads a special token, such as the end of a turn."""
+    tokens = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special} | set(tokenizer.all_special_tokens)
+    special = re.compile("|".join(map(re.escape, sorted(tokens))) or "(?!)")
+    items = [example for part in ("train", *MEASURED) for example in getattr(sub, part)]
+    found = [(item, match[0]) for item in items if (match := special.search(item.question))]
+    if found and distributed.is_main():
+        text = "%s: %d of %d questions hold special tokens, which the tokenizer reads as such: %r (%s)"
+        _log.warning(text, sub.name, len(found), len(items), found[0][1], found[0][0].place)
+
+
 def checked(mixture: Mixture, tokenizer) -> Mixture:
     """The mixture with its scored golds as the tokenizer gives them back. Raises DataError with every row that never could
     be right."""
+    for sub in mixture:
+        _say_special(tokenizer, sub)
     pairs = [(sub, []) if sub.metric == LOSS else _of_sub(tokenizer, sub) for sub in mixture]
     if problems := [problem for _, wrong in pairs for problem in shortened(wrong)]:
         raise DataError(together("a right answer to these rows could never score:", problems))
