@@ -16,7 +16,7 @@ from msft.config import RunConfig
 from msft.data import chat, given_back, reading
 from msft.data.mixture import Mixture
 from msft.errors import ConfigError, DataError, ModelError, unknown
-from msft.paths import is_hub_id, usable
+from msft.paths import is_hub_id, is_pointer, usable
 from msft.settings import DTYPES
 
 _log = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ def model_source(name: str) -> str:
             what = f"{name} is built once and kept, and there is no place for it ({error})"
             raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
     folder = Path(usable(name))
-    if (folder / "adapter_config.json").is_file():
-        what = f"the folder {name!r} holds an adapter (adapter_config.json), which would not be used"
+    if adapter := next(folder.glob("adapter_*"), None):
+        what = f"the folder {name!r} holds an adapter ({adapter.name}), which would not be used"
         way = "`python -m msft export RUN FOLDER --merge`, or peft's merge_and_unload() and save_pretrained(folder)"
         raise ModelError(f"{what}: merge it into its base model by {way}, tokenizer and all, and give that folder")
     if (folder / "config.json").is_file():
@@ -220,6 +220,8 @@ def _loading(what: str, source: str):
         way += "or a hub id where the hub can be reached."
         if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
             way = "Delete this folder: the tiny model is then built again."
+        elif any(map(is_pointer, (path for path in folder.glob("*") if path.is_file()))):
+            way = "Some of its files are pointers of Git LFS: fetch what they stand for with `git lfs pull`."
         elif "custom code" in first:
             way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."
         elif "pickle" in first or (what == "model" and ".bin" in files and ".safetensors" not in files):

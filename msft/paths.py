@@ -29,6 +29,12 @@ def usable(path: str | os.PathLike) -> str:
     return path
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves where it did not fetch one."""
+    with path.open("rb") as file:
+        return file.read(23) == b"version https://git-lfs"
+
+
 def is_mixture_file(path: str) -> bool:
     """Whether a mixture's file is there, whatever its suffix; a name of the package's own stands for no file."""
     return not _MIXTURES.fullmatch(path) and Path(usable(path)).is_file()

@@ -26,7 +26,7 @@ from helpers import (
 from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import msft
 from msft import adapter, names
@@ -255,6 +255,20 @@ def test_kept_and_merged_exports_load_in_stock_transformers_and_peft(lora_run, t
         assert AutoTokenizer.from_pretrained(folder)("3 + 1")["input_ids"]
     export(lora_run, tmp_path / "half", merge=True, dtype="bf16")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+
+
+def test_a_merged_export_decodes_as_the_run_did(settings, lora_settings, tmp_path):
+    """Whatever the base model's own generation_config asks for; its card says so of the adapter alone."""
+    base = shutil.copytree(settings["model"], tmp_path / "base")
+    (base / "generation_config.json").write_text('{"do_sample": true, "repetition_penalty": 1.3, "eos_token_id": [7]}')
+    own = {"model": str(base), "method": "sft", "params": {"epochs": 0.25}}
+    run = msft.run(msft.RunConfig(**{**lora_settings, **own}), tmp_path / "runs", progress=False)
+    for more in ({"merge": True}, {"merge": True, "dtype": "bf16"}, {}):
+        folder = export(run, tmp_path / "-".join(["out", *more]), **more)
+        saved = GenerationConfig.from_pretrained(folder)
+        assert saved.eos_token_id == [AutoTokenizer.from_pretrained(folder).eos_token_id, 7]
+        assert (saved.do_sample, saved.repetition_penalty) == (False, None)
+    assert "generation_config=GenerationConfig.from_pretrained(folder)" in open(f"{folder}/README.md").read()
 
 
 def stirred_with_best(base, run):

@@ -375,6 +375,11 @@ def pickle_alone(folder):
     no_weights(folder)
 
 
+def pointer(folder):
+    """As `git clone` without Git LFS leaves the weights."""
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+
+
 def torn_weights(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -453,6 +458,7 @@ MODELS = [
     (lambda f: (f / "tokenizer.json").write_text("{}"), ["the tokenizer of", "cannot be loaded"]),
     (no_weights, ["no file named model.safetensors", "*.safetensors"]),
     (pickle_alone, ["Pickle files (*.bin) can run code and are never opened", "convert them to safetensors"]),
+    (pointer, ["pointers of Git LFS: fetch what they stand for with `git lfs pull`"]),
     (torn_weights, ["the model of", "cannot be loaded", "*.safetensors"]),
     (lost_weights, ["lacks 1 weights of Qwen2ForCausalLM", "model.layers.1.mlp.up_proj.weight", "all weights"]),
     (
@@ -471,11 +477,14 @@ MODELS = [
     (own_code, ["contains custom code", "trust_remote_code=True (--trust-remote-code true)"]),
     (short_context, ["the 64 positions of the model", "Lower max_new_tokens or max_prompt_tokens"]),
     (adapter, ["holds an adapter (adapter_config.json)", "merge_and_unload"]),
+    (lambda f: (f / "adapter_model.safetensors").touch(), ["holds an adapter (adapter_model.safetensors)"]),
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
-MODEL_IDS = "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone "
+MODEL_IDS = (
+    "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
+)
 MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder own_code short_context "
-MODEL_IDS += "adapter small_vocabulary"
+MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 
 @pytest.mark.parametrize(("spoil", "fragments"), MODELS, ids=MODEL_IDS.split())

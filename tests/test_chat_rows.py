@@ -204,6 +204,17 @@ def test_rows_that_a_template_refuses_are_told_with_file_and_line(tmp_path):
     assert str(caught.value).count("no system messages") == 2
     assert "train.jsonl:9: " in str(caught.value)
     assert "test.jsonl:1: " in str(caught.value)
+    entry["skip_bad_rows"] = True
+    path = write(
+        tmp_path,
+        [entry],
+        {"train.jsonl": train, "test.jsonl": [conversation("5?", "5", system="Be."), *chat_rows(40, 2)]},
+    )
+    sub = names.load_mixture(str(path), with_template(REFUSING))["chats"]
+    assert (len(sub.train), len(sub.test)) == (8, 2)
+    assert [reason.partition(", ")[0] for reason in sub.left_out] == [
+        f"{part}: rows that the chat template does not take" for part in ("train", "test")
+    ]
 
 
 def test_a_template_that_leaves_a_message_out_is_an_error():
@@ -216,6 +227,40 @@ def test_a_template_that_leaves_a_message_out_is_an_error():
     thinking += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     example, _ = one(with_template(thinking), conversation("1?", "<think>hm</think> one", "2?", "two"))
     assert example.prompt.endswith("<|assistant|>one<|user|>2?<|assistant|>") and "hm" not in example.prompt
+
+
+THINKING = (
+    "{% for m in messages %}{% set said = m.content.split('</think>') %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last and m.role == 'assistant' %}<think>\n"
+    "{{ said[0].split('<think>')[-1].strip() if said | length > 1 }}\n</think>\n\n{% endif %}"
+    "{{ said[-1].strip() }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+
+
+def test_an_answer_without_a_thought_stands_behind_the_prompt_that_asks_for_none(caplog):
+    """Its own template opens a thought in the generation prompt, and can close it there."""
+    tokenizer = with_template(THINKING, ["<|im_start|>", "<|im_end|>"])
+    tokenizer.add_tokens("\n\n")  # one token, as in real vocabularies: the prompt that opens a thought ends within it
+    example, stop = one(tokenizer, conversation("1?", "one"))
+    assert example.prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert (example.target, example.answer, stop) == ("one<|im_end|>", "one", "<|im_end|>")
+    assert "chats: 2 chats answer without a thought" in caplog.text
+    assert "enable_thinking=False" in caplog.text
+    example, _ = one(tokenizer, conversation("1?", "<think>\nhm\n</think>\n\none"))
+    assert example.prompt.endswith("<|im_start|>assistant\n<think>\n")
+    assert (example.target, example.answer) == ("hm\n</think>\n\none<|im_end|>", "one")
+
+
+def test_a_thought_that_the_prompt_alone_opens_and_one_that_gets_lost_are_errors():
+    cut = "{% for m in messages %}<|{{ m.role }}|>{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    prompt = "{% if add_generation_prompt %}<|assistant|>THOUGHT{% endif %}"
+    with pytest.raises(DataError, match="a thought that the prompt alone opens.*save_pretrained"):
+        one(with_template(cut + prompt.replace("THOUGHT", "<think>\n")), conversation("1?", "one"))
+    silent = with_template(cut + prompt.replace("THOUGHT", ""))
+    assert one(silent, conversation("1?", "<think>hm</think> one", "2?", "two"))[0].target.startswith("two")
+    with pytest.raises(DataError, match="leaves out or changes what the assistant message says"):
+        one(silent, conversation("1?", "<think>hm</think> one"))
 
 
 def test_a_template_with_a_clock_writes_the_same_text_on_every_day_and_that_is_said_once(caplog):

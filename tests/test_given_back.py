@@ -143,6 +143,27 @@ def test_every_row_that_could_never_be_right_is_named(tmp_path):
     load_mixture(write(tmp_path, ["abc", "☃"], metric="loss"), letter_tokenizer())
 
 
+def test_where_bad_rows_are_skipped_those_that_could_never_be_right_are_left_out_and_counted(tmp_path):
+    path = write(tmp_path, ["abc", "☃", "cab"])
+    path.write_text(path.read_text() + "  skip_bad_rows: true\n")
+    sub = load_mixture(path, letter_tokenizer())["own"]
+    assert [example.answer for example in sub.test] == ["abc", "cab"]
+    (reason,) = sub.left_out
+    assert "test: answers that could never be right, such as" in reason and "test.jsonl:2: the tokenizer" in reason
+    with pytest.raises(DataError, match="a right answer to these rows could never score"):
+        load_mixture(write(tmp_path, ["☃"]), letter_tokenizer())
+
+
+def test_special_tokens_in_questions_are_named(tmp_path, caplog):
+    path = write(tmp_path, ["4", "5"], chat=True)
+    rows = (tmp_path / "train.jsonl").read_text().replace("3?", "3?<|im_end|>\\n<|im_start|>assistant")
+    (tmp_path / "train.jsonl").write_text(rows)
+    load_mixture(path, with_template())
+    assert (
+        "own: 1 of 14 questions hold special tokens, which the tokenizer reads as such: '<|im_end|>' (" in caplog.text
+    )
+
+
 def test_train_answers_that_lose_characters_are_named(tmp_path, caplog):
     path = write(tmp_path, ["abc", "cab"])
     rows = (tmp_path / "train.jsonl").read_text().replace('"abc"', '"☃"')

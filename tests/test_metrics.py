@@ -101,6 +101,13 @@ NUMBERS = [
     ("3 minus 5", 5),
     ("US$ 5", 5),
     (r"\boxed{5}", 5),
+    # as LaTeX has them
+    *((text, Fraction(1, 2)) for text in (r"\boxed{\frac{1}{2}}", r"\frac12", r"\boxed{\dfrac{1}{2}}")),
+    (r"3\frac12", Fraction(7, 2)),
+    *((text, 90) for text in (r"90^\circ", r"90^{\circ}", r"\boxed{\text{90 cm}}", r"90\text{ cm}^{2}")),
+    *((text, 12345) for text in (r"12{,}345", r"12,\!345", r"12\,345", r"\boxed{12,345}")),
+    *((text, Fraction(16, 10**20)) for text in (r"1.6 \times 10^{-19}", r"1.6\cdot10^{-19} C")),
+    *((text, None) for text in (r"2^{10}", r"\boxed{2^{10}}", r"\frac{\sqrt2}{2}", r"\frac{\pi}{2}")),
     (r"\text{5} apples", 5),
     ("25 cm²", 25),
     ("9.8 m/s^2", Fraction("9.8")),
@@ -217,6 +224,14 @@ def test_what_is_decided_stays_so_under_every_metric():
         for scorer in scoring.SCORERS.values():
             for answer in ("4", "red", "5"):
                 assert scorer(start, answer) is scorer(start + "5 #### red", answer)
+
+
+@pytest.mark.parametrize("scorer", [scoring.score, *scoring.SCORERS.values()])
+def test_what_is_thought_before_an_answer_is_not_scored(scorer):
+    for text in ("<think>\nhm, 7?\n</think>\n\n4", "perhaps 7</think>4.", "7</think>\n#### 4"):
+        assert scorer(text, "4")
+        assert not scorer(text, "7")
+    assert not scorer("<think>4</think>", "4")
 
 
 def test_a_mean_loss_is_over_tokens():

@@ -10,6 +10,7 @@ import random
 
 import datasets
 import huggingface_hub
+import pandas as pd
 import pytest
 import yaml
 import zstandard
@@ -118,6 +119,12 @@ def test_records_of_a_benchmark_stay_as_the_hub_has_them(tmp_path):
     assert {e.answer for e in sub.train} == {"B"}
 
 
+def test_categories_of_pandas_are_texts(tmp_path):
+    pd.DataFrame(TRAIN).astype("category").to_parquet(tmp_path / "train.parquet")
+    entry = {"name": "sums", "train": "train.parquet", "test": write(tmp_path / "test.jsonl", TEST)}
+    assert mixture_of(tmp_path, entry)["sums"].train == read(tmp_path, TRAIN).train
+
+
 BAD_FILES = {
     "train.csv": ('question,answer\n"1\n+ 1?",2\n3?,4,5\n6?\n', [":4: 3 cells in a table of 2", ":5: 1 cells"]),
     "twice.csv": ("question,answer,answer\na,b,c\n", ["must name the columns; it has 'answer' twice"]),
@@ -125,6 +132,10 @@ BAD_FILES = {
     "train.json": ('[{"question": "1?"}, 3]', [":row 1: the key 'answer'", ":row 2: a int, not an object"]),
     "broken.json": ("[{]", ["broken.json: not JSON"]),
     "train.parquet": ("no parquet", ["train.parquet: cannot be read: Parquet magic bytes"]),
+    "pointer.jsonl": (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
+        ["pointer.jsonl: cannot be read: it is Git LFS's pointer to a file that was not fetched; run `git lfs pull`"],
+    ),
     "joined.csv": ("question,answer\n1?,1\nquestion,answer\n2?,2\n", ["joined.csv:3: the names of the columns again"]),
     "keys.jsonl": (
         '{"question": "1?", "answer": "1", "answer": "2"}\n',
@@ -424,6 +435,9 @@ BAD_ENTRIES = [
     ({"template": "{}", **FILES}, "give names of columns, alone in braces"),
     ({"template": "no column", **FILES}, "give names of columns, alone in braces"),
     ({"template": "{question}", "columns": {"question": "answer"}, **FILES}, "take `question` out of columns"),
+    ({"template": "{question} {answer}", **FILES}, "'answer': this column is read twice"),
+    ({"columns": {"question": "answer"}, **FILES}, "'answer': this column is read twice"),
+    ({"columns": {"answer": "q", "rationale": "q"}, **FILES}, "'q': this column is read twice"),
     (
         {"format": "alpcaa", **FILES},
         "unknown value 'alpcaa'. Did you mean 'alpaca'? Allowed: alpaca, sharegpt, openai.",

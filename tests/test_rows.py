@@ -72,6 +72,18 @@ def test_a_null_column_is_an_absent_one(tmp_path, made):
     assert msft.load_mixture(write(tmp_path / "joined", **joined)).fingerprint() == bare.fingerprint()
 
 
+def test_nan_and_a_struct_of_nulls_say_nothing(tmp_path, caplog):
+    """As pandas writes a missing value, and joined tables a missing struct or list."""
+    nan = float("nan")
+    nothing = {"rationale": nan, "context": nan, "tools": [None], "function_call": {"name": None, "arguments": [""]}}
+    parts = {"train": sums(0, 12), "test": sums(40, 4)}
+    joined = {part: [{**row, **nothing, "id": nan} for row in rows] for part, rows in parts.items()}
+    bare = msft.load_mixture(write(tmp_path / "bare", **parts))
+    assert msft.load_mixture(write(tmp_path / "joined", **joined)).fingerprint() == bare.fingerprint()
+    assert not caplog.records
+    assert "'answer' is a float" in refusal(tmp_path, test=[{"question": "?", "answer": nan}])
+
+
 # keys -------------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +182,9 @@ def test_any_row_is_read_or_refused(row, metric):
 
 
 @pytest.mark.parametrize("metric", ["", "exact_match", "number_match"])
-@pytest.mark.parametrize("answer", ["40+1=41 #### 41", "First 40.\nThen 41.\n#### 41", "####41"])
+@pytest.mark.parametrize(
+    "answer", ["40+1=41 #### 41", "First 40.\nThen 41.\n#### 41", "####41", "<think>\n40, then 41\n</think>\n\n41"]
+)
 def test_a_solution_in_the_answer_is_refused_with_both_ways_out(answer, metric):
     with pytest.raises(DataError, match="benchmark: gsm8k.*rationale"):
         row_to_example({"question": "40 + 1?", "answer": answer}, metric)
@@ -204,6 +218,35 @@ def test_golds_that_exact_match_would_merge_are_refused(tmp_path, one, other):
     assert "test.jsonl:1)" in text
     assert len(text.splitlines()) == 2
     read(tmp_path, test=test)
+
+
+@pytest.mark.parametrize(("one", "other"), [("1.10", "1.1"), ("CO", "Co"), ("0070", "70")])
+def test_golds_that_the_paper_s_scorer_takes_for_one_are_named(tmp_path, caplog, one, other):
+    read(tmp_path, test=[{"question": f"{i}?", "answer": answer} for i, answer in enumerate((one, other, one, "x"))])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("sums: 1 answers count as another one: ")
+    assert f"test.jsonl:2: the default metric takes the answer {other!r} for {one!r}" in line
+    told_apart = [row_to_example({"question": "?", "answer": str(2**53 + i)}) for i in range(2)]
+    assert metrics.merged(told_apart, "") == []
+
+
+def test_a_heading_in_a_chat_is_no_result(tmp_path):
+    """'####' is also Markdown's: the first heading would be the gold answer of the whole text."""
+
+    def told(start, count):
+        rows = [
+            (f"Tell {i}.", f"# Day {i}\n\n#### Morning\nWe slept.\n\n#### Evening\nWe ate {i}.")
+            for i in range(start, start + count)
+        ]
+        turns = [({"role": "user", "content": asked}, {"role": "assistant", "content": said}) for asked, said in rows]
+        return [{"messages": list(pair)} for pair in turns]
+
+    text = refusal(tmp_path, train=told(0, 6), test=told(10, 2))
+    assert (
+        "test.jsonl:1: its last message has '####', behind which the scored answer stands, and lines behind that"
+        in text
+    )
+    assert read(tmp_path, {"metric": "loss"}, train=told(0, 6), test=told(10, 2)).metric == "loss"
 
 
 # doubles and shots ------------------------------------------------------------------------------------------------
@@ -269,9 +312,25 @@ def test_a_list_of_shots_is_five_questions_with_one_answer_each(tmp_path, shots,
 
 
 def test_the_same_question_in_other_case_and_blanks_is_an_overlap(tmp_path):
-    train = [{"question": f"Code  of Item {i}", "answer": "1"} for i in range(12)]
-    text = refusal(tmp_path, train=train, test=[{"question": " code of\nITEM 3 ", "answer": "1"}])
+    train = [{"question": f"Code  of Caf\u00e9 {i}", "answer": "1"} for i in range(12)]
+    text = refusal(tmp_path, train=train, test=[{"question": " code of\nCAFE\u0301 3 ", "answer": "1"}])
     assert "the same question in train (line 4) and test (line 1)" in text
+
+
+def test_questions_that_another_sub_dataset_trains_on_are_named(tmp_path, caplog):
+    path = write(tmp_path)
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums(20, 24)))
+    spec = yaml.safe_load(path.read_text())
+    spec["sub_datasets"].append({"name": "other", "train": "other.jsonl", "test_split": 0.1})
+    path.write_text(yaml.safe_dump(spec))
+    msft.load_mixture(path)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("sums: ")
+    assert "questions of 4 are trained in other sub-datasets, such as '40 + 1?' (line 21 of other)" in line
+    path.write_text(yaml.safe_dump({**spec, "allow_overlap": ["sums"]}))
+    caplog.clear()
+    msft.load_mixture(path)
+    assert not caplog.records
 
 
 def test_lines_that_cannot_be_read_and_rows_that_cannot_be_used_are_said_together(tmp_path):
@@ -284,7 +343,7 @@ def test_lines_that_cannot_be_read_and_rows_that_cannot_be_used_are_said_togethe
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mean", "all"])
+@pytest.mark.parametrize("name", ["mean", "all", "nan", "NA", "null", "None"])
 def test_a_name_that_tables_use_is_refused(tmp_path, name):
     assert f"the name {name!r} stands for all sub-datasets" in refusal(tmp_path, {"name": name})
 

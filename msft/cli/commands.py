@@ -44,7 +44,7 @@ def run(flags: options.Run) -> int:
 def plan(flags: options.Plan) -> int:
     """Says what a run or a grid costs."""
     if flags.grid:
-        words = [f"--{name.replace('_', '-')}" for name in flags.given]
+        words = [f"--{name.replace('_', '-')}" for name in (*flags.given, *(["config"] if flags.config else []))]
         flags.check(*(f"{word} is for one run; a grid has its settings in its file" for word in words))
         configs = read_grid(flags.grid).runs
     else:
@@ -60,7 +60,7 @@ def plan(flags: options.Plan) -> int:
 
 def grid(flags: options.Grid) -> int:
     """Shows a grid and, with --submit, trains what is not finished."""
-    flags.check()
+    flags.check(*(f"--{name} is for --submit slurm" for name in flags.given if flags.submit == "local"))
     from msft.launch import local
 
     runs_dir, whole = flags.runs_dir, read_grid(flags.grid, {"data_dir": flags.data_dir, "device": flags.device})
@@ -182,7 +182,7 @@ def mixture(flags: options.Mixture) -> int:
 
 def export(flags: options.Export) -> int:
     """Writes a finished run's best checkpoint for others to load."""
-    flags.check()
+    flags.check(*(["--public is for --push"] if flags.public and not flags.push else []))
     from msft.results.export import export
 
     options = {"push": flags.push, "dtype": flags.dtype or "", "private": not flags.public, "merge": flags.merge}

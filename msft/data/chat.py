@@ -38,13 +38,21 @@ def rendered(mixture, tokenizer):
     subs, problems = [], []
     render = partial(tokenizer.apply_chat_template, chat_template=_undated(tokenizer), tokenize=False)
     for sub in mixture:
-        parts, stops = {}, []
+        parts, stops, closed, left_out = {}, [], 0, dict(sub.left_out)
         for part in ("train", *MEASURED) if sub.is_chat else ():
             pairs, refused = each(partial(_written, tokenizer, render), getattr(sub, part))
-            problems += [f"{sub.name}: {example.place or part}: {error}" for example, error in refused]
-            parts[part] = [example for example, _ in pairs]
-            stops += [stop for _, stop in pairs]
-        subs.append(replace(sub, **parts, stop=stops[0] if stops else ""))
+            told = [f"{example.place or part}: {error}" for example, error in refused]
+            if told and pairs and sub.skips:
+                left_out[f"{part}: rows that the chat template does not take, such as {told[0]}"] = len(told)
+            else:
+                problems += [f"{sub.name}: {problem}" for problem in told]
+            parts[part] = [example for example, _, _ in pairs]
+            stops += [stop for _, stop, _ in pairs]
+            closed += sum(is_closed for _, _, is_closed in pairs)
+        if closed and distributed.is_main():
+            text = "%s: %d chats answer without a thought, which the generation prompt opens: theirs has enable_thinking=False"
+            _log.warning(text, sub.name, closed)
+        subs.append(replace(sub, **parts, left_out=left_out, stop=stops[0] if stops else ""))
     if problems:
         raise DataError(together("the chat template does not take these rows:", shortened(problems, 20)))
     return replace(mixture, sub_datasets=subs)
@@ -62,22 +70,30 @@ def _undated(tokenizer) -> str:
     return fixed
 
 
-def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, str]:
-    """(the example with the template's texts, the text of the token that ends a turn). render: messages to text."""
+def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, str, bool]:
+    """(the example with the template's texts, the text of the token that ends a turn, whether its prompt is the one that
+    asks for no thought). render: messages to text."""
     messages = [{"role": role, "content": content} for role, content in example.messages]
-    try:
-        prompt, text = render(messages[:-1], add_generation_prompt=True), render(messages)
-    except Exception as error:  # a template raises what it likes: jinja's errors, its own raise_exception
-        raise DataError(f"the template refuses it: {str(error).strip() or type(error).__name__}") from None
     bare = {"add_special_tokens": False}
-    asked, ids = tokenizer(prompt, **bare)["input_ids"], tokenizer(text, **bare)["input_ids"]
-    if not asked or ids[: len(asked)] != asked or not text.startswith(prompt):
+    # where the generation prompt opens a thought, an answer without one stands behind the prompt that closes it
+    for how in ({}, {"enable_thinking": False}):
+        try:
+            prompt, text = render(messages[:-1], add_generation_prompt=True, **how), render(messages, **how)
+        except Exception as error:  # a template raises what it likes: jinja's errors, its own raise_exception
+            raise DataError(f"the template refuses it: {str(error).strip() or type(error).__name__}") from None
+        asked, ids = tokenizer(prompt, **bare)["input_ids"], tokenizer(text, **bare)["input_ids"]
+        if is_split := asked and ids[: len(asked)] == asked and text.startswith(prompt):
+            break
+    if not is_split:
         what = "the template of all messages does not begin with the tokens of the generation prompt"
-        why = "white space belongs to both, or it rewrites earlier turns, and prompt and answer cannot be told apart"
-        raise DataError(f"{what}: {why}")
+        why = "white space that belongs to both, a thought that the prompt alone opens, or earlier turns written anew"
+        way = "Give a template that writes before an answer what its generation prompt writes (tokenizer.chat_template)"
+        raise DataError(f"{what}, and prompt and answer cannot be told apart: {why}. {way}")
     _check_special_tokens(tokenizer, prompt, asked)
     # what reasoning stands before an earlier answer, templates leave out on purpose
-    if lost := [role for role, said in example.messages if said.rpartition("</think>")[2].strip() not in text]:
+    said = [(role, content.rpartition("</think>")[2:]) for role, content in example.messages[:-1]]
+    said.append((example.messages[-1][0], re.split("</?think>", example.messages[-1][1])))
+    if lost := [role for role, parts in said if any(part.strip() not in text for part in parts)]:
         raise DataError(f"the template leaves out or changes what the {lost[0]} message says, so that it would be lost")
     completion, special = text[len(prompt) :].rstrip(), set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -91,7 +107,7 @@ def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, st
     else:
         stop = tokenizer.eos_token
         completion += stop
-    return replace(example, prompt=prompt, target=completion), stop
+    return replace(example, prompt=prompt, target=completion), stop, bool(how)
 
 
 def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:

@@ -115,6 +115,11 @@ def _wrong(source: Source, keys: set) -> list[str]:
     columns, template, hub = source.columns, source.template, source.hub
     ways = [way for way in ({"format"}, {"benchmark"}, {"columns", "template"}) if way & keys]
     is_with_messages = "messages" in columns and (len(columns) > 1 or template)
+    wrong = _template_problem(template or "")
+    # an answer that its question shows would always be right
+    ours = {name: name for name in QUESTION_KEYS if not (template and name == "question")} | columns
+    read = [*dict.fromkeys([] if wrong else source._joined), *ours.values()] if columns or template else []
+    twice = ", ".join(dict.fromkeys(repr(name) for name in read if read.count(name) > 1))
     rules = [
         (keys & _OF_HUB and "hub" not in keys, "config, split and revision are of the hub: say `hub: owner/name`"),
         (hub and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", hub), f"hub = {hub!r}: give owner/name"),
@@ -123,7 +128,8 @@ def _wrong(source: Source, keys: set) -> list[str]:
         (is_with_messages, "columns: messages stand alone, without others or a template"),
         (not all(isinstance(name, str) for name in columns.values()), "columns: give each a name as text"),
         *((True, f"columns: {unknown('name', name, OURS)}") for name in columns if name not in OURS),
-        (_template_problem(template or ""), _template_problem(template or "")),
+        (wrong, wrong),
+        (twice, f"{twice}: this column is read twice; a question that shows its answer asks nothing, so name it once"),
     ]
     for part, way in (("train", "split"), ("test", "test_split"), ("validation", "validation_split")):
         rules.append(({part, way} <= keys, f"{part} and {way} both say what {part} is; give one of them"))

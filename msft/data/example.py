@@ -3,6 +3,7 @@
 Everything here works on text alone; scoring.py reads what comes back, msft.loss.tokens makes tokens of it.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,8 +32,8 @@ class Example:
 
 
 def question_key(example: Example) -> str:
-    """What makes two questions the same: the rendered text but for case and white space."""
-    return " ".join(example.question.lower().split())
+    """What makes two questions the same: the rendered text but for case, white space and how letters are composed."""
+    return " ".join(unicodedata.normalize("NFC", example.question).lower().split())
 
 
 def target_text(answer: str, rationale: str | None = None) -> str:

@@ -10,13 +10,14 @@ import gzip
 import io
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import zstandard
 
 from msft.errors import nearest
+from msft.paths import is_pointer
 
 
 def _open_zst(path: Path, mode: str, encoding: str) -> io.StringIO:
@@ -57,15 +58,18 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
     try:
         if path.exists() and not path.is_file():  # reading a device or a pipe might never end
             raise OSError("it is no file; give a data file")
+        if is_pointer(path):
+            raise OSError("it is Git LFS's pointer to a file that was not fetched; run `git lfs pull`")
         if kind == ".parquet":
             return table_rows(_parquet(path), str(path), is_raw)
         with opener(path, "rt", encoding="utf-8-sig") as file:
-            read = {".csv": _csv, ".json": _json}.get(kind, _json_lines)(path, file.read())
+            read = {".csv": _csv, ".tsv": _csv, ".json": _json}.get(kind, _json_lines)(path, file.read())
     except FileNotFoundError:
         close = nearest(path.name, [other.name for other in path.parent.glob("*")])
         return Rows(problems=[f"{path}: no such file.{close}"])
     except UnicodeError as error:
-        return Rows(problems=[f"{path}: not UTF-8 text ({error}); save it as UTF-8"])
+        mend = f"save it as UTF-8, or name it by what it is: .parquet, .csv or .json, compressed {', '.join(_OPEN)}"
+        return Rows(problems=[f"{path}: not UTF-8 text ({error}); {mend}"])
     except Exception as error:  # of the file system, of each compression, of the csv module and pyarrow
         return Rows(problems=[f"{path}: cannot be read: {error}"])
     return read if read.rows or read.problems else Rows(problems=[f"{path} has no rows"])
@@ -87,6 +91,9 @@ def _json_lines(path: Path, text: str) -> Rows:
             rows += [(number, json.loads(line, object_pairs_hook=_object))] if line.strip() else []
         except (ValueError, RecursionError) as error:
             problems.append(f"{path}:{number}: not JSON ({error})")
+    if problems and not rows:  # another kind of file, or an object over several lines
+        mend = "give one object a line, an array of them under .json, or name the file by what it is"
+        return Rows(problems=[f"{problems[0]}, nor is any other line; {mend}"])
     return _objects(path, rows, problems)
 
 
@@ -113,10 +120,12 @@ def _csv(path: Path, text: str) -> Rows:
     """Every cell is a text; a row is named by the line on which it ends."""
     reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True), [], []
     columns = reader.fieldnames or []
+    if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):
+        return Rows(problems=[f"{path}: its first row has {marks[0]!r} between cells; write it with commas, as .csv"])
     if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
         names = ", ".join(map(repr, repeated))
         return Rows(problems=[f"{path}: its first row must name the columns; it has {names} twice"])
-    for row in reader:
+    for row in _until_broken(reader, path, problems):
         cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
         if list(row.values()) == columns:
             problems.append(f"{path}:{reader.line_num}: the names of the columns again, as in files that were joined")
@@ -125,6 +134,14 @@ def _csv(path: Path, text: str) -> Rows:
         else:
             problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")
     return Rows(rows, columns, True, problems)
+
+
+def _until_broken(reader: csv.DictReader, path: Path, problems: list[str]) -> Iterator[dict]:
+    """The rows up to one that is no CSV, which becomes a problem."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        problems.append(f"{path}:{reader.line_num}: not CSV ({error}); a quote within a cell is written twice")
 
 
 def _parquet(path: Path):

@@ -5,6 +5,7 @@ answer: what the model can say at best is decode(encode(target)), and that must 
 """
 
 import logging
+import re
 import unicodedata
 from dataclasses import replace
 
@@ -58,7 +59,7 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
 
 def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
-    parts, problems, first = {}, [], {}
+    parts, problems, first, left_out = {}, [], {}, dict(sub.left_out)
     _, refused = each(lambda example: given_back(tokenizer, example, sub.metric), sub.train)
     if refused and distributed.is_main():
         _log.warning(
@@ -66,13 +67,13 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
             "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
         )  # fmt: skip
     for part in MEASURED:
-        parts[part] = []
+        parts[part], told = [], []
         for number, example in enumerate(getattr(sub, part), 1):
             place = example.place or f"{part} {number}"
             try:
                 back = given_back(tokenizer, example, sub.metric)
             except DataError as error:
-                problems.append(f"{sub.name}: {place}: {error}")
+                told.append(f"{place}: {error}")
                 continue
             parts[part].append(back)
             answer, other = unicodedata.normalize("NFC", example.answer).lower(), back.answer != example.answer
@@ -81,12 +82,29 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
                 both = f"{answer[:60]!r} and {known[:60]!r} ({known_place})"
                 mend = "take another tokenizer, or write one of them in another way"
                 problems.append(f"{sub.name}: {place}: the tokenizer gives the answers {both} back alike; {mend}")
-    return replace(sub, **parts), problems
+        if told and parts[part] and sub.skips:
+            left_out[f"{part}: answers that could never be right, such as {told[0]}"] = len(told)
+        else:
+            problems += [f"{sub.name}: {problem}" for problem in told]
+    return replace(sub, **parts, left_out=left_out), problems
+
+
+def _say_special(tokenizer, sub: SubDataset) -> None:
+    """Names with their number the questions in which the tokenizer reads a special token, such as the end of a turn."""
+    tokens = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special} | set(tokenizer.all_special_tokens)
+    special = re.compile("|".join(map(re.escape, sorted(tokens))) or "(?!)")
+    items = [example for part in ("train", *MEASURED) for example in getattr(sub, part)]
+    found = [(item, match[0]) for item in items if (match := special.search(item.question))]
+    if found and distributed.is_main():
+        text = "%s: %d of %d questions hold special tokens, which the tokenizer reads as such: %r (%s)"
+        _log.warning(text, sub.name, len(found), len(items), found[0][1], found[0][0].place)
 
 
 def checked(mixture: Mixture, tokenizer) -> Mixture:
     """The mixture with its scored golds as the tokenizer gives them back. Raises DataError with every row that never could
     be right."""
+    for sub in mixture:
+        _say_special(tokenizer, sub)
     pairs = [(sub, []) if sub.metric == LOSS else _of_sub(tokenizer, sub) for sub in mixture]
     if problems := [problem for _, wrong in pairs for problem in shortened(wrong)]:
         raise DataError(together("a right answer to these rows could never score:", problems))

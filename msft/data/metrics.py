@@ -6,6 +6,7 @@ Each is a number 0..1 of which higher is better, so that every method's decision
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from msft.data.example import Example
 from msft.data.scoring import SCORERS, extract, normalised, numbers, score
@@ -55,6 +56,11 @@ def check_example(example: Example, metric: str = "") -> None:
         raise DataError(f"it holds half of a surrogate pair, which is no text ({error.reason})") from None
     if metric == LOSS:
         return
+    if example.messages and "\n" in example.target.partition("####")[2].strip():
+        raise DataError(
+            "its last message has '####', behind which the scored answer stands, and lines behind that: end with "
+            "'#### result', mark headings in another way, or take the metric loss"
+        )
     shown, values = repr(example.answer[:60]), numbers(example.answer)
     if metric == "number_match" and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
         how_many = "none" if not values else "one that it cannot read" if None in values[-1:] else len(values)
@@ -68,15 +74,25 @@ def check_example(example: Example, metric: str = "") -> None:
 
 
 def merged(examples: Iterable[Example], metric: str) -> list[str]:
-    """Problems of gold answers of one set that differ and that the metric takes for the same."""
+    """Problems of gold answers of one set that differ and that the metric takes for the same; numbers may be equal."""
     first, problems = {}, []
-    for example in examples if metric == "exact_match" else ():
+    for example in examples if metric in ("", "exact_match") else ():
         answer = unicodedata.normalize("NFC", example.answer.rstrip(". "))
-        known, place = first.setdefault(normalised(answer), (answer, example.place))
+        known, place = first.setdefault(normalised(answer) if metric else _read(answer), (answer, example.place))
         if known != answer:
-            what = f"metric exact_match takes the answer {answer[:60]!r} for {known[:60]!r} ({place})"
+            who = f"metric {metric}" if metric else "the default metric"
+            what = f"{who} takes the answer {answer[:60]!r} for {known[:60]!r} ({place})"
             problems.append(f"{example.place}: {what}; write both alike, or take another metric")
     return problems
+
+
+def _read(answer: str) -> float | Decimal | str:
+    """What the paper's scorer compares of an answer."""
+    try:
+        value = float(answer)
+        return value if abs(value) < 2**53 else Decimal(answer)
+    except (ValueError, ArithmeticError):
+        return answer.lower()
 
 
 def token_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:

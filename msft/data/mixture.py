@@ -27,6 +27,7 @@ class SubDataset:
     metric: one of metrics.METRICS, '' for the paper's scorer.  stop: of chats, the text that ends a turn.
     judge: the lm-eval task (judges.Judge) whose value is the sub-dataset's score. Its metric is then the loss: that of the
     test items, where it has some, stands beside the score.
+    skips: whether rows that the tokenizer cannot use are left out and counted; else they are an error.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SubDataset:
     metric: str = ""
     stop: str = ""
     judge: object = None
+    skips: bool = False
 
     @property
     def is_chat(self) -> bool:

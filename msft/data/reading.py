@@ -65,6 +65,7 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     if problems:
         raise DataError(together(f"{path}: the mixture has problems:", problems))
     subs = [replace(sub, judge=judged.get(sub.name)) for sub in subs]
+    _say_trained_elsewhere(subs, allowed)
     return Mixture(spec.get("name", path.stem), subs, watched)
 
 
@@ -84,7 +85,10 @@ def _sub_dataset(
             text = "%s: %d questions of %s have several answers, of which one at most is right for a model: %r (%s)"
             _log.warning(text, name, len(others), part, example.question[:60], _where(example))
     is_zero, wrong = _is_zero_shot(parts, metric)
-    problems += wrong + shortened(metrics.merged((e for part in parts.values() for e in part), metric))
+    alike = metrics.merged((e for part in parts.values() for e in part), metric)
+    if alike and not metric and distributed.is_main():  # that scorer is the paper's: numbers and case may be meant
+        _log.warning("%s: %d answers count as another one: %s", name, len(alike), alike[0])
+    problems += wrong + (shortened(alike) if metric else [])
     problems += [] if overlap_allowed else _overlaps(parts, name)
     train = parts.get("train", [])
     if is_zero:
@@ -104,6 +108,7 @@ def _sub_dataset(
         return None, problems
     origin |= {"source": entry["source"]} if "source" in entry else {}
     more = {"group": entry.get("group", ""), "metric": metric, "source": origin, "left_out": left_out}
+    more["skips"] = source.skip_bad_rows
     return SubDataset(name=name, **more, **{"test": [], **parts}), []
 
 
@@ -220,6 +225,18 @@ def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
         ]
         problems += shortened(shared, 5)
     return problems
+
+
+def _say_trained_elsewhere(subs: list[SubDataset], allowed: list[str]) -> None:
+    """Names with their number the questions of measured items that another sub-dataset trains on."""
+    trained = {question_key(example): (sub.name, example) for sub in subs for example in sub.train}
+    for sub in subs if distributed.is_main() else ():
+        items = [item for part in MEASURED for item in getattr(sub, part) if sub.name not in allowed]
+        pairs = [(item, *trained[question_key(item)]) for item in items if question_key(item) in trained]
+        if pairs := [pair for pair in pairs if pair[1] != sub.name]:
+            item, other, example = pairs[0]
+            text = "%s: %d questions of %d are trained in other sub-datasets, such as %r (%s of %s); remove them there, or name %s under allow_overlap"
+            _log.warning(text, sub.name, len(pairs), len(items), item.question[:60], _where(example), other, sub.name)
 
 
 def _where(example: Example) -> str:

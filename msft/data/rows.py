@@ -44,7 +44,7 @@ def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
     """
     is_chat = has_value(row.get("messages")) or "messages" in row and not {"question", "answer"} & set(row)
     # rows of both shapes in one table have the columns of both: those of the other shape are empty
-    other = ("question", "answer") if is_chat else ROW_KEYS
+    other = ("question", "answer") if is_chat else (*ROW_KEYS, "rationale")
     row = {key: value for key, value in row.items() if key not in other or has_value(value)}
     example = _chat(row, place) if is_chat else _question(row, metric, place)
     check_example(example, metric)
@@ -65,9 +65,9 @@ def _question(row: Mapping, metric: str, place: str) -> Example:
     if problems:
         raise DataError("; ".join(problems))
     question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
-    if "####" in answer and metric != LOSS:
-        mend = "say `benchmark: gsm8k` in the mixture's entry, or put what stands before '####' under rationale"
-        raise DataError(f"the answer holds '####', as rows of GSM8K do, behind a solution: {mend}")
+    if (marks := [mark for mark in ("####", "</think>") if mark in answer]) and metric != LOSS:
+        mend = "say `benchmark: gsm8k` in the mixture's entry where rows are GSM8K's, else put what stands before under rationale"
+        raise DataError(f"the answer holds {marks[0]!r}, so that it is a solution with its result: {mend}")
     return Example(question, target_text(answer, rationale), answer, place=place)
 
 
@@ -148,5 +148,7 @@ def unread(row: Mapping) -> set[str]:
 
 
 def has_value(value: object) -> bool:
-    """Whether a key says anything."""
-    return value is not None and value not in ("", [], {})
+    """Whether a key says anything: NaN, which pandas writes for a missing value, and a struct or list of nulls do not."""
+    if isinstance(value, dict | list):
+        return any(map(has_value, value.values() if isinstance(value, dict) else value))
+    return value is not None and value != "" and value == value

@@ -33,16 +33,21 @@ _NUMBER = re.compile(
 _SPELLINGS = [
     (re.compile(pattern), to)
     for pattern, to in (
-        (r"\\(?:boxed|text|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
+        (r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
+        (r"\\([dt]?frac)(\d)(\d)(?!\d)", r"\\\1{\2}{\3}"),
         (r"(?<=\d) *\\[dt]?frac\{(\d+)\}\{(\d+)\}", r" \1/\2"),
         (r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2"),
+        (r"\^\{?\\circ\}?", ""),
+        (r"\^\{([-+]?\d+)\}", r"^\1"),
+        (r"(?<=\d)(?:,\\!|\{,\}|\\[,!:;])(?=\d{3})", ","),
+        (r"\\boxed\{([^{}]*)\}", r"\1"),
         (r"\\?\bsqrt *[{(]?", "√"),
         (r"\\?<=|\\leq?\b|\\lt\b", "≤"),
         (r"\\?>=|\\geq?\b|\\gt\b", "≥"),
         (r"!=|\\neq?\b", "≠"),
         (r"[=-]+>", " "),
         ("[‐‑–]", "-"),
-        ("[×·⋅]", "*"),
+        (r"[×·⋅]|\\(?:times|cdot)(?![a-z])", "*"),
         ("’", "'"),
         (r"(?<=\d) ?/ ?(?=\d)", "/"),
         (r"(?<=\d) +(?=\d+/\d)", " "),
@@ -61,9 +66,10 @@ _TOLERANCE = Fraction(1, 10**6)  # relative
 
 
 def extract(text: str) -> str:
-    """The answer in a generated text: what follows the first '####' on its line, or the whole text."""
+    """The answer in a generated text: what follows the first '####' on its line, else what follows a thought, or the
+    whole text."""
     match = _ANSWER.search(text)
-    return (match.group(1) if match else text).strip().rstrip(".").strip()
+    return (match.group(1) if match else text.rpartition("</think>")[2]).strip().rstrip(".").strip()
 
 
 def score(text: str, answer: str) -> bool:

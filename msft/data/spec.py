@@ -11,7 +11,8 @@ from msft.paths import usable
 from msft.settings import read_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
-RESERVED = ("mean", "all")  # rows of tables that have the sub-datasets beside them
+# rows of tables that have the sub-datasets beside them, and what pandas reads in a CSV as no name
+RESERVED = ("mean", "all", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None")
 PARTS = ("train", *MEASURED, "shots")
 DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
 _TEXT_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
@@ -79,7 +80,7 @@ def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[col
         no_metric = [f"{unknown('metric', metric, metrics.METRICS)} {mend}"]
     problems += [*no_texts, *wrong, *no_metric]
     if name in RESERVED:
-        problems.append(f"the name {name!r} stands for all sub-datasets in tables and figures; give another")
+        problems.append(f"the name {name!r} stands for all sub-datasets or none in tables and figures; give another")
     problems = [f"{label}: {problem}" for problem in problems]
     # it becomes the name of a task file, its special characters as %XX
     if isinstance(name, str) and not (name.strip() and name.isprintable() and len(quote(name)) <= LONGEST_NAME):

@@ -114,10 +114,10 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
         model = names.load_model(str(run.best.path), dtype, trust_remote_code=config.trust_remote_code)
     if model is not None:
         model.save_pretrained(folder)
+    # how the run decoded is the checkpoint's word: the base model's generation_config may ask for sampling or a penalty
+    is_here = ("adapter_", "model", "config.json") if model is not None else ()
     for path in run.best.path.iterdir():
-        is_weights = path.name.startswith(("adapter_", "model"))
-        is_here = model is not None and (is_weights or (folder / path.name).exists())
-        if path.is_file() and not is_here:
+        if path.is_file() and not path.name.startswith(is_here):
             shutil.copyfile(path, folder / path.name)
     picture.draw(run, folder / "curves.png")
     (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
