@@ -9,10 +9,11 @@ two right passes have little in common, so the model's first and last layer alon
 import contextlib
 
 import torch
+from transformers import GenerationConfig
 
 from msft.errors import ModelError
 from msft.packing.attention import Pass, evaluating, packed_attention, prefix_layers, wanted_logits, wanted_states
-from msft.packing.layers import KINDS
+from msft.packing.layers import KINDS, is_of_kinds
 from msft.packing.rows import Row, pack
 
 _TOKENS, _PREFIX = 40, 24  # of the probe's text, and of it before the rows part
@@ -25,7 +26,41 @@ _MANY_ROTATIONS = ("longrope", "dynamic")
 
 def mixes_rows(model) -> bool:
     """Whether what a model makes of a row depends on the longest one beside it: such a row must go alone."""
-    return not _rotations(model).isdisjoint(_MANY_ROTATIONS)
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+    # an indexer chooses among tokens that it finds alike by the width of the batch
+    return "indexed_attention" in kinds or not _rotations(model).isdisjoint(_MANY_ROTATIONS)
+
+
+def sees_later_tokens(model) -> bool:
+    """Whether logits change with the tokens that follow, as in an encoder, whatever its configuration says of it."""
+    *ids, last, another = _ordinary_tokens(model)[:9]
+    with evaluating(model), torch.inference_mode():
+        rows = (torch.tensor([[*ids, end]], device=model.device) for end in (last, another))  # [1, 8]
+        one, other = (model(input_ids=row).logits[0, :-1] for row in rows)  # [7, vocabulary]
+    return bool((one - other).abs().max() > _CLOSE_HALF * one.abs().max())
+
+
+def reads_padding(model) -> bool:
+    """Whether a row's logits change with what pads it: at its right, where HFLM masks nothing, or masked at its left."""
+    *row, other = _ordinary_tokens(model)[:9]
+    exact = model.dtype in _CLOSE
+    options = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
+    config = GenerationConfig(**options, output_logits=True, return_dict_in_generate=True, pad_token_id=0)
+
+    def logits(padding: list[int]) -> torch.Tensor:
+        """[2, vocabulary] behind the row."""
+        ids = torch.tensor([padding + row], device=model.device)
+        mask = torch.tensor([[0] * len(padding) + [1] * len(row)], device=model.device)
+        return torch.cat(model.generate(input_ids=ids, attention_mask=mask, generation_config=config).logits)
+
+    try:
+        with evaluating(model), torch.inference_mode():
+            # in half precision another shape rounds otherwise: there padding is compared with other padding
+            one, two = logits([] if exact else [0] * 4), logits([other] * 4)
+        apart = float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
+        return apart > _CLOSE.get(model.dtype, _CLOSE_HALF) or sees_later_tokens(model)
+    except Exception:  # what fails here fails in HFLM, which says so
+        return False
 
 
 def begin_row(model) -> None:
@@ -60,8 +95,9 @@ def why_not_packed(model) -> str:
 def why_not_trained_packed(model) -> str:
     """Why training on packed rows does not give the gradients of padded ones, or '' where its losses were shown equal."""
     kind = model.config.model_type
-    if kind not in KINDS:
-        return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}"
+    if not is_of_kinds(model):
+        own = " with code of its own" * (kind in KINDS)
+        return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}{own}"
     if model.config.attention_dropout:
         return "it has attention dropout"
     return why_not_packed(model) or _other_head(model)
