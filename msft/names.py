@@ -174,6 +174,8 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    from msft.packing.probe import sees_later_tokens  # loads torch
+
     logging.disable_progress_bar()  # a run draws its own
 
     dtype = getattr(torch, DTYPES[precision])
@@ -186,8 +188,7 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     except Exception as error:  # the library raises its own, safetensors' and built-in errors
         raise ModelError(_cannot_load("model", source, error)) from error
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
-    causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
-    if causal and not any(causal):
+    if sees_later_tokens(model):
         raise ModelError(
             f"{source!r} holds a {kind} that sees later tokens, as an encoder does; give a causal language model"
         )
