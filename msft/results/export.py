@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from msft import adapter, names
 from msft.errors import ConfigError, RunError, unknown
@@ -64,8 +64,15 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
-    if not (run.best.path / wanted).is_file():
-        raise RunError(f"{run.best.path} has no {wanted}: the checkpoint was taken away. Train the run again")
+    weights = [*run.best.path.glob("*.safetensors")]
+    if not (run.best.path / wanted).is_file() or not weights:
+        lacking = f"{wanted}, or no weights"
+        raise RunError(f"{run.best.path} has no {lacking}: the checkpoint was taken away. Train the run again")
+    for path in weights:
+        try:
+            safe_open(path, "np")
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path} is damaged ({error}). Train the run again") from None
     if merge and not config.adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
     if dtype and config.adapter and not merge:

@@ -177,8 +177,8 @@ class Run:
 
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
-    """The finished runs of a folder, by name."""
-    runs = [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/result.json"))]
+    """The finished runs of a folder, by name. A folder without a run.json is none: other tools write a result.json too."""
+    runs = [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/run.json"))]
     return [run for run in runs if run.status == "finished"]
 
 
