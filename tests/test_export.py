@@ -211,17 +211,19 @@ def test_wrong_settings_are_errors(small_run, monkeypatch, tmp_path, target, wro
 
 
 @pytest.mark.parametrize(
-    ("harm", "words"),
+    ("name", "harm", "words"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
-        (lambda path: path.write_bytes(b""), "is damaged"),
-        (lambda path: path.unlink(), "no weights"),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
+        ("model.safetensors", lambda path: path.write_bytes(b""), "is damaged"),
+        ("model.safetensors", lambda path: path.unlink(), "no weights"),
+        ("config.json", lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
+        ("tokenizer.json", lambda path: path.write_bytes(b""), "is damaged"),
     ],
-    ids=["cut", "empty", "gone"],
+    ids=["cut", "empty", "gone", "config", "tokenizer"],
 )
-def test_a_checkpoint_that_is_not_whole_is_not_exported(small_run, tmp_path, harm, words):
+def test_a_checkpoint_that_is_not_whole_is_not_exported(small_run, tmp_path, name, harm, words):
     run = copy_of(small_run, tmp_path / "run")
-    harm(run.best.path / "model.safetensors")
+    harm(run.best.path / name)
     with pytest.raises(RunError, match=f"{words}.*Train the run again"):
         export.export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 import msft
 from msft import names, runs
 from msft.errors import ConfigError, DataError, ModelError, MsftError, RunError
+from msft.launch import status
 from msft.store import files
 from msft.store.checkpoints import Store, snapshot
 from msft.store.journal import Journal
@@ -421,6 +422,33 @@ def test_what_says_of_a_run_what_it_is_is_written_again_where_it_cannot_be_read(
     run = run_of(settings, runs_dir)
     assert_equal_runs(run, small_run)
     assert run.about["mixture"] == small_run.about["mixture"]
+
+
+@pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("journal.jsonl", lambda run: run.at_best),
+        ("result.json", lambda run: run.best),
+        ("outputs/stage000_epoch000.000.jsonl.gz", lambda run: run.outputs),
+        ("outputs/stage000_epoch000.000.jsonl.gz", lambda run: run.leads),
+    ],
+    ids=["journal", "result", "outputs", "leads"],
+)
+def test_a_finished_run_names_the_file_that_is_damaged(small_msft_run, tmp_path, name, read, harm):
+    shutil.copytree(small_msft_run.directory, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(RunError, match=f"{path.name} is damaged .* delete .*run and run its command again"):
+        read(runs.Run(tmp_path / "run"))
+
+
+def test_a_run_whose_ledger_is_gone_is_finished_all_the_same(small_msft_run, tmp_path):
+    shutil.copytree(small_msft_run.directory, tmp_path / "run")
+    (tmp_path / "run" / "disk.jsonl").unlink()
+    (row,) = status.rows_of([runs.Run(tmp_path / "run")])
+    assert (row["state"], row["disk_peak"]) == ("finished", None)
+    assert "disk at most" not in status.line_of(row)
 
 
 def test_whole_run_resumes_without_a_warning(half_run, small_run, runs_dir):

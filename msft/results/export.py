@@ -8,6 +8,7 @@ It holds the weights in safetensors, the configuration, the tokenizer with its c
 with an adapter it holds the adapter alone, which transformers loads where peft is installed, unless it is merged.
 """
 
+import json
 import os
 import re
 import shutil
@@ -64,14 +65,16 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
-    weights = [*run.best.path.glob("*.safetensors")]
-    if not (run.best.path / wanted).is_file() or not weights:
+    if not (run.best.path / wanted).is_file() or not any(run.best.path.glob("*.safetensors")):
         lacking = f"{wanted}, or no weights"
         raise RunError(f"{run.best.path} has no {lacking}: the checkpoint was taken away. Train the run again")
-    for path in weights:
+    for path in run.best.path.iterdir():
         try:
-            safe_open(path, "np")
-        except (OSError, SafetensorError) as error:
+            if path.suffix == ".safetensors":
+                safe_open(path, "np")
+            elif path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, SafetensorError, ValueError) as error:
             raise RunError(f"{path} is damaged ({error}). Train the run again") from None
     if merge and not config.adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")

@@ -93,8 +93,8 @@ class Run:
     def journal(self) -> list[dict]:
         """Verbs and notes in order: kind, arguments, result."""
         journal = Journal(self.directory / "journal.jsonl")
-        if journal.torn and self.status == "finished":
-            raise self._damaged(journal.path, f"{journal.torn} of its lines cannot be read")
+        if (journal.torn or not journal.entries) and self.status == "finished":
+            raise self._damaged(journal.path, f"{journal.torn or 'all'} of its lines cannot be read")
         return journal.verbs()
 
     @property
@@ -172,8 +172,8 @@ class Run:
     @property
     def outputs(self) -> pd.DataFrame:
         """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        files = sorted((self.directory / "outputs").glob("*.gz"))  # texts stay texts, whatever they look like
-        return pd.concat([pd.read_json(path, lines=True, dtype=False, convert_dates=False) for path in files])
+        files = sorted((self.directory / "outputs").glob("*.gz"))
+        return pd.concat([leads.answers(path) for path in files])
 
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
