@@ -30,7 +30,7 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import begin_row, mixes_rows, reads_padding, why_not_packed
+from msft.packing.probe import begin_row, mixes_rows, reads_padding, vocabulary, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -98,7 +98,7 @@ class PrefixCachedLM(HFLM):
         **options,
     ):
         model = _without_wrapper(model)
-        pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
+        pad, size = tokenizer.pad_token_id, vocabulary(model)
         if pad is None or not 0 <= pad < size:
             tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id

@@ -24,6 +24,11 @@ _WINDOWS = ("sliding_window", "max_window_layers")  # what else is known of them
 _MANY_ROTATIONS = ("longrope", "dynamic")
 
 
+def vocabulary(model) -> int:
+    """Token ids that a model has an embedding for, whatever of peft's stands around it."""
+    return len(next(model.get_input_embeddings().parameters()))
+
+
 def mixes_rows(model) -> bool:
     """Whether what a model makes of a row depends on the longest one beside it: such a row must go alone."""
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
@@ -107,6 +112,8 @@ def why_not_trained_packed(model) -> str:
 
 def beyond_the_probe(model) -> str:
     """What a probe of few tokens cannot show, or ''."""
+    if wrapper := getattr(model, "peft_type", None):
+        return f"it is in peft's wrapper for {str(wrapper).rpartition('.')[2]}"
     config = model.config.get_text_config(decoder=True)
     layers, window = getattr(config, "layer_types", None) or [], getattr(config, "sliding_window", None)
     others = sorted(set(layers) - {"full_attention"})
@@ -173,7 +180,7 @@ def _other_head(model) -> str:
 
 def _ordinary_tokens(model, text: int = 0) -> list[int]:
     """Ids from all over the vocabulary; special tokens, which stand at its ends, are seldom among them."""
-    size = model.get_input_embeddings().num_embeddings
+    size = vocabulary(model)
     # a fixed stride that shares no factor with most sizes: neighbours have nothing to do with each other
     return [(size // 7 + 7919 * i) % size for i in range(text * _TOKENS, (text + 1) * _TOKENS)]
 
