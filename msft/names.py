@@ -162,6 +162,8 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    from msft.packing.probe import sees_later_tokens  # loads torch
+
     logging.disable_progress_bar()  # a run draws its own
     hub = {"revision": revision, "trust_remote_code": trust_remote_code, "output_loading_info": True}
     with _loading("model", source):
@@ -169,8 +171,7 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         dtype = getattr(torch, DTYPES[precision])
         model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
-    causal = [part.is_causal for part in model.modules() if hasattr(part, "is_causal")]
-    if causal and not any(causal):
+    if sees_later_tokens(model):
         raise ModelError(f"{source!r} holds a {kind} that sees later tokens, an encoder; give a causal language model")
     if missing:
         lacking = f"{len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random"

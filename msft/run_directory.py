@@ -51,6 +51,8 @@ def locked(lock, directory: Path, progress: bool):
         if progress:
             print(f"{directory.name}: another process is at this run; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()
+    except OSError as error:
+        raise RunError(f"{directory} cannot be locked ({error}); it must be a folder that can be written to") from None
     try:
         yield
     finally:

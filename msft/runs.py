@@ -28,7 +28,7 @@ from msft.data.given_back import check_room
 from msft.data.judge_room import check_judges
 from msft.data.judges import Court
 from msft.data.tasks import write_tasks
-from msft.errors import Checks
+from msft.errors import Checks, RunError
 from msft.loss.tokens import check_context, fit_mixture
 from msft.packing.served import served
 from msft.paths import LONGEST, usable
@@ -217,9 +217,11 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
 
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
-    """Writes what says of a run what it is; a run that goes on has it."""
+    """Writes what says of a run what it is; a run that goes on has it, where it can be read."""
     directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / "run.json").is_file():
+    try:
+        _ = Run(directory).about
+    except RunError:
         write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
         if any(sub.confirmation for sub in mixture):
             write_tasks(directory / "confirmation", mixture, prepared.config.max_new_tokens, "confirmation")

@@ -151,13 +151,15 @@ def test_roll_back_and_look_ahead_act_on_the_adapter_alone(tmp_path):
     assert all(torch.equal(now[name], tensor) for name, tensor in frozen.items())
 
 
-@pytest.mark.parametrize("kind", ["lora", "ia3"])
+@pytest.mark.parametrize("kind", ["lora", "embedding", "tokens", "ia3"])
 @pytest.mark.parametrize("laid_out", [False, True])
 def test_a_model_in_peft_s_wrapper_answers_as_in_hflm_and_stays_whole(kind, laid_out, monkeypatch):
     if laid_out:
         monkeypatch.setattr(products, "FEWEST", 1)
     own = {
         "lora": peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+        "embedding": peft.LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"], init_lora_weights=False),
+        "tokens": peft.LoraConfig(target_modules=["q_proj"], trainable_token_indices=[50, 55], init_lora_weights=False),
         "ia3": peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[], init_ia3_weights=False),
     }
     tokenizer, base = make_tokenizer(), make_model("llama", seed=1)
@@ -168,7 +170,7 @@ def test_a_model_in_peft_s_wrapper_answers_as_in_hflm_and_stays_whole(kind, laid
     before = model(input_ids=torch.tensor([[3, 4, 5]])).logits
     with warnings.catch_warnings(action="ignore"):
         lm = PrefixCachedLM(model, tokenizer)
-    assert lm.path.split(":")[0] == ("packed" if kind == "lora" else "HFLM")
+    assert lm.path == ("packed" if kind != "ia3" else "HFLM: it is in peft's wrapper for IA3")
     found = lm.generate_until(asked)
     assert found != plain
     assert found == HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).generate_until(asked, disable_tqdm=True)

@@ -16,7 +16,7 @@ import msft
 from msft.generation import PrefixCachedLM
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import Tokens
-from msft.packing.probe import why_not_packed, why_not_trained_packed
+from msft.packing.probe import reads_padding, why_not_packed, why_not_trained_packed
 from msft.results.summary import summary
 
 PACKED, HFLM_PATH = "packed", "HFLM"
@@ -274,3 +274,35 @@ def test_a_run_says_which_paths_it_took_and_its_checkpoint_loads(name, tokenizer
         assert all(path in text for path in paths.values())
     folder = msft.export(run, tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(folder).config.model_type == TABLE[NAMES.index(name)][1]
+
+
+ODD = {
+    "rwkv": {"attention_hidden_size": 32, "context_length": 256},  # its state reads what is masked
+    "roformer": {"embedding_size": 32},  # an encoder
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_rows_that_padding_would_change_go_one_at_a_time(kind, tokenizer):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        config = AutoConfig.for_model(kind, **{**SHAPE, "vocab_size": 400, **ODD[kind]})
+        model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.warns(UserWarning, match="what pads a row changes it, so rows go one at a time"):
+        lm = PrefixCachedLM(model, tokenizer, 4)
+    pairs = [Instance("loglikelihood", {}, (p, a), 0, ("t", 0, 1)) for p in PROMPTS for a in (" yes", " no, 7")]
+
+    def answers(lm):
+        asked = requests(PROMPTS, limit=6)
+        return lm.generate_until(asked, disable_tqdm=True), lm.loglikelihood(pairs, disable_tqdm=True)
+
+    alone, together = (answers(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=n)) for n in (1, 4))
+    assert answers(lm) == alone
+    assert together[0] != alone[0] or together[1][0][0] != pytest.approx(alone[1][0][0], abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_padding_leaves_alone_go_together(dtype):
+    """In half precision too, where a padded row of another shape rounds otherwise."""
+    for name in ("mistral, all layers slide", "gemma2", "mamba", "gpt2"):
+        assert not reads_padding(model_of(name, dtype)), name

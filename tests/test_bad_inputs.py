@@ -432,6 +432,14 @@ def encoder(folder):
     BertForMaskedLM(BertConfig(vocab_size=400, **sizes)).save_pretrained(folder)
 
 
+def encoder_that_does_not_say_so(folder):
+    """RoFormer, whose layers do not tell whether they are causal."""
+    from transformers import RoFormerConfig, RoFormerForMaskedLM
+
+    sizes = {"hidden_size": 16, "embedding_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    RoFormerForMaskedLM(RoFormerConfig(vocab_size=400, intermediate_size=16, **sizes)).save_pretrained(folder)
+
+
 def own_code(folder):
     edit(folder, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
     (folder / "own.py").write_text("raise AssertionError\n")
@@ -474,6 +482,7 @@ MODELS = [
     (lambda f: edit(f, model_type="frobnicate"), ["model type `frobnicate`", "does not recognize"]),
     (lambda f: edit(f, model_type="t5"), ["T5Config", "Give a causal language model"]),
     (encoder, ["BertLMHeadModel that sees later tokens", "give a causal language model"]),
+    (encoder_that_does_not_say_so, ["RoFormerForCausalLM that sees later tokens", "give a causal language model"]),
     (own_code, ["contains custom code", "trust_remote_code=True (--trust-remote-code true)"]),
     (short_context, ["the 64 positions of the model", "Lower max_new_tokens or max_prompt_tokens"]),
     (adapter, ["holds an adapter (adapter_config.json)", "merge_and_unload"]),
@@ -483,7 +492,7 @@ MODELS = [
 MODEL_IDS = (
     "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
 )
-MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder own_code short_context "
+MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 

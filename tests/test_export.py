@@ -210,6 +210,25 @@ def test_wrong_settings_are_errors(small_run, monkeypatch, tmp_path, target, wro
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "harm", "words"),
+    [
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
+        ("model.safetensors", lambda path: path.write_bytes(b""), "is damaged"),
+        ("model.safetensors", lambda path: path.unlink(), "no weights"),
+        ("config.json", lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
+        ("tokenizer.json", lambda path: path.write_bytes(b""), "is damaged"),
+    ],
+    ids=["cut", "empty", "gone", "config", "tokenizer"],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_exported(small_run, tmp_path, name, harm, words):
+    run = copy_of(small_run, tmp_path / "run")
+    harm(run.best.path / name)
+    with pytest.raises(RunError, match=f"{words}.*Train the run again"):
+        export.export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["text", "picture"])
 def test_a_failure_leaves_nothing_behind(small_run, tmp_path, monkeypatch, place):
     def full(*_):

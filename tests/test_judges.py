@@ -144,6 +144,80 @@ def test_judges_say_what_lm_eval_says(run, base, tasks):
     assert list(first.n) == [9, helpers.TEST_SIZES["adding"], 14]
 
 
+def verdict(base, folder, name, **more):
+    """The value of a judge, by our LM."""
+    judge = judges.load({"lm_eval": name, "include_path": str(folder), **more}, folder)
+    return judges.Court(PrefixCachedLM(*base, 4), {"it": judge}).evaluate()["it"].accuracy
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_a_group_weighs_its_tasks_as_its_own_file_says(base, tmp_path, by_size):
+    folder = tmp_path / "tasks"
+    write_task(folder, "trees_all", **CHOICE, metric_list=SHARES[:1])
+    first = folder / "first.jsonl"
+    first.write_text("".join((folder / "trees.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:3]))
+    files = {"dataset_kwargs": {"data_files": {"test": str(first)}}}
+    write_task(folder, "trees_first", **{**CHOICE, "doc_to_target": "{{0}}"}, metric_list=SHARES[:1], **files)
+    means = [{"metric": "acc", "weight_by_size": by_size}]
+    group = {"group": "trees", "task": ["trees_all", "trees_first"], "aggregate_metric_list": means}
+    (folder / "trees.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    lm = HFLM(pretrained=base[0], tokenizer=base[1], batch_size=4)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    found = lm_eval.simple_evaluate(lm, tasks=["trees"], task_manager=manager, bootstrap_iters=0)
+    parts = [found["results"][name]["acc,none"] for name in ("trees_all", "trees_first")]
+    assert parts[0] != parts[1]
+    assert verdict(base, folder, "trees") == pytest.approx(found["groups"]["trees"]["acc,none"])
+    assert verdict(base, folder, "trees") == pytest.approx(np.average(parts, weights=[14, 3] if by_size else None))
+
+
+BOTH = """
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import ConfigurableTask
+
+
+class Both(ConfigurableTask):
+    def __init__(self, config=None):
+        data = {{"data_files": {{"test": {data!r}}}}}
+        super().__init__(config={{"dataset_path": "json", "dataset_kwargs": data, "test_split": "test"}})
+
+    def doc_to_text(self, doc):
+        return "Q: " + doc["question"] + "\\nA:"
+
+    def doc_to_target(self, doc):
+        return " " + doc["answer"]
+
+    def construct_requests(self, doc, ctx, chat_template=None, apply_chat_template=False, **kwargs):
+        said, rated = (ctx, {{"until": ["\\n"], "max_gen_toks": 5}}), (ctx, " none")
+        return [
+            Instance(request_type="generate_until", doc=doc, arguments=said, idx=0, **kwargs),
+            Instance(request_type="loglikelihood", doc=doc, arguments=rated, idx=0, **kwargs),
+        ]
+
+    def process_results(self, doc, results):
+        text, (value, _) = results
+        return {{"none": value - len(text)}}
+
+    def aggregation(self):
+        return {{"none": mean}}
+
+    def higher_is_better(self):
+        return {{"none": True}}
+"""
+
+
+def test_a_task_of_its_own_class_may_ask_in_two_ways(base, tmp_path):
+    """As lm-eval's squadv2 does: an answer, and how likely it is that there is none."""
+    folder = tmp_path / "tasks"
+    write_task(folder, "trees_plain", **CHOICE, metric_list=SHARES[:1])
+    (folder / "both.py").write_text(BOTH.format(data=str(folder / "trees.jsonl")), encoding="utf-8")
+    (folder / "trees_both.yaml").write_text("task: trees_both\nclass: !function both.Both\n", encoding="utf-8")
+    expected = stock(*base, folder, "trees_both", "none,none")
+    assert verdict(base, folder, "trees_both") == pytest.approx(expected, abs=1e-3)
+    judge = judges.load({"lm_eval": "trees_both", "include_path": str(folder)}, folder)
+    check_judges(type("Watched", (list,), {"judges": [judge]})(), base[1], base[0].config)
+
+
 def test_a_lower_value_is_better_where_the_task_says_so(run):
     history = run.history
     perplexity = history[history.task == "mottos"]

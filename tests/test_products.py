@@ -1,6 +1,7 @@
 """Weights laid out for matrix products: what a model answers stays what it was, and so does the model."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -148,3 +149,57 @@ def test_texts_and_log_likelihoods_are_hflm_s(taught):
     ours, theirs = lm.loglikelihood(pairs, disable_tqdm=True), stock.loglikelihood(pairs, disable_tqdm=True)
     assert [value for value, _ in ours] == pytest.approx([value for value, _ in theirs], abs=1e-4)
     assert not changed(model)
+
+
+def hook(layer):
+    """Steers what a layer's MLP says, as studies of activations do."""
+    layer.mlp.register_forward_hook(lambda part, given, out: out + 2 * torch.linspace(-1, 1, out.shape[-1]))
+
+
+def own_class(layer):
+    class Half(type(layer.mlp)):
+        def forward(self, states):
+            return super().forward(states) / 2
+
+    layer.mlp.__class__ = Half
+
+
+def own_forward(layer):
+    inner = layer.input_layernorm.forward
+    layer.input_layernorm.forward = lambda states: 2 * inner(states)
+
+
+def pruned(layer):
+    layer.mlp = torch.nn.Identity()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("change", [hook, own_class, own_forward, pruned])
+def test_what_a_user_put_into_a_layer_stays_in_it(change, number, tokenizer):
+    plain, model = (make_model("llama", num_hidden_layers=3) for _ in range(2))
+    change(model.model.layers[number])
+    asked = [Instance("loglikelihood", {}, (f"Q: {i} + 1?\nA:", " #### 4"), 0) for i in range(5)]
+
+    def values(lm):
+        return [value for value, _ in lm.loglikelihood(asked, disable_tqdm=True)]
+
+    with warnings.catch_warnings(action="ignore"):  # of the last layer it is seen that it is another: HFLM answers
+        found = values(PrefixCachedLM(model, tokenizer))
+    assert found == pytest.approx(values(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)), abs=1e-3)
+    assert found != pytest.approx(values(PrefixCachedLM(plain, tokenizer)), abs=1e-2)
+
+
+def test_another_s_code_under_a_known_name_runs_as_it_is(tokenizer):
+    """Llama with dropout behind every block, say: evaluations run its own layers, training pads."""
+    kind = type(make_model("llama"))
+    model = make_model("llama")
+    model.__class__ = type("Own", (kind,), {"__module__": "own"})
+    asked = requests([f"Q: {i} + 1?\nA: " for i in range(5)])
+    lm = PrefixCachedLM(model, tokenizer)
+    assert lm.path == "packed"
+    with laid_out(model):
+        assert "model.layers.0" not in changed(model)
+    assert lm.generate_until(asked) == HFLM(pretrained=model, tokenizer=tokenizer).generate_until(
+        asked, disable_tqdm=True
+    )
+    assert why_not_trained_packed(model).endswith("not llama with code of its own")

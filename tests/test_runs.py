@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 import msft
 from msft import names, runs
 from msft.errors import ConfigError, DataError, ModelError, MsftError, RunError
+from msft.launch import status
 from msft.store import files
 from msft.store.checkpoints import Store, snapshot
 from msft.store.journal import Journal
@@ -167,6 +168,8 @@ def test_methods_and_load_runs(small_run, small_msft_run, tmp_path):
     assert msft.load_runs(tmp_path / "none") == []
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "run.json").write_text("{}")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "result.json").write_text('{"accuracy": 0.5}')  # of another tool
     assert msft.load_runs(tmp_path) == []
     assert runs.Run(tmp_path / "x").status == "unfinished"
     assert runs.Run(tmp_path / "y").status == "missing"
@@ -412,6 +415,42 @@ def test_damaged_run_falls_back_with_a_warning_and_ends_equal(half_run, small_ru
     assert_equal_runs(run, small_run)
 
 
+@pytest.mark.parametrize("left", ["", '{"config": {"me', "[]", None], ids=["empty", "cut", "other", "gone"])
+def test_what_says_of_a_run_what_it_is_is_written_again_where_it_cannot_be_read(half_run, small_run, runs_dir, left):
+    settings, folder = half_run
+    (folder / "run.json").unlink() if left is None else (folder / "run.json").write_text(left)
+    run = run_of(settings, runs_dir)
+    assert_equal_runs(run, small_run)
+    assert run.about["mixture"] == small_run.about["mixture"]
+
+
+@pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("journal.jsonl", lambda run: run.at_best),
+        ("result.json", lambda run: run.best),
+        ("outputs/stage000_epoch000.000.jsonl.gz", lambda run: run.outputs),
+        ("outputs/stage000_epoch000.000.jsonl.gz", lambda run: run.leads),
+    ],
+    ids=["journal", "result", "outputs", "leads"],
+)
+def test_a_finished_run_names_the_file_that_is_damaged(small_msft_run, tmp_path, name, read, harm):
+    shutil.copytree(small_msft_run.directory, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(RunError, match=f"{path.name} is damaged .* delete .*run and run its command again"):
+        read(runs.Run(tmp_path / "run"))
+
+
+def test_a_run_whose_ledger_is_gone_is_finished_all_the_same(small_msft_run, tmp_path):
+    shutil.copytree(small_msft_run.directory, tmp_path / "run")
+    (tmp_path / "run" / "disk.jsonl").unlink()
+    (row,) = status.rows_of([runs.Run(tmp_path / "run")])
+    assert (row["state"], row["disk_peak"]) == ("finished", None)
+    assert "disk at most" not in status.line_of(row)
+
+
 def test_whole_run_resumes_without_a_warning(half_run, small_run, runs_dir):
     settings, _ = half_run
     with warnings.catch_warnings():
@@ -517,6 +556,12 @@ def test_second_process_is_refused_or_waits(small_settings, runs_dir, small_run)
             run_of(small_settings, runs_dir, wait=False)
     assert runs.Run(folder).status == "missing"
     assert_equal_runs(run_of(small_settings, runs_dir, wait=False), small_run)
+
+
+def test_a_folder_that_cannot_be_locked_is_named(small_settings, runs_dir):
+    (runs_dir / name_of(small_settings) / ".lock").mkdir(parents=True)
+    with pytest.raises(RunError, match="cannot be locked"):
+        run_of(small_settings, runs_dir)
 
 
 def test_two_processes_at_one_run_train_it_once(small_settings, runs_dir, small_run, children):

@@ -24,11 +24,15 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
     from lm_eval.models.utils import normalize_gen_kwargs
 
     problems, own = [], "a task file of your own"
+    by_kind: dict[tuple, list] = {}  # a task may ask in several ways
     for task in judge.tasks:
-        asked, shots = [request.args for request in task.instances], task.config.num_fewshot
-        if task.config.output_type == "loglikelihood_rolling":  # read in windows
+        for request in task.instances:
+            by_kind.setdefault((task, request.request_type), []).append(request.args)
+    for (task, kind), asked in by_kind.items():
+        shots = task.config.num_fewshot
+        if kind == "loglikelihood_rolling":  # read in windows
             continue
-        if task.config.output_type == "generate_until":
+        if kind == "generate_until":
             texts = [prompt for prompt, _ in asked]
             new = max(normalize_gen_kwargs(options)["max_gen_toks"] for _, options in asked)
             kept, mend = f" and max_gen_toks = {new}", f"{own} with a lower max_gen_toks"

@@ -21,6 +21,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -56,7 +57,8 @@ class Judge:
 
     label: its name and metric as they are shown.  metric, filter: which value of an item counts.
     higher_is_better: as the task says.  on_own_scale: whether its value is no mean of items of which higher is better, such
-    as a perplexity: no mean with accuracies makes sense.
+    as a perplexity: no mean with accuracies makes sense.  by_size: whether a task of many items has more weight in a group's
+    value, as it has unless the group says otherwise.
     """
 
     label: str
@@ -65,6 +67,7 @@ class Judge:
     higher_is_better: bool
     on_own_scale: bool
     tasks: list
+    by_size: bool = True
 
     @property
     def requests(self) -> list:
@@ -91,7 +94,8 @@ class Judge:
         """SHA-256 of all that its values depend on but the weights: requests, items, scoring."""
         configs = [{k: v for k, v in t.dump_config().items() if k not in _OF_THIS_MACHINE} for t in self.tasks]
         asked = [[request.request_type, request.args, request.doc] for request in self.requests]
-        text = json.dumps([self.label, self.filter, configs, asked], sort_keys=True, default=str)
+        alike = [] if self.by_size else ["every task has the same weight"]
+        text = json.dumps([self.label, self.filter, configs, asked, *alike], sort_keys=True, default=str)
         # a function without a source is shown with its place in memory
         return hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", text).encode()).hexdigest()
 
@@ -114,7 +118,7 @@ def load(said: str | dict, folder: Path) -> Judge:
         raise DataError("; ".join(problems))
     wanted = Settings(**clean)
     with quiet():
-        tasks = _tasks(wanted, folder / usable(wanted.include_path) if wanted.include_path else None)
+        tasks, group = _tasks(wanted, folder / usable(wanted.include_path) if wanted.include_path else None)
         problems = [problem for task in tasks for problem in _problems(task, wanted)]
         metric, chosen, wrong = _metric(tasks, wanted)
         if problems or wrong:
@@ -128,7 +132,8 @@ def load(said: str | dict, folder: Path) -> Judge:
     if len(is_better) > 1:
         raise DataError(f"a higher {metric} is better in some tasks of {wanted.lm_eval}, not in others; name one task")
     is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
-    judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks)
+    by_size = {one.metric: one.weight_by_size for one in getattr(group, "aggregate_metric_list", None) or ()}
+    judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks, by_size.get(metric, True))
     for task in tasks:
         _rehearse(task, judge)
     return judge
@@ -142,8 +147,8 @@ def _stock():
     return TaskManager()
 
 
-def _tasks(wanted: Settings, own: Path | None) -> list:
-    """The tasks of a name: of a folder of one's own, else of lm-eval."""
+def _tasks(wanted: Settings, own: Path | None) -> tuple[list, object]:
+    """(the tasks of a name, its group where it is one): of a folder of one's own, else of lm-eval."""
     from lm_eval.tasks import TaskManager
 
     if own is not None and not own.is_dir():
@@ -153,7 +158,8 @@ def _tasks(wanted: Settings, own: Path | None) -> list:
         for manager in ([lambda: TaskManager(include_path=own, include_defaults=False)] if own else []) + [_stock]:
             found = manager()
             if name in found.all_tasks:
-                return list(found.load([name])["tasks"].values())
+                loaded = found.load([name])
+                return list(loaded["tasks"].values()), loaded["groups"].get(name)
             known += found.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
         why = f"{type(error).__name__}: {str(error)[:300]}"
@@ -289,7 +295,7 @@ class Court:
         return [answer.text for answer in self.lm.answer(self._prepared)]
 
     def _verdict(self, name: str, judge: Judge, counts: Counter) -> Scores:
-        total, outputs, items = 0.0, [], []
+        means, weights, outputs, items = [], [], [], []
         for task in judge.tasks:
             task.apply_filters()
             found = list(_item_values(task, judge))
@@ -299,14 +305,16 @@ class Court:
                 mean = math.inf
             if not math.isfinite(mean):
                 raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
-            total += len(found) * mean
+            means.append(mean)
+            weights.append(len(found) if judge.by_size else 1)
             outputs += [text for text, _ in found]
             items += [value for _, value in found]
         tokens = self._prompt_tokens[name] + sum(counts[task.task_name] for task in judge.tasks)
         if judge.on_own_scale:
             outputs = items = []
         facts = {"higher_is_better": judge.higher_is_better, "on_own_scale": judge.on_own_scale}
-        return Scores(total / judge.n, judge.n, tokens, outputs, [float(value) for value in items], **facts)
+        value = sum(map(operator.mul, means, weights)) / sum(weights)
+        return Scores(value, judge.n, tokens, outputs, [float(value) for value in items], **facts)
 
 
 def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:

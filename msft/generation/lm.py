@@ -30,7 +30,7 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import begin_row, mixes_rows, why_not_packed
+from msft.packing.probe import begin_row, mixes_rows, reads_padding, vocabulary, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -98,7 +98,7 @@ class PrefixCachedLM(HFLM):
         **options,
     ):
         model = _without_wrapper(model)
-        pad, size = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
+        pad, size = tokenizer.pad_token_id, vocabulary(model)
         if pad is None or not 0 <= pad < size:
             tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
             tokenizer.pad_token_id = tokenizer.eos_token_id
@@ -115,6 +115,9 @@ class PrefixCachedLM(HFLM):
         self._text = functools.lru_cache(_MOST_TEXTS)(decode_ids)
         changing = [name for name in _CHANGING if options.get(name)]
         reason = f"it was made with {', '.join(changing)}" if changing else why_not_packed(model)
+        if reason and self.batch_size != 1 and reads_padding(model):
+            reason += "; what pads a row changes it, so rows go one at a time"
+            self.batch_size_per_gpu = 1
         self.path = f"HFLM: {reason}" if reason else "packed"
         if reason:
             warnings.warn(f"{type(model).__name__}: evaluations go through lm-eval's HFLM: {reason}", stacklevel=2)
@@ -131,6 +134,15 @@ class PrefixCachedLM(HFLM):
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """The generated text of each request, in the requests' order. Raises Stopped where should_stop() is true."""
         return [answer.text for answer in self.answer(self.prepare(requests))]
+
+    def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
+        """Summed log-likelihood of each text; packed, weights are laid out once for the windows of all of them."""
+        if self.path != "packed":
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        lm = copy.copy(self)  # for "auto" HFLM would look for a size, by passes of the model's whole length
+        lm.batch_size_per_gpu = self._rows
+        with laid_out(self.model):
+            return super(PrefixCachedLM, lm).loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
     def prepare(self, requests, with_losses: bool = False) -> Prepared:
         """Tokens, prefixes and batches of generate_until requests: what does not depend on the weights.

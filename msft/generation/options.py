@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from transformers import GenerationConfig
 
 from msft.errors import ModelError, unknown
+from msft.packing.probe import vocabulary
 
 # what HFLM reads itself; the last three are its other names of max_gen_toks
 _LM_EVAL = {
@@ -56,7 +57,7 @@ def ends(model, tokenizer, stops: Sequence[str] = ()) -> list[int]:
         ids = tokenizer.encode(stop, add_special_tokens=False)
         if len(ids) == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "":
             tokens += ids
-    size = model.get_input_embeddings().num_embeddings
+    size = vocabulary(model)
     return [i for i in dict.fromkeys(tokens) if i is not None and i < size]
 
 
@@ -67,7 +68,7 @@ def greedy(model, tokenizer, stops: Sequence[str] = ()) -> GenerationConfig:
     sampling, no beam of the base model is left.
     """
     eos, pad = ends(model, tokenizer, stops), tokenizer.pad_token_id
-    fits = pad is not None and pad < model.get_input_embeddings().num_embeddings
+    fits = pad is not None and pad < vocabulary(model)
     return GenerationConfig(
         do_sample=False, bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=pad if fits else eos[0]
     )

@@ -39,7 +39,7 @@ def _row(run: Run, others: list[Run]) -> dict:
         best = run.best
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
         row |= {"seconds": None if run.result.get("resumed") else run.result["seconds"]["total"]}
-        row |= {"disk_peak": int(disk["bytes"].max()), "paths": run.result.get("paths", {})}
+        row |= {"disk_peak": int(disk["bytes"].max()) if len(disk) else None, "paths": run.result.get("paths", {})}
         config = run.config
     except (MsftError, KeyError, TypeError, ValueError) as error:
         return {**row, "state": "damaged", "why": str(error)}
@@ -56,6 +56,7 @@ def line_of(row: dict) -> str:
     if row.get("accuracy") is not None and row["state"] == "finished":
         text += f", accuracy {row['accuracy']:.4f} at epoch {row['path_epoch']:.2f}"
         parts = [("flops", describe.flops_text), ("seconds", clock), ("disk_peak", describe.bytes_text)]
+        parts = parts if row["disk_peak"] is not None else parts[:2]  # its ledger is gone
         for name, shown in parts:
             value, guess = row.get(name), row.get(f"{name}_estimate")
             what = {"disk_peak": "disk at most "}.get(name, "")

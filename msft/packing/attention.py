@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from msft.errors import ModelError
-from msft.packing.layers import KINDS, decoder_layer
+from msft.packing.layers import decoder_layer, is_of_kinds
 from msft.packing.rows import Packed, Reads, Row, pack
 
 NAME = "msft_packed"
@@ -149,7 +149,7 @@ def packed_attention(model):
     before, ours = model.config._attn_implementation, {}
     try:
         model.config._attn_implementation = NAME
-        if model.config.model_type in KINDS:
+        if is_of_kinds(model):
             *others, last = model.base_model.layers
             laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
             ours = {layer: layer.laid_out for layer in laid_out}
@@ -172,13 +172,13 @@ def wanted_states(model, current: Pass) -> Tensor:
     """Last hidden states [w, hidden size] of the wanted tokens; the pass's keys and values are kept in it."""
     hidden = model.base_model(**_inputs(current)).last_hidden_state[0]
     # of KINDS the last layer has run for the wanted tokens alone
-    return hidden if model.config.model_type in KINDS else hidden[current.packed.wanted]
+    return hidden if is_of_kinds(model) else hidden[current.packed.wanted]
 
 
 def wanted_logits(model, current: Pass) -> Tensor:
     """Logits [w, vocabulary] of the wanted tokens; those of all other tokens are not computed where the model can."""
     inputs, wanted = _inputs(current), current.packed.wanted
-    if model.config.model_type in KINDS:
+    if is_of_kinds(model):
         return model(**inputs).logits[0]
     if keeps_logits(type(model)):
         return model(**inputs, logits_to_keep=wanted).logits[0]

@@ -11,6 +11,12 @@ from torch import Tensor
 KINDS = ("llama", "olmo2", "qwen2", "qwen3")
 
 
+def is_of_kinds(model) -> bool:
+    """Whether a model is transformers' own of KINDS: code that another brings along may do more under the same name."""
+    kind = model.config.model_type
+    return kind in KINDS and type(model).__module__ == f"transformers.models.{kind}.modeling_{kind}"
+
+
 def decoder_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], current) -> Tensor:
     """Output [1, w, hidden size] of a decoder layer at the wanted tokens, from its whole input [1, t, hidden size].
 

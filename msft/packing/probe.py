@@ -9,10 +9,11 @@ two right passes have little in common, so the model's first and last layer alon
 import contextlib
 
 import torch
+from transformers import GenerationConfig
 
 from msft.errors import ModelError
 from msft.packing.attention import Pass, evaluating, packed_attention, prefix_layers, wanted_logits, wanted_states
-from msft.packing.layers import KINDS
+from msft.packing.layers import KINDS, is_of_kinds
 from msft.packing.rows import Row, pack
 
 _TOKENS, _PREFIX = 40, 24  # of the probe's text, and of it before the rows part
@@ -23,9 +24,50 @@ _WINDOWS = ("sliding_window", "max_window_layers")  # what else is known of them
 _MANY_ROTATIONS = ("longrope", "dynamic")
 
 
+def vocabulary(model) -> int:
+    """Token ids that a model has an embedding for, whatever of peft's stands around it."""
+    return len(next(model.get_input_embeddings().parameters()))
+
+
 def mixes_rows(model) -> bool:
     """Whether what a model makes of a row depends on the longest one beside it: such a row must go alone."""
-    return not _rotations(model).isdisjoint(_MANY_ROTATIONS)
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+    # an indexer chooses among tokens that it finds alike by the width of the batch
+    return "indexed_attention" in kinds or not _rotations(model).isdisjoint(_MANY_ROTATIONS)
+
+
+def sees_later_tokens(model) -> bool:
+    """Whether logits change with the tokens that follow, as in an encoder, whatever its configuration says of it."""
+    *ids, last, another = _ordinary_tokens(model)[:9]
+    with evaluating(model), torch.inference_mode():
+        rows = (torch.tensor([[*ids, end]], device=model.device) for end in (last, another))  # [1, 8]
+        one, other = (model(input_ids=row).logits[0, :-1] for row in rows)  # [7, vocabulary]
+    # of what comes before no bit changes, but for experts, who multiply as many tokens as they are given
+    slack = _CLOSE_HALF * float(one.nan_to_num().abs().max()) if _is_routed(model) else 0.0
+    return bool((~torch.isclose(one, other, rtol=0.0, atol=slack, equal_nan=True)).float().mean() > 0.1)
+
+
+def reads_padding(model) -> bool:
+    """Whether a row's logits change with what pads it: at its right, where HFLM masks nothing, or masked at its left."""
+    *row, other = _ordinary_tokens(model)[:9]
+    exact = model.dtype in _CLOSE
+    options = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
+    config = GenerationConfig(**options, output_logits=True, return_dict_in_generate=True, pad_token_id=0)
+
+    def logits(padding: list[int]) -> torch.Tensor:
+        """[2, vocabulary] behind the row."""
+        ids = torch.tensor([padding + row], device=model.device)
+        mask = torch.tensor([[0] * len(padding) + [1] * len(row)], device=model.device)
+        return torch.cat(model.generate(input_ids=ids, attention_mask=mask, generation_config=config).logits)
+
+    try:
+        with evaluating(model), torch.inference_mode():
+            # in half precision another shape rounds otherwise: there padding is compared with other padding
+            one, two = logits([] if exact else [0] * 4), logits([other] * 4)
+        apart = float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
+        return apart > _CLOSE.get(model.dtype, _CLOSE_HALF) or sees_later_tokens(model)
+    except Exception:  # what fails here fails in HFLM, which says so
+        return False
 
 
 def begin_row(model) -> None:
@@ -60,8 +102,9 @@ def why_not_packed(model) -> str:
 def why_not_trained_packed(model) -> str:
     """Why training on packed rows does not give the gradients of padded ones, or '' where its losses were shown equal."""
     kind = model.config.model_type
-    if kind not in KINDS:
-        return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}"
+    if not is_of_kinds(model):
+        own = " with code of its own" * (kind in KINDS)
+        return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}{own}"
     if model.config.attention_dropout:
         return "it has attention dropout"
     return why_not_packed(model) or _other_head(model)
@@ -69,6 +112,8 @@ def why_not_trained_packed(model) -> str:
 
 def beyond_the_probe(model) -> str:
     """What a probe of few tokens cannot show, or ''."""
+    if wrapper := getattr(model, "peft_type", None):
+        return f"it is in peft's wrapper for {str(wrapper).rpartition('.')[2]}"
     config = model.config.get_text_config(decoder=True)
     layers, window = getattr(config, "layer_types", None) or [], getattr(config, "sliding_window", None)
     others = sorted(set(layers) - {"full_attention"})
@@ -108,11 +153,16 @@ def _difference(model, text: int = 0) -> str:
         apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
         if not apart <= _CLOSE.get(model.dtype, _CLOSE_HALF):  # NaN too
             # rounding may send a token to another expert, where a router has a near tie; another text has other ties
-            is_routed = any("expert" in name for name in vars(model.config.get_text_config(decoder=True)))
-            if is_routed and model.dtype not in _CLOSE and text + 1 < _TEXTS:
+            if _is_routed(model) and model.dtype not in _CLOSE and text + 1 < _TEXTS:
                 return _difference(model, text + 1)
             return f"{what} of packed rows differ by {apart:.2g} of the largest one"
     return ""
+
+
+def _is_routed(model) -> bool:
+    """Whether a router sends tokens to experts; how they would be run is in every configuration."""
+    names = [*vars(model.config.get_text_config(decoder=True)), *dict(model.named_modules())]
+    return any("expert" in name or "moe" in name for name in names if not name.startswith("_"))
 
 
 def _other_head(model) -> str:
@@ -130,7 +180,7 @@ def _other_head(model) -> str:
 
 def _ordinary_tokens(model, text: int = 0) -> list[int]:
     """Ids from all over the vocabulary; special tokens, which stand at its ends, are seldom among them."""
-    size = model.get_input_embeddings().num_embeddings
+    size = vocabulary(model)
     # a fixed stride that shares no factor with most sizes: neighbours have nothing to do with each other
     return [(size // 7 + 7919 * i) % size for i in range(text * _TOKENS, (text + 1) * _TOKENS)]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from msft.packing.layers import KINDS, LaidOutLayer
+from msft.packing.layers import LaidOutLayer, is_of_kinds
 
 FEWEST = 2**22  # weights; laying out fewer gains nothing that one could measure
 _ROWS = 1024  # tokens that the blocks are chosen for; they fit fewer as well
@@ -47,17 +47,22 @@ def _functions(model, layers: Sequence[nn.Linear], packed: bool):
     """(module, attribute, value) of everything that multiplies in another way."""
     yield model, "is_laid_out", True
     alone = dict.fromkeys(layers)
-    blocks = model.base_model.layers[:-1] if packed and model.config.model_type in KINDS else ()
+    blocks = model.base_model.layers[:-1] if packed and is_of_kinds(model) else ()
     for block in blocks:  # the last one runs for few tokens, whose keys and values alone are of all
-        attention, mlp = block.self_attn, block.mlp
-        own = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-        own += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        if alone.keys() >= set(own):  # none with an adapter
+        own = {part for part in block.modules() if isinstance(part, nn.Linear)}
+        # seven as they were made: none is pruned, and none has an adapter, a hook or code of its own
+        if len(own) == 7 and alone.keys() >= own and all(map(_is_stock, block.modules())):
             yield block, "laid_out", LaidOutLayer(block, _product)
             for layer in own:
                 del alone[layer]
     for layer in alone:
         yield layer, "forward", _or_plain(layer.forward, _product(layer), layer.weight.dtype)
+
+
+def _is_stock(part: nn.Module) -> bool:
+    """Whether a part of a layer does what its class says, and its class is of torch or transformers."""
+    is_known = type(part).__module__.startswith(("torch.", "transformers."))
+    return is_known and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
 def _product(*layers: nn.Linear) -> Callable[[Tensor], Tensor]:

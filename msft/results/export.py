@@ -8,13 +8,14 @@ It holds the weights in safetensors, the configuration, the tokenizer with its c
 with an adapter it holds the adapter alone, which transformers loads where peft is installed, unless it is merged.
 """
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from msft import adapter, names
 from msft.errors import ConfigError, RunError, unknown
@@ -59,8 +60,17 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
-    if not (run.best.path / wanted).is_file():
-        raise RunError(f"{run.best.path} has no {wanted}: the checkpoint was taken away. Train the run again")
+    if not (run.best.path / wanted).is_file() or not any(run.best.path.glob("*.safetensors")):
+        lacking = f"{wanted}, or no weights"
+        raise RunError(f"{run.best.path} has no {lacking}: the checkpoint was taken away. Train the run again")
+    for path in run.best.path.iterdir():
+        try:
+            if path.suffix == ".safetensors":
+                safe_open(path, "np")
+            elif path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({error}). Train the run again") from None
     if merge and not config.adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
     if dtype and config.adapter and not merge:

@@ -5,11 +5,14 @@ of the same items at both points (paired), which is smaller than that of two ind
 """
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from msft.errors import RunError
 
 COLUMNS = ["task", "path_epoch", "beside", "lead", "standard_error", "n", "is_clear"]
 
@@ -56,11 +59,21 @@ def _row(result: Mapping, epoch: float, task: str, measured_at: Mapping, outputs
 def _items(outputs: Path, place: tuple[int, float], task: str, part: str) -> np.ndarray:
     """Values of the items [n] of a sub-dataset at an evaluation; of a judged one there is no part but the test's."""
     file = answers_file(outputs, *place)
-    rows = pd.read_json(file, lines=True, dtype=False, convert_dates=False) if file.is_file() else ()
+    rows = answers(file) if file.is_file() else ()
     rows = rows[rows.task == task] if len(rows) else rows
     if not len(rows):
         return np.array([])
     return rows[rows.part == (part if part in set(rows.part) else "test")].correct.to_numpy(float)
+
+
+def answers(file: Path) -> pd.DataFrame:
+    """The rows of an evaluation's answers; texts stay texts, whatever they look like. Raises RunError for a damaged file."""
+    try:
+        if not file.stat().st_size:
+            raise EOFError("it is empty")
+        return pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        raise RunError(f"{file} is damaged ({error}); delete {file.parents[1]} and run its command again") from None
 
 
 def answers_file(outputs: Path, stage: int, epoch: float) -> Path:

@@ -93,8 +93,8 @@ class Run:
     def journal(self) -> list[dict]:
         """Verbs and notes in order: kind, arguments, result."""
         journal = Journal(self.directory / "journal.jsonl")
-        if journal.torn and self.status == "finished":
-            raise self._damaged(journal.path, f"{journal.torn} of its lines cannot be read")
+        if (journal.torn or not journal.entries) and self.status == "finished":
+            raise self._damaged(journal.path, f"{journal.torn or 'all'} of its lines cannot be read")
         return journal.verbs()
 
     @property
@@ -172,13 +172,14 @@ class Run:
     @property
     def outputs(self) -> pd.DataFrame:
         """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        files = sorted((self.directory / "outputs").glob("*.gz"))  # texts stay texts, whatever they look like
-        return pd.concat([pd.read_json(path, lines=True, dtype=False, convert_dates=False) for path in files])
+        files = sorted((self.directory / "outputs").glob("*.gz"))
+        return pd.concat([leads.answers(path) for path in files])
 
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
-    """The finished runs of a folder, by name."""
-    return [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/result.json"))]
+    """The finished runs of a folder, by name. A folder without a run.json is none: other tools write a result.json too."""
+    runs = [Run(path.parent) for path in sorted(Path(usable(runs_dir)).glob("*/run.json"))]
+    return [run for run in runs if run.status == "finished"]
 
 
 def is_locked(directory: Path) -> bool:
