@@ -117,7 +117,7 @@ class PrefixCachedLM(HFLM):
         reason = f"it was made with {', '.join(changing)}" if changing else why_not_packed(model)
         self.path = f"HFLM: {reason}" if reason else "packed"
         if reason:
-            warnings.warn(f"{type(model).__name__}: evaluations go through lm-eval's HFLM: {reason}", stacklevel=2)
+            warnings.warn(f"{type(model).__name__} goes through lm-eval's HFLM, since {reason}", stacklevel=2)
 
     # lm-eval's interface -------------------------------------------------------------------------------
 
