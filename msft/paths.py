@@ -11,10 +11,10 @@ LONGEST = 255  # bytes of a file's name on most systems
 _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
 
 
-def usable(path: str | os.PathLike) -> str:
+def expanded(path: str | os.PathLike) -> str:
     """The path with the home folder in place of '~', which no shell expands in Python, a notebook or --flag=~/x.
 
-    Raises ConfigError for one that the locale cannot write, and for a name in it that no file can have.
+    Raises ConfigError for one that the locale cannot write.
     """
     path = os.path.expanduser(path)
     try:
@@ -23,9 +23,16 @@ def usable(path: str | os.PathLike) -> str:
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(f"this locale ({encoding}) cannot write the path {ascii(path)}; set PYTHONUTF8=1") from None
+    return path
+
+
+def usable(path: str | os.PathLike) -> str:
+    """`expanded`; raises ConfigError also for a path with a name that no file can have."""
+    path = expanded(path)
     if long := [part for part in path.split(os.sep) if len(os.fsencode(part)) > LONGEST]:
-        shown = f"{long[0][:40]}..."
-        raise ConfigError(f"the name {shown!r} in a path has more than {LONGEST} bytes; give a shorter one")
+        raise ConfigError(
+            f"the name {long[0][:40] + '...'!r} in a path has more than {LONGEST} bytes; give a shorter one"
+        )
     return path
 
 

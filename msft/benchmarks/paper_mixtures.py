@@ -25,7 +25,7 @@ from msft.data.given_back import given_back
 from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
 from msft.data.rows import read_rows
 from msft.errors import ConfigError, DataError, each, together, unknown
-from msft.paths import usable
+from msft.paths import expanded
 
 _BENCHMARKS_OF = {
     "paper-5": ("gsm8k", "boolq", "arc_easy", "hellaswag", "medmcqa"),
@@ -172,7 +172,7 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
 
 def read_local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Reader:
     """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
-    folder = Path(usable(data_dir))
+    folder = Path(expanded(data_dir))
     files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
     missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
     if missing:

@@ -32,7 +32,7 @@ from msft import distributed
 from msft.data.metrics import LOSS, Scores
 from msft.data.tasks import quiet
 from msft.errors import DataError, ModelError, RunError, nearest, unknown
-from msft.paths import usable
+from msft.paths import expanded
 from msft.settings import check_values, setting
 
 PREFIX = "lm_eval:"
@@ -118,7 +118,7 @@ def load(said: str | dict, folder: Path) -> Judge:
         raise DataError("; ".join(problems))
     wanted = Settings(**clean)
     with quiet():
-        tasks, group = _tasks(wanted, folder / usable(wanted.include_path) if wanted.include_path else None)
+        tasks, group = _tasks(wanted, folder / expanded(wanted.include_path) if wanted.include_path else None)
         problems = [problem for task in tasks for problem in _problems(task, wanted)]
         metric, chosen, wrong = _metric(tasks, wanted)
         if problems or wrong:

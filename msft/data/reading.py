@@ -33,7 +33,7 @@ from msft.data.rows import row_to_example, unread
 from msft.data.scoring import SCORERS, score
 from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, read_spec
 from msft.errors import DataError, each, shortened, together
-from msft.paths import usable
+from msft.paths import expanded
 
 _DISJOINT = [("train", part) for part in MEASURED] + [("shots", part) for part in MEASURED]
 _DISJOINT += [("validation", "test"), ("confirmation", "test"), ("confirmation", "validation")]
@@ -49,7 +49,7 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
     to_example: (benchmark name, hub record) -> Example, for entries with `benchmark:`.
     Raises DataError that lists everything wrong at once, with file and line.
     """
-    path = Path(usable(path))
+    path = Path(expanded(path))
     spec, judged, watched, problems = judges.taken(read_spec(path), path.parent)
     entries, allowed, seed = (spec.get(key, default) for key, default in DEFAULTS.items())
     problems, subs = [*check_spec(spec), *problems], []
@@ -152,7 +152,7 @@ def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[s
     names, is_raw = {part: entry[part] for part in PARTS if part in entry}, "benchmark" in entry
     names = {"train": source.split, **names} if source.split else names
     if source.hub is None:
-        files = {part: folder / usable(file) for part, file in names.items()}
+        files = {part: folder / expanded(file) for part, file in names.items()}
         return {part: (str(file), read_file(file, is_raw)) for part, file in files.items()}, {}, []
     if not names:
         return {}, {}, []

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from msft.data import columns, judges, metrics
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, unknown
-from msft.paths import usable
+from msft.paths import expanded
 from msft.settings import read_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
@@ -30,7 +30,7 @@ def selects_on(file: str) -> str:
     """The part that decisions are taken on where nothing else is said: 'validation' where a mixture's file gives every
     sub-dataset such items, or a judge; else 'test', also where it cannot be read."""
     try:
-        entries = read_spec(Path(usable(file))).get("sub_datasets")
+        entries = read_spec(Path(expanded(file))).get("sub_datasets")
     except DataError:
         return "test"
     entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

@@ -120,7 +120,7 @@ class PrefixCachedLM(HFLM):
             self.batch_size_per_gpu = 1
         self.path = f"HFLM: {reason}" if reason else "packed"
         if reason:
-            warnings.warn(f"{type(model).__name__}: evaluations go through lm-eval's HFLM: {reason}", stacklevel=2)
+            warnings.warn(f"{type(model).__name__} goes through lm-eval's HFLM, since {reason}", stacklevel=2)
 
     # lm-eval's interface -------------------------------------------------------------------------------
 

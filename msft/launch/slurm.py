@@ -107,15 +107,8 @@ class _saved_before_requeue:
 
 def _in_several_processes(config: RunConfig, runs_dir: str, count: int) -> None:
     ddp = Path(__file__).parent / "accelerate" / "ddp.yaml"
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ddp),
-        "--num_processes",
-        str(count),
-    ]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ddp)]
+    launch += ["--num_processes", str(count)]
     _, *words = shlex.split(config.command_line(runs_dir=runs_dir))  # behind `python`
     child = subprocess.Popen([*launch, *words])
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
