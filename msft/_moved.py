@@ -8,9 +8,18 @@ import warnings
 
 _NEW = {
     "batching": "loss.tokens",
+    "card": "results.card",
+    "catalog": "names",
+    "chat": "data.chat",
+    "checkpoints": "store.checkpoints",
     "commands": "cli.former",
+    "grid": "launch.grid",
+    "metrics": "data.metrics",
+    "mixture": "data.mixture",
     "options": "cli.former",
+    "paper_mixtures": "benchmarks.paper_mixtures",
     "prompts": "data.example",
+    "records": "results.run",
     "tasks": "data",
     "tasks.scoring": "data.scoring",
 }
