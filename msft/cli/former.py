@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from msft.cli import options
 from msft.cli.commands import COMMANDS
-from msft.cli.options import Run
+from msft.cli.options import Eval, Export, Grid, Methods, Plan, Run, Status
 from msft.config import RunConfig
+
+__all__ = ["Eval", "Export", "Grid", "Methods", "Plan", "Run", "Status", "read", "settings"]
 
 
 def read(command: str, words: Sequence[str]) -> tuple[dict, dict[type, dict], list[str]]:
