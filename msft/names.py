@@ -85,7 +85,8 @@ def model_source(name: str) -> str:
                 "MSFT_CACHE to a folder that can be written"
             ) from error
     folder = Path(usable(name))
-    if adapter := next(folder.glob("adapter_*"), None):
+    parts = (folder / part for part in ("adapter_config.json", "adapter_model.safetensors"))
+    if adapter := next(filter(Path.is_file, parts), None):
         raise ModelError(
             f"the folder {name!r} holds an adapter ({adapter.name}), which would not be used: merge it into its base "
             "model first, with `python -m msft export RUN FOLDER --merge` where it is a run's, else with peft's "
