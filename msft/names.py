@@ -84,7 +84,8 @@ def model_source(name: str) -> str:
             what = f"{name} is built once and kept, and there is no place for it ({error})"
             raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
     folder = Path(usable(name))
-    if adapter := next(folder.glob("adapter_*"), None):
+    parts = (folder / part for part in ("adapter_config.json", "adapter_model.safetensors"))
+    if adapter := next(filter(Path.is_file, parts), None):
         what = f"the folder {name!r} holds an adapter ({adapter.name}), which would not be used"
         way = "`python -m msft export RUN FOLDER --merge`, or peft's merge_and_unload() and save_pretrained(folder)"
         raise ModelError(f"{what}: merge it into its base model by {way}, tokenizer and all, and give that folder")
@@ -170,8 +171,9 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         _refuse_pickles(source, revision)
         dtype = getattr(torch, DTYPES[precision])
         model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
+        is_encoder = sees_later_tokens(model)
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
-    if sees_later_tokens(model):
+    if is_encoder:
         raise ModelError(f"{source!r} holds a {kind} that sees later tokens, an encoder; give a causal language model")
     if missing:
         lacking = f"{len(missing)} weights of {kind}, such as {missing[0]}, which would begin at random"
