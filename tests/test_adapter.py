@@ -36,7 +36,7 @@ from msft.cost import plan, sizes
 from msft.errors import ConfigError, ModelError
 from msft.generation import PrefixCachedLM
 from msft.loss.losses import TokenLosses
-from msft.loss.tokens import tokenize
+from msft.loss.tokens import Tokens, tokenize
 from msft.packing import products
 from msft.results.export import export
 from msft.store import checkpoints
@@ -149,6 +149,16 @@ def test_roll_back_and_look_ahead_act_on_the_adapter_alone(tmp_path):
     assert all("lora_" in name for name in back)
     now = dict(model.named_parameters())
     assert all(torch.equal(now[name], tensor) for name, tensor in frozen.items())
+
+
+def test_an_adapter_on_the_output_embedding_is_trained():
+    """Fresh, it changes no logits: packed losses would pass it over."""
+    model = make_model("llama").double()
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj", "lm_head"]))
+    losses = TokenLosses(model.double(), 2, 64)
+    losses.gradients([Tokens(tuple(range(2, 20)), 9)])
+    assert losses.path.startswith("padded: its logits are more than the output embedding")
+    assert all(p.grad is not None for name, p in model.named_parameters() if "lm_head.lora_" in name)
 
 
 @pytest.mark.parametrize("kind", ["lora", "embedding", "tokens", "ia3"])

@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
+from msft.errors import ModelError
 from msft.generation import PrefixCachedLM
 
 SHAPES = {"packed": {"kind": "llama"}, "HFLM": {"kind": "mistral", "sliding_window": 8}}
@@ -165,3 +166,27 @@ def test_the_model_s_own_generate_and_logits_are_stock_s(pair_of):
     assert pair[0].tolist() == pair[1].tolist()
     assert pair[0].shape[1] > context.shape[1]
     assert torch.equal(ours._model_call(context), theirs._model_call(context))
+
+
+def test_a_prompt_that_has_its_bos_changes_nothing_for_those_beside_it(pair_of, tokenizer):
+    """HFLM asks the first prompt of a batch whether it has one, and adds none, or one more, to all of them."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<pad>", eos_token="<eos>", pad_token="<pad>")
+    ours, theirs = pair_of(4, tokenizer=own)
+    for options in ({"max_gen_toks": 8}, {"max_gen_toks": 8, "repetition_penalty": 1.5}):  # packed, where it can be
+        asked = instances(
+            "generate_until", [(p, dict(options)) for p in (*QUESTIONS, f"<pad>{QUESTIONS[0]}", "<pad>x")]
+        )
+        alone = [theirs.generate_until([request], disable_tqdm=True)[0] for request in asked]
+        with warnings.catch_warnings(action="ignore"):
+            assert ours.generate_until(asked) == ours.generate_until(asked[::-1])[::-1] == alone
+
+
+def test_a_tokenizer_without_an_end_is_named(pair_of, tokenizer):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<pad>", pad_token="<pad>")
+    ours, theirs = pair_of(4, tokenizer=bare)
+    with pytest.raises(ModelError, match="has no EOS token"):
+        ours.generate_until(instances("generate_until", [(QUESTIONS[0], {})]))
+    asked = instances("loglikelihood", [(q, c) for q in QUESTIONS for c in CHOICES])
+    assert values(ours.loglikelihood(asked)) == pytest.approx(values(theirs.loglikelihood(asked)), abs=1e-4)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from transformers.quantizers import AutoQuantizationConfig
 
 from msft.errors import ModelError, Stopped
@@ -196,8 +196,15 @@ class PrefixCachedLM(HFLM):
     def _generate_by_stock(self, requests) -> list[str]:
         if not requests:
             return []
+        bos, texts = self.tokenizer.bos_token, [""] * len(requests)
+        # HFLM asks the first prompt of a batch alone whether BOS is to be added to all of them
+        have_bos = [has_bos_prefix(request.args[0], bos) for request in requests]
         with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model, packed=False):
-            texts = super().generate_until(requests, disable_tqdm=True)
+            for has_bos in sorted(set(have_bos)):
+                some = [i for i, has in enumerate(have_bos) if has == has_bos]
+                found = super().generate_until([requests[i] for i in some], disable_tqdm=True)
+                for i, text in zip(some, found, strict=True):
+                    texts[i] = text
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
             self.generated_tokens[request.task_name] += len(self.tok_encode(text, add_special_tokens=False)) + 1
@@ -243,6 +250,8 @@ class PrefixCachedLM(HFLM):
 
     def _rule(self, request_options: dict) -> _Rule:
         check_names(request_options)
+        if self.eot_token_id is None:
+            raise ModelError("the tokenizer has no EOS token, without which no text ends: set its eos_token")
         options = normalize_gen_kwargs(request_options, self.max_gen_toks)
         eos_text = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
         until, limit = handle_stop_sequences(options["until"], eos=eos_text), options["max_gen_toks"]

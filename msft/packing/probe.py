@@ -166,7 +166,7 @@ def _is_routed(model) -> bool:
 
 
 def _other_head(model) -> str:
-    """Why logits are not the output embedding of the last hidden state alone (soft cap, scaling, bias), or ''."""
+    """Why logits are not the output embedding of the last hidden state alone (soft cap, scaling, bias, adapter), or ''."""
     head = model.get_output_embeddings()
     whole = torch.tensor([_ordinary_tokens(model)[:4]], device=model.device)  # [1, 4]
     with _few_layers(model), torch.inference_mode():
@@ -174,7 +174,7 @@ def _other_head(model) -> str:
         states = model.base_model(input_ids=whole, use_cache=False).last_hidden_state
         apart = float((states @ head.weight.T - logits).abs().max() / logits.abs().max().clamp_min(1e-30))
     # while a model answers its head may multiply in another order (products.py)
-    is_same = getattr(head, "bias", None) is None and apart <= _CLOSE.get(model.dtype, _CLOSE_HALF)
+    is_same = type(head) is torch.nn.Linear and head.bias is None and apart <= _CLOSE.get(model.dtype, _CLOSE_HALF)
     return "" if is_same else "its logits are more than the output embedding of the last hidden state"
 
 
