@@ -87,7 +87,8 @@ def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, st
     if not is_split:
         what = "the template of all messages does not begin with the tokens of the generation prompt"
         why = "white space that belongs to both, a thought that the prompt alone opens, or earlier turns written anew"
-        way = "Give a template that writes before an answer what its generation prompt writes (tokenizer.chat_template)"
+        way = "Set tokenizer.chat_template to one that writes before an answer what its generation prompt writes, then "
+        way += "tokenizer.save_pretrained(folder), and take that folder as the model"
         raise DataError(f"{what}, and prompt and answer cannot be told apart: {why}. {way}")
     _check_special_tokens(tokenizer, prompt, asked)
     # what reasoning stands before an earlier answer, templates leave out on purpose
