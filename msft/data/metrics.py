@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from msft.data.example import Example
-from msft.data.scoring import SCORERS, extract, normalised, numbers, score
+from msft.data.example import Example, documents
+from msft.data.scoring import SCORERS, extract, is_right, normalised, numbers
 from msft.errors import DataError
 
 LOSS = "loss"
@@ -67,7 +67,7 @@ def check_example(example: Example, metric: str = "") -> None:
         what = f"metric number_match needs a number, and the answer {shown} has {how_many}"
         mend = "give one such as 1250, 1,250.5, 1 1/2 or 1.6e-19, no range, date, power or root, or take exact_match"
         raise DataError(f"{what}: {mend}")
-    if not SCORERS.get(metric, score)(example.target, example.answer) or not extract(example.target):
+    if not is_right(example.target, documents([example], metric)[0]) or not extract(example.target):
         what = f"its own target text would be scored as wrong: the answer {shown} is not what follows its first '####'"
         mend = "give an answer of one line that is not 'nan', without '####' in the rationale, or take exact_match"
         raise DataError(f"{what}; {mend}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from msft.data.example import Example, target_text
 from msft.data.files import read_file
 from msft.data.metrics import LOSS, check_example
-from msft.data.scoring import extract
+from msft.data.scoring import extract, thoughtless
 from msft.errors import DataError, nearest, shortened, together
 
 QUESTION_KEYS = ("question", "answer", "rationale")
@@ -90,7 +90,7 @@ def _chat(row: Mapping, place: str) -> Example:
         raise DataError(f"the roles are {', '.join(roles)}; {mend}")
     pairs = tuple((message["role"], message["content"]) for message in messages)
     asked, answer = "\n".join(f"{role}: {content}" for role, content in pairs[:-1]), pairs[-1][1]
-    return Example(asked, answer, extract(answer), messages=pairs, place=place)
+    return Example(asked, answer, extract(thoughtless(answer)), messages=pairs, place=place)
 
 
 def _check_message(number: int, message: object, is_last: bool) -> list[str]:

@@ -66,10 +66,14 @@ _TOLERANCE = Fraction(1, 10**6)  # relative
 
 
 def extract(text: str) -> str:
-    """The answer in a generated text: what follows the first '####' on its line, else what follows a thought, or the
-    whole text."""
+    """The answer in a generated text: what follows the first '####' on its line, or the whole text."""
     match = _ANSWER.search(text)
-    return (match.group(1) if match else text.rpartition("</think>")[2]).strip().rstrip(".").strip()
+    return (match.group(1) if match else text).strip().rstrip(".").strip()
+
+
+def thoughtless(text: str) -> str:
+    """What a chat says behind its thought; a text with '####' says there what its answer is."""
+    return text if _ANSWER.search(text) else text.rpartition("</think>")[2]
 
 
 def score(text: str, answer: str) -> bool:
@@ -181,8 +185,11 @@ def decided(text: str) -> bool:
 
 
 def unwrapped(text: str, doc: dict) -> str:
-    """A generated text without what the chat template writes around an answer (`before` and `after` of a document)."""
-    before, after = doc.get("before") or "", doc.get("after") or ""
+    """A generated text without its thought and without what the chat template writes around an answer (`before` and
+    `after`, which the documents of chats have)."""
+    if doc.get("before") is None:
+        return text
+    text, before, after = thoughtless(text), doc["before"], doc["after"] or ""
     return extract(text).removeprefix(before).removesuffix(after) if before or after else text
 
 
