@@ -236,7 +236,7 @@ def test_what_a_chat_thinks_before_its_answer_is_not_scored(metric):
     assert scoring.is_right("7</think>\n#### 4", chat) and scoring.is_right("7</think>\n#### 4", plain)
     assert not scoring.is_right("<think>4</think>", chat)
     # elsewhere the whole text counts, as the paper's scorer has it; the last number of it is no other
-    assert scoring.is_right("perhaps 7</think>4", plain) == (metric == "number_match")
+    assert scoring.is_right("perhaps 7</think>\n4", plain) == (metric == "number_match")
 
 
 def test_a_mean_loss_is_over_tokens():
