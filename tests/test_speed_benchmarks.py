@@ -205,6 +205,18 @@ def test_a_real_model_against_hflm_by_task(monkeypatch, tmp_path, shared):
     assert {name: len(times) for name, times in result["step"].items()} == {"fp32": 2, "bf16": 2, "mixed": 2}
 
 
+def test_a_real_model_in_one_call(monkeypatch, tmp_path, shared):
+    file = shared / "tokenizers" / "qwen2_tokenizer_converted.json"
+    model = save_small(tmp_path / "model", "Qwen2", file, "<|endoftext|>")
+    flags = ["--model", str(model), "--data", str(shared / "benchmarks"), "--mixture", "paper-5", "--items", "2"]
+    flags += ["--steps", "1", "1", "--rounds", "1", "--one-call"]
+    monkeypatch.setattr(real_model, "NEW_TOKENS", 4)
+    result, text = result_of(real_model, "real_model_one_call", monkeypatch, tmp_path, *flags)
+    assert {name: case["items"] for name, case in result["tasks"].items()} == {"5 tasks in one call": 10}
+    assert result["command"].endswith(" --one-call") and "| all |" not in text
+    assert not any(result["tasks"]["5 tasks in one call"]["different"].values())
+
+
 def test_a_real_model_beside_another_engine():
     times = {"HFLM": [8.0, 6.0], "first": [2.0, 1.0], "further": [1.0, 1.0], "vLLM": [3.0, 2.0]}
     case = {"items": 4, "answer tokens": 7.2, "seconds": times, "different": {"first": 0, "further": 1, "vLLM": 2}}

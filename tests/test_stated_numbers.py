@@ -489,6 +489,10 @@ def test_speed_on_the_real_model():
     assert f"; on a real model {whole[0]:.1f}, and {whole[1]:.2f} of a warm vLLM's |" in README
     assert not any(sum(case["different"].values()) for case in tasks.values())
     assert f"{found['vllm start']:.0f} processor seconds more for its cold start" in README
+    (case,) = result("real_model_one_call")["tasks"].values()
+    ours = [f"{times(case['seconds'], way, peer):.2f}" for peer in ("HFLM", "vLLM") for way in ("first", "further")]
+    assert "{} and {} times HFLM, {} and {} of a warm vLLM".format(*ours) in README
+    assert case["items"] == 160 and not any(case["different"].values())
 
 
 def test_training_of_the_real_model():
