@@ -492,6 +492,8 @@ def test_speed_on_the_real_model():
     (case,) = result("real_model_one_call")["tasks"].values()
     ours = [f"{times(case['seconds'], way, peer):.2f}" for peer in ("HFLM", "vLLM") for way in ("first", "further")]
     assert "{} and {} times HFLM, {} and {} of a warm vLLM".format(*ours) in README
+    each = [s / f for way in WAYS[1:3] for s, f in zip(case["seconds"]["vLLM"], case["seconds"][way], strict=True)]
+    assert f"at once too ({min(each):.2f} to {max(each):.2f} over five rounds in turn; HFLM: one)" in README
     assert case["items"] == 160 and not any(case["different"].values())
 
 
