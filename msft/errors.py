@@ -32,6 +32,10 @@ class RunError(MsftError, RuntimeError):
     """A run directory cannot be used, or training cannot go on."""
 
 
+class Interrupted(RunError):
+    """The run was told to stop; its state is saved."""
+
+
 class Stopped(MsftError):
     """An evaluation was asked to stop before it was done."""
 

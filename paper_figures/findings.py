@@ -55,9 +55,8 @@ def correct_at_base(run) -> dict[str, np.ndarray]:
 
 
 def _correct(run, stage: int, epoch: float) -> dict[str, np.ndarray]:
-    outputs = run.outputs
-    rows = outputs[(outputs.stage == stage) & (outputs.epoch == epoch) & (outputs.part == "test")]
-    grouped = rows.sort_values("item", kind="stable").groupby("task", sort=False)
+    answers = run.answers(stage, epoch)
+    grouped = answers[answers.part == "test"].sort_values("item", kind="stable").groupby("task", sort=False)
     return {task: rows.correct.to_numpy(dtype=int) for task, rows in grouped}
 
 

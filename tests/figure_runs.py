@@ -35,6 +35,9 @@ class FakeRun(SimpleNamespace):
 
     at_best, dropped, metrics = Run.at_best, Run.dropped, {}
 
+    def answers(self, stage, epoch):
+        return self.outputs[(self.outputs.stage == stage) & (self.outputs.epoch == epoch)]
+
 
 def answers(history):
     """Test answers as a run keeps them: of each evaluation's items the first are right, as many as its accuracy says."""

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 import msft
-from msft import runs
+from msft import names
 from msft.config import ADAPTER
 from msft.data.example import Example
 from msft.data.example import test_prompt as few_shot_prompt
@@ -24,6 +24,7 @@ from msft.data.mixture import Mixture, SubDataset
 from msft.errors import ConfigError
 from msft.evaluation import Evaluator
 from msft.loss.tokens import tokenize
+from msft.prepared import prepare
 from msft.results.history import history_rows
 from msft.results.run import Run
 from msft.store import checkpoints
@@ -135,8 +136,8 @@ def test_the_history_has_it_for_every_evaluation(small_msft_run):
 
 
 def test_the_reported_checkpoint_has_the_loss_of_the_history(small_run, mixture_file):
-    model = runs.names.load_model(str(small_run.best.path), "fp32")
-    tokenizer = runs.names.load_tokenizer(str(small_run.best.path))
+    model = names.load_model(str(small_run.best.path), "fp32")
+    tokenizer = names.load_tokenizer(str(small_run.best.path))
     for row in small_run.at_best.itertuples():
         sub = msft.load_mixture(str(mixture_file))[row.task]
         assert row.loss == pytest.approx(plain_loss(model, tokenizer, sub, sub.test), abs=1e-4)
@@ -211,7 +212,7 @@ def test_every_method_that_looks_for_peaks_finds_those_of_the_loss(settings, tmp
 def test_a_killed_run_goes_on_to_the_same_losses(settings, tmp_path, children):
     chosen = {"select_metric": "loss", "params": {"budget": 0.5, "max_stages": 3}, "save_share": 1.0}
     settings = {**settings, "method": "msft", **chosen}
-    name = runs.prepare(msft.RunConfig(**settings)).name
+    name = prepare(msft.RunConfig(**settings)).name
     for folder, ends in (("whole", [unharmed_run]), ("killed", [killed_run, unharmed_run])):
         for target in ends:
             place = ("after commit", 1) if target is killed_run else ()  # what is written beside training is there

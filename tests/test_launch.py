@@ -41,7 +41,7 @@ def recorded(monkeypatch):
         if config.seed == 13:
             raise RunError("the disk is full")
 
-    monkeypatch.setattr(local, "run", train)
+    monkeypatch.setattr(runs, "run", train)
     return order
 
 

@@ -145,6 +145,7 @@ def test_outputs(finished):
     history = finished.history
     wanted = history[(history["stage"] == 0) & (history["epoch"] == 0.25)].set_index("task")["accuracy"]
     assert accuracy.to_dict() == pytest.approx(wanted.to_dict())
+    pd.testing.assert_frame_equal(finished.answers(0, 0.25), first)
 
 
 @pytest.mark.parametrize("texts", [["1", "2"], ["007", "1e5"], ["true", "null"], ["1.50", "x"], ["2020-01-01", "1"]])

@@ -5,12 +5,11 @@ import torch
 from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
 
 import msft
-from msft.errors import RunError, Stopped
+from msft.errors import Interrupted, RunError, Stopped
 from msft.loss import losses
 from msft.loss.tokens import Tokens
 from msft.schedules import Passes
 from msft.store.checkpoints import snapshot
-from msft.store.state import Interrupted
 
 
 def same(a, b):

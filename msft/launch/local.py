@@ -19,14 +19,13 @@ from pathlib import Path
 
 from msft.config import RunConfig
 from msft.cost.plan import AFTER_SFT, search_of
-from msft.errors import MsftError, RunError, together
+from msft.errors import Interrupted, MsftError, RunError, together
 from msft.names import filled
 from msft.paths import usable
+from msft.prepared import prepare
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
-from msft.runs import prepare, run
 from msft.store.files import write_atomic
-from msft.store.state import Interrupted
 
 KILLED = "its process ended without a word: killed, or its machine was"
 _WATCH = 1.0  # seconds between two looks of a worker at whether its launcher is there
@@ -67,7 +66,9 @@ def run_all(
     slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
     if slots > 1:
         problems = in_processes(ours, todo, runs_dir, slots, progress)
-    else:
+    elif ours:
+        from msft.runs import run  # loads torch
+
         for config in ours:
             try:
                 run(config, runs_dir, progress=progress, on_evaluation=on_evaluation)
@@ -220,6 +221,8 @@ class _Worker:
 def work() -> None:
     """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each as
     `_Worker.train` does. What a run prints goes to its log."""
+    from msft.runs import run
+
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     threading.Thread(target=_stop_as_orphan, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msft.config import RunConfig
 from msft.cost.plan import search_of
-from msft.errors import ConfigError, MsftError, RunError, check_installed
+from msft.errors import ConfigError, Interrupted, MsftError, RunError, check_installed
 from msft.results.run import FAILED
 from msft.settings import check_values, setting
 
@@ -55,8 +55,8 @@ class Job:
     def __call__(self) -> str:
         """The run's directory."""
         from msft.launch.local import KILLED, note_failure
-        from msft.runs import prepare, run
-        from msft.store.state import Interrupted
+        from msft.prepared import prepare
+        from msft.runs import run
 
         config = self.config
         directory, log = Path(self.runs_dir) / prepare(config).name, os.environ.get("SUBMITIT_FOLDER")

@@ -175,6 +175,10 @@ class Run:
         files = sorted((self.directory / "outputs").glob("*.gz"))
         return pd.concat([leads.answers(path) for path in files])
 
+    def answers(self, stage: int, epoch: float) -> pd.DataFrame:
+        """The rows of `outputs` at one evaluation. Raises RunError where nothing was answered there."""
+        return leads.answers(leads.answers_file(self.directory / "outputs", stage, epoch))
+
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
     """The finished runs of a folder, by name. A folder without a run.json is none: other tools write a result.json too."""

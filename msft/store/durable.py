@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from msft import distributed
-from msft.errors import RunError
+from msft.errors import Interrupted, RunError
 from msft.store import checkpoints
 from msft.store.peaks import Peaks
-from msft.store.state import Best, Interrupted, Progress, pack_progress, unpack_progress
+from msft.store.state import Best, Progress, pack_progress, unpack_progress
 from msft.store.writer import Writer
 
 RATE = 100e6  # bytes a second that the first save is taken to reach; later ones are taken to cost what the last one did

@@ -12,10 +12,6 @@ from msft.curve import comparable, overall
 from msft.errors import RunError
 
 
-class Interrupted(RunError):
-    """The run was told to stop; its state is saved."""
-
-
 @dataclasses.dataclass
 class Progress:
     """Where a roll-out is; with the weights and the optimizer, all that going on needs."""
