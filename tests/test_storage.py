@@ -36,6 +36,8 @@ def test_the_mean_is_over_the_run_s_time_from_its_start(run):
     # a minute with nothing on disk, one with one copy, two with three
     assert storage.on_disk_by_time(run).seconds.tolist() == [0, 60, 120, 240]
     assert storage.mean_copies(run) == pytest.approx((1 * 0 + 1 * 1 + 2 * 3) / 4)
+    # of files alone, whatever their size: none, then one, and the second as the run ends
+    assert storage.mean_copies(run, whole=True) == pytest.approx((1 * 0 + 3 * 1) / 4)
 
 
 def test_a_short_run_is_said_to_tell_little(run):
