@@ -28,7 +28,7 @@ settings = ""  # settings of every run in one text, as the README shows
 
 # %%
 from paper_figures import data, study
-from paper_figures.figures import ablations, main_results
+from paper_figures.figures import ablations
 
 page = study.start("05_ablations", globals())
 runs = page.train(ablations.needs(page))
@@ -40,7 +40,7 @@ about = data.sample(runs)
 
 # %%
 page.figure(
-    main_results.by_method(table, main_results.gains(runs)),
+    ablations.picture(runs, table),
     "ablation",
     item="Table 3",
     caption=ablations.BY_METHOD_CAPTION + about,

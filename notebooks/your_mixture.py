@@ -70,7 +70,7 @@ sft, ours = runs["sft"], runs["msft"]
 
 # %%
 page.figure(
-    your_mixture.curves(ours),
+    your_mixture.curves(ours, sft=sft),
     "curves",
     item="your own mixture, curves",
     caption=your_mixture.CURVES_CAPTION + data.sample({"msft": ours}),

@@ -89,6 +89,11 @@ def test_directions(runs):
     assert table.loc["mSFT over SRO SFT", "here (points)"] == pytest.approx(10)
 
 
+def test_the_title_tells_msft_from_the_single_searches(runs):
+    axes = ablations.picture(runs, ablations.measured(runs))
+    assert "; mSFT is +10.0 over SRO SFT" in style.said(axes) and " over Soft SRO SFT" in style.said(axes)
+
+
 def test_drop_times_are_path_epochs(runs):
     table = ablations.drop_times(runs).set_index("task")
     assert table.sro_sft.to_dict() == {"p": 0.5, "q": 2.0, "r": 1.0, "s": 3.0}

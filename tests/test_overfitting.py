@@ -112,7 +112,7 @@ def test_distances_from_the_mixture_s_peak_and_the_paper_s_beside():
     assert sorted(bar.get_width() for bar in paper.patches) == sorted(theirs)
     assert [axis.get_title() for axis in (ours, paper)] == ["m\nmean 0.50", "the paper, Qwen3 8B\nmean 1.93"]
     assert ours.get_xlim() == paper.get_xlim()
-    assert "0.50 ± 1.24 (m); the paper 1.93" in style.said(ours)
+    assert "peaks 0.50 ± 1.24 (m) epochs from the mixture's peak; in the paper 1.93" in style.said(ours)
     # the mean as a line too, as in the paper
     assert [axis.lines[-1].get_xdata()[0] for axis in (ours, paper)] == pytest.approx([0.5, theirs.mean()])
     # the paper's sub-datasets stand beside their own
@@ -141,7 +141,7 @@ def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
     colours = axis.collections[0].get_facecolors()
     assert tuple(colours[2]) == tuple(colours[3]) != to_rgba("white")
     # 0.5, 0 and 0 epochs apart
-    assert "a sub-dataset's spans 0.2 ± 0.7 epochs (latest less earliest of 2 models)" in style.said(axis)
+    assert "on one sub-dataset the 2 models lie 0.2 ± 0.7 epochs apart" in style.said(axis)
 
 
 def test_the_finding_follows_the_numbers():

@@ -87,6 +87,14 @@ def test_the_picture_shows_every_sub_dataset_in_the_order_of_its_exclusion(small
     plt.close(axes[0].figure)
 
 
+def test_the_title_says_where_msft_ends_beside_sft(small_run, small_msft_run):
+    axes = your_mixture.curves(small_msft_run, sft=small_run)
+    gain = 100 * (data.at_best(small_msft_run) - data.at_best(small_run)).mean()
+    side = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
+    assert f" and ends {abs(gain):.1f} points {side} SFT (one run each" in style.said(axes).replace("\n", " ")
+    plt.close(axes[0].figure)
+
+
 def test_a_run_without_exclusions_has_no_words_on_them(small_run):
     axes = your_mixture.curves(small_run)
     (legend,) = axes[0].figure.legends

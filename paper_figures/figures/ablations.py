@@ -6,7 +6,7 @@ import pandas as pd
 from paper_figures import data, findings, reported_numbers
 from paper_figures.figures import main_results
 from paper_figures.figures.main_results import AVERAGE
-from paper_figures.style import colour, even_columns, label, legend, pretty, say, width_of
+from paper_figures.style import colour, even_columns, label, legend, pretty, say, signed, width_of
 
 METHODS = ("sft", "sro_sft", "soft_sro_sft", "msft")
 _STEPS = (("sro_sft", "sft"), ("soft_sro_sft", "sft"), ("msft", "sft"), ("msft", "sro_sft"), ("msft", "soft_sro_sft"))
@@ -21,6 +21,18 @@ BY_METHOD_CAPTION = (
     "Test accuracy (percent, mean over the sub-datasets) at the best checkpoint of SFT, both single roll-out searches and mSFT, "
     "and the gain over SFT of the same model (points); bars are means over several models with 95 % intervals over the test items."
 )
+
+
+def picture(runs, table: pd.DataFrame):
+    """Accuracy of each method and its gain over SFT; the title tells mSFT from the single searches too. Returns the axes.
+
+    table: as `measured` gives it.
+    """
+    models, words = dict.fromkeys(model for model, _ in runs), []
+    for other in ("sro_sft", "soft_sro_sft"):
+        gain = findings.difference([(runs[model, "msft"], runs[model, other]) for model in models])
+        words.append(f"{signed(gain.points, 1)} over {label(other)}{'' if gain.is_shown else ' (cannot tell)'}")
+    return main_results.by_method(table, main_results.gains(runs), more=f"; mSFT is {' and '.join(words)}")
 
 
 def measured(runs) -> pd.DataFrame:

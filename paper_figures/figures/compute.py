@@ -242,12 +242,13 @@ def panels(table: pd.DataFrame, theirs: pd.DataFrame, focus: str, axes=None):
 def _title(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
     by_name, paper = table.groupby("name").ratio, theirs.groupby("name").ratio.mean()
     names = [name for name in _order(table.name) if name.startswith("mSFT")]
-    words = [
-        f"{name} takes {findings.mean(by_name.get_group(name), 2)} times the compute of SFT"
-        + (f" (the paper {paper[name]:.2f})" if name in paper else "")
-        for name in names
-    ]
-    return ", ".join(words)
+    words = []
+    for name in names:
+        ours, theirs_too = by_name.get_group(name), f"; the paper {paper[name]:.2f}" if name in paper else ""
+        value = findings.mean(ours, 2) if len(ours) > 1 else f"{ours.iloc[0]:.2f}"
+        models = f"{len(ours)} model{'s' * (len(ours) > 1)}"
+        words.append(f"{value} times at {name[len('mSFT (') : -1].replace('=', ' = ')} ({models}{theirs_too})")
+    return f"mSFT takes SFT's compute {' and '.join(words)}"
 
 
 def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:

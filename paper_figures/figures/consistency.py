@@ -132,11 +132,10 @@ def panels(table: pd.DataFrame, halves: pd.Series, theirs: dict[str, float] | No
 
 def _title(table: pd.DataFrame, halves: pd.Series) -> str:
     rival = _rival(table)
-    lead, low, high = lead_over(table, rival)
-    verdict = f"{lead:+.0f} % of the pairs ({low:+.0f} to {high:+.0f})"
-    first = (
-        f"mSFT has {first_places(table).shared.msft:.1f} of {len(table)} first places, {verdict} over {label(rival)}"
-    )
+    _, low, high = lead_over(table, rival)
+    places = first_places(table).shared
+    tell = "" if low > 0 or high < 0 else ", cannot tell which has more"
+    first = f"mSFT has {places.msft:.1f} of {len(table)} first places ({label(rival)} {places[rival]:.1f}{tell})"
     even, half = wider(table, halves)
     told = "" if abs(even) > half else ", cannot tell from 0"
     return f"{first}; its accuracy spreads {abs(even):.1f} points {'more' if even > 0 else 'less'} across sub-datasets than SFT's{told}"

@@ -117,8 +117,7 @@ def length_histogram(card: Card, axes=None):
     short, long = min(means, key=means.get), max(means, key=means.get)
     return say(
         axes,
-        f"A training example has {means[short]:.0f} tokens on average in {pretty(short)} and {means[long]:.0f} in {pretty(long)}, the "
-        "two ends",
+        f"Training examples have {means[short]:.0f} ({pretty(short)}) to {means[long]:.0f} ({pretty(long)}) tokens on average",
     )
 
 

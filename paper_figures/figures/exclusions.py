@@ -61,7 +61,7 @@ def by_model(runs) -> pd.DataFrame:
 
 CURVES_CAPTION = (
     "Training examples that IES left out (percent of all examples of the mixture) by epoch: at least once so far (line) and in the "
-    "epoch itself (bars)."
+    "epoch itself (bars). ±: 95 % interval over the models."
 )
 
 
@@ -140,8 +140,8 @@ def heat_maps(table: pd.DataFrame, axes=None):
     least, most = last.idxmin(), last.idxmax()
     return say(
         axes,
-        f"IES leaves out {last[most]:.0f} % of the examples of {pretty(most)} and {last[least]:.0f} % of those of {pretty(least)}, "
-        f"the two ends (mean of {_models(models)})",
+        f"IES lets {last[least]:.0f} % ({pretty(least)}) to {last[most]:.0f} % ({pretty(most)}) of a sub-dataset's examples sit out at "
+        f"least once (mean of {_models(models)})",
     )
 
 

@@ -213,11 +213,11 @@ def gains(runs) -> dict[str, findings.Difference]:
     return {m: findings.difference([(runs[model, m], runs[model, "sft"]) for model in models]) for m in methods}
 
 
-def by_method(table: pd.DataFrame, over_sft: dict, theirs: pd.DataFrame | None = None, axes=None):
+def by_method(table: pd.DataFrame, over_sft: dict, theirs: pd.DataFrame | None = None, axes=None, more: str = ""):
     """Accuracy over all sub-datasets of each method and model, and beside it the gain over SFT.
 
     table: as `measured` gives it.  over_sft: as `gains` does.  theirs: the paper's, whose means are drawn as rings where
-    `table` has all of its models.  axes: a pair of axes, made where absent. Returns them.
+    `table` has all of its models.  axes: a pair of axes, made where absent.  more: goes on with the title. Returns the axes.
     """
     wide = overall(table)
     if axes is None:
@@ -238,7 +238,7 @@ def by_method(table: pd.DataFrame, over_sft: dict, theirs: pd.DataFrame | None =
     axes[0].set_xlabel("test accuracy (%)")
     axes[1].set_xlabel("gain over SFT (points)")
     key(axes[0].figure, wide.index, "" if means is None else "mean in the paper")
-    return say(axes, _title(over_sft))
+    return say(axes, _title(over_sft) + more)
 
 
 def _title(over_sft: dict) -> str:

@@ -175,7 +175,7 @@ def dots(rows: pd.DataFrame, axes=None):
     claim = reported_numbers.claim("share of the SFT stage")
     return say(
         axes,
-        f"SFT takes {percent(sft.min())} to {percent(sft.max())} of OLMo 2's training compute (the paper: about {claim:g} %)",
+        f"SFT takes {percent(sft.min())} to {percent(sft.max())} of OLMo 2's training compute, at assumed lengths (the paper: about {claim:g} %)",
     )
 
 

@@ -58,7 +58,7 @@ def one_panel(run, ax=None):
         )  # fmt: skip
     ax.axvline(run.best.path_epoch, color="black", ls="--", lw=0.8, zorder=1)
     ax.set_xlim(0, end)
-    ax.set(xlabel="epoch (the peak's in brackets)", ylabel="test accuracy (%)")
+    ax.set(xlabel="epoch (in brackets: that of the peak)", ylabel="test accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return say(ax, _title(run))
 
@@ -103,7 +103,6 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     ours = {model_label(model): distances(run, measure) for model, run in runs.items()}
     theirs = {"the paper, Qwen3 8B": reported_distances()} if with_paper else {}
     shown = {f"{name}\nmean {values.mean():.2f}": values for name, values in (ours | theirs).items()}
-    what = {"accuracy": "peak", "loss": "lowest loss"}[measure]
     axes = bar_panels(shown, "distance from the mixture's (epochs)", colour("sft"))
     for axis, values in zip(axes, shown.values(), strict=True):
         mean = axis.axvline(values.mean(), color="0.15", ls="--", lw=0.8, zorder=1.5)
@@ -111,8 +110,12 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
             text.set_bbox({"facecolor": "white", "lw": 0, "pad": 0.4})
     legend(axes[0].figure, [mean], ["mean"])
     words = [f"{findings.mean(values, 2)} ({name})" for name, values in ours.items()]
-    beside = f"; the paper {reported_distances().mean():.2f}" if with_paper else ""
-    return say(axes, f"A sub-dataset's {what} lies this many epochs from the mixture's: {', '.join(words)}{beside}")
+    beside = f"; in the paper {reported_distances().mean():.2f}" if with_paper else ""
+    what = {
+        "accuracy": "On average a sub-dataset peaks {} epochs from the mixture's peak",
+        "loss": "On average a sub-dataset's loss is lowest {} epochs from where the mixture's is",
+    }[measure]
+    return say(axes, what.format(" and ".join(words)) + beside)
 
 
 CURVES_CAPTION = (
@@ -228,7 +231,9 @@ def optimal_compute(runs: Mapping[str, object]) -> pd.DataFrame:
 
 
 COMPUTE_MAP_CAPTION = (
-    "Optimal compute (epoch of the earliest best test accuracy under SFT) of each sub-dataset and model." + _OVER
+    "Optimal compute (epoch of the earliest best test accuracy under SFT) of each sub-dataset and model. How far apart: the latest less "
+    "the earliest of the models."
+    + _OVER
 )
 
 
@@ -249,7 +254,7 @@ def compute_map(runs: Mapping[str, object], ax=None):
     ax.set_xticks(ax.get_xticks(), table.index, **many)
     ax.grid(visible=False)
     spans = findings.mean(table.max() - table.min())
-    between = f"; a sub-dataset's spans {spans} epochs (latest less earliest of {len(table)} models)" * (len(table) > 1)
+    between = f"; on one sub-dataset the {len(table)} models lie {spans} epochs apart" * (len(table) > 1)
     return say(ax, f"Optimal compute lies between epochs {table.min().min():g} and {table.max().max():g}{between}")
 
 

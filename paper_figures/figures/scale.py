@@ -175,8 +175,9 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     ours = table[table.method == "msft"]
     shown = ((ours.low > 0) | (ours.high < 0)).sum()
     gains = ", ".join(f"{signed(row.gain, 1)} with {row.sub_datasets}" for row in ours.itertuples())
-    tell = f"{shown} of {len(ours)} shown" if shown else "cannot tell any from 0"
-    return say(axes, f"mSFT's gain over SFT in points by number of sub-datasets: {gains} ({tell})")
+    told = {len(ours): "each interval leaves out 0", 0: "cannot tell any from 0"}
+    tell = told.get(shown, f"{shown} of {len(ours)} intervals leave out 0")
+    return say(axes, f"With one seed mSFT gains over SFT, in points, {gains} sub-datasets ({tell})")
 
 
 BUDGET_PANELS_CAPTION = (
@@ -218,6 +219,9 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
             for text, below in zip(texts, rows.net < 0, strict=True) if part == "savings" else ():
                 # clear of the net's: below the overhead's bar, and a line lower where the net's number is there too
                 text.set(ha="right", position=(5, text.xyann[1] - 6 * below))
+            for text, value in zip(texts, rows[part], strict=True) if part == "net" else ():
+                if value > 0:  # clear of the next overhead's bar
+                    text.set(position=(-3, text.xyann[1]))
         for axis in (top, bottom):
             axis.axhline(0, color=colour("sft"), lw=1)
             axis.grid(axis="x", visible=False)
@@ -240,7 +244,7 @@ def _budget_title(table: pd.DataFrame) -> str:
         gains.append(f"{span} at C = {row.budget:g}")
     share = 100 * cheapest.net / cheapest.sft
     cost = f"C = {cheapest.budget:g} takes {abs(share):.0f} % {'less' if share < 0 else 'more'} compute than SFT"
-    return f"mSFT's gain over SFT is {', '.join(gains)}; {cost}"
+    return f"With one seed mSFT's gain over SFT is {', '.join(gains)}; {cost}"
 
 
 MIXTURE_TABLE_CAPTION = (

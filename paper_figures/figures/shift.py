@@ -193,18 +193,18 @@ def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy
         shown[title], beside = values.rename(index=pretty), ""
         if chance is not None:
             bands[title] = chance.mean()
-            beside = f"; another seed does by {findings.mean(chance, 2)}: {verdict(values.abs(), chance)}"
+            beside = f"; another seed moves them by {findings.mean(chance, 2)}: {verdict(values.abs(), chance)}"
         told.append(f"{findings.mean(values.abs(), 2)} epochs ({name}{beside})")
     if with_paper:
         theirs = reported_shifts()
         shown[f"the paper,\nwithout ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
     axes = bar_panels(shown, "shift of the optimal compute (epochs)", "0.45", bands)
     if bands:
-        key = Patch(color="0.9", label="less than what another seed does")
+        key = Patch(color="0.9", label="less than another seed alone moves them")
         legend(axes[0].figure, [key])
     what = {"accuracy": "peaks", "loss": "lowest losses"}[measure]
     alone = "" if bands else "; no other seeds to tell this from chance"
-    return say(axes, f"One sub-dataset less moves the other {what} by {', '.join(told)}{alone}")
+    return say(axes, f"Without one sub-dataset the others' {what} move by {', '.join(told)}{alone}")
 
 
 BRANCH_CURVES_CAPTION = (
@@ -226,16 +226,20 @@ def branch_curves(run, axes=None):
             curve = rows[(rows.task == task) & (rows.branch == branch)].set_index("epoch").accuracy.sort_index() * 100
             axis.plot(curve.index, curve, color=_COLOURS[branch], lw=1, label=name)
             peak = table.loc[task, branch]
+            # the second star is the smaller one: both can be seen where they coincide
+            size = 60 if branch == "full" else 26
             axis.scatter(
-                peak, curve[peak], marker="*", s=40, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.4
+                peak, curve[peak], marker="*", s=size, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.4
             )
         axis.set_title(pretty(task))
         axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axis.margins(y=0.12)
     legend(axes[0].figure, *axes[0].get_legend_handles_labels())
     ends = 100 * rows[rows.task != fork(run).first].groupby(["branch", "task"]).accuracy.max().unstack(0)
-    gain = findings.mean(ends.reduced - ends.full, signed=True)
-    return say(axes, f"Without {pretty(fork(run).first)} the highest accuracy of each other changes by {gain} points")
+    gain = ends.reduced - ends.full
+    tell = "" if abs(gain.mean()) > findings.half_width(gain) else " (cannot tell from 0)"
+    without = f"Without {pretty(fork(run).first)} the others' highest accuracies change by"
+    return say(axes, f"{without} {findings.mean(gain, signed=True)} points{tell}")
 
 
 def finding(run, sft_runs) -> str:

@@ -219,15 +219,16 @@ def broken_rows(folder: Path) -> str:
 
 CURVES_CAPTION = (
     "Score on the test items (%) of each sub-dataset under mSFT, in the order in which it dropped them, against the epoch along the "
-    "kept path; the line above each panel names the metric."
+    "kept path; the line above each panel names the metric. A star off the curve: a checkpoint of a roll-out that was rolled back."
 )
 
 
-def curves(run, axes=None):
+def curves(run, axes=None, sft=None):
     """Score of each sub-dataset against epoch: the kept path in colour, what was rolled out and taken back in grey.
 
     A dotted line stands where mSFT dropped the sub-dataset, from there on its curve is pale; the star is the run's
-    best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
+    best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent.  sft: the run that the title
+    compares it with. Returns the axes.
     """
     dropped, shade = data.drops(run), colour(run.config.method)
     history, path, at_best = run.history, data.path(run), _shown(data.at_best(run), run)
@@ -245,7 +246,7 @@ def curves(run, axes=None):
         axis.set_title(f"{pretty(task)}\n{textwrap.fill(LABELS.get(metric, metric), 24)}", fontsize=SMALLEST)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.margins(y=0.1)
-        top = max(axis.get_ylim()[1], 0.1)  # from 0 on, also where nothing was ever right
+        top = max(1.1 * axis.dataLim.y1, 0.1)  # from 0 on, also where nothing was ever right
         axis.set_ylim(-0.04 * top, top)
     shown = [Line2D([], [], color=shade, lw=1.2, label=f"{label(run.config.method)}, trained on it")]
     if dropped:
@@ -259,7 +260,8 @@ def curves(run, axes=None):
     words = f"drops {len(dropped)} of {len(tasks)} sub-datasets" + (
         f", between epochs {min(dropped.values()):g} and {max(dropped.values()):g}" if dropped else ""
     )
-    return say(axes, f"{label(run.config.method)} {words}; its best checkpoint is at epoch {run.best.path_epoch:g}")
+    ends = f"; its best checkpoint is at epoch {run.best.path_epoch:g}" if sft is None else f" and ends {_beside(sft, run)}"
+    return say(axes, f"{label(run.config.method)} {words}{ends}")
 
 
 def _shown(scores: pd.Series, run) -> pd.Series:
@@ -304,14 +306,26 @@ def comparison(sft, ours) -> pd.DataFrame:
     return table.rename_axis("sub-dataset")
 
 
+def _gains(sft, ours) -> tuple[pd.Series, str]:
+    """Points over SFT by sub-dataset, of those whose scores can be averaged, and the word for their mean."""
+    gains = 100 * (data.at_best(ours) - data.at_best(sft))[list(comparable(ours.at_best).task)]
+    return gains, "ahead of" if gains.mean() > 0 else "behind" if gains.mean() < 0 else "level with"
+
+
+def _beside(sft, ours) -> str:
+    """Where the mean score ends beside SFT's, with one run each."""
+    gains, word = _gains(sft, ours)
+    tell = "" if abs(gains.mean()) > findings.half_width(gains) else ": cannot tell"
+    return f"{abs(gains.mean()):.1f} points {word} SFT (one run each{tell})"
+
+
 _CHOSEN = ", and choose on validation files (select_on='validation'), since the scores that are shown also chose the checkpoint."
 
 
 def finding(sft, ours) -> str:
     """Who over-fitted in which order and what it brought, whoever won, and what one run each leaves open."""
     order = ", ".join(f"{pretty(task)} at epoch {epoch:g}" for task, epoch in data.drops(ours).items()) or "nobody"
-    gains = 100 * (data.at_best(ours) - data.at_best(sft))[list(comparable(ours.at_best).task)]
-    word = "ahead of" if gains.mean() > 0 else "behind" if gains.mean() < 0 else "level with"
+    gains, word = _gains(sft, ours)
     return (
         f"Dropped in this order: {order}; mSFT is {word} SFT by {abs(gains.mean()):.1f} ± {findings.half_width(gains):.1f} points "
         f"(mean and 95 % interval over n = {len(gains)} sub-datasets, one run each). One run each concludes nothing: repeat them with "
