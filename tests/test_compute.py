@@ -156,6 +156,6 @@ def test_the_pictures_draw_the_parts_and_the_ratios():
     assert left.get_xlabel() == "compute of a run (FLOPs)" and "ratio" in right.get_xlabel()
     # eight counts here, seven in the paper, and the line of SFT
     assert len(right.lines) == 16
-    assert "mSFT takes SFT's compute 0.52 times at C = 1 (1 model; the paper 0.49)" in style.said(left)
+    assert "mSFT takes 0.52 times SFT's compute at C = 1 (1 model; the paper 0.49)" in style.said(left)
     assert sorted(len(line.get_xdata()) for line in right.lines if line.get_mfc() == "none") == [4, 6, 6, 6, 6, 6, 6]
     plt.close("all")

@@ -112,7 +112,7 @@ def test_distances_from_the_mixture_s_peak_and_the_paper_s_beside():
     assert sorted(bar.get_width() for bar in paper.patches) == sorted(theirs)
     assert [axis.get_title() for axis in (ours, paper)] == ["m\nmean 0.50", "the paper, Qwen3 8B\nmean 1.93"]
     assert ours.get_xlim() == paper.get_xlim()
-    assert "peaks 0.50 ± 1.24 (m) epochs from the mixture's peak; in the paper 1.93" in style.said(ours)
+    assert "peak 0.50 ± 1.24 epochs (m) from the mixture's peak; in the paper 1.93" in style.said(ours)
     # the mean as a line too, as in the paper
     assert [axis.lines[-1].get_xdata()[0] for axis in (ours, paper)] == pytest.approx([0.5, theirs.mean()])
     # the paper's sub-datasets stand beside their own

@@ -13,7 +13,7 @@ import pytest
 import msft
 from msft.errors import DataError
 from msft.names import load_tokenizer
-from paper_figures import data, study
+from paper_figures import data, study, style
 from paper_figures.figures import exports, your_mixture
 
 

@@ -28,11 +28,16 @@ def picture(runs, table: pd.DataFrame):
 
     table: as `measured` gives it.
     """
-    models, words = dict.fromkeys(model for model, _ in runs), []
+    models, shown, open_ = dict.fromkeys(model for model, _ in runs), [], []
     for other in ("sro_sft", "soft_sro_sft"):
         gain = findings.difference([(runs[model, "msft"], runs[model, other]) for model in models])
-        words.append(f"{signed(gain.points, 1)} over {label(other)}{'' if gain.is_shown else ' (cannot tell)'}")
-    return main_results.by_method(table, main_results.gains(runs), more=f"; mSFT is {' and '.join(words)}")
+        if gain.is_shown:
+            shown.append(f"{abs(gain.points):.1f} points {'ahead of' if gain.points > 0 else 'behind'} {label(other)}")
+        else:
+            open_.append(f"{label(other)} ({signed(gain.points, 1)})")
+    more = f"; mSFT is {' and '.join(shown)}" if shown else ""
+    more += f"; cannot tell mSFT from {' or '.join(open_)}" if open_ else ""
+    return main_results.by_method(table, main_results.gains(runs), more=more)
 
 
 def measured(runs) -> pd.DataFrame:

@@ -247,8 +247,9 @@ def _title(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
         ours, theirs_too = by_name.get_group(name), f"; the paper {paper[name]:.2f}" if name in paper else ""
         value = findings.mean(ours, 2) if len(ours) > 1 else f"{ours.iloc[0]:.2f}"
         models = f"{len(ours)} model{'s' * (len(ours) > 1)}"
-        words.append(f"{value} times at {name[len('mSFT (') : -1].replace('=', ' = ')} ({models}{theirs_too})")
-    return f"mSFT takes SFT's compute {' and '.join(words)}"
+        what = " times" if words else " times SFT's compute"
+        words.append(f"{value}{what} at {name[len('mSFT (') : -1].replace('=', ' = ')} ({models}{theirs_too})")
+    return f"mSFT takes {' and '.join(words)}"
 
 
 def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:

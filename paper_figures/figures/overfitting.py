@@ -109,13 +109,13 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
         for text in axis.texts:  # the line gives way to the numbers
             text.set_bbox({"facecolor": "white", "lw": 0, "pad": 0.4})
     legend(axes[0].figure, [mean], ["mean"])
-    words = [f"{findings.mean(values, 2)} ({name})" for name, values in ours.items()]
+    words = [f"{findings.mean(values, 2)} epochs ({name})" for name, values in ours.items()]
     beside = f"; in the paper {reported_distances().mean():.2f}" if with_paper else ""
     what = {
-        "accuracy": "On average a sub-dataset peaks {} epochs from the mixture's peak",
-        "loss": "On average a sub-dataset's loss is lowest {} epochs from where the mixture's is",
+        "accuracy": "sub-datasets peak {} from the mixture's peak",
+        "loss": "the losses of sub-datasets are lowest {} from the mixture's",
     }[measure]
-    return say(axes, what.format(" and ".join(words)) + beside)
+    return say(axes, f"On average {what.format(' and '.join(words))}{beside}")
 
 
 CURVES_CAPTION = (
@@ -232,8 +232,7 @@ def optimal_compute(runs: Mapping[str, object]) -> pd.DataFrame:
 
 COMPUTE_MAP_CAPTION = (
     "Optimal compute (epoch of the earliest best test accuracy under SFT) of each sub-dataset and model. How far apart: the latest less "
-    "the earliest of the models."
-    + _OVER
+    "the earliest of the models." + _OVER
 )
 
 

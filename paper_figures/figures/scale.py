@@ -174,10 +174,11 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     legend(left.figure, handles)
     ours = table[table.method == "msft"]
     shown = ((ours.low > 0) | (ours.high < 0)).sum()
-    gains = ", ".join(f"{signed(row.gain, 1)} with {row.sub_datasets}" for row in ours.itertuples())
+    gains = [f"{signed(row.gain, 1)} with {row.sub_datasets}" for row in ours.itertuples()]
     told = {len(ours): "each interval leaves out 0", 0: "cannot tell any from 0"}
     tell = told.get(shown, f"{shown} of {len(ours)} intervals leave out 0")
-    return say(axes, f"With one seed mSFT gains over SFT, in points, {gains} sub-datasets ({tell})")
+    gains[0] = gains[0].replace(" with", " points over SFT with") + " sub-datasets"
+    return say(axes, f"With one seed mSFT gains {', '.join(gains)} ({tell})")
 
 
 BUDGET_PANELS_CAPTION = (
@@ -240,11 +241,12 @@ def _budget_title(table: pd.DataFrame) -> str:
     gains = []
     for row in table.itertuples():
         open_ = "" if row.low > 0 or row.high < 0 else ", cannot tell"
-        span = f"{signed(row.gain, 1)} ({signed(row.low, 1)} to {signed(row.high, 1)}{open_})"
+        unit = "" if gains else " points over SFT"
+        span = f"{signed(row.gain, 1)}{unit} ({signed(row.low, 1)} to {signed(row.high, 1)}{open_})"
         gains.append(f"{span} at C = {row.budget:g}")
     share = 100 * cheapest.net / cheapest.sft
     cost = f"C = {cheapest.budget:g} takes {abs(share):.0f} % {'less' if share < 0 else 'more'} compute than SFT"
-    return f"With one seed mSFT's gain over SFT is {', '.join(gains)}; {cost}"
+    return f"With one seed mSFT gains {', '.join(gains)}; {cost}"
 
 
 MIXTURE_TABLE_CAPTION = (

@@ -227,7 +227,7 @@ def branch_curves(run, axes=None):
             axis.plot(curve.index, curve, color=_COLOURS[branch], lw=1, label=name)
             peak = table.loc[task, branch]
             # the second star is the smaller one: both can be seen where they coincide
-            size = 60 if branch == "full" else 26
+            size = 90 if branch == "full" else 24
             axis.scatter(
                 peak, curve[peak], marker="*", s=size, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.4
             )

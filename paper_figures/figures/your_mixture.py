@@ -260,7 +260,11 @@ def curves(run, axes=None, sft=None):
     words = f"drops {len(dropped)} of {len(tasks)} sub-datasets" + (
         f", between epochs {min(dropped.values()):g} and {max(dropped.values()):g}" if dropped else ""
     )
-    ends = f"; its best checkpoint is at epoch {run.best.path_epoch:g}" if sft is None else f" and ends {_beside(sft, run)}"
+    ends = (
+        f"; its best checkpoint is at epoch {run.best.path_epoch:g}"
+        if sft is None
+        else f" and ends {_beside(sft, run)}"
+    )
     return say(axes, f"{label(run.config.method)} {words}{ends}")
 
 
