@@ -251,6 +251,12 @@ def test_what_is_said_of_every_seed_and_of_equal_draws():
     draws = {row["model"]: row["the same, equal draws"] for row in found["fair draws"]}
     spans = {m: [float(x) for x in re.search(r"\((\S+) to (\S+)\)", text).groups()] for m, text in draws.items()}
     assert spans["tiny-qwen2"][0] > 0 and spans["tiny-olmo2"][0] > 0 and spans["tiny-qwen3"][1] < 0
+    assert {f"{row['FLOPs, mSFT over SFT']:.1f}" for row in found["fair draws"]} == {"1.7"}
+    assert README.count("takes 1.7 times SFT's compute") == 2
+    spent = [row["SFT, equal FLOPs"] - row["SFT"] for row in found["fair draws"]]
+    assert f"that would gain SFT {min(spent):.1f} to {max(spent):.1f} points" in README
+    counts = {sum(model == run[0] and run[1] == "mSFT" for run in runs) for model in TINY}
+    assert f"three small base models, {min(counts)} to {max(counts)} seeds each" in README
 
 
 def test_what_explains_it():
@@ -272,6 +278,16 @@ def test_what_explains_it():
     assert set(negative["base"]) == {0}
     ends = negative["end of the full branch"]
     assert f"at the end {min(ends)} to {max(ends)} % of the pairs do" in README
+    forks = [int(x) for x in re.findall(r"\| fork \|[^|]*\| (\d+)% \|", text)]
+    assert f"where the branches fork {min(forks)} to {max(forks)} % do" in README
+    theirs, here = rows["SFT", "test"], table("10_table6")["SFT"]
+    assert "--seeds 3 " in found["command"] and [name for name in here if name.startswith("seed")] == [
+        "seed 20",
+        "seed 30",
+        "seed 40",
+    ]
+    said = f"(SFT has {theirs['accuracy']:.1f} % over the three seeds at which Table 6 has {here['mean']:.1f} %)"
+    assert said in README and "AMD" not in found["machine"]
 
 
 # speed, faults and disk -------------------------------------------------------------------------------------
@@ -314,6 +330,12 @@ def test_faults_and_processes():
     for precision, words in (("fp32", "losses agree to {} in fp32"), ("fp64", "and to {} in double precision")):
         apart = [r["largest difference of a loss"] for r in result("processes")["rows"] if r["precision"] == precision]
         assert words.format(f"{max(apart):.0e}".replace("e-0", "e-")) in README
+    (other,) = [
+        r["largest difference of a loss"]
+        for r in result("processes")["rows"]
+        if r["precision"] == "fp32" and "half the length" in r["run"]
+    ]
+    assert f"sums in another order is {other:.0e} apart".replace("e-0", "e-") in README
 
 
 def test_copies_on_disk():
@@ -384,6 +406,12 @@ def test_what_is_said_of_the_first_real_model():
     cost = losses.loc[losses.mean(axis=1).idxmin()] - losses.min()
     assert cost.mean() == pytest.approx(headroom, abs=1e-6) and len(cost) == 10
     assert f"one stop for all costs {findings.mean(cost, 2)} nats against a stop for each (ten sets;" in README
+    again = pd.read_csv(place / "15_optima_table.csv", index_col=0)["by loss, seed 30"]["headroom (points, nats)"]
+    assert f"so less is left on others), with seed 30 {again:.2f}." in README
+    gain = -pd.read_csv(place / "15_methods.csv", index_col=0).loc["mSFT", "loss against SFT (nats)"]
+    assert (
+        gain > headroom and f"gains more than the {headroom:.2f} nats that stops along SFT's own path could" in README
+    )
 
 
 def test_the_page_of_the_first_real_model_is_what_its_committed_histories_give(tmp_path):
@@ -504,4 +532,5 @@ def test_training_of_the_real_model():
         f"{paper:.2f} times as fast as TRL at the paper's settings, {best:.2f} times TRL at its best of six more, at "
     )
     assert said + f"{times['floor'] / times['ours']:.2f} of the speed of plain forward" in README
+    assert f"; {times['patched'] / times['ours']:.2f} times TRL patched to compute no logits" in README
     assert f"on a real model {paper:.1f} and {best:.1f} |" in README
