@@ -37,10 +37,10 @@ budget = 3.0  # C: epochs of a roll-out
 
 # %% [markdown]
 # ## A run
-# A `RunConfig` is everything that determines a result. `msft.run` trains it, goes on with it where it was killed, or reads
-# it where it is finished. In a script of your own you name model, mixture and folder yourself: `model="tiny-qwen2",
-# mixture="tiny"`, `runs_dir="runs"`; here they are those of the profile. `page.train` is the same for several runs at once,
-# and while it trains, a picture of every sub-dataset is kept up to date.
+# A `RunConfig` holds everything that determines a result. `msft.run` trains it, resumes it where it was killed, or reads it
+# once it is finished. In a script of your own you name model, mixture and folder: `model="tiny-qwen2", mixture="tiny"`,
+# `runs_dir="runs"`; here the profile names them. `page.train` does the same for several runs, and keeps a picture of every
+# sub-dataset up to date while they train.
 
 # %%
 import matplotlib.pyplot as plt
@@ -61,9 +61,9 @@ run.history.head()
 
 # %% [markdown]
 # ## The rule that decides
-# After each roll-out: the earliest best evaluation of every active sub-dataset, and of these the first. Asked again about
-# the first roll-out of this run, it gives the sub-dataset that is dropped and the epoch that mSFT goes back to, or None
-# where nobody has peaked before the end.
+# After each roll-out mSFT takes the earliest best evaluation of every active sub-dataset, and of these the first. For the
+# first roll-out of this run that is the sub-dataset to drop and the epoch to go back to (None if none has peaked before the
+# end).
 
 # %%
 roll_out = run.history[run.history.stage == 0]

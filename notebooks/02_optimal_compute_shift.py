@@ -40,8 +40,8 @@ about = data.sample({"bifurcation": example})
 
 # %% [markdown]
 # ## Fig. 3: the shift of the optimal compute
-# The grey band is what chance does: how far the peaks of SFT runs of the same model lie apart that differ in the seed
-# alone. Seeds are trained for the focus model.
+# The grey band is chance: how far the peaks lie apart in SFT runs of the same model that differ in the seed alone. Only the
+# focus model is trained with several seeds.
 
 # %%
 page.figure(

@@ -39,7 +39,7 @@ print(storage.finding(runs))
 
 # %% [markdown]
 # ## What Algorithm 4 keeps alive
-# Played over the finished runs: after every evaluation, how many different checkpoints somebody holds, and the bound. By
+# Replayed over the finished runs: how many different checkpoints are held after every evaluation, and the bound. By
 # model, by size of the mixture, and by compute budget *C*: a longer stage has more evaluations, and so more room for
 # different peaks.
 

@@ -16,9 +16,9 @@
 # %% [markdown]
 # # How much of a model's training is SFT?
 #
-# How much the compute of a method matters: SFT is a vanishing part of a model's training (Fig. 1, Table 4). Counted from what
-# is public on OLMo 2 by appendix A; which counts the paper states and which are assumed stands in the first table; assumed
-# lengths are parameters of this notebook. Nothing is trained here.
+# Does it matter that a method costs more than SFT? SFT is a vanishing part of a model's training (Fig. 1, Table 4). The
+# counts follow appendix A, from what is public on OLMo 2. The first table says which of them are stated and which are
+# assumed; the mean lengths among these are parameters of this notebook. Nothing is trained here.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"

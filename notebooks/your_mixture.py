@@ -23,7 +23,7 @@
 # `{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}`, which goes through the
 # tokenizer's chat template; the loss is on its last message.
 #
-# **What a right answer is.** Without a word each sub-dataset has the paper's scorer. `metric:` in the mixture file may
+# **What a right answer is.** By default each sub-dataset has the paper's scorer. `metric:` in the mixture file may
 # say `exact_match` (case, white space and punctuation around the answer do not count), `number_match` (the last number
 # counts), or `loss` for texts without a checkable answer: exp(-held-out loss), highest where the loss is lowest.
 #
@@ -47,8 +47,8 @@ print(mixture_file.read_text(encoding="utf-8"))
 
 # %% [markdown]
 # ## The checks
-# All that is wrong with the files is said at once, with file and line, before a model is loaded. These are mistakes
-# that happen:
+# Every mistake in the files is reported at once, with file and line, before a model is loaded. Some that are easy to
+# make:
 
 # %%
 print(your_mixture.broken_rows(page.runs_dir / "broken_rows"))
@@ -98,7 +98,7 @@ print(exports.answer(folder, mixture_file))
 
 # %% [markdown]
 # ## Data where it lies, an adapter, a benchmark of your own
-# Few data sets come as JSON lines of questions and answers. Here an Alpaca-shaped parquet file, a CSV of four columns and
+# Your data may not be JSON lines of questions and answers. Here an Alpaca-shaped parquet file, a CSV of four columns and
 # a JSONL of chats are one mixture as they are: `format:` names a known shape, `columns:` and `template:` say which columns
 # are the answer and the question, `test_split:` is a seeded share of the questions where there is no test file. A data set
 # of the hub is read in the same way, by `hub: owner/name` and `split:`. Nothing is guessed.
