@@ -158,7 +158,7 @@ def test_the_verdicts_are_those_of_the_tables():
     no = [name for name, word in said["03_directions"].items() if word != "yes"]
     assert no == ["mSFT over SFT, Science and Knowledge"]
     assert (
-        "ahead of every other method, and of SFT in two of the three groups; cannot tell in Science and Knowledge"
+        "ahead of every other method of this table, and of SFT in two of the three groups; cannot tell in Science and Knowledge"
         in row_of("| 03_main_results |")
     )
     deviation = column(table("04_consistency_table"), "std of accuracy (points)")
@@ -248,6 +248,24 @@ def test_what_is_said_of_every_seed_and_of_equal_draws():
         f"On `tiny-qwen2` the gain is there on {ahead[0]} of {len(pairs)} seeds on test items and on {ahead[1]} on fresh ones"
         in README
     )
+    gains = {m: {} for m in TINY}
+    for (model, name, seed), run in runs.items():
+        if name == "mSFT":
+            gains[model][seed] = run["test"] - runs[model, "SFT", seed]["test"]
+    assert max(gains["tiny-qwen3"], key=gains["tiny-qwen3"].get) == 20 and len(gains["tiny-qwen3"]) == 8
+    one, all_ = (
+        table("03_directions")["mSFT over SFT"]["here (points)"],
+        mean(mean(of.values()) for of in gains.values()),
+    )
+    said = f"the mean gain of the three models is {one:.1f} points with it, {all_:.1f} over all seeds"
+    assert said in README and mean(of[20] for of in gains.values()) == pytest.approx(one)
+    beside = []
+    for other in ("SRO SFT", "Soft SRO SFT"):
+        seeds = [seed for model, name, seed in runs if (model, name) == (TINY[0], other)]
+        apart = [runs[TINY[0], "mSFT", s]["confirmed"] - runs[TINY[0], other, s]["confirmed"] for s in seeds]
+        assert len(apart) == 5 and abs(mean(apart)) < findings.half_width(apart)
+        beside.append(findings.mean(apart, 1, signed=True))
+    assert f"nor over the five seeds ({' and '.join(beside)} on fresh items)" in row_of("| 05_ablations |")
     draws = {row["model"]: row["the same, equal draws"] for row in found["fair draws"]}
     spans = {m: [float(x) for x in re.search(r"\((\S+) to (\S+)\)", text).groups()] for m, text in draws.items()}
     assert spans["tiny-qwen2"][0] > 0 and spans["tiny-olmo2"][0] > 0 and spans["tiny-qwen3"][1] < 0
