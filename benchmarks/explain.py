@@ -86,7 +86,7 @@ def markdown(result: dict) -> str:
     shown = sorted({1, epochs // 2, epochs} - {0})
     lines += [
         "| base model | first to over-fit (epoch), by seed | branch | "
-        + " | ".join(f"after {e} epochs" for e in shown)
+        + " | ".join(f"after {e} epoch{'s' * (e != 1)}" for e in shown)
         + " |"
     ]
     lines += ["|---|---|---|" + "---|" * len(shown)]

@@ -10,7 +10,7 @@ ALL = "all-linear"  # peft's name for every linear layer but the output embeddin
 
 def available() -> None:
     """Raises ConfigError where peft is not installed; loads nothing."""
-    check_installed("an adapter", "lora", "peft")
+    check_installed("an adapter", "peft")
 
 
 def check(config) -> None:
@@ -76,6 +76,9 @@ def trained_parameters(config, architecture) -> int:
             added(model, config)
         except ValueError as error:
             mend = f"give lora_target_modules. Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
+            mend = (
+                mend if "target_modules" in str(error) else "pip install -U peft transformers"
+            )  # they must fit together
             raise ModelError(f"{config.model!r} takes no adapter as it is ({error}): {mend}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 

@@ -56,13 +56,13 @@ def together(title: str, problems: Sequence[str]) -> str:
     return "\n".join([title, *(f"  - {problem}" for problem in problems)])
 
 
-def check_installed(what: str, extra: str, *libraries: str) -> None:
-    """Raises ConfigError where a library that something needs is missing, with the extra that brings it; loads none."""
+def check_installed(what: str, *libraries: str) -> None:
+    """Raises ConfigError where a library that something needs is missing; loads none."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
         names = " and ".join(missing)
         are = "are" if missing[1:] else "is"
-        raise ConfigError(f"{what} needs {names}, which {are} not installed. Run: pip install 'msft[{extra}]'")
+        raise ConfigError(f"{what} needs {names}, which {are} not installed. Run: pip install {' '.join(missing)}")
 
 
 class Checks:

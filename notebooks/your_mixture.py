@@ -106,7 +106,7 @@ print(exports.answer(folder, mixture_file))
 # The metals have no test file either: a task of lm-eval judges them, `metals_told.yaml` in the folder `include_path`,
 # written as for the stock command. Any task that lm-eval knows can stand there by its name.
 #
-# The run trains an adapter in place of the weights: `adapter="lora"`, at ten times the rate (`pip install 'msft[lora]'`).
+# The run trains an adapter in place of the weights: `adapter="lora"`, at ten times the rate (`pip install peft`).
 # On the command line: `python -m msft run --mixture mixture.yaml --model <your model> --adapter lora`.
 #
 # `python -m msft mixture check mixture.yaml --model <your model>` says in seconds, without the weights, what a run would

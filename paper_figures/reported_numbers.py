@@ -18,7 +18,7 @@ MODELS = {
 }
 # what a caption says where reported and measured numbers stand beside each other
 SCALE = (
-    " Reported for larger models: except in the profile `paper`, those here are ten times smaller (`laptop`), or a thousand times on "
+    " Reported for larger models: except in the profile `paper`, those here are 4 to 60 times smaller (`laptop`), or a thousand times on "
     "a generated mixture (`smoke`, `tiny`): compare directions alone."
 )
 

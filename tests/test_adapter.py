@@ -387,7 +387,13 @@ def refused(settings, folder, monkeypatch, kind, match):
 def test_peft_is_missing(lora_settings, runs_dir, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else find(name, *more))
-    refused(lora_settings, runs_dir, monkeypatch, ConfigError, r"needs peft.*pip install 'msft\[lora\]'")
+    refused(lora_settings, runs_dir, monkeypatch, ConfigError, "needs peft.*pip install peft")
+
+
+def test_peft_and_transformers_do_not_fit_together(lora_settings, runs_dir, monkeypatch):
+    monkeypatch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "99.0")
+    match = r"takes no adapter as it is \(.*99\.0\): pip install -U peft transformers"
+    refused(lora_settings, runs_dir, monkeypatch, ModelError, match)
 
 
 def test_a_model_lacks_target_modules(lora_settings, runs_dir, monkeypatch):

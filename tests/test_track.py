@@ -129,7 +129,7 @@ def test_a_missing_library_is_said_before_anything_is_loaded(small_settings, run
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("msft.runs.prepare", lambda config: pytest.fail("too late"))
     with pytest.raises(
-        ConfigError, match=r"tensorboard and wandb, which are not installed. Run: pip install 'msft\[track\]'"
+        ConfigError, match=r"tensorboard and wandb, which are not installed. Run: pip install tensorboard wandb"
     ):
         run_of({**small_settings, "track": "tensorboard,wandb"}, runs_dir)
     assert not runs_dir.exists()

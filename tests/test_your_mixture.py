@@ -161,6 +161,6 @@ def test_an_adapter_is_trained_where_peft_is_there(tmp_path, monkeypatch, capsys
     _, needed = your_mixture.own_data(study.Study("your_mixture", "smoke", str(tmp_path)))
     config, full = needed["msft"], msft.tiny.settings("tiny-smoke")["learning_rate"]
     assert (config.adapter, config.learning_rate) == (("lora", 10 * full) if is_there else (None, full))
-    assert ("pip install 'msft[lora]'. Here all weights are trained instead." in capsys.readouterr().out) != is_there
+    assert ("pip install peft. Here all weights are trained instead." in capsys.readouterr().out) != is_there
     page = study.Study("your_mixture", "smoke", str(tmp_path), settings="learning_rate=0.003")
     assert your_mixture.own_data(page)[1]["msft"].learning_rate == 0.003

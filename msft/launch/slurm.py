@@ -126,7 +126,7 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
     Returns submitit's jobs, in the order of the configs. Raises ConfigError where submitit is not installed, RunError
     where there is no SLURM.
     """
-    check_installed("--submit slurm", "cluster", "submitit")
+    check_installed("--submit slurm", "submitit")
     runs_dir = Path(runs_dir).absolute()
     jobs: dict[int, object] = {}
     second = [i for i, config in enumerate(configs) if search_of(config)]

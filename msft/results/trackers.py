@@ -1,6 +1,6 @@
 """Trackers: a run's evaluations in TensorBoard and Weights & Biases, chosen by the setting `track`.
 
-Each is a watcher (progress.py). Nothing of them is in a run's result: `pip install 'msft[track]'` when wanted.
+Each is a watcher (progress.py). Nothing of them is in a run's result: `pip install tensorboard wandb` when wanted.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ def _names(track: str | None) -> list[str]:
 
 def check(track: str | None) -> None:
     """Raises ConfigError where a library is missing; loads none."""
-    check_installed(f"track={track!r}", "track", *_names(track))  # each tracker has the name of its library
+    check_installed(f"track={track!r}", *_names(track))  # each tracker has the name of its library
 
 
 @contextlib.contextmanager
