@@ -274,7 +274,7 @@ def test_what_is_said_of_every_seed_and_of_equal_draws():
     spent = [row["SFT, equal FLOPs"] - row["SFT"] for row in found["fair draws"]]
     assert f"that would gain SFT {min(spent):.1f} to {max(spent):.1f} points" in README
     counts = {sum(model == run[0] and run[1] == "mSFT" for run in runs) for model in TINY}
-    assert f"three small base models, {min(counts)} to {max(counts)} seeds each" in README
+    assert f"Tiny mixture, {min(counts)} to {max(counts)} seeds a model" in README
 
 
 def test_what_explains_it():
