@@ -182,6 +182,10 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         unused = f"{len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}"
         mend = "give the config.json that belongs to the weights, or a folder with a causal language model"
         raise ModelError(f"{source!r} has {unused}: {mend}")
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        what = f"{len(broken)} weights of {source!r} hold NaN or infinity, such as {broken[0]}"
+        raise ModelError(f"{what}: fetch or save it again, or give another checkpoint")
     return model
 
 

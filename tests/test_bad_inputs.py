@@ -393,6 +393,15 @@ def lost_weights(folder):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def broken_weights(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    weights["model.norm.weight"][0] = float("-inf")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 def fewer_layers(folder):
     edit(folder, num_hidden_layers=1, layer_types=["full_attention"])
 
@@ -469,6 +478,7 @@ MODELS = [
     (pointer, ["pointers of Git LFS: fetch what they stand for with `git lfs pull`"]),
     (torn_weights, ["the model of", "cannot be loaded", "*.safetensors"]),
     (lost_weights, ["lacks 1 weights of Qwen2ForCausalLM", "model.layers.1.mlp.up_proj.weight", "all weights"]),
+    (broken_weights, ["2 weights of", "hold NaN or infinity, such as model.layers.1.mlp.up_proj.weight", "again"]),
     (
         fewer_layers,
         ["12 weights that Qwen2ForCausalLM of its config.json does not use", "model.layers.1.input_layernorm"],
@@ -492,7 +502,7 @@ MODELS = [
 MODEL_IDS = (
     "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
 )
-MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
+MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 
