@@ -92,7 +92,8 @@ def model_source(name: str) -> str:
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
-        raise ModelError(f"the folder {name!r} has no config.json; give a folder in Hugging Face format")
+        way = str(folder / "best") if (folder / "best").is_dir() else "a folder in Hugging Face format"
+        raise ModelError(f"the folder {name!r} has no config.json; give {way}")
     if not is_hub_id(name):
         raise ModelError(unknown("model", name, list(tiny.MODELS)) + " Or a hub id (owner/name), or a local folder.")
     return name

@@ -468,6 +468,7 @@ def adapter(folder):
 
 MODELS = [
     (no_config, ["has no config.json", "Hugging Face format"]),
+    (lambda f: no_config(f) or (f / "best").mkdir(), ["has no config.json; give ", "model/best"]),
     (lambda f: (f / "config.json").write_text('{"model_type": '), ["not a valid JSON file", "Hugging Face format"]),
     (lambda f: (f / "config.json").write_text("[]"), ["cannot be loaded", "Hugging Face format"]),
     (no_tokenizer, ["the tokenizer of", "It has no vocabulary", "tokenizer.json"]),
@@ -499,9 +500,7 @@ MODELS = [
     (lambda f: (f / "adapter_model.safetensors").touch(), ["holds an adapter (adapter_model.safetensors)"]),
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
-MODEL_IDS = (
-    "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
-)
+MODEL_IDS = "no_config a_run torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
 MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 

@@ -135,6 +135,9 @@ NUMBERS = [
     *((text, 500000) for text in ("5 lakh", "5,00,000", "5 hundred thousands")),
     ("5 millions", 5 * 10**6),
     # as other scripts, markup and LaTeX have them
+    *((text, 5) for text in ("答案是5。", "共5个", "答えは5です", "답은5", "คือ5")),
+    ("答案是-5", -5),
+    *((text, None) for text in ("5万", "5億円", "3千")),
     ("٣٫١٤", Fraction("3.14")),
     ("١٬٢٣٤", 1234),
     ("1\u200b000", 1000),

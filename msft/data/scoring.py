@@ -29,7 +29,7 @@ _NUMBER = re.compile(
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
     r"|\.?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>[!|^π√]+[\w.]*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)| ?(?:bn|mln|mn|tn)\b)?",
+    r"(?P<tail>[!|^π√百千万萬亿億]+[\w.]*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)| ?(?:bn|mln|mn|tn)\b)?",
     re.IGNORECASE,
 )
 # (pattern, what it becomes) before numbers are looked for: other ways to write a sign, a fraction, a relation
@@ -39,6 +39,7 @@ _SPELLINGS = [
         (r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
         (r"(?<=\d) *(?=\\[cdt]?frac)", " "),
         (r"\\[cdt]?frac *(?:\{ *(-?\d+) *\}|(\d)) *(?:\{ *(\d+) *\}|(\d))(?!\d)", r"\1\2/\3\4"),
+        (r"(?<=[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[-+$.\d])", " "),  # written without blanks
         (r"</?[a-z]\w*/?>", " "),
         (r"\b_+([^_\s]+)_+\b", r"\1"),
         (r"\^\{?\\circ\}?", ""),
