@@ -92,7 +92,8 @@ def model_source(name: str) -> str:
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
-        raise ModelError(f"the folder {name!r} has no config.json; give a folder in Hugging Face format")
+        way = str(folder / "best") if (folder / "best").is_dir() else "a folder in Hugging Face format"
+        raise ModelError(f"the folder {name!r} has no config.json; give {way}")
     if not is_hub_id(name):
         raise ModelError(unknown("model", name, list(tiny.MODELS)) + " Or a hub id (owner/name), or a local folder.")
     return name
@@ -182,6 +183,10 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         unused = f"{len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}"
         mend = "give the config.json that belongs to the weights, or a folder with a causal language model"
         raise ModelError(f"{source!r} has {unused}: {mend}")
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        what = f"{len(broken)} weights of {source!r} hold NaN or infinity, such as {broken[0]}"
+        raise ModelError(f"{what}: fetch or save it again, or give another checkpoint")
     return model
 
 

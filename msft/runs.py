@@ -139,10 +139,18 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
 
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
-    """Writes what says of a run what it is; a run that goes on has it, where it can be read."""
+    """Writes what says of a run what it is; a run that goes on has it, where it can be read, but for packages since."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        _ = Run(directory).about
+        told, now = Run(directory).about, provenance.versions()
+        before = [*told.get("later_versions", []), told.get("versions", now)][-1]
+        if before != now:
+            changed = ", ".join(
+                f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]
+            )
+            print(f"{directory.name}: goes on with other packages than before: {changed}", file=sys.stderr)
+            told["later_versions"] = [*told.get("later_versions", []), now]
+            write_atomic(directory / "run.json", json.dumps(told, indent=1))
     except RunError:
         write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
         if any(sub.confirmation for sub in mixture):

@@ -393,6 +393,15 @@ def lost_weights(folder):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def broken_weights(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    weights["model.norm.weight"][0] = float("-inf")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 def fewer_layers(folder):
     edit(folder, num_hidden_layers=1, layer_types=["full_attention"])
 
@@ -459,6 +468,7 @@ def adapter(folder):
 
 MODELS = [
     (no_config, ["has no config.json", "Hugging Face format"]),
+    (lambda f: no_config(f) or (f / "best").mkdir(), ["has no config.json; give ", "model/best"]),
     (lambda f: (f / "config.json").write_text('{"model_type": '), ["not a valid JSON file", "Hugging Face format"]),
     (lambda f: (f / "config.json").write_text("[]"), ["cannot be loaded", "Hugging Face format"]),
     (no_tokenizer, ["the tokenizer of", "It has no vocabulary", "tokenizer.json"]),
@@ -469,6 +479,7 @@ MODELS = [
     (pointer, ["pointers of Git LFS: fetch what they stand for with `git lfs pull`"]),
     (torn_weights, ["the model of", "cannot be loaded", "*.safetensors"]),
     (lost_weights, ["lacks 1 weights of Qwen2ForCausalLM", "model.layers.1.mlp.up_proj.weight", "all weights"]),
+    (broken_weights, ["2 weights of", "hold NaN or infinity, such as model.layers.1.mlp.up_proj.weight", "again"]),
     (
         fewer_layers,
         ["12 weights that Qwen2ForCausalLM of its config.json does not use", "model.layers.1.input_layernorm"],
@@ -489,10 +500,8 @@ MODELS = [
     (lambda f: (f / "adapter_model.safetensors").touch(), ["holds an adapter (adapter_model.safetensors)"]),
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
-MODEL_IDS = (
-    "no_config torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
-)
-MODEL_IDS += "torn_weights lost_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
+MODEL_IDS = "no_config a_run torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
+MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 

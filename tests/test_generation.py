@@ -702,6 +702,19 @@ def test_a_stop_that_is_a_special_token_ends_each_row_at_any_batch_size(tokenize
     assert len({tuple(answers) for answers in texts.values()}) == 1
 
 
+def test_an_end_that_a_request_names_takes_no_eos_away_at_any_batch_size(tokenizer):
+    model, special = make_model(seed=9), copy.deepcopy(tokenizer)
+    greedy = PrefixCachedLM(model, tokenizer).generate_until(requests(prompts(), limit=12))
+    word = tokenizer.encode(greedy[0], add_special_tokens=False)[2]
+    special.add_special_tokens({"eos_token": tokenizer.convert_ids_to_tokens(word)})
+    asked = with_options(max_gen_toks=12, eos_token_id=tokenizer.eos_token_id)
+    wanted = stock(model, special, 1).generate_until(asked, disable_tqdm=True)
+    assert len(wanted[0]) < len(greedy[0])
+    for size in (1, 5):
+        with pytest.warns(UserWarning, match="it asks for eos_token_id"):
+            assert PrefixCachedLM(model, special, size).generate_until(asked) == wanted
+
+
 def test_answers_go_to_the_cache_as_they_come(tokenizer):
     lm, kept = PrefixCachedLM(make_model(), tokenizer), []
     lm.cache_hook.add_partial = lambda *row: kept.append(row)

@@ -29,6 +29,8 @@ OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tok
         ("I think so. #### 'Red'!\nmore", "red", True),
         ("ﬁne", "FINE", True),  # NFKC
         ("Straße", "STRASSE", True),
+        ("#### 红。", "红", True),
+        ("#### हाँ।", "हाँ", True),
         ("#### -5", "5", False),
         ("#### 5 %", "5%", False),
         ("red fox", "red", False),
@@ -117,6 +119,35 @@ NUMBERS = [
     ("5m", 5),
     ("5'3", None),
     ("9" * 5000, None),
+    # accounts, pairs, and signs before brackets
+    *((text, -1234) for text in ("(1,234)", "$(1,234)", "($ 1,234)", "-(1,234)", "**(1,234)**")),
+    ("($1,234.50) million", Fraction("-1234.5") * 10**6),
+    ("1234 (1,234)", 1234),
+    *((text, -4) for text in ("-(4)", "−(4)", "-( 4 )", "-₹4", "₹-4", "-\u200e4")),
+    *((text, None) for text in ("(2,3)", "[2,5]", "{1,20}", "+/-2", "+-2", r"\pm 2", r"\pm2")),
+    # what is divided, added, a power or a base
+    *((text, None) for text in ("3π/2", "π/2", r"\pi/2", r"5\pi", r"5 \pi", "5 π", "x/2", "(3+4)/2", "(3 + 4) / 2")),
+    *((text, None) for text in ("3+4", "2n+1", "n-1", "3*4", "3x4", "1920x1080", "2**3", "2 ^ 10", "101_{2}", "a_{5}")),
+    *((text, None) for text in (r"\log_2 8", r"\pmod 7", "log_10(8)", "5 mln", "5 tn")),
+    *((text, 2000) for text in ("2 * 10 ^ 3", "2*10^(3)", "2*10**3", r"2\times10^{3}")),
+    # in currencies and scales
+    *((text, 5000) for text in ("USD5,000", "EUR5.000,00", "Rs.5000", "Rs5000", "₹5,000")),
+    *((text, 500000) for text in ("5 lakh", "5,00,000", "5 hundred thousands")),
+    ("5 millions", 5 * 10**6),
+    # as other scripts, markup and LaTeX have them
+    *((text, 5) for text in ("答案是5。", "共5个", "答えは5です", "답은5", "คือ5")),
+    ("答案是-5", -5),
+    *((text, None) for text in ("5万", "5億円", "3千")),
+    ("٣٫١٤", Fraction("3.14")),
+    ("١٬٢٣٤", 1234),
+    ("1\u200b000", 1000),
+    *((text, 5) for text in ("<b>5</b>", "<answer>5</answer>", "_5_", "__5__", "<br/>5", r"\num{5}", r"\SI{5}{m}")),
+    *(
+        (text, Fraction(1, 2))
+        for text in ("0{,}5", "1/(2)", "1/{2}", "1÷2", r"{1 \over 2}", r"\frac{ 1 }{ 2 }", r"\frac 12")
+    ),
+    *((text, Fraction(1, 2)) for text in (r"\frac1{2}", r"\frac{1}2", r"\cfrac{1}{2}", r"\frac 1 2")),
+    *((text, 1000) for text in (r"1\ 000", "1~000")),
 ]
 
 
@@ -126,7 +157,7 @@ def test_the_last_number_of_a_text(text, value):
     assert (None if last is None else last[0]) == value
 
 
-@pytest.mark.parametrize("text", ["none", "", "H2O", "?!", "e10"])
+@pytest.mark.parametrize("text", ["none", "", "H2O", "?!", "e10", "v1.2", "ABC1,234", "Q3:5"])
 def test_a_text_without_a_number(text):
     assert scoring.numbers(text) == []
 

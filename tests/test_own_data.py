@@ -11,11 +11,13 @@ import random
 import datasets
 import huggingface_hub
 import pandas as pd
+import pyarrow
 import pytest
 import yaml
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 import msft
 from msft.__main__ import main
@@ -110,6 +112,28 @@ def test_numbers_and_labels_of_a_table_are_texts(tmp_path):
     assert "train.parquet:row 1: the key 'answer' is missing" in refusal(mixture_of, tmp_path, entry)
 
 
+def test_a_map_in_a_parquet_file_is_named_and_is_no_text(tmp_path, caplog):
+    pairs = pyarrow.array([[("k", "v")]] * 11 + [None], pyarrow.map_(pyarrow.string(), pyarrow.string()))
+    texts = {name: [row[name] for row in TRAIN] for name in ("question", "answer")}
+    parquet.write_table(pyarrow.table({**texts, "facts of it": pairs}), tmp_path / "train.parquet")
+    write(tmp_path / "test.jsonl", TEST)
+    entry = {"name": "sums", "train": "train.parquet", "test": "test.jsonl"}
+    with caplog.at_level(logging.WARNING):
+        assert mixture_of(tmp_path, entry)["sums"].train == read(tmp_path, TRAIN).train
+    assert "'facts of it' (11)" in caplog.text
+    told = refusal(mixture_of, tmp_path, {**entry, "columns": {"answer": "facts of it"}})
+    assert "train.parquet:row 1: 'answer' is a dict" in told
+
+
+def test_joined_files_with_marks_and_long_cells_are_read(tmp_path):
+    lines = [json.dumps(row) for row in TRAIN]
+    (tmp_path / "train.jsonl").write_text("\ufeff" + "\n\ufeff".join(lines) + "\n", encoding="utf-8")
+    write(tmp_path / "test.csv", [{"question": "long " * 40_000, "answer": "1"}, *TEST])
+    sub = mixture_of(tmp_path, {"name": "sums", "train": "train.jsonl", "test": "test.csv"})["sums"]
+    assert sub.train == read(tmp_path, TRAIN).train
+    assert len(sub.test) == 5
+
+
 def test_records_of_a_benchmark_stay_as_the_hub_has_them(tmp_path):
     record = {"premise": "It rains.", "label": 1}
     rows = [{**record, "hypothesis": f"{i} drops fall."} for i in range(12)]
@@ -136,6 +160,10 @@ BAD_FILES = {
         "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
         ["pointer.jsonl: cannot be read: it is Git LFS's pointer to a file that was not fetched; run `git lfs pull`"],
     ),
+    "marked.csv": (
+        "\ufeffquestion,answer\n1?,1\n\ufeffquestion,answer\n2?,2\n",
+        ["marked.csv:3: the names of the columns again"],
+    ),
     "joined.csv": ("question,answer\n1?,1\nquestion,answer\n2?,2\n", ["joined.csv:3: the names of the columns again"]),
     "keys.jsonl": (
         '{"question": "1?", "answer": "1", "answer": "2"}\n',
@@ -151,7 +179,7 @@ BAD_FILES = {
 def test_every_bad_file_is_told_at_once(tmp_path):
     write(tmp_path / "test.jsonl", TEST)
     for file, (text, _) in BAD_FILES.items():
-        (tmp_path / file).write_text(text)
+        (tmp_path / file).write_text(text, encoding="utf-8")
     entries = [{"name": file, "train": file, "test": "test.jsonl"} for file in [*BAD_FILES, "tarin.csv"]]
     told = refusal(mixture_of, tmp_path, *entries)
     for fragment in [part for _, parts in BAD_FILES.values() for part in parts]:
@@ -187,6 +215,17 @@ def test_a_test_question_with_several_answers_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(read(tmp_path, TRAIN, test).test) == 3
     assert "sums: 1 questions of test have several answers" in caplog.text and "'Z?' (line 2)" in caplog.text
+
+
+@pytest.mark.parametrize("metric", [None, "exact_match", "loss"])
+def test_test_rows_that_stand_twice_are_named(tmp_path, caplog, metric):
+    with caplog.at_level(logging.WARNING):
+        sub = read(
+            tmp_path, TRAIN, [*TEST, {**TEST[1], "question": "41  + 1? "}], **({"metric": metric} if metric else {})
+        )
+    assert len(sub.test) == 5
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == "sums: 2 of 5 rows of test ask what another one asks, and count as often: '41  + 1?' (line 5)"
 
 
 @pytest.mark.parametrize("empty", [[], "", None])

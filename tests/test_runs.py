@@ -425,6 +425,17 @@ def test_what_says_of_a_run_what_it_is_is_written_again_where_it_cannot_be_read(
     assert run.about["mixture"] == small_run.about["mixture"]
 
 
+def test_a_run_that_goes_on_with_other_packages_says_so(half_run, small_run, runs_dir, capsys):
+    settings, folder = half_run
+    about = json.loads((folder / "run.json").read_text())
+    first = about["versions"] | {"torch": "1.0", "pandas": "0.1"}
+    (folder / "run.json").write_text(json.dumps({**about, "versions": first}))
+    run = run_of(settings, runs_dir)
+    assert_equal_runs(run, small_run)
+    assert (run.about["versions"], run.about["later_versions"]) == (first, [small_run.about["versions"]])
+    assert "goes on with other packages than before: torch 1.0 -> " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
 @pytest.mark.parametrize(
     ("name", "read"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import msft
 from msft import evaluation
+from msft.__main__ import main
 from msft.benchmarks import paper_mixtures
 from msft.cli import lm_eval_data as hub
 from msft.data import scoring
@@ -67,6 +68,17 @@ def test_a_bad_environment_variable_is_named(value, monkeypatch):
     monkeypatch.setenv("MSFT_TEST_SIZE", value)
     with pytest.raises(ConfigError, match="MSFT_TEST_SIZE must be a whole number"):
         hub.dataset("gsm8k")
+    monkeypatch.delenv("MSFT_TEST_SIZE")
+    monkeypatch.setenv("MSFT_TEST_SIZES", "4")
+    with pytest.raises(ConfigError, match="'MSFT_TEST_SIZES'. Did you mean 'MSFT_TEST_SIZE'"):
+        hub.dataset("gsm8k")
+
+
+def test_an_environment_variable_that_no_command_reads_is_named(monkeypatch, capsys):
+    monkeypatch.setenv("MSFT_DATA_DIR", "/nowhere")
+    monkeypatch.setenv("MSFT_CACHE", "/somewhere")
+    assert main(["methods"]) == 0
+    assert capsys.readouterr().err == "environment variables that no command reads: MSFT_DATA_DIR; see its flags\n"
 
 
 def answer_filter():

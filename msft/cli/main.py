@@ -49,6 +49,8 @@ def _main(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         print(unknown("command", words[0], list(COMMANDS)), file=sys.stderr)
         return 2
+    if unread := sorted(name for name in os.environ if name.startswith("MSFT_") and name != "MSFT_CACHE"):
+        print(f"environment variables that no command reads: {', '.join(unread)}; see its flags", file=sys.stderr)
     kind, command = COMMANDS[words[0]]
     try:
         return command(read(kind, words[1:]))

@@ -32,6 +32,7 @@ def _open_zst(path: Path, mode: str, encoding: str) -> io.StringIO:
     return io.StringIO(b"".join(parts).decode(encoding))
 
 
+csv.field_size_limit(2**31 - 1)  # a long cell is left out like any long example
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
 
 
@@ -63,7 +64,8 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         if kind == ".parquet":
             return table_rows(_parquet(path), str(path), is_raw)
         with opener(path, "rt", encoding="utf-8-sig") as file:
-            read = {".csv": _csv, ".tsv": _csv, ".json": _json}.get(kind, _json_lines)(path, file.read())
+            read = {".csv": _csv, ".tsv": _csv, ".json": _json}.get(kind, _json_lines)
+            read = read(path, file.read().replace("\n\ufeff", "\n"))  # of files that were joined
     except FileNotFoundError:
         close = nearest(path.name, [other.name for other in path.parent.glob("*")])
         return Rows(problems=[f"{path}: no such file.{close}"])
@@ -145,11 +147,17 @@ def _until_broken(reader: csv.DictReader, path: Path, problems: list[str]) -> It
 
 
 def _parquet(path: Path):
+    import pyarrow
     from datasets import Dataset
     from pyarrow import parquet
 
     # a table in memory: `load_dataset` would keep a second copy in its cache
-    return Dataset(parquet.ParquetFile(path).read())
+    table = parquet.ParquetFile(path).read()
+    for number, field in enumerate(table.schema):
+        if "map<" in str(field.type):  # `datasets` has no such type: it must neither go unnamed nor become a text
+            values = [{"map": str(value)} if value else None for value in table[number].to_pylist()]
+            table = table.set_column(number, field.name, pyarrow.array(values))
+    return Dataset(table)
 
 
 def table_rows(dataset, place: str, is_raw: bool = False) -> Rows:

@@ -79,8 +79,13 @@ def _sub_dataset(
     parts, origin, left_out, problems = _parts(folder, entry, source, to_example)
     if not problems:
         problems += _split(parts, source, seed, name)
-    for part in MEASURED if metric != metrics.LOSS and distributed.is_main() else ():
-        if others := _several_answers(parts.get(part, ()), metric):
+    for part in MEASURED if distributed.is_main() else ():
+        rows = parts.get(part, ())
+        counts = Counter(map(question_key, rows))
+        if again := [example for example in rows if counts[question_key(example)] > 1]:
+            text = "%s: %d of %d rows of %s ask what another one asks, and count as often: %r (%s)"
+            _log.warning(text, name, len(again), len(rows), part, again[-1].question[:60], _where(again[-1]))
+        if metric != metrics.LOSS and (others := _several_answers(rows, metric)):
             example = next(iter(others.values()))
             text = "%s: %d questions of %s have several answers, of which one at most is right for a model: %r (%s)"
             _log.warning(text, name, len(others), part, example.question[:60], _where(example))

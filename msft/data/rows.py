@@ -21,10 +21,11 @@ ROLES = ("system", "user", "assistant")
 # what would have to reach the prompt, the template or the loss
 CHANGES_MEANING = frozenset(
     """context contexts passage passages paragraph document documents article table evidence options choices input inputs
-    instruction instructions prompt history hint answers system system_prompt developer conversations output response
+    instruction instructions prompt history hint hints premise hypothesis background body story facts knowledge support
+    distractors few_shot persona answers system sys_prompt system_prompt developer conversations output response
     completion chosen rejected tools tool_calls tool_call tool_call_id tool_choice tool_responses functions function_call
-    parallel_tool_calls chat_template_kwargs images image audio video videos weight loss_weight sample_weight loss_mask
-    reasoning reasoning_content thinking thought chain_of_thought cot continue_final_message""".split()
+    parallel_tool_calls chat_template_kwargs images image image_url audio video videos weight loss_weight sample_weight loss_mask
+    reasoning reasoning_content thinking thinking_content thought chain_of_thought cot continue_final_message""".split()
 )
 OF_A_MESSAGE = CHANGES_MEANING | {"name", "prefix", "train", "mask"}
 

@@ -13,20 +13,23 @@ _DECIDED = re.compile(r"\A(?:(?!####).)*####\s*\S[^\n]*\n", re.DOTALL)
 
 # what exact_match takes away around an answer: the end of a sentence behind a word, pairs of quotes, brackets around
 # one word. '5!', '(0, 1]' and '} ]' stay as they are
-_SENTENCE_END = re.compile(r"(?<=[\w)\]}%\"'’”])[.,;:]+$|(?<=[^\W\d_]{2})[.,;:!?]+$|(?<=[^\W\d_]['\"’”])[!?]+$")
+_SENTENCE_END = re.compile(
+    r"(?<=[\w)\]}%\"'’”])[.,;:]+$|(?<=[^。।])[。।]+$|(?<=[^\W\d_]{2})[.,;:!?]+$|(?<=[^\W\d_]['\"’”])[!?]+$"
+)
 _AROUND = re.compile(r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\))")
 
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
 # number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten.
-# odd, tail: what stands before or behind it and makes it another number, such as a relation, a function, 'x', 'k'
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+# odd, tail: what stands before or behind it and makes it another number: a relation, 'x', 'k', what it is divided by
+_SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
 _NUMBER = re.compile(
-    r"(?P<odd>(?:[<>≤≥≠±√|] ?|\b(?:log|ln|sin|cos|tan|exp|mod) ?\(?|\w\(|\^\{?|\\[a-z]+\{|\}\{){1,9})?"
-    r"(?P<piece>(?:(?<![\w.)])[-+])?[$€£¥]?(?P<root>[√|])?(?<!\w)"
+    r"(?P<odd>(?:[<>≤≥≠±√|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
+    r"|(?<=[\w)\]}])[-+*/]\(?){1,9})?"
+    r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√|])?(?<!\w)(?<!\d[.,:])"
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
     r"|\.?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
-    rf"(?: ?(?:{'|'.join(_SCALES)})\b)*)"
-    r"(?P<tail>[!|^π√]+[\w.]*|(?-i:[kKMBxyzei]|bn|pi)(?!\w)| (?:bn|pi)\b)?",
+    rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
+    r"(?P<tail>[!|^π√百千万萬亿億]+[\w.]*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)| ?(?:bn|mln|mn|tn)\b)?",
     re.IGNORECASE,
 )
 # (pattern, what it becomes) before numbers are looked for: other ways to write a sign, a fraction, a relation
@@ -34,13 +37,23 @@ _SPELLINGS = [
     (re.compile(pattern), to)
     for pattern, to in (
         (r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
-        (r"\\([dt]?frac)(\d)(\d)(?!\d)", r"\\\1{\2}{\3}"),
-        (r"(?<=\d) *\\[dt]?frac\{(\d+)\}\{(\d+)\}", r" \1/\2"),
-        (r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2"),
+        (r"(?<=\d) *(?=\\[cdt]?frac)", " "),
+        (r"\\[cdt]?frac *(?:\{ *(-?\d+) *\}|(\d)) *(?:\{ *(\d+) *\}|(\d))(?!\d)", r"\1\2/\3\4"),
+        (r"(?<=[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[-+$.\d])", " "),  # written without blanks
+        (r"</?[a-z]\w*/?>", " "),
+        (r"\b_+([^_\s]+)_+\b", r"\1"),
         (r"\^\{?\\circ\}?", ""),
-        (r"\^\{([-+]?\d+)\}", r"^\1"),
-        (r"(?<=\d)(?:,\\!|\{,\}|\\[,!:;])(?=\d{3})", ","),
-        (r"\\boxed\{([^{}]*)\}", r"\1"),
+        (r"(?<=\d)\*\*(?=[-+]?\d)", "^"),
+        (r" ?\^ ?[{(]?([-+]?\d+)[})]?", r"^\1"),
+        (r"(?<=\d)\{([.,])\}(?=\d)", r"\1"),
+        (r"(?<=\d)(?:,\\!|~|\\[ ,!:;])(?=\d{3})", ","),
+        (r"\\(?:boxed|num|SI|qty)\{([^{}]*)\}", r"\1"),
+        # '($1,234)' of an account is below zero, and '(2,3)' are two
+        (r"^\W*\( *(\$? ?\d{1,3}(?:,\d{3})+(?:\.\d+)?)\)", r"-\1"),
+        (r"(?<=[(\[{])(\d+),(?=\d+[)\]}])(?!\d{3}[)\]}])", r"\1;"),
+        (r"-[({] *(?=[$\d.])", "-"),
+        (r"\\pm(?![a-z])|\+ ?/? ?-(?=[$\d .])", "±"),
+        (r" ?(?:\\|\b)pi\b| π", "π"),
         (r"\\?\bsqrt *[{(]?", "√"),
         (r"\\?<=|\\leq?\b|\\lt\b", "≤"),
         (r"\\?>=|\\geq?\b|\\gt\b", "≥"),
@@ -49,11 +62,12 @@ _SPELLINGS = [
         ("[‐‑–]", "-"),
         (r"[×·⋅]|\\(?:times|cdot)(?![a-z])", "*"),
         ("’", "'"),
-        (r"(?<=\d) ?/ ?(?=\d)", "/"),
+        (r"(?<=[\w)\]}]) ?(?:[/÷]|\\over) ?[({]?(?=\d)", "/"),
         (r"(?<=\d) +(?=\d+/\d)", " "),
-        (r"(?:\b[A-Z]{2})?([$€£¥]) *(?=[-+.\d])", r"\1"),
-        (r"(^|[=:(])\s*([-+]) +(?=[$€£¥.\d])", r"\1\2"),
-        (r"(?i)(?<!\d )\b(?:minus|negative) +(?=[$€£¥.\d])", "-"),
+        (r"\b(?:USD|EUR|GBP|CHF|JPY|INR|CNY|Rs\.?)(?=[-+.\d])", "$"),
+        (r"(?:\b[A-Z]{2})?(\$) *(?=[-+.\d])", r"\1"),
+        (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2"),
+        (r"(?i)(?<!\d )\b(?:minus|negative) +(?=[$.\d])", "-"),
         (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1"),  # '25 cm^2' is 25
     )
 ]
@@ -99,7 +113,7 @@ def _compatible(text: str) -> str:
         parts.append(mark if mark != before or mark == " " else "")
         parts.append(char)
         before = mark
-    return unicodedata.normalize("NFKC", "".join(parts)).replace("\u2044", "/").replace("\u2212", "-")
+    return unicodedata.normalize("NFKC", "".join(parts)).translate({0x2044: "/", 0x2212: "-", 0x66B: ".", 0x66C: ","})
 
 
 def normalised(text: str) -> str:
@@ -122,7 +136,8 @@ def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
 
     decimals: written digits behind the point, negative for whole powers of ten; None for fractions, which are exact.
     """
-    text = "".join(str(unicodedata.decimal(char, char)) for char in _compatible(text))
+    kinds = {"Sc": "$", "Cf": ""}  # any currency, and marks without a width
+    text = "".join(kinds.get(unicodedata.category(c), str(unicodedata.decimal(c, c))) for c in _compatible(text))
     for pattern, to in _SPELLINGS:
         text = pattern.sub(to, text)
     found = _NUMBER.finditer(text)
@@ -132,9 +147,9 @@ def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
 def _value(piece: str) -> tuple[Fraction, int | None] | None:
     if len(piece) > 1000:  # int() takes 4,300 digits at most
         return None
-    sign, piece = (-1 if piece.startswith("-") else 1), re.sub("^[-+]?[$€£¥]?", "", piece).lower()
+    sign, piece = (-1 if piece.startswith("-") else 1), re.sub(r"^[-+]?\$?", "", piece).lower()
     scales = re.findall("|".join(_SCALES), piece)
-    scale, piece = sum(map(_SCALES.get, scales)), re.sub(f" ?({'|'.join(_SCALES)})", "", piece)
+    scale, piece = sum(map(_SCALES.get, scales)), re.sub(f" ?({'|'.join(_SCALES)})s?", "", piece)
     if match := _FRACTION.fullmatch(piece):
         whole, top, bottom = (int(part or 0) for part in match.groups())
         return (sign * (whole + Fraction(top, bottom)) * 10**scale, None) if bottom else None

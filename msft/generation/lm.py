@@ -214,7 +214,7 @@ class PrefixCachedLM(HFLM):
         self._pause()
         begin_row(self.model)
         # a stop that is a special token is not in the decoded texts: named as an end, it ends each row by itself
-        options = {"eos_token_id": ends(self.model, self.tokenizer, stop), **options}
+        options["eos_token_id"] = ends(self.model, self.tokenizer, stop, options.get("eos_token_id"))
         return super()._model_generate(context, max_length, stop, **options)
 
     def _model_call(self, *inputs, **options):

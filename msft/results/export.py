@@ -60,9 +60,9 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
-    if not (run.best.path / wanted).is_file() or not any(run.best.path.glob("*.safetensors")):
-        lacking = f"{wanted}, or no weights"
-        raise RunError(f"{run.best.path} has no {lacking}: the checkpoint was taken away. Train the run again")
+    if lacking := [name for name in (wanted, "*.safetensors", "tokenizer.json") if not any(run.best.path.glob(name))]:
+        what = f"{run.best.path} has no {' and no '.join(lacking)}"
+        raise RunError(f"{what}: the checkpoint, or a part of it, was taken away. Train the run again")
     for path in run.best.path.iterdir():
         try:
             if path.suffix == ".safetensors":

@@ -1,5 +1,6 @@
 """Where a run's numbers come from: settings, versions, commit, machine, model and data."""
 
+import contextlib
 import datetime
 import platform
 import subprocess
@@ -12,18 +13,21 @@ from msft.data.metrics import LOSS
 PACKAGES = ("msft", "torch", "transformers", "datasets", "lm-eval", "accelerate", "tokenizers", "numpy", "pandas")
 
 
+def versions() -> dict[str, str]:
+    """The packages that a run's numbers depend on, as they are now."""
+    found = dict.fromkeys(PACKAGES, "not installed")
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def about(prepared, mixture, model) -> dict:
     """What run.json holds; the mixture is the one that is trained, long examples left out."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "config": prepared.config.to_dict(),
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
+        "versions": versions(),
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "processor": processor(), "device": str(model.device)},
         "git_commit": git_commit(),
