@@ -1,14 +1,27 @@
 """Paths as people spell them."""
 
+import difflib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from msft.errors import ConfigError
 
+VARIABLES = (
+    "MSFT_CACHE",
+    "MSFT_DATA_DIR",
+    "MSFT_TEST_SIZE",
+    "MSFT_MAX_PROMPT_TOKENS",
+)  # the last three: lm-eval's tasks
 LONGEST = 255  # bytes of a file's name on most systems
 _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
+
+
+def unread_variables(read: Sequence[str]) -> list[str]:
+    """Environment variables with the name of one of ours, or nearly, other than those that are read."""
+    return sorted(n for n in os.environ if n not in read and difflib.get_close_matches(n, VARIABLES, 1, cutoff=0.8))
 
 
 def expanded(path: str | os.PathLike) -> str:

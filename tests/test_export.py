@@ -218,7 +218,7 @@ def test_wrong_settings_are_errors(small_run, monkeypatch, tmp_path, target, wro
         ("model.safetensors", lambda path: path.unlink(), r"no \*.safetensors"),
         ("config.json", lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
         ("tokenizer.json", lambda path: path.write_bytes(b""), "is damaged"),
-        ("tokenizer.json", lambda path: path.unlink(), "no tokenizer.json"),
+        ("tokenizer.json", lambda path: path.unlink(), "no vocabulary"),
     ],
     ids=["cut", "empty", "gone", "config", "tokenizer", "no_tokenizer"],
 )

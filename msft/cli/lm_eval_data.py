@@ -22,8 +22,8 @@ from msft.benchmarks import paper_mixtures
 from msft.data.example import documents
 from msft.data.tasks import task_config
 from msft.errors import ConfigError, unknown
+from msft.paths import VARIABLES, unread_variables
 
-_VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS", "MSFT_CACHE")
 # loaded and drawn once for the ten tasks
 _tokenizer = functools.lru_cache(maxsize=1)(names.load_tokenizer)
 _mixture = functools.lru_cache(maxsize=1)(paper_mixtures.load)
@@ -45,8 +45,8 @@ def dataset(
     """
     from datasets import Dataset
 
-    if wrong := [name for name in os.environ if name.startswith("MSFT_") and name not in _VARIABLES]:
-        raise ConfigError(unknown("environment variable", wrong[0], _VARIABLES))
+    for wrong in unread_variables(VARIABLES):
+        raise ConfigError(unknown("environment variable", wrong, VARIABLES))
     source, longest = tokenizer or pretrained, _number("MSFT_MAX_PROMPT_TOKENS")
     has_source = bool(source) and isinstance(source, str)
     sub = _mixture(

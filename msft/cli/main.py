@@ -11,6 +11,7 @@ import sys
 
 from msft.distributed import say
 from msft.errors import MsftError, unknown
+from msft.paths import VARIABLES, unread_variables
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def _main(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         print(unknown("command", words[0], list(COMMANDS)), file=sys.stderr)
         return 2
-    if unread := sorted(name for name in os.environ if name.startswith("MSFT_") and name != "MSFT_CACHE"):
+    if unread := unread_variables(VARIABLES[:1]):
         print(f"environment variables that no command reads: {', '.join(unread)}; see its flags", file=sys.stderr)
     kind, command = COMMANDS[words[0]]
     try:

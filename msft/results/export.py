@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from msft import adapter, names
-from msft.errors import ConfigError, RunError, unknown
+from msft.errors import ConfigError, ModelError, RunError, unknown
 from msft.paths import usable
 from msft.results import card, picture
 from msft.results.run import Run
@@ -60,7 +60,7 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
-    if lacking := [name for name in (wanted, "*.safetensors", "tokenizer.json") if not any(run.best.path.glob(name))]:
+    if lacking := [name for name in (wanted, "*.safetensors") if not any(run.best.path.glob(name))]:
         what = f"{run.best.path} has no {' and no '.join(lacking)}"
         raise RunError(f"{what}: the checkpoint, or a part of it, was taken away. Train the run again")
     for path in run.best.path.iterdir():
@@ -71,6 +71,10 @@ def export(
                 json.loads(path.read_text(encoding="utf-8"))
         except (OSError, SafetensorError, ValueError) as error:
             raise RunError(f"{path} is damaged ({error}). Train the run again") from None
+    try:  # whatever its files are called
+        names.load_tokenizer(str(run.best.path), trust_remote_code=config.trust_remote_code)
+    except ModelError as error:
+        raise RunError(f"{error} Train the run again") from None
     if merge and not config.adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
     if dtype and config.adapter and not merge:
