@@ -111,11 +111,11 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     legend(axes[0].figure, [mean], ["mean"])
     words = [f"{findings.mean(values, 2)} epochs ({name})" for name, values in ours.items()]
     beside = f"; in the paper {reported_distances().mean():.2f}" if with_paper else ""
-    what = {
-        "accuracy": "sub-datasets peak {} from the mixture's peak",
-        "loss": "the losses of sub-datasets are lowest {} from the mixture's",
+    start, end = {
+        "accuracy": ("sub-datasets peak", "'s peak"),
+        "loss": ("the losses of sub-datasets are lowest", "'s"),
     }[measure]
-    return say(axes, f"On average {what.format(' and '.join(words))}{beside}")
+    return say(axes, f"On average {start} {' and '.join(words)} from the mixture{end}{beside}")
 
 
 CURVES_CAPTION = (
