@@ -67,6 +67,14 @@ def inside(runs: list) -> dict:
     return {"drift": drift, "pairs": pairs, "first_with_rest": rest, "first": first}
 
 
+def farther(result: dict) -> np.ndarray:
+    """The last distance of each fork's reduced branch less that of the branch in another order, over all models."""
+    ends = [
+        [np.array(found["drift"][b])[:, -1] for b in ("reduced", "other order")] for found in result["inside"].values()
+    ]
+    return np.concatenate([reduced - other for reduced, other in ends])
+
+
 def markdown(result: dict) -> str:
     lines = ["# What explains mSFT", "", heading(result), "", f"## C = 1, {result['model']}", ""]
     lines += [
@@ -96,6 +104,11 @@ def markdown(result: dict) -> str:
         for branch, title in names.items():
             values = np.array(found["drift"][branch])  # [runs, epochs]
             lines.append("| " + " | ".join([model, first, title, *(mean(values[:, e - 1], 2) for e in shown)]) + " |")
+    more = farther(result)
+    said = (
+        f"How much farther the branch without it lies after {epochs} epochs, paired over all forks (n = {len(more)}): "
+    )
+    lines += ["", f"{said}{mean(more, 2, signed=True)}."]
     lines += ["", "## Cosines of the sub-datasets' gradients", ""]
     lines += ["Over all training examples of each; negative: a step for one raises the loss of the other.", ""]
     lines += [

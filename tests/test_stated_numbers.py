@@ -11,6 +11,7 @@ import shlex
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from evidence import expected_best
@@ -296,11 +297,10 @@ def test_what_explains_it():
     ends, forks = negative["end of the full branch"], negative["fork"]
     assert f"at the end {min(ends)} to {max(ends)} % of the pairs do" in README
     assert f"where the branches fork {min(forks)} to {max(forks)} % do" in README
-    drift = re.findall(r"\| (tiny-\w+) \|[^|]*\| (with[^|]*) \| .* \| (\S+) ± (\S+) \|", text)
-    ways = {(model, way): (float(mean_), float(half)) for model, way, mean_, half in drift}
-    for model in TINY:  # after six epochs each mean lies in the other's interval, or the intervals meet
-        (one, half), (two, other) = ways[model, "without it"], ways[model, "with it, in another order"]
-        assert one - half < two + other
+    ends = [(np.array(of["drift"]["reduced"]), np.array(of["drift"]["other order"])) for of in found["inside"].values()]
+    more = np.concatenate([(reduced - other)[:, -1] for reduced, other in ends])
+    assert f"the exclusion adds {findings.mean(more, 2)} of the way gone (nine forks" in README and len(more) == 9
+    assert f"(n = {len(more)}): {findings.mean(more, 2, signed=True)}." in text
 
 
 # speed, faults and disk -------------------------------------------------------------------------------------
