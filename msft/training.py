@@ -202,7 +202,7 @@ class Trainer:
         wanted = intervals(roll_out.epochs, per_epoch)
         self._begin(roll_out, wanted)
         schedule, progress = roll_out.schedule, roll_out.progress
-        place = (self.stage, roll_out.active, self.tasks, wanted, progress.evaluations, self.offset, progress.points)
+        place = (self.stage, roll_out.active, self.tasks, wanted, self.offset, progress.points)
         with (
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             self.run.progress.stage(*place) as roll_out.shown,

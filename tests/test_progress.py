@@ -34,7 +34,7 @@ def lines(capsys):
 
 def test_plain_lines_say_what_is_done_and_the_time_left_one_a_minute(clock, capsys):
     run, points = RunProgress("mine"), []
-    with run.stage(0, ["a"], ["a", "b"], 4, 0, 0.0, points) as shown:
+    with run.stage(0, ["a"], ["a", "b"], 4, 0.0, points) as shown:
         assert lines(capsys) == ["mine: stage 1, 1/2 active; dropped: b"]
         shown.evaluating()
         assert lines(capsys) == ["mine: stage 1, 1/2 active, base evaluation"]
@@ -64,15 +64,21 @@ def test_plain_lines_say_what_is_done_and_the_time_left_one_a_minute(clock, caps
 
 
 def test_a_run_that_goes_on_has_seen_no_evaluation_yet(clock, capsys):
-    with RunProgress("mine").stage(0, ["a"], ["a"], 8, 2, 0.0, [BASE] * 3) as shown:
+    with RunProgress("mine").stage(0, ["a"], ["a"], 8, 0.0, [BASE] * 3) as shown:
         clock.now += 2
         shown.step(6, 10, 2.0, saving=False)
     assert lines(capsys) == ["mine: stage 1, 1/1 active, step 6 of 10, more than 00:28 left in it"]
 
 
+def test_an_evaluation_that_was_cut_off_is_counted_once(clock, capsys):
+    with RunProgress("mine").stage(1, ["a"], ["a"], 2, 0.5, [BASE, {**BASE, "epoch": 0.5}]) as shown:
+        shown.evaluating()
+    assert lines(capsys) == ["mine: stage 2, 1/1 active, evaluation 2 of 2"]
+
+
 def test_a_bar_says_the_same(clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with RunProgress("mine").stage(0, ["a"], ["a"], 4, 0, 0.0, [BASE]) as shown:
+    with RunProgress("mine").stage(0, ["a"], ["a"], 4, 0.0, [BASE]) as shown:
         clock.now += 5
         shown.step(1, 3, 1.0, saving=True)
         shown.bar.refresh()
@@ -89,7 +95,7 @@ def test_a_piped_run_says_its_first_step_and_that_it_saves(small_settings, tmp_p
 
 def test_a_silent_run_says_nothing(clock, capsys):
     run = RunProgress("mine", shown=False)
-    with run.stage(0, ["a"], ["a"], 4, 0, 0.0, []) as shown:
+    with run.stage(0, ["a"], ["a"], 4, 0.0, []) as shown:
         shown.evaluating()
         clock.now += 500
         run.beat()

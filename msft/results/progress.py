@@ -127,20 +127,20 @@ def show_end(run, watchers: Sequence[Callable]) -> None:
 class StageProgress(contextlib.AbstractContextManager):
     """One stage: which sub-datasets are active, what is done now, the accuracy so far, the time left in the stage.
 
-    evaluations: those to come.  done: how many of them are done.  offset: path epoch that it starts from.
-    points: its evaluations so far; more come into the same list.
+    evaluations: those to come behind the start point.  offset: path epoch that it starts from.
+    points: its evaluations so far, the start point among them; more come into the same list.
     """
 
-    def __init__(self, run: RunProgress, number: int, active, tasks, evaluations: int, done: int, offset, points):
-        self.run, self.done, self.evaluations, self.active = run, done, evaluations, active
+    def __init__(self, run: RunProgress, number: int, active, tasks, evaluations: int, offset, points):
+        self.run, self.done, self.evaluations, self.active = run, max(len(points) - 1, 0), evaluations, active
         self.result = {"stage": number, "offset": offset, "points": points}
         self.since, self.doing, self.text, self.steps_left = time.monotonic(), "", "", None
         self.label = f"stage {number + 1}, {len(active)}/{len(tasks)} active"
         gone = [task for task in tasks if task not in active]
-        if done == 0:
+        if not self.done:
             run.say(self.label + (f"; dropped: {', '.join(gone)}" if gone else ""))
         looks = {"desc": f"{run.name} {self.label}", "unit": "evaluation", "leave": False, "miniters": 0}
-        self.bar = tqdm(total=evaluations, initial=done, **looks) if run.bars else None
+        self.bar = tqdm(total=evaluations, initial=self.done, **looks) if run.bars else None
 
     def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
         """So many of an epoch's optimizer steps are done.
