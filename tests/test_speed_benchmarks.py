@@ -39,6 +39,13 @@ def test_training_without_trl(monkeypatch, tmp_path):
     assert "TRL: not measured" in text
 
 
+@pytest.mark.parametrize("precision", ["mixed", "bf16"])
+def test_training_in_bf16_has_its_own_file(precision, monkeypatch, tmp_path):
+    flags = [*SMALL, "--rounds", "1", "--curve", "1", "--without-trl", "--precision", precision]
+    result, text = result_of(training, f"training_{precision}", monkeypatch, tmp_path, *flags)
+    assert set(result["seconds"]) == {"ours", "floor"} and f"in the loss, {precision} (" in text
+
+
 def test_training_of_a_pre_trained_model_has_its_own_file(monkeypatch, tmp_path):
     make_model(vocabulary=500).save_pretrained(tmp_path / "model")
     flags = ["--model", str(tmp_path / "model"), "--vocabulary", "500", "--batch", "8", "--curve", "1", "--rounds", "1"]
