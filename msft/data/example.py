@@ -6,6 +6,7 @@ Everything here works on text alone; scoring.py reads what comes back, msft.loss
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 SHOTS = 5
 
@@ -30,10 +31,14 @@ class Example:
     place: str = field(default="", compare=False, repr=False)
     around: tuple[str, str] = ("", "")
 
+    @cached_property
+    def _question_key(self) -> str:
+        return " ".join(unicodedata.normalize("NFC", self.question).lower().split())
+
 
 def question_key(example: Example) -> str:
     """What makes two questions the same: the rendered text but for case, white space and how letters are composed."""
-    return " ".join(unicodedata.normalize("NFC", example.question).lower().split())
+    return example._question_key
 
 
 def target_text(answer: str, rationale: str | None = None) -> str:

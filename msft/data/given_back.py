@@ -4,6 +4,7 @@ A tokenizer may compose letters, strip accents, collapse blanks or lose characte
 answer: what the model can say at best is decode(encode(target)), and that must be right.
 """
 
+import functools
 import logging
 import re
 import unicodedata
@@ -19,6 +20,7 @@ from msft.errors import DataError, each, shortened, together
 _log = logging.getLogger(__name__)
 
 
+@functools.lru_cache(maxsize=2**12)  # of many rows the answers are few letters
 def _through(tokenizer, text: str, limit: int | None = None) -> str:
     """A text as the tokenizer gives it back, its first `limit` tokens alone."""
     return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:limit], skip_special_tokens=True)

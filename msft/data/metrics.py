@@ -61,7 +61,8 @@ def check_example(example: Example, metric: str = "") -> None:
             "its last message has '####', behind which the scored answer stands, and lines behind that: end with "
             "'#### result', mark headings in another way, or take the metric loss"
         )
-    shown, values = repr(example.answer[:60]), numbers(example.answer)
+    shown = repr(example.answer[:60])
+    values = numbers(example.answer) if metric == "number_match" else []
     if metric == "number_match" and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
         how_many = "none" if not values else "one that it cannot read" if None in values[-1:] else len(values)
         what = f"metric number_match needs a number, and the answer {shown} has {how_many}"
