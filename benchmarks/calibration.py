@@ -1,6 +1,7 @@
 """The tiny mixture as an instrument: can it see over-fitting under plain SFT, on every base model?
 
     python benchmarks/calibration.py            # five seeds of SFT on each base model: each bar and its figure
+    python benchmarks/calibration.py --mixture tiny-5 tiny-15 tiny-21    # the same of the others: calibration_mixtures.{json,md}
     python benchmarks/calibration.py --rates    # SFT at four learning rates, three seeds: how the rates were chosen
 
 Nothing here trains mSFT or any other method. Peaks are chosen on the validation items and measured on the test items,
@@ -128,7 +129,7 @@ def bars(runs: list, shots: dict[str, float]) -> list[dict]:
 
 
 def markdown(result: dict) -> str:
-    lines = ["# The tiny mixture under SFT", "", heading(result), ""]
+    lines = ["# Tiny mixtures under SFT", "", heading(result), ""]
     seeds = ", ".join(map(str, result["seeds"]))
     lines += [f"Means of seeds {seeds}; peaks chosen on validation items, measured on test items."]
     for key, found in result["bases"].items():
@@ -164,7 +165,8 @@ def calibrate(options) -> None:
     told = command("calibration.py", options, model=list(MODELS), mixture=["tiny"], seeds=list(SEEDS))
     result = {"command": told, **measured_with("msft", "torch", "transformers")}
     result |= {"commit": runs[0].about["git_commit"], "seeds": options.seeds, "bases": bases}
-    write(options.results, "calibration", result, markdown(result))
+    name = "calibration" if options.mixture == ["tiny"] else "calibration_mixtures"
+    write(options.results, name, result, markdown(result))
 
 
 def rates(options) -> None:

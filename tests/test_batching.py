@@ -270,6 +270,15 @@ def test_many_examples_at_once_are_the_same_as_one_by_one(any_tokenizer):
     assert tokenize(any_tokenizer, []) == []
 
 
+def test_many_rows_are_the_rows_one_by_one_and_share_their_token_ids(tokenizer):
+    examples = [Example(f"What is {n} + 1?", f"#### {n + 1}", str(n + 1)) for n in range(2050)]
+    rows = tokenize(tokenizer, examples)
+    assert rows[995:1005] + rows[-60:] == [tokenize(tokenizer, [e])[0] for e in examples[995:1005] + examples[-60:]]
+    ids = [i for row in rows for i in row.ids]
+    # a row of own objects would take 36 bytes a token, not 8
+    assert max(ids) > 256 and len(set(map(id, ids))) == len(set(ids))
+
+
 def test_tokenizer_that_adds_bos_and_eos_itself(tokenizer):
     from tokenizers import Tokenizer, processors
 

@@ -3,6 +3,7 @@
 Everything here works on text alone; scoring.py reads what comes back, msft.loss.tokens makes tokens of it.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,13 +33,10 @@ class Example:
     around: tuple[str, str] = ("", "")
 
     @cached_property
-    def _question_key(self) -> str:
-        return " ".join(unicodedata.normalize("NFC", self.question).lower().split())
-
-
-def question_key(example: Example) -> str:
-    """What makes two questions the same: the rendered text but for case, white space and how letters are composed."""
-    return example._question_key
+    def question_key(self) -> bytes:
+        """What makes two questions the same: a digest of the text but for case, white space and how letters are composed."""
+        text = " ".join(unicodedata.normalize("NFC", self.question).lower().split())
+        return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def target_text(answer: str, rationale: str | None = None) -> str:

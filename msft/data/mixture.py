@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from msft.data import metrics
-from msft.data.example import SHOTS, Example, question_key, shot_text
+from msft.data.example import SHOTS, Example, shot_text
 from msft.errors import DataError, together, unknown
 
 MEASURED = ("test", "validation", "confirmation")  # parts that are answered, never trained
@@ -141,13 +141,13 @@ def draw_shots(pool: Sequence[Example], seed: int) -> list[Example]:
 
 def distinct(examples: Iterable[Example]) -> list[Example]:
     """The first example of every question."""
-    return list({question_key(example): example for example in reversed(list(examples))}.values())[::-1]
+    return list({example.question_key: example for example in reversed(list(examples))}.values())[::-1]
 
 
 def without_questions(examples: Iterable[Example], asked: Iterable[Example]) -> list[Example]:
     """The examples that ask no question of the others."""
-    keys = {question_key(example) for example in asked}
-    return [example for example in examples if question_key(example) not in keys]
+    keys = {example.question_key for example in asked}
+    return [example for example in examples if example.question_key not in keys]
 
 
 def without_long(sub: SubDataset, part: str, keep: Sequence[bool], reason: str) -> SubDataset:

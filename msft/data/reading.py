@@ -26,7 +26,7 @@ from msft import distributed
 from msft.data import from_hub, judges, metrics
 from msft.data.columns import Source
 from msft.data.drawing import draw, split_off
-from msft.data.example import SHOTS, Example, question_key
+from msft.data.example import SHOTS, Example
 from msft.data.files import Rows, read_file, table_rows
 from msft.data.mixture import MEASURED, Mixture, SubDataset, distinct, draw_shots, is_zero_shot, without_questions
 from msft.data.rows import row_to_example, unread
@@ -81,8 +81,8 @@ def _sub_dataset(
         problems += _split(parts, source, seed, name)
     for part in MEASURED if distributed.is_main() else ():
         rows = parts.get(part, ())
-        counts = Counter(map(question_key, rows))
-        if again := [example for example in rows if counts[question_key(example)] > 1]:
+        counts = Counter(example.question_key for example in rows)
+        if again := [example for example in rows if counts[example.question_key] > 1]:
             text = "%s: %d of %d rows of %s ask what another one asks, and count as often: %r (%s)"
             _log.warning(text, name, len(again), len(rows), part, again[-1].question[:60], _where(again[-1]))
         if metric != metrics.LOSS and (others := _several_answers(rows, metric)):
@@ -221,12 +221,12 @@ def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
     """Problems of questions that stand in two parts which must be disjoint."""
     problems = []
     for first, second in _DISJOINT:
-        known = {question_key(e): _where(e) for e in reversed(parts.get(first, []))}
+        known = {e.question_key: e for e in reversed(parts.get(first, []))}
         shared = [
-            f"the same question in {first} ({known[question_key(e)]}) and {second} ({_where(e)}): {e.question[:60]!r}; "
+            f"the same question in {first} ({_where(known[e.question_key])}) and {second} ({_where(e)}): {e.question[:60]!r}; "
             f"remove one, or name {name} under allow_overlap"
             for e in distinct(parts.get(second, []))
-            if question_key(e) in known
+            if e.question_key in known
         ]
         problems += shortened(shared, 5)
     return problems
@@ -234,10 +234,10 @@ def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
 
 def _say_trained_elsewhere(subs: list[SubDataset], allowed: list[str]) -> None:
     """Names with their number the questions of measured items that another sub-dataset trains on."""
-    trained = {question_key(example): (sub.name, example) for sub in subs for example in sub.train}
+    trained = {example.question_key: (sub.name, example) for sub in subs for example in sub.train}
     for sub in subs if distributed.is_main() else ():
         items = [item for part in MEASURED for item in getattr(sub, part) if sub.name not in allowed]
-        pairs = [(item, *trained[question_key(item)]) for item in items if question_key(item) in trained]
+        pairs = [(item, *trained[item.question_key]) for item in items if item.question_key in trained]
         if pairs := [pair for pair in pairs if pair[1] != sub.name]:
             item, other, example = pairs[0]
             text = "%s: %d questions of %d are trained in other sub-datasets, such as %r (%s of %s); remove them there, or name %s under allow_overlap"
@@ -254,7 +254,7 @@ def _several_answers(examples: Iterable[Example], metric: str) -> dict[str, Exam
     """{question: the first example that answers it in another way than the first one}."""
     first, others, is_same = {}, {}, SCORERS.get(metric, score)
     for example in examples:
-        key = question_key(example)
+        key = example.question_key
         known = first.setdefault(key, example)
         if known.answer != example.answer and not is_same(known.answer, example.answer):
             others.setdefault(key, example)
@@ -268,7 +268,7 @@ def _check_shots(shots: list[Example], train: list[Example], metric: str, file: 
     for shot in shots:
         if shot.place not in places:
             problems.append(f"{shot.place}: this shot's question stands twice; give five different questions")
-        elif other := others.get(question_key(shot)):
+        elif other := others.get(shot.question_key):
             answers = f"{shot.answer[:60]!r} where {other.place} answers {other.answer[:60]!r}"
             problems.append(f"{shot.place}: this shot answers {answers}; one question has one answer")
     return problems
@@ -278,7 +278,7 @@ def _drawn_shots(train: list[Example], seed: int, metric: str) -> tuple[list[Exa
     """(five shots of train, the examples that ask other questions, problems)."""
     # rows that stand several times are one question; what has several answers shows no answer
     others = _several_answers(train, metric)
-    pool = [example for example in distinct(train) if question_key(example) not in others]
+    pool = [example for example in distinct(train) if example.question_key not in others]
     shots = draw_shots(pool, seed)
     rest = without_questions(train, shots)
     if len(shots) == SHOTS and rest:
