@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from msft.settings import DTYPES
 _log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\.\d+\.")  # of a layer, in the name of a weight
 _SIZES = ("train_size", "test_size", "validation_size", "confirmation_size")
+_KINDS = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.py")  # of a model's files
 _END, _BLOCK = 1 << 20, 1 << 16  # bytes of a model's file that are read at its ends, and at a place between them
 
 
@@ -45,9 +47,9 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
         _log.warning("%s: not used, since only the paper's mixtures are drawn by them: %s", name, ", ".join(unused))
     if name in tiny.MIXTURES:
         mixture = tiny.make_mixture(name)
-    elif Path(name).is_dir():
+    elif os.path.isdir(name):
         raise DataError(f"mixture {name!r} is a folder; give the YAML file in it")
-    elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
+    elif name.endswith((".yaml", ".yml")) or os.path.isfile(name):
         mixture = reading.read_mixture(name, benchmarks.to_example)
     else:
         names = [*tiny.MIXTURES, *paper_mixtures.NAMES]
@@ -84,6 +86,7 @@ def model_source(name: str) -> str:
             what = f"{name} is built once and kept, and there is no place for it ({error})"
             raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
     folder = Path(usable(name))
+    _files(folder)
     parts = (folder / part for part in ("adapter_config.json", "adapter_model.safetensors"))
     if adapter := next(filter(Path.is_file, parts), None):
         what = f"the folder {name!r} holds an adapter ({adapter.name}), which would not be used"
@@ -99,14 +102,27 @@ def model_source(name: str) -> str:
     return name
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files of a model's folder that it may be loaded from. Raises ModelError for what is there and cannot be read."""
+    try:
+        if os.path.isdir(folder):
+            os.listdir(folder)  # where it may not be read, `glob` finds nothing
+        files = sorted(path for kind in _KINDS for path in folder.glob(kind) if not path.is_dir())
+        for path in files:
+            path.open("rb").close()
+    except OSError as error:
+        way = "copy what a link stands for (`cp -rL`), and see that you may read it"
+        raise ModelError(f"the folder {str(folder)!r} holds what cannot be read: {error}; {way}") from None
+    return files
+
+
 def model_identity(source: str, revision: str | None) -> str:
     """What stands for a model's weights in a run's hash: contents for a folder, name and revision for the hub."""
     folder = Path(source)
     if not folder.is_dir():
         return f"{source}@{revision}"
     digest = hashlib.sha256()
-    kinds = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.py")
-    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
+    for path in _files(folder):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with open(path, "rb") as file:
@@ -228,7 +244,7 @@ def _loading(what: str, source: str):
         way += "or a hub id where the hub can be reached."
         if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
             way = "Delete this folder: the tiny model is then built again."
-        elif any(map(is_pointer, (path for path in folder.glob("*") if path.is_file()))):
+        elif any(is_pointer(path) for path in folder.glob("*") if path.is_file() and os.access(path, os.R_OK)):
             way = "Some of its files are pointers of Git LFS: fetch what they stand for with `git lfs pull`."
         elif "custom code" in first:
             way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."

@@ -57,21 +57,21 @@ def is_pointer(path: Path) -> bool:
 
 def is_mixture_file(path: str) -> bool:
     """Whether a mixture's file is there, whatever its suffix; a name of the package's own stands for no file."""
-    return not _MIXTURES.fullmatch(path) and Path(usable(path)).is_file()
+    return not _MIXTURES.fullmatch(path) and os.path.isfile(usable(path))
 
 
 def is_hub_id(name: str) -> bool:
     """Whether a name is of the form of the hub, owner/name, and no path that is there."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not os.path.exists(name)
 
 
 def settled(name: str, value: str) -> str:
     """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
     path = Path(usable(value))
     is_path = {
-        "model": not value.startswith("tiny-") and (path / "config.json").is_file(),
+        "model": not value.startswith("tiny-") and os.path.isfile(path / "config.json"),
         "mixture": is_mixture_file(value),
-    }.get(name, path.is_dir())
+    }.get(name, os.path.isdir(path))
     if is_path and name == "mixture":  # its data lie beside the name that was given, where that is a link too
         return os.path.join(os.path.realpath(path.parent), path.name)
     return os.path.realpath(path) if is_path else value

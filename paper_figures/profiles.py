@@ -84,7 +84,7 @@ PROFILES = {
 
 def profile(name: str) -> dict:
     """The settings of a profile. Raises ConfigError for another name."""
-    if name not in PROFILES:
+    if name not in list(PROFILES):  # papermill may give a list, which is no key
         raise ConfigError(unknown("profile", name, list(PROFILES)))
     first = PROFILES[name]["models"][0]
     return {"focus": first, "example": first, "swept": [first], **PROFILES[name]}

@@ -183,6 +183,10 @@ def test_a_text_without_a_number(text):
         ("#### 2√3", "3", False),
         ("#### 1 ½", "1/2", False),
         ("#### 5000", "5k", False),
+        ("#### 7 am", "7 p.m.", False),
+        ("#### 3", "3 dozen", False),
+        ("#### 2", "2 and a half", False),
+        ("#### 4 and a hand of 6 ppm", "6", True),
     ],
 )
 def test_number_match(text, answer, right):

@@ -149,6 +149,8 @@ BAD_SPECS = [
     ({"sub_datasets": [{**ENTRY, "name": 3}]}, "name must be a string"),
     ({"sub_datasets": [{**ENTRY, "train": ["a", "b"]}]}, "train must be a string"),
     ({"sub_datasets": [ENTRY, ENTRY]}, "the sub-dataset name 'sums' is used twice"),
+    ({"sub_datasets": [ENTRY, {**ENTRY, "name": "Sums"}]}, "the sub-dataset name 'Sums' is used twice"),
+    ({"sub_datasets": [{**ENTRY, "name": n} for n in ("\u00e9", "e\u0301")]}, "unique, in more than case"),
     ({"name": 5, "sub_datasets": [ENTRY]}, "name must be a string"),
     ({"seed": "x", "sub_datasets": [ENTRY]}, "seed must be an integer"),
     ({"seed": True, "sub_datasets": [ENTRY]}, "seed must be an integer"),

@@ -141,6 +141,37 @@ def test_an_adapter_is_refused_with_what_to_do(home):
         names.model_source("~/models/small")
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json"])
+def test_a_model_s_file_that_cannot_be_read_is_named(tmp_path, file):
+    """A snapshot of the hub's cache that was copied without what its links stand for."""
+    for name in ("config.json", "model.safetensors", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "notes.txt").symlink_to("nowhere")
+    assert names.model_source(str(tmp_path)) == str(tmp_path)
+    (tmp_path / file).unlink()
+    (tmp_path / file).symlink_to("../../blobs/1234")
+    for read in (lambda: names.model_source(str(tmp_path)), lambda: names.model_identity(str(tmp_path), None)):
+        with pytest.raises(ModelError, match=rf"{re.escape(str(tmp_path / file))}.*cp -rL"):
+            read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs another user")
+def test_a_folder_that_may_not_be_read_is_said(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    tmp_path.chmod(0)
+    code = "import sys; from msft import names, paths, errors\n"
+    code += "try: paths.settled('model', sys.argv[1]); names.model_source(sys.argv[1])\n"
+    code += "except errors.ModelError as error: print(error)\n"
+    code += "try: names.load_mixture(sys.argv[1] + '/mine.yaml')\n"
+    code += "except errors.DataError as error: print(error)"
+    command = ["unshare", "-U", "--map-user=12345", sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    tmp_path.chmod(0o755)
+    assert "cannot be read: [Errno 13]" in done.stdout, done.stderr
+    assert "or its folder may not be read" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("kind", ["no home", "a home that is a file"])
 def test_a_user_without_a_place_for_a_cache(tmp_path, monkeypatch, kind):
     for name in ("MSFT_CACHE", "XDG_CACHE_HOME", "HOME"):

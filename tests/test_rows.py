@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import msft
 from msft.data import metrics, scoring
-from msft.data.rows import CHANGES_MEANING, row_to_example
+from msft.data.rows import CHANGES_MEANING, row_to_example, unread
 from msft.errors import DataError
 
 
@@ -121,6 +121,15 @@ def test_what_stands_in_the_question_already_is_not_lost(key):
     assert row_to_example({**chats(1, 1)[0], key: "1 + 1?"}).answer == "2"
 
 
+@pytest.mark.parametrize("key", ["systemPrompt", "Context 2", "A", "option_b", "choice1", "opd"])
+def test_a_key_that_changes_the_meaning_is_known_in_other_spellings(key):
+    """Options of a choice often have a column each, as in MMLU's and MedMCQA's tables."""
+    row = {"question": "Which is round?", "answer": "A"}
+    with pytest.raises(DataError, match=f"the key '{key}' is not read"):
+        row_to_example({**row, key: "a ball"})
+    assert row_to_example({**row, "question": "Which is round? A. a ball B. a box", key: "a ball"}).answer == "A"
+
+
 def chat(last=(), first=(), **more):
     user, assistant = {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}
     return {"messages": [{**user, **dict(first)}, {**assistant, **dict(last)}], **more}
@@ -135,6 +144,12 @@ def chat(last=(), first=(), **more):
         (chat({"tool_calls": [{"id": "1"}]}), "message 2: the key 'tool_calls' is not read"),
         (chat({"reasoning_content": "hm"}), "message 2: the key 'reasoning_content' is not read"),
         (chat({"weight": 0}), "message 2: the key 'weight' is not read"),
+        (chat({"loss": False}), "message 2: the key 'loss' is not read"),
+        (chat({"training": False}), "message 2: the key 'training' is not read"),
+        (chat({"reasoning_details": [{"text": "hm"}]}), "message 2: the key 'reasoning_details' is not read"),
+        (chat({"content": None}), "message 2 has no content."),
+        (chat(system_message="Be short."), "the key 'system_message' is not read"),
+        (chat(function_declarations="[{}]"), "the key 'function_declarations' is not read"),
         (chat({}, {"name": "Ann"}), "message 1: the key 'name' is not read"),
         (chat({"contents": "x"}), "message 2: unknown key 'contents'. Did you mean 'content'?"),
     ],
@@ -143,14 +158,17 @@ def test_a_key_of_a_chat_that_changes_its_meaning_is_refused(row, words):
     with pytest.raises(DataError) as caught:
         row_to_example(row)
     assert words in str(caught.value)
+    assert "Did you mean 'content'" not in str(caught.value) or "contents" in words
 
 
-def test_a_weight_that_asks_for_what_is_done_is_taken():
-    before = [{"role": "user", "content": "0?"}, {"role": "assistant", "content": "1", "weight": 0}]
-    asked = {"messages": [*before, *chat({"weight": 1, "refusal": None, "id": "m2"})["messages"]]}
+@pytest.mark.parametrize(("key", "no", "yes"), [("weight", 0, 1), ("loss", False, True), ("train", False, True)])
+def test_a_weight_that_asks_for_what_is_done_is_taken(key, no, yes):
+    before = [{"role": "user", "content": "0?", key: no}, {"role": "assistant", "content": "1", key: no}]
+    asked = {"messages": [*before, *chat({key: yes, "refusal": None, "id": "m2"})["messages"]]}
     assert row_to_example(asked).answer == "2"
-    before[1]["weight"] = 1
-    with pytest.raises(DataError, match="message 2: the key 'weight'"):
+    assert unread(asked) == {"id"}
+    before[1][key] = yes
+    with pytest.raises(DataError, match=f"message 2: the key '{key}'"):
         row_to_example(asked)
 
 

@@ -76,6 +76,7 @@ def test_a_seed_takes_the_first_place_and_several_stand_for_all(tmp_path):
         ({"allow_cpu": "no"}, "allow_cpu is 'no'; give true or false"),
         ({"settings": 5}, "settings is 5; give a text"),
         ({"settings": ["a=1"]}, "give a text"),
+        ({"profile": ["smoke"]}, r"unknown profile \['smoke'\]"),
         ({"models": ["a"]}, r"models is \['a'\]; give a text"),
     ],
 )

@@ -6,6 +6,7 @@ it is counted.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,16 +19,18 @@ from msft.errors import DataError, nearest, shortened, together
 QUESTION_KEYS = ("question", "answer", "rationale")
 ROW_KEYS, MESSAGE_KEYS = ("messages",), ("role", "content")
 ROLES = ("system", "user", "assistant")
-# what would have to reach the prompt, the template or the loss
+# what would have to reach the prompt, the template or the loss; in a row '_', digits and case may be others
 CHANGES_MEANING = frozenset(
     """context contexts passage passages paragraph document documents article table evidence options choices input inputs
     instruction instructions prompt history hint hints premise hypothesis background body story facts knowledge support
-    distractors few_shot persona answers system sys_prompt system_prompt developer conversations output response
-    completion chosen rejected tools tool_calls tool_call tool_call_id tool_choice tool_responses functions function_call
-    parallel_tool_calls chat_template_kwargs images image image_url audio video videos weight loss_weight sample_weight loss_mask
-    reasoning reasoning_content thinking thinking_content thought chain_of_thought cot continue_final_message""".split()
-)
-OF_A_MESSAGE = CHANGES_MEANING | {"name", "prefix", "train", "mask"}
+    distractors few_shot persona answers system sys_prompt system_prompt system_message developer conversations output response
+    completion chosen rejected tools tool_calls tool_call tool_call_id tool_choice tool_responses available_tools functions
+    function_call function_declarations parallel_tool_calls chat_template_kwargs images image image_url audio video videos
+    weight loss_weight sample_weight loss loss_mask reasoning reasoning_content reasoning_details thinking thinking_content
+    thought chain_of_thought cot continue_final_message ctx sys option choice""".replace("_", "").split()
+) | {f"{kind}{letter}" for kind in ("", "op", "option", "choice") for letter in "abcde"}  # options, a column each
+WEIGHTS = ("weight", "loss", "train", "training")  # whether a message is learned, as other tools call it
+OF_A_MESSAGE = CHANGES_MEANING | {*WEIGHTS, "traindetail", "name", "prefix", "mask", "masked"}
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -98,13 +101,13 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
     if not isinstance(message, dict):
         return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
     # the loss is on the last message and on none before it: a weight that asks for that asks for nothing
-    is_plain = message.get("role") != "assistant" or message.get("weight") == int(is_last)
-    read = {key: value for key, value in message.items() if not (is_plain and key == "weight")}
+    is_other = message.get("role") != "assistant"
+    read = {k: v for k, v in message.items() if not (k in WEIGHTS and (is_other or v == int(is_last)))}
     problems = [f"message {number}: {problem}" for problem in _check_keys(read, MESSAGE_KEYS, "its content")]
     for key in MESSAGE_KEYS:
         value = message.get(key)
         if value is None:
-            problems.append(f"message {number} has no {key}.{nearest(key, message)}")
+            problems.append(f"message {number} has no {key}.{nearest(key, set(message) - {key})}")
         elif not isinstance(value, str):
             problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
         elif key == "content" and not value.strip():
@@ -126,7 +129,7 @@ def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
         close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
         if close and abs(len(close[0]) - len(key)) <= 2:
             problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
-        elif key.lower() in changes and not _is_said(value, row, known):
+        elif re.sub(r"[\W\d_]", "", key).lower() in changes and not _is_said(value, row, known):
             mend = f"write it into {into}, or take it out"
             problems.append(f"the key {key!r} is not read, and what it says would be lost: {mend}")
     return problems
@@ -144,7 +147,7 @@ def unread(row: Mapping) -> set[str]:
     """The keys of a row, and of its messages, that have a value and are not read; the row has no problems."""
     messages = row.get("messages") or ()
     parts = [(row, ROW_KEYS if messages else QUESTION_KEYS)]
-    parts += [(message, (*MESSAGE_KEYS, "weight")) for message in messages]
+    parts += [(message, (*MESSAGE_KEYS, *WEIGHTS)) for message in messages]
     return {key for part, known in parts for key, value in part.items() if key not in known and has_value(value)}
 
 

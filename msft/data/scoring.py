@@ -20,7 +20,7 @@ _AROUND = re.compile(r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+
 
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
 # number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten.
-# odd, tail: what stands before or behind it and makes it another number: a relation, 'x', 'k', what it is divided by
+# odd, tail: what stands before or behind it and makes it another number: a relation, 'x', 'k', 'pm', what it is divided by
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
 _NUMBER = re.compile(
     r"(?P<odd>(?:[<>≤≥≠±√|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
@@ -29,7 +29,8 @@ _NUMBER = re.compile(
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
     r"|\.?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>[!|^π√百千万萬亿億]+[\w.]*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)| ?(?:bn|mln|mn|tn)\b)?",
+    r"(?P<tail>[!|^π√百千万萬亿億]+[\w.]*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)| ?(?:bn|mln|mn|tn|dozen|quadrillion)\b"
+    r"| ?[ap]\.?m\b| and (?:a|one) (?:half|quarter))?",
     re.IGNORECASE,
 )
 # (pattern, what it becomes) before numbers are looked for: other ways to write a sign, a fraction, a relation

@@ -1,5 +1,8 @@
 """What a mixture's YAML says, and what it may say: keys, names and metrics, before a data file is opened."""
 
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Container
 from pathlib import Path
 from urllib.parse import quote
@@ -21,8 +24,8 @@ _SUB_KEYS = (*_TEXT_KEYS, *columns.KEYS)
 
 def read_spec(path: Path) -> dict:
     """What a mixture's YAML says."""
-    if not path.is_file():
-        raise DataError(f"mixture file {str(path)!r} does not exist")
+    if not os.path.isfile(path):
+        raise DataError(f"mixture file {str(path)!r} does not exist, or its folder may not be read")
     return read_yaml(path, "name and sub_datasets", DataError)
 
 
@@ -50,8 +53,10 @@ def check_spec(spec: dict) -> list[str]:
     if not isinstance(entries, list) or not entries:
         return [*problems, "sub_datasets must be a non-empty list of entries with name, train, test"]
     names = [e["name"] for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
-    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    problems += [f"the sub-dataset name {name!r} is used twice; names must be unique" for name in repeated]
+    # they become names of files: on some disks case does not tell two apart, nor how a letter is composed
+    alike = {name: unicodedata.normalize("NFC", name.casefold()) for name in names}
+    counts, mend = Counter(alike[name] for name in names), "names must be unique, in more than case"
+    problems += [f"the sub-dataset name {name!r} is used twice; {mend}" for name in alike if counts[alike[name]] > 1]
     if not isinstance(allowed, list):
         return [*problems, "allow_overlap must be a list of sub-dataset names"]
     return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
