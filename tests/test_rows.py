@@ -128,6 +128,7 @@ def test_a_key_that_changes_the_meaning_is_known_in_other_spellings(key):
     with pytest.raises(DataError, match=f"the key '{key}' is not read"):
         row_to_example({**row, key: "a ball"})
     assert row_to_example({**row, "question": "Which is round? A. a ball B. a box", key: "a ball"}).answer == "A"
+    assert row_to_example({"question": "What is 3 + 4?", "answer": "7", "a": 3, "b": 4, "e": None}).answer == "7"
 
 
 def chat(last=(), first=(), **more):
