@@ -50,3 +50,13 @@ def test_a_planted_import_breaks_them(copy, what):
     done = lint(copy)
     assert done.returncode == 1
     assert message in " ".join(done.stdout.split())
+
+
+def test_the_house_keeps_its_size():
+    package = ROOT / "msft"
+    things = [path for path in package.iterdir() if path.name != "__pycache__"]
+    assert len(things) <= 30, sorted(path.name for path in things)
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in package.rglob("*.py")}
+    assert max(lines.values()) <= 350, max(lines, key=lines.get)
+    top = [package / f"{name}.py" for name in ("__init__", "config", "runs", "training", "evaluation")]
+    assert sum(lines[path] for path in [*top, *(package / "methods").glob("*.py")]) <= 1500
