@@ -15,7 +15,7 @@ The same on the command line: python -m msft --help. Names load when they are fi
 
 import importlib
 
-import msft.cli._moved  # noqa: F401  old import paths
+import msft._moved  # noqa: F401  old import paths
 
 __version__ = "0.1.0"
 

@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from msft import distributed
-from msft.curve import Curve
 from msft.errors import Stopped
 from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
@@ -29,6 +28,7 @@ from msft.packing.served import served
 from msft.schedules import Passes, Schedule
 from msft.seeds import generator, intervals, quarter_ends
 from msft.store import checkpoints
+from msft.store.curve import Curve
 from msft.store.durable import Durable
 from msft.store.peaks import START, holders_after
 from msft.store.state import MEASURED, Best, Progress, best_of, measured, read_losses

@@ -10,7 +10,6 @@ import yaml
 from helpers import MAKERS, TEST_SIZES, mixture_rows
 
 import msft
-from msft.curve import overall
 from msft.data import scoring, tasks
 from msft.data.example import Example
 from msft.data.example import test_prompt as five_shot_prompt
@@ -19,6 +18,7 @@ from msft.data.tasks import build_task, write_tasks
 from msft.errors import Stopped
 from msft.evaluation import Evaluator
 from msft.names import load_model, load_tokenizer
+from msft.store.curve import overall
 
 ODD = [
     "1",

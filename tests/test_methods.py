@@ -15,7 +15,6 @@ from safetensors.torch import load, save
 
 import msft
 from msft import evaluation
-from msft.curve import Curve
 from msft.errors import ConfigError, RunError
 from msft.loss.tokens import Tokens
 from msft.methods import dynamix_sft, ies, soft_sro_sft
@@ -23,6 +22,7 @@ from msft.results.flops import run_flops
 from msft.runs import Run
 from msft.schedules import Passes
 from msft.store.checkpoints import snapshot
+from msft.store.curve import Curve
 from msft.store.state import Progress, pack_progress, unpack_progress
 from msft.training import Trainer
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import msft
-from msft.cli import _moved
+from msft import _moved
 from msft.errors import ConfigError
 
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from msft.curve import Curve
 from msft.methods import msft as method
+from msft.store.curve import Curve
 
 
 def brute_force(curve, active):

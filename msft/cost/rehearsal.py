@@ -15,7 +15,7 @@ import numpy as np
 from msft import methods
 from msft.config import RunConfig
 from msft.cost.sizes import SetSize
-from msft.curve import Curve
+from msft.store.curve import Curve
 
 _EPOCHS = 10.0  # over which the peaks of the sub-datasets are taken to lie: SFT's in the paper
 _ROUNDS = 2  # roll-outs a sub-dataset after which a scenario in which nobody over-fits comes to an end

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 from tqdm.auto import tqdm
 
-from msft.curve import comparable
 from msft.paths import is_mixture_file
 from msft.results.history import history_rows, roll_outs
+from msft.store.curve import comparable
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
 clock = tqdm.format_interval  # seconds as 1:02:03 or 02:03

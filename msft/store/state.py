@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from msft.curve import comparable, overall
 from msft.errors import RunError
+from msft.store.curve import comparable, overall
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from msft.curve import overall
+from msft.store.curve import overall
 from paper_figures import findings, reported_numbers
 from paper_figures.style import COLUMN, SMALLEST, colour, legend, panels, say
 
