@@ -1,6 +1,8 @@
 """Many runs: finished ones are read, a failed one stops no other and is named, SRO waits for SFT."""
 
 import dataclasses
+import os
+import signal
 import threading
 import types
 
@@ -8,7 +10,7 @@ import pytest
 
 import msft
 from msft import runs
-from msft.errors import DataError, RunError
+from msft.errors import DataError, Interrupted, RunError
 from msft.launch import local
 
 OWN = """from dataclasses import dataclass
@@ -152,6 +154,16 @@ def test_a_failed_run_is_named_and_the_others_go_on(small_settings, recorded, ru
         local.run_all(configs, runs_dir, slots=1)
     assert [config.seed for config in recorded] == [13, 14, 15]
     assert str(caught.value) == ("1 of 3 runs failed:\n  - sft taught small seed 13 epochs=1.0: the disk is full")
+
+
+def test_a_run_in_this_process_that_is_told_to_stop_stops_them_all(small_settings, tmp_path):
+    def stop(history, event):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    configs = [config_of(small_settings, seed=seed) for seed in (20, 30)]
+    with pytest.raises(Interrupted, match="stopped and saved"):
+        local.run_all(configs, tmp_path / "runs", on_evaluation=stop)
+    assert [path.name[:3] for path in (tmp_path / "runs").iterdir()] == ["sft"]
 
 
 def test_a_run_that_cannot_start_is_said_before_anything_is_trained(small_settings, recorded, runs_dir):

@@ -55,7 +55,8 @@ def run_all(
 
     slots: runs at a time; None takes what the machine holds.
     on_evaluation: as in `run`; the runs are then trained one after the other in this process.
-    A run that fails does not stop the others. Raises RunError at the end, with what each failed run said.
+    A run that fails does not stop the others. Raises RunError at the end, with what each failed run said; Interrupted at
+    once where the run in this process was told to stop.
     """
     names = run_names(configs)
     runs = [Run(Path(usable(runs_dir)) / name) for name in names]
@@ -72,6 +73,8 @@ def run_all(
         for config in ours:
             try:
                 run(config, runs_dir, progress=progress, on_evaluation=on_evaluation)
+            except Interrupted:  # meant for all of them: no other run begins
+                raise
             except MsftError as error:
                 problems.append(f"{_title(config)}: {error}")
     if problems:
