@@ -44,13 +44,13 @@ def test_every_bar_of_a_smoke_run(tmp_path, monkeypatch):
         lambda jobs, *rest, train=calibration.train: train([{**job, "params": {"epochs": 1.0}} for job in jobs], *rest),
     )
     calibration.main()
-    result = pd.read_json(tmp_path / "calibration.json", typ="series")
+    result = pd.read_json(tmp_path / "calibration_mixtures.json", typ="series")
     (found,) = result["bases"].values()
     assert len(found["bars"]) == 9 and {row["met"] for row in found["bars"]} <= {True, False}
     assert set(found["shots"]) == {"five shots", "no shots"}
     curve = pd.DataFrame(found["sub_datasets"]).set_index("sub-dataset")
     assert list(curve.index) == data.make_mixture("tiny-smoke").names
-    assert "not met" in (tmp_path / "calibration.md").read_text(encoding="utf-8")
+    assert "not met" in (tmp_path / "calibration_mixtures.md").read_text(encoding="utf-8")
 
 
 def test_a_result_names_the_command_that_makes_it():
