@@ -93,7 +93,7 @@ def _column(cells: list[str], decimals: int) -> list[str]:
             return "–"
         if abs(number) >= 1e6:
             return f"{number:.3g}"
-        return f"{number:,.{decimals}f}" if decimals or number == int(number) else escaped(cell)
+        return f"{round(number, decimals) + 0.0:,.{decimals}f}" if decimals or number == int(number) else escaped(cell)
 
     return [f"{NUMBER}{shown(n, c)}</span>" for n, c in zip(numbers, cells, strict=True)]
 

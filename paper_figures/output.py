@@ -34,13 +34,16 @@ def save_table(table: pd.DataFrame, out_dir: str | Path, name: str, decimals: in
     return folder / f"{name}.csv"
 
 
+def number(value: float, decimals: int) -> str:
+    """A number as tables show it: a dash for a missing one, and never -0.0."""
+    return "–" if pd.isna(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
 def _cells(table: pd.DataFrame, decimals: int) -> tuple[list[str], list[list[str]]]:
     flat = table.reset_index() if table.index.name or table.index.nlevels > 1 else table
 
     def text(value) -> str:
-        if isinstance(value, float):
-            return "–" if pd.isna(value) else f"{value:.{decimals}f}"
-        return str(value)
+        return number(value, decimals) if isinstance(value, float) else str(value)
 
     return [str(c) for c in flat.columns], [[text(v) for v in row] for row in flat.itertuples(index=False)]
 

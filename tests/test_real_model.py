@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from msft.data.tasks import task_name
+from msft.errors import ConfigError
 from paper_figures import data, style
 from paper_figures.figures import overfitting, real_model
 
@@ -117,6 +118,9 @@ def test_another_seed_is_compared_with_sft_of_that_seed(tmp_path):
     assert table["loss (nats)"].tolist() == pytest.approx([3, 1.25, 1.25, 1, 1])
     assert table.loc["mSFT (seed 30)", real_model.NATS].tolist() == pytest.approx([0, 0, 0])
     assert "none of mSFT, mSFT (seed 30)." in real_model.finding(runs, table)
+    for count in (0, 4):
+        with pytest.raises(ConfigError, match=f"seeds = {count}: the page has 20, 30, 40;.*seed=20,30,40"):
+            real_model.needs(page, "sft", count)
 
 
 def test_losses_against_sft_with_their_interval_over_sub_datasets(tmp_path):

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
+from msft.errors import ConfigError
 from paper_figures import data, findings
 from paper_figures.findings import icc, icc_interval
 from paper_figures.reported_numbers import model_label
@@ -20,7 +21,13 @@ NATS = ["loss against SFT (nats)", "loss from", "loss to"]
 
 
 def needs(page, methods: str = "sft msft sro_sft ies", seeds: int = 2) -> dict:
-    """The methods, a text of their names, at the first seed, and SFT and mSFT, if it is among them, at so many seeds."""
+    """The methods, a text of their names, at the first seed, and SFT and mSFT, if it is among them, at so many seeds.
+
+    Raises ConfigError where the page has fewer.
+    """
+    if not 1 <= seeds <= len(page.seeds):
+        mend = "name more: -p settings 'seed=20,30,40'"
+        raise ConfigError(f"seeds = {seeds}: the page has {', '.join(map(str, page.seeds))}; give 1 or more, or {mend}")
     runs = {(method, page.seeds[0]): page.config(method) for method in methods.split()}
     repeated = ["sft", "msft"] if "msft" in methods.split() else ["sft"]
     return runs | {(method, seed): page.config(method, seed=seed) for method in repeated for seed in page.seeds[:seeds]}
@@ -147,7 +154,7 @@ def optima_plot(runs, axes=None):
 
 
 def _agreements(tables) -> str:
-    values = {measure: agreement(table) for measure, table in tables.items()}
+    values = {measure: np.round(agreement(table), 2) + 0.0 for measure, table in tables.items()}  # no -0.00
     if any(np.isnan(value) for value, *_ in values.values()):
         return ""
     spans = {
