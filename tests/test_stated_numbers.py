@@ -562,4 +562,8 @@ def test_training_of_the_real_model():
     )
     assert said + f"{times['floor'] / times['ours']:.2f} of the speed of plain forward" in README
     assert f"; {times['patched'] / times['ours']:.2f} times TRL patched to compute no logits" in README
+    for precision in ("mixed", "bf16"):
+        times = result(f"training_real_{precision}")["seconds"]
+        ratios = [times[name] / times["ours"] for name in ("paper", "best", "floor", "patched")]
+        assert "{:.2f} and {:.2f}, at {:.2f}, and {:.2f}".format(*ratios) in README
     assert f"on a real model {paper:.1f} and {best:.1f} |" in README
