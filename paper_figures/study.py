@@ -166,7 +166,7 @@ class Study:
         output.save_table(table, self.out_dir, self._name(name), decimals)
         floats = table.select_dtypes("float").columns
         self._register("table", name, item, caption, decimals=decimals, rounded=[str(column) for column in floats])
-        return table.style.format(lambda value: output.number(value, decimals), subset=list(floats), na_rep="–")
+        return table.style.format(dict.fromkeys(floats, lambda value: output.number(value, decimals)), na_rep="–")
 
     def confirmed(self, item: str):
         """The table of this page's runs on items that nothing was chosen on (figures/confirmed.py); None without such."""

@@ -158,7 +158,7 @@ def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_r
     page.used.append(small_run)
     figure, axes = plt.subplots(figsize=(2, 1))
     page.figure(axes, "curves", item="Fig. 2", caption="Curves.")
-    table = pd.DataFrame({"a": [1.234, -0.001]}, index=pd.Index(["x", "y"], name="row"))
+    table = pd.DataFrame({"a": [1.234, -0.001], "b": ["yes", None]}, index=pd.Index(["x", "y"], name="row"))
     styled = page.table(table, "numbers", item="Table 2", caption="Numbers.", decimals=2)
     style.say(figure, "It rises -1 and falls.")
     page.figure(figure, "curves", item="Fig. 2", caption="Curves again.")
@@ -168,6 +168,7 @@ def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_r
         *(f"01_curves.{kind}" for kind in ("png", "pdf")), *(f"01_numbers.{kind}" for kind in ("csv", "md", "tex")),
     }  # fmt: skip
     assert "1.23" in styled.to_html() and "-0.00" not in styled.to_html()
+    assert ">–<" in styled.to_html()  # a missing text too
     assert "| y | 0.00 |" in (out / "01_numbers.md").read_text() and "& 0.00 " in (out / "01_numbers.tex").read_text()
     entries = {path.stem: json.loads(path.read_text()) for path in (out / "items").glob("*.json")}
     assert entries["01_curves"] == {

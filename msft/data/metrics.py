@@ -61,9 +61,9 @@ def check_example(example: Example, metric: str = "") -> None:
             "its last message has '####', behind which the scored answer stands, and lines behind that: end with "
             "'#### result', mark headings in another way, or take the metric loss"
         )
-    shown = repr(example.answer[:60])
-    values = numbers(example.answer) if metric == "number_match" else []
-    if metric == "number_match" and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
+    shown, is_number = repr(example.answer[:60]), metric == "number_match"
+    values = numbers(example.answer) if is_number else []
+    if is_number and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):
         how_many = "none" if not values else "one that it cannot read" if None in values[-1:] else len(values)
         what = f"metric number_match needs a number, and the answer {shown} has {how_many}"
         mend = "give one such as 1250, 1,250.5, 1 1/2 or 1.6e-19, no range, date, power or root, or take exact_match"

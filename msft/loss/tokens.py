@@ -12,7 +12,7 @@ from msft.data.example import Example, fitting_prompts, training_text
 from msft.data.mixture import MEASURED, Mixture, without_long
 from msft.errors import DataError, ModelError
 
-_AT_ONCE = 1000  # texts; places of their tokens take twenty times the memory of what is kept
+_AT_ONCE = 1000  # texts: while they are tokenised they take much more memory than what is kept of them
 
 
 @dataclass(frozen=True)

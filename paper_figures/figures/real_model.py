@@ -26,8 +26,8 @@ def needs(page, methods: str = "sft msft sro_sft ies", seeds: int = 2) -> dict:
     Raises ConfigError where the page has fewer.
     """
     if not 1 <= seeds <= len(page.seeds):
-        mend = "name more: -p settings 'seed=20,30,40'"
-        raise ConfigError(f"seeds = {seeds}: the page has {', '.join(map(str, page.seeds))}; give 1 or more, or {mend}")
+        mend = f"give 1 to {len(page.seeds)}, or name more: -p settings 'seed=20,30,40'"
+        raise ConfigError(f"seeds = {seeds}: the page has {', '.join(map(str, page.seeds))}; {mend}")
     runs = {(method, page.seeds[0]): page.config(method) for method in methods.split()}
     repeated = ["sft", "msft"] if "msft" in methods.split() else ["sft"]
     return runs | {(method, seed): page.config(method, seed=seed) for method in repeated for seed in page.seeds[:seeds]}
