@@ -1,4 +1,4 @@
-# make reproduce | test | lint | notebooks | report | evidence | faults | sync | clean
+# make reproduce | test | lint | notebooks | report | evidence | faults | instrument | sync | clean
 # PYTHON chooses the interpreter that .venv is made from; PROFILE is smoke, tiny, laptop or paper.
 PYTHON ?= python3.11
 PROFILE ?= tiny
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: reproduce test lint notebooks report evidence faults sync clean help
+.PHONY: reproduce test lint notebooks report evidence faults instrument sync clean help
 
 help:
 	@sed -n 1,2p Makefile
@@ -36,6 +36,10 @@ evidence: $(STAMP)
 # half an hour: kills, broken writes and full disks (the last where one may mount)
 faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py
+
+# two minutes: the embedded mixtures and their base models, which lie in msft/tiny, anew
+instrument: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m paper_figures.instrument
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

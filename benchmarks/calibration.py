@@ -36,7 +36,7 @@ def curves(run, column: str = "accuracy") -> pd.DataFrame:
 
 def chance(row) -> float:
     """The percentage that guessing reaches on a row of the tiny table."""
-    from msft.tiny.skills import VALUES
+    from paper_figures.instrument.skills import VALUES
 
     if row.style == "open":
         return 100 / len(VALUES[row.topic][1])
@@ -99,7 +99,7 @@ def without_shots(run) -> dict[str, float]:
 
 def bars(runs: list, shots: dict[str, float]) -> list[dict]:
     """Every bar with its figure: what, bar, measured, met."""
-    from msft.tiny.data import rows_of
+    from paper_figures.instrument.mixtures import rows_of
 
     table = by_task(runs)
     above = table.peak - pd.Series({row.name: chance(row) for row in rows_of(runs[0].config.mixture)})
@@ -170,7 +170,7 @@ def calibrate(options) -> None:
 
 
 def rates(options) -> None:
-    from msft.tiny import identity
+    from paper_figures.instrument.bases import identity
 
     keys = [(model, rate) for model in options.model for rate in RATES]
     jobs = [

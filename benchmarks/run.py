@@ -3,9 +3,8 @@
     python benchmarks/run.py                                                           # tiny mixture, some minutes
     python benchmarks/run.py --model tiny-smoke --mixture tiny-smoke --budget 1 --results runs/check      # a check
 
-Functions of the package are timed from outside, each without what is timed within it. Before the clock starts the
-base model is built, so that its pre-training does not count; setting up (data, tokens, requests) does. Writes
-run.{json,md}.
+Functions of the package are timed from outside, each without what is timed within it; setting up (data, tokens,
+requests) counts. Writes run.{json,md}.
 """
 
 import argparse
@@ -127,9 +126,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    from msft import names
 
-    names.model_source(options.model)  # builds the base model where it is not there yet
     measured = [measure(options) for _ in range(options.rounds)]
     every = {part for m in measured for part in m["seconds"]}
     parts = {part: statistics.median(m["seconds"].get(part, 0.0) for m in measured) for part in every}

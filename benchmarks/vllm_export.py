@@ -42,10 +42,10 @@ def base_model(folder: Path) -> Path:
     """The base model of the smoke profile, with heads that vLLM's attention on a CPU has."""
     from unittest import mock
 
-    from msft.tiny import models
+    from paper_figures.instrument import bases
 
-    with mock.patch.dict(models._SHAPE, num_attention_heads=3, num_key_value_heads=3):
-        models._build("tiny-smoke", folder)
+    with mock.patch.dict(bases._SHAPE, num_attention_heads=3, num_key_value_heads=3):
+        bases.make("tiny-smoke", folder)
     return folder
 
 

@@ -75,16 +75,12 @@ def filled(config: RunConfig) -> RunConfig:
 
 
 def model_source(name: str) -> str:
-    """A folder or a hub id for a model name; tiny models are built when they are not in the cache.
+    """A folder or a hub id for a model name.
 
     Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
     """
     if name in tiny.MODELS:
-        try:
-            return str(tiny.base_model(name))
-        except (OSError, RuntimeError) as error:  # no home folder, or one that cannot be written
-            what = f"{name} is built once and kept, and there is no place for it ({error})"
-            raise ModelError(f"{what}: set the environment variable MSFT_CACHE to a writable folder") from error
+        return str(tiny.base_model(name))
     folder = Path(usable(name))
     _files(folder)
     parts = (folder / part for part in ("adapter_config.json", "adapter_model.safetensors"))
@@ -242,9 +238,7 @@ def _loading(what: str, source: str):
         files = {path.suffix for path in folder.glob("*")}
         way = "Give a folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, "
         way += "or a hub id where the hub can be reached."
-        if folder.name in [f"{name}-{tiny.identity(name)}" for name in tiny.MODELS]:
-            way = "Delete this folder: the tiny model is then built again."
-        elif any(is_pointer(path) for path in folder.glob("*") if path.is_file() and os.access(path, os.R_OK)):
+        if any(is_pointer(path) for path in folder.glob("*") if path.is_file() and os.access(path, os.R_OK)):
             way = "Some of its files are pointers of Git LFS: fetch what they stand for with `git lfs pull`."
         elif "custom code" in first:
             way = "That code is run only with trust_remote_code=True (--trust-remote-code true): inspect it first."

@@ -9,12 +9,8 @@ from pathlib import Path
 
 from msft.errors import ConfigError
 
-VARIABLES = (
-    "MSFT_CACHE",
-    "MSFT_DATA_DIR",
-    "MSFT_TEST_SIZE",
-    "MSFT_MAX_PROMPT_TOKENS",
-)  # the last three: lm-eval's tasks
+# of the environment: lm-eval's tasks read them
+VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS")
 LONGEST = 255  # bytes of a file's name on most systems
 _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
 

@@ -18,13 +18,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from msft import tiny
 from msft.errors import ConfigError, MsftError, together, unknown
-from msft.names import model_source
 from paper_figures import contents, manifest
 from paper_figures.profiles import PROFILES
 
@@ -110,22 +107,12 @@ def train(needs: dict, page) -> list[str]:
 
     try:
         if needs:
-            make_bases(config.model for config in needs.values())
             page.train(needs)
     except MissingRuns:
         pass
     except MsftError as error:
         return [str(error)]
     return []
-
-
-def make_bases(models: Iterable[str]) -> None:
-    """Pre-trains the tiny base models that are not in the cache yet, one a core. Raises ModelError where it can't."""
-    ours = sorted(set(models).intersection(tiny.MODELS))
-    if len(ours) > 1:  # one alone is made where it is needed
-        jobs = min(len(ours), os.cpu_count() or 1)
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _worker, (jobs,)) as pool:
-            list(pool.map(model_source, ours))
 
 
 def execute(notebook: Path, out: Path, given: dict) -> tuple[str, float]:

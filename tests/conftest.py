@@ -16,10 +16,7 @@ import msft
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of real tokenizers and benchmark records beside the checkout, where there is one.
-
-    Tiny base models come from MSFT_CACHE, or the user's own cache where it is not set: they are named by content.
-    """
+    """The folder of real tokenizers and benchmark records beside the checkout, where there is one."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("the folder shared/ beside the checkout is absent: no real tokenizers and benchmark records")
@@ -104,7 +101,7 @@ def small_msft_run(small_msft_settings, shared_runs_dir):
 
 @pytest.fixture(scope="session")
 def smoke_sft_run(shared_runs_dir):
-    """SFT on the embedded smoke mixture; pre-trains its base model the first time."""
+    """SFT on the embedded smoke mixture."""
     config = msft.RunConfig(method="sft", model="tiny-smoke", mixture="tiny-smoke", params={"epochs": 0.5})
     return msft.run(config, shared_runs_dir, progress=False)
 

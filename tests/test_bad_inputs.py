@@ -25,9 +25,8 @@ def base(settings):
 
 
 @pytest.fixture
-def lab(tmp_path, tmp_path_factory, monkeypatch):
-    """The folder that a user stands in; the token cache is elsewhere."""
-    monkeypatch.setenv("MSFT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def lab(tmp_path, monkeypatch):
+    """The folder that a user stands in."""
     folder = tmp_path / "lab"
     folder.mkdir()
     monkeypatch.chdir(folder)

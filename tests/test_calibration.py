@@ -10,7 +10,8 @@ import pytest
 import recording
 from scipy import stats
 
-from msft.tiny import data, table
+from msft import tiny
+from paper_figures.instrument import mixtures, table
 
 
 def test_icc_is_that_of_the_one_way_analysis_of_variance():
@@ -26,7 +27,7 @@ def test_jitter_is_the_mean_step_between_neighbours_from_epoch_three_on():
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-15", "tiny-21"])
 def test_chance_is_one_over_the_answers_that_there_are(name):
-    for row, sub in zip(data.rows_of(name), data.make_mixture(name), strict=True):
+    for row, sub in zip(mixtures.rows_of(name), tiny.make_mixture(name), strict=True):
         answers = {example.answer for example in sub.test + sub.confirmation}
         if row.skill not in ("two_steps", "one_step"):  # sums have no fixed answers
             assert calibration.chance(row) == pytest.approx(100 / len(answers)), row.name
@@ -49,7 +50,7 @@ def test_every_bar_of_a_smoke_run(tmp_path, monkeypatch):
     assert len(found["bars"]) == 9 and {row["met"] for row in found["bars"]} <= {True, False}
     assert set(found["shots"]) == {"five shots", "no shots"}
     curve = pd.DataFrame(found["sub_datasets"]).set_index("sub-dataset")
-    assert list(curve.index) == data.make_mixture("tiny-smoke").names
+    assert list(curve.index) == tiny.make_mixture("tiny-smoke").names
     assert "not met" in (tmp_path / "calibration_mixtures.md").read_text(encoding="utf-8")
 
 

@@ -254,14 +254,6 @@ def test_settings_that_a_run_cannot_have_are_an_error_of_the_command(modules):
         execute.needed(["one"], study.Study("all", "smoke", settings="train_sise=4"), {})
 
 
-def test_tiny_base_models_are_made_at_once_each_in_a_process(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSFT_CACHE", str(tmp_path / "file" / "cache"))
-    (tmp_path / "file").write_text("no folder")
-    execute.make_bases(["tiny-smoke", "org/other"])  # one alone is left to its run
-    with pytest.raises(ModelError, match="tiny-qwen2 is built once and kept, and there is no place for it"):
-        execute.make_bases(["tiny-qwen2", "tiny-smoke", "tiny-qwen2"])
-
-
 @pytest.mark.parametrize(
     ("error", "told"),
     [

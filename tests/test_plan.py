@@ -18,7 +18,7 @@ from msft.launch.local import note_failure
 from msft.loss.tokens import tokenize
 from msft.results.flops import run_flops
 from msft.results.run import is_locked, matching
-from msft.tiny import models as tiny
+from paper_figures.instrument import bases
 
 RATES = plan.Rates(1e12, {})
 TWO = (SetSize("a", 100, 10, 0, 20.0, 30.0), SetSize("b", 300, 10, 0, 40.0, 50.0))
@@ -69,7 +69,7 @@ def test_parameters_and_shape_are_those_of_the_model(model, parameters):
 
 
 def test_tokens_of_the_tiny_mixtures_are_counted(tokenizer):
-    own, means = tiny.build_tokenizer(), sizes.table()["tokens"]["tiny"]
+    own, means = bases.build_tokenizer(), sizes.table()["tokens"]["tiny"]
     for mixture in ("tiny", "tiny-15", "tiny-21"):
         for sub in msft.tiny.make_mixture(mixture):
             rows = tokenize(own, sub.train)

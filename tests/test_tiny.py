@@ -1,4 +1,4 @@
-"""The embedded default: the declared table is what the generated mixture is, and base models build once."""
+"""The embedded default: what ships is what its recipe makes, and the declared table is what the mixtures are."""
 
 import json
 import os
@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from msft import tiny
 from msft.data import example as strings
 from msft.errors import DataError, ModelError
-from msft.tiny import data, skills
-from msft.tiny import models as tiny
-
-PARTS = ("train", "test", "validation", "confirmation", "shots")
-
+from msft.results.provenance import processor
+from paper_figures.instrument import bases, mixtures, skills
+from paper_figures.instrument.__main__ import MADE, digest
+from paper_figures.instrument.table import EOS, TABLE
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tiny.build_tokenizer()
+    return bases.build_tokenizer()
 
 
 def test_importing_is_light():
@@ -31,8 +31,9 @@ def test_importing_is_light():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_mixture_is_the_same_in_every_process():
-    code = "from msft.tiny import *; print(*(make_mixture(n).fingerprint() for n in MIXTURES))"
+def test_the_mixtures_that_ship_are_those_that_their_table_makes_in_every_process():
+    code = "from paper_figures.instrument.mixtures import generated; from msft.tiny import MIXTURES\n"
+    code += "print(*(generated(n).fingerprint() for n in MIXTURES))"
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -40,38 +41,44 @@ def test_mixture_is_the_same_in_every_process():
             capture_output=True,
             text=True,
             check=True,
+            cwd=ROOT,
         ).stdout
         for seed in ("1", "2")
     }
-    assert printed == {" ".join(data.make_mixture(n).fingerprint() for n in tiny.MIXTURES) + "\n"}
+    assert printed == {" ".join(tiny.make_mixture(n).fingerprint() for n in tiny.MIXTURES) + "\n"}
+    for name in tiny.MIXTURES:
+        ours, made = tiny.make_mixture(name), mixtures.generated(name)
+        assert [(sub.name, sub.group, sub.train, sub.shots) for sub in ours] == [
+            (sub.name, sub.group, sub.train, sub.shots) for sub in made
+        ]
 
 
 @pytest.mark.parametrize("name", tiny.MIXTURES)
 def test_parts_are_disjoint_and_as_large_as_declared(name):
-    for sub, row in zip(data.make_mixture(name), tiny.rows_of(name), strict=True):
-        questions = [example.question for part in PARTS for example in getattr(sub, part)]
+    for sub, row in zip(tiny.make_mixture(name), mixtures.rows_of(name), strict=True):
+        questions = [example.question for part in tiny.PARTS for example in getattr(sub, part)]
         assert len(questions) == len(set(questions)), sub.name
-        sizes = [len(getattr(sub, part)) for part in PARTS]
+        sizes = [len(getattr(sub, part)) for part in tiny.PARTS]
         assert sizes == [row.train, row.test, row.test, row.confirmation, strings.SHOTS]
 
 
 def test_groups_styles_and_sizes_of_the_mixtures():
-    groups = data.make_mixture().groups
+    groups = tiny.make_mixture().groups
     assert [(name, len(members)) for name, members in groups.items()] == [
         ("Science and Knowledge", 4),
         ("Commonsense and Language", 4),
         ("Mathematic and Quantitative", 2),
     ]
-    assert {row.style for row in tiny.TABLE} == {"letter", "true/false", "open", "rationale"}
-    assert data.make_mixture().names == [row.name for row in tiny.TABLE]
-    assert [len(data.make_mixture(f"tiny-{n}")) for n in (5, 15, 21)] == [5, 15, 21]
+    assert {row.style for row in TABLE} == {"letter", "true/false", "open", "rationale"}
+    assert tiny.make_mixture().names == [row.name for row in TABLE]
+    assert [len(tiny.make_mixture(f"tiny-{n}")) for n in (5, 15, 21)] == [5, 15, 21]
 
 
 @pytest.mark.parametrize("name", tiny.MIXTURES)
 def test_wrong_labels_are_in_train_only_and_hold_for_a_whole_entity(name):
-    pairs = zip(data.make_mixture(name), data.make_mixture(name, clean=True), tiny.rows_of(name), strict=True)
+    pairs = zip(tiny.make_mixture(name), mixtures.generated(name, clean=True), mixtures.rows_of(name), strict=True)
     for noisy, clean, row in pairs:
-        assert all(getattr(noisy, part) == getattr(clean, part) for part in PARTS[1:])
+        assert all(getattr(noisy, part) == getattr(clean, part) for part in tiny.PARTS[1:])
         assert [e.question for e in noisy.train] == [e.question for e in clean.train]
         labels = {}
         for said, right in zip(noisy.train, clean.train, strict=True):
@@ -87,8 +94,8 @@ def test_wrong_labels_are_in_train_only_and_hold_for_a_whole_entity(name):
 
 
 def test_answers_are_true_by_a_second_way_of_working_them_out():
-    mixture, facts = data.make_mixture(), skills.FACTS
-    for row in tiny.TABLE:
+    mixture, facts = tiny.make_mixture(), skills.FACTS
+    for row in TABLE:
         for example in mixture[row.name].test:
             question = example.question
             if row.skill in ("which_value", "ending"):
@@ -113,7 +120,7 @@ def test_answers_are_true_by_a_second_way_of_working_them_out():
 
 @pytest.mark.parametrize("name", tiny.MIXTURES)
 def test_prompt_and_completion_tokenise_as_the_whole_text(name, tokenizer):
-    for sub in data.make_mixture(name):
+    for sub in tiny.make_mixture(name):
         for example in sub.test[:8]:
             prompt, completion = strings.training_text(example)
             apart = tokenizer(prompt)["input_ids"] + tokenizer(completion)["input_ids"]
@@ -131,26 +138,40 @@ def test_any_text_comes_back(text, tokenizer):
 
 def test_unknown_names_are_answered_with_the_near_ones():
     with pytest.raises(DataError, match="Did you mean 'tiny-smoke'"):
-        data.make_mixture("tiny-smok")
+        tiny.make_mixture("tiny-smok")
     with pytest.raises(ModelError, match="Did you mean 'tiny-qwen2'"):
         tiny.base_model("tiny-qwen22")
 
 
-def test_base_model_is_built_once_and_leaves_the_random_state_alone():
+def test_the_base_models_that_ship_are_those_of_the_recipe():
+    made = json.loads(MADE.read_text(encoding="utf-8"))["bases"]
+    assert made == {name: {"recipe": bases.identity(name), "weights": digest(name)} for name in tiny.MODELS}
+
+
+def test_a_base_model_made_anew_is_the_one_that_ships(tmp_path):
+    """Bit for bit on its kind of processor with its torch; the tokenizer everywhere."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    folder = tiny.base_model("tiny-smoke")
+    bases.make("tiny-smoke", tmp_path)
     assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()
-    written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert tiny.base_model("tiny-smoke") == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    ours, made = tiny.base_model("tiny-smoke"), json.loads(MADE.read_text(encoding="utf-8"))
+    text = "Q: here 3 bakoz ann\nA: #### C"
+    assert AutoTokenizer.from_pretrained(tmp_path)(text) == AutoTokenizer.from_pretrained(ours)(text)
+    if made["processor"] == processor() and made["torch"] == torch.__version__:
+        assert (tmp_path / "model.safetensors").read_bytes() == (ours / "model.safetensors").read_bytes()
+
+
+def test_the_smoke_model_knows_something():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tiny.base_model("tiny-smoke")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.model_type == "qwen2" and len(tokenizer) <= model.config.vocab_size
-    assert tokenizer.decode([tokenizer.eos_token_id]) == tiny.EOS
+    assert tokenizer.decode([tokenizer.eos_token_id]) == EOS
     text = "Q: which?\nA: #### C"
-    assert tokenizer(text)["input_ids"] == tiny.build_tokenizer()(text)["input_ids"]
+    assert tokenizer(text)["input_ids"] == bases.build_tokenizer()(text)["input_ids"]
     # it knows something: plain facts in the related format, far above one in six
     facts = skills.FACTS["herbs"]  # which the smoke model knows
     right = 0
@@ -165,10 +186,10 @@ def test_every_architecture_trains_and_reads_our_tokenizer_back(name, tokenizer,
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    kind, shape, _, _ = tiny._spec(name)
+    kind, shape, _, _ = bases._spec(name)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = tiny.new_model(kind, shape)
+        model = bases.new_model(kind, shape)
     assert model.config.model_type == name.removeprefix("tiny-")
     text = "Q: ann saw 3 bakoz near. colour?\nA: #### C"
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
@@ -177,7 +198,7 @@ def test_every_architecture_trains_and_reads_our_tokenizer_back(name, tokenizer,
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    tiny._keep_own_tokenizer(tmp_path, model.config.model_type)
+    bases._keep_own_tokenizer(tmp_path, model.config.model_type)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(text)["input_ids"] == ids[0].tolist()
     assert torch.equal(
@@ -189,31 +210,31 @@ def test_pre_training_meets_no_question_of_a_mixture():
     asked = {
         e.question
         for name in tiny.MIXTURES
-        for sub in data.make_mixture(name)
-        for part in PARTS
+        for sub in tiny.make_mixture(name)
+        for part in tiny.PARTS
         for e in getattr(sub, part)
     }
     rng = random.Random(0)
-    for row in tiny.TABLE:
-        met = {data.related_text(rng, row)[0].removeprefix("Q: ").removesuffix("\nA: ") for _ in range(2000)}
+    for row in TABLE:
+        met = {mixtures.related_text(rng, row)[0].removeprefix("Q: ").removesuffix("\nA: ") for _ in range(2000)}
         assert not met & asked, row.name
 
 
 def test_identity_changes_with_the_recipe_and_the_text_alone(monkeypatch):
     names = [name for name in tiny.MODELS if name != "tiny-smoke"]
-    before = [tiny.identity(name) for name in names]
-    assert len(set(before)) == 3 and before == [tiny.identity(name) for name in names]
+    before = [bases.identity(name) for name in names]
+    assert len(set(before)) == 3 and before == [bases.identity(name) for name in names]
     with monkeypatch.context() as patch:
-        patch.setitem(tiny._RECIPE, "steps", tiny._RECIPE["steps"] + 1)
-        assert not set(before) & {tiny.identity(name) for name in names}
+        patch.setitem(bases._RECIPE, "steps", bases._RECIPE["steps"] + 1)
+        assert not set(before) & {bases.identity(name) for name in names}
     with monkeypatch.context() as patch:
         patch.setitem(skills.SHARES, "claim", 9.0)
-        assert not set(before) & {tiny.identity(name) for name in names}
+        assert not set(before) & {bases.identity(name) for name in names}
 
 
 def test_rates_were_tuned_on_the_bases_that_ship():
     recorded = json.loads((ROOT / "benchmarks" / "results" / "learning_rate.json").read_text(encoding="utf-8"))
-    assert recorded["bases"] == {name: tiny.identity(name) for name in recorded["bases"]}
+    assert recorded["bases"] == {name: bases.identity(name) for name in recorded["bases"]}
     for name, found in recorded["best of SFT (%)"].items():
         rates, best = [float(rate) for rate in found], list(found.values())
         assert rates[best.index(max(best))] == tiny.settings(name)["learning_rate"], name

@@ -15,6 +15,7 @@ from msft.errors import DataError
 from msft.names import load_tokenizer
 from paper_figures import data, study, style
 from paper_figures.figures import exports, your_mixture
+from paper_figures.instrument.mixtures import generated
 
 
 def test_the_made_up_folder_is_a_mixture_of_four_kinds(tmp_path):
@@ -35,10 +36,10 @@ def test_a_model_without_chat_template_gets_no_chats(model_folder, tmp_path):
 
 def test_only_the_labels_are_wrong(tmp_path):
     folder = your_mixture.make_folder(tmp_path, 96, 6)
-    clean = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["stones"].train}
+    clean = {e.question: e.answer for e in generated("tiny", clean=True)["stones"].train}
     rows = [json.loads(line) for line in (folder / "labels" / "train.jsonl").read_text().splitlines()]
     assert sum(clean[row["question"]] != row["answer"] for row in rows) == 48
-    truth = {e.question: e.answer for e in msft.tiny.make_mixture("tiny", clean=True)["metals"].train}
+    truth = {e.question: e.answer for e in generated("tiny", clean=True)["metals"].train}
     rows = [json.loads(line) for line in (folder / "metals" / "train.jsonl").read_text().splitlines()]
     assert all(truth[row["question"]] == row["answer"] for row in rows)
 

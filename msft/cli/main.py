@@ -11,7 +11,7 @@ import sys
 
 from msft.distributed import say
 from msft.errors import MsftError, unknown
-from msft.paths import VARIABLES, unread_variables
+from msft.paths import unread_variables
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def _main(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         print(unknown("command", words[0], list(COMMANDS)), file=sys.stderr)
         return 2
-    if unread := unread_variables(VARIABLES[:1]):
+    if unread := unread_variables(()):
         print(f"environment variables that no command reads: {', '.join(unread)}; see its flags", file=sys.stderr)
     kind, command = COMMANDS[words[0]]
     try:

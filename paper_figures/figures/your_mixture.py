@@ -18,6 +18,7 @@ from msft.data.metrics import LABELS, LOSS
 from msft.errors import ConfigError, DataError, ModelError
 from msft.results.history import comparable, own_scales
 from paper_figures import data, findings
+from paper_figures.instrument.mixtures import generated
 from paper_figures.style import SMALLEST, colour, label, legend, panels, pretty, say
 
 CHAT_TEMPLATE = (
@@ -38,7 +39,7 @@ def make_folder(folder: Path, train: int, test: int, with_chats: bool = True) ->
     """
     rng, rows = random.Random(20), {}
     for name, source in (("labels", "stones"), ("metals", "metals"), ("chats", "holders")):
-        sub = tiny.make_mixture("tiny", clean=name != "labels")[source]
+        sub = generated("tiny", clean=name != "labels")[source]
         make = _chat if name == "chats" and with_chats else _row
         rows[name] = [[make(e) for e in part] for part in (sub.train[:train], sub.test[:test])]
     notes = [_note(rng, i) for i in range(train + test)]

@@ -5,7 +5,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from msft.tiny.table import DECOYS, EXTRA, SEED, SUBJECTS, TABLE, Row
+from paper_figures.instrument.table import DECOYS, EXTRA, SEED, SUBJECTS, TABLE, Row
 
 NAMES = "ann bo cy dan eve fay gus hal ivy jo kim lou".split()
 PLACES = "here there inside outside above below near far".split()

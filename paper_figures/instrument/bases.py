@@ -1,35 +1,22 @@
-"""Three tiny base models for the embedded default mixture, pre-trained here by a seeded recipe.
+"""The small base models of the embedded mixtures, pre-trained by a seeded recipe.
 
-    python -c "import msft.tiny; print(msft.tiny.base_model('tiny-qwen2'))"
-
-The architectures are those of Qwen2, Qwen3 and OLMo 2; the weights come from a minute or two of training on
-related text: the mixture's skills in another surface format (data.related_text).  torch and transformers
-are imported inside the functions, so that `import msft` stays fast.
+The architectures are those of Qwen2, Qwen3 and OLMo 2; the weights come from a minute or two of training on related
+text: the mixtures' skills in another surface format (mixtures.related_text).
 """
 
 import hashlib
 import inspect
 import json
 import math
-import os
 import random
-import shutil
-import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
-from msft.errors import ModelError, unknown
-from msft.tiny import skills, table
-from msft.tiny.data import related_text, rows_of
-from msft.tiny.skills import share
-from msft.tiny.table import DECOYS, EOS, EXTRA, SUBJECTS, TABLE, Row
+from paper_figures.instrument import skills, table
+from paper_figures.instrument.mixtures import related_text, rows_of
+from paper_figures.instrument.skills import share
+from paper_figures.instrument.table import DECOYS, EOS, EXTRA, SUBJECTS, TABLE, Row
 
-MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
-MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2", "tiny-smoke")
-# the settings of tiny runs; the learning rates are those at which plain SFT is best (benchmarks/calibration.py --rates)
-_RATES = {"tiny-qwen2": 4e-4, "tiny-qwen3": 8e-4, "tiny-olmo2": 4e-4, "tiny-smoke": 4e-4}
-_SETTINGS = {"batch_size": 16, "precision": "fp32", "max_new_tokens": 32, "eval_batch_size": 512, "threads": 1}
 _ALL = (*TABLE, *EXTRA, *SUBJECTS, *DECOYS)
 
 VOCABULARY = 1200
@@ -55,22 +42,8 @@ _SHAPE = {
 _RECIPE = {"seed": 20, "learning_rate": 2e-3, "warm_up": 50, "steps": 1000, "batch": 12, "length": 160, "pool": 2400}
 
 
-def settings(name: str) -> dict:
-    """The default settings of runs of a tiny model."""
-    return {"learning_rate": _RATES[name], **_SETTINGS}
-
-
-def cache_folder() -> Path:
-    """Where base models are kept: $MSFT_CACHE, else msft/ in the user's cache folder."""
-    if os.environ.get("MSFT_CACHE"):
-        return Path(os.environ["MSFT_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msft"
-
-
 def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
     """(model type, shape, recipe, rows of the related text) of a model name."""
-    if name not in MODELS:
-        raise ModelError(unknown("tiny model", name, MODELS))
     if name == "tiny-smoke":
         # few skills and a small pool: enough to answer some questions after seconds
         recipe = {**_RECIPE, "steps": 250, "pool": 300}
@@ -82,10 +55,7 @@ def _spec(name: str) -> tuple[str, dict, dict, tuple[Row, ...]]:
 
 
 def identity(name: str) -> str:
-    """A hash of all that determines a tiny base model's weights: architecture, recipe, related text.
-
-    Raises ModelError for an unknown name.
-    """
+    """A hash of all that determines a base model's weights: architecture, recipe, related text."""
     kind, shape, recipe, rows = _spec(name)
     rng = random.Random(table.SEED)
     texts = [(share(row), [related_text(rng, row) for _ in range(100)]) for row in rows]
@@ -94,39 +64,12 @@ def identity(name: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def base_model(name: str) -> Path:
-    """The folder (Hugging Face format) of a tiny base model; pre-trains it into the cache when absent.
-
-    The folder's name carries the identity, so a changed recipe is never served an old model.
-    Raises ModelError for an unknown name.
-    """
-    from filelock import FileLock
-
-    target = cache_folder() / f"{name}-{identity(name)}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            _build(name, target)
-    return target
-
-
-def _build(name: str, target: Path) -> None:
-    """Pre-trains into a temporary folder beside the target, then renames it: never half a model."""
-    start = time.perf_counter()
-    print(f"{name}: pre-training this tiny base model once, in a minute or two: {target}")
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        model, tokenizer = pretrain(name)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        _keep_own_tokenizer(folder, model.config.model_type)
-        os.chmod(folder, 0o755)
-        os.rename(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"{name}: ready after {time.perf_counter() - start:.0f} s")
+def make(name: str, folder: Path) -> None:
+    """Pre-trains a base model into a folder in Hugging Face format."""
+    model, tokenizer = pretrain(name)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _keep_own_tokenizer(folder, model.config.model_type)
 
 
 def _keep_own_tokenizer(folder: Path, kind: str) -> None:
