@@ -109,7 +109,7 @@ class RunConfig:
             others = [name for name in ADAPTER if clean.get(name) is not None]
             problems += [f"setting {name} = {clean[name]!r} is for a run with adapter=lora" for name in others]
         trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
-        problems += [unknown("tracker", name, [*TRACKERS, "none"]) for name in trackers if name not in TRACKERS]
+        problems += [unknown("tracker", name, TRACKERS) for name in trackers if name not in TRACKERS]
         for name in ("model", "mixture", "lora_target_modules"):
             if clean.get(name) is not None and not clean[name].strip():
                 problems.append(f"setting {name} is empty")

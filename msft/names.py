@@ -71,7 +71,10 @@ def filled(config: RunConfig) -> RunConfig:
     """
     if config.mixture not in paper_mixtures.NAMES:
         config = dataclasses.replace(config, **dict.fromkeys((*_SIZES, "revision")))
-    return config.with_defaults(tiny.settings(config.model) if config.model in tiny.MODELS else {})
+    if config.model not in tiny.MODELS:
+        return config.with_defaults({})
+    # they bring no code along, and transformers looks for some where it is trusted
+    return dataclasses.replace(config.with_defaults(tiny.settings(config.model)), trust_remote_code=False)
 
 
 def model_source(name: str) -> str:

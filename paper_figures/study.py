@@ -83,7 +83,9 @@ class Study:
             raise ConfigError(f"parameter allow_cpu is {allow_cpu!r}; give true or false")
         self.notebook, self.profile, self.runs_dir = notebook, profile, Path(usable(runs_dir or "runs"))
         self.out_dir = Path(usable(out_dir) or f"paper_figures/out/{profile}")
-        self.models = [name.strip() for name in models.split(",") if name.strip()] or list(chosen["models"])
+        self.models = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip())) or list(
+            chosen["models"]
+        )
         self.focus, self.example = (self.models[0] if models else chosen[name] for name in ("focus", "example"))
         self.swept = [self.focus] if models else list(chosen["swept"])
         self.mixture = mixture or chosen["mixture"]
@@ -247,6 +249,8 @@ def _read(text: str, given: Collection[str]) -> tuple[dict, dict[str, dict]]:
             problems.append(f"{word!r}: {_CHOSEN[name]}")
         elif name == "seed" and not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
             problems.append(f"{word!r}: give a whole number from 1 on, or several with commas")
+        elif name == "seed" and len(set(value.split(","))) <= value.count(","):
+            problems.append(f"{word!r}: a seed stands twice")
         place[own] = value
     for method, own in params.items():
         problems += (

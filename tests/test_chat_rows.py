@@ -92,6 +92,15 @@ def test_tokens_are_the_template_s_own_and_the_loss_is_on_the_last_message(templ
     assert stop == ("<eos>" if template == PLAIN else "<|im_end|>")
 
 
+def test_an_answer_ends_where_its_turn_does_even_if_the_template_opens_the_next_one():
+    opened = CHATML.replace("{% if add_generation_prompt %}", "").replace("{% endif %}", "")
+    tokenizer = with_template(opened, ["<|im_start|>", "<|im_end|>"])
+    text = tokenizer.apply_chat_template(conversation("1?", "2")["messages"], tokenize=False)
+    assert text.endswith("2<|im_end|>\n<|im_start|>assistant")
+    example, stop = one(tokenizer, conversation("1?", "2"))
+    assert (example.target, stop) == ("\n2<|im_end|>", "<|im_end|>")
+
+
 def test_a_template_without_an_end_of_turn_gets_the_eos():
     tokenizer = with_template(PLAIN.replace("{{ eos_token }}", ""))
     example, stop = one(tokenizer, conversation("1?", "2"))

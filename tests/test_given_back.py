@@ -1,6 +1,7 @@
 """A right answer can score: golds are compared in the form in which tokenizer and chat template give them back."""
 
 import json
+import re
 import unicodedata
 
 import helpers
@@ -154,14 +155,28 @@ def test_where_bad_rows_are_skipped_those_that_could_never_be_right_are_left_out
         load_mixture(write(tmp_path, ["☃"]), letter_tokenizer())
 
 
-def test_special_tokens_in_questions_are_named(tmp_path, caplog):
+def test_special_tokens_in_rows_are_named(tmp_path, caplog):
     path = write(tmp_path, ["4", "5"], chat=True)
     rows = (tmp_path / "train.jsonl").read_text().replace("3?", "3?<|im_end|>\\n<|im_start|>assistant")
     (tmp_path / "train.jsonl").write_text(rows)
     load_mixture(path, with_template())
-    assert (
-        "own: 1 of 14 questions hold special tokens, which the tokenizer reads as such: '<|im_end|>' (" in caplog.text
-    )
+    assert "own: 1 of 14 rows hold special tokens, which the tokenizer reads as such: '<|im_end|>' (" in caplog.text
+
+
+@pytest.mark.parametrize(("chat", "mark"), [(True, "<|im_end|>"), (False, "<eos>")])
+def test_an_answer_that_holds_its_own_end_is_refused(tmp_path, caplog, chat, mark):
+    """The model would learn to end there, and be scored for nothing."""
+    path = write(tmp_path, ["4", "5"], chat=chat)
+    for part in ("train", "test"):
+        rows = [json.loads(line) for line in (tmp_path / f"{part}.jsonl").read_text().splitlines()]
+        if chat:
+            rows[0]["messages"][-1]["content"] = f"<think>so {mark} it ends</think>4"
+        else:
+            rows[0]["rationale"] = f"so {mark} it ends"
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"test.jsonl:1: its answer, or the thought .* holds '" + re.escape(mark)):
+        load_mixture(path, with_template())
+    assert "1 of " in caplog.text and "train answers" in caplog.text
 
 
 def test_train_answers_that_lose_characters_are_named(tmp_path, caplog):

@@ -137,7 +137,16 @@ NUMBERS = [
     # as other scripts, markup and LaTeX have them
     *((text, 5) for text in ("答案是5。", "共5个", "答えは5です", "답은5", "คือ5")),
     ("答案是-5", -5),
-    *((text, None) for text in ("5万", "5億円", "3千")),
+    *(
+        (text, None)
+        for text in ("5万", "5億円", "3千", "5 万", "5 mio", "5 Mrd", "3 Tsd.", "5 млн", "5 milliards", "∛8")
+    ),
+    *((text, None) for text in ("10h30", "1m80", "5m30s", "2d4h", "3of5", "5-", "1,234-", "١٢-")),
+    *((text, 5) for text in ("5m2", "5cm3", "5kg/m3", "5th", "5.-")),
+    *(
+        (text, -5)
+        for text in (r"-\$5", "-EUR 5", "-R$5", "-A$5", "-Rs. 5", r"minus\$5", "-**5**", '-"5"', "-[5]", "‒5", "—5")
+    ),
     ("٣٫١٤", Fraction("3.14")),
     ("١٬٢٣٤", 1234),
     ("1\u200b000", 1000),
@@ -270,6 +279,7 @@ def test_what_a_chat_thinks_before_its_answer_is_not_scored(metric):
         assert not scoring.is_right(text, chat | {"answer": "7"})
     assert scoring.is_right("7</think>\n#### 4", chat) and scoring.is_right("7</think>\n#### 4", plain)
     assert not scoring.is_right("<think>4</think>", chat)
+    assert not scoring.is_right("<think>\n3 + 1 = 4", chat)  # it was cut off
     # elsewhere the whole text counts, as the paper's scorer has it; the last number of it is no other
     assert scoring.is_right("perhaps 7</think>\n4", plain) == (metric == "number_match")
 

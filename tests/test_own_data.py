@@ -165,6 +165,9 @@ BAD_FILES = {
         ["marked.csv:3: the names of the columns again"],
     ),
     "joined.csv": ("question,answer\n1?,1\nquestion,answer\n2?,2\n", ["joined.csv:3: the names of the columns again"]),
+    "turned.csv": ("question,answer\n1?,1\nAnswer, Question\n2,2?\n", ["turned.csv:3: the names of the columns again"]),
+    "quoted.csv": ('question,answer\n1?,1\n"2?,2\n3?,3\n', ["quoted.csv:3: not CSV from this line on"]),
+    "head.csv": ('"question"s,answer\n1?,1\n', ["head.csv:1: not CSV from this line on"]),
     "keys.jsonl": (
         '{"question": "1?", "answer": "1", "answer": "2"}\n',
         ["keys.jsonl:1: not JSON (the key 'answer' stands"],
@@ -296,6 +299,41 @@ def test_chats_of_three_shapes_are_the_same(tmp_path, ending):
     ):
         sub = read(tmp_path, [{key: make(i), "id": "x"} for i in range(12)], [{key: make(40)}], ending, **entry)
         assert (sub.train, sub.test, sub.shots) == (plain.train, plain.test, [])
+
+
+def test_turns_of_both_spellings(tmp_path):
+    """Data sets that were joined have the columns of both, those of the other null."""
+    both = [[{**turn, "role": None, "content": None} for turn in sharegpt(i)] for i in range(12)]
+    plain = read(tmp_path, [{"messages": chat(i)} for i in range(12)], [{"messages": chat(40)}])
+    rows, test = [{"conversations": turns} for turns in both], [{"conversations": sharegpt(40)}]
+    assert read(tmp_path, rows, test, format="sharegpt").train == plain.train
+    rows[3]["conversations"][0]["content"] = "another text"
+    assert "4: a turn has 'value' and 'content', which say different things" in refusal(
+        read, tmp_path, rows, test, format="sharegpt"
+    )
+
+
+def test_tools_beside_messages_under_another_name_are_refused(tmp_path):
+    rows = [{"talk": chat(i), "tools": ["a search"]} for i in range(12)]
+    told = refusal(read, tmp_path, rows, [{"talk": chat(40)}], columns={"messages": "talk"})
+    assert "the key 'tools' is not read, and what it says would be lost" in told
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_are_the_same_in_every_compression(tmp_path, ending, end):
+    text = "question,answer\n" + "".join(f'"{i}\n?",{i}\n' for i in range(12))
+    content = text.replace("\n", end).encode()
+    (tmp_path / f"train.csv{ending}").write_bytes(COMPRESSORS[ending](content) if ending else content)
+    sub = mixture_of(tmp_path, {"name": "a", "train": f"train.csv{ending}", "test_split": 0.2})["a"]
+    assert {e.question for e in sub.train + sub.test + sub.shots} == {f"{i}\n?" for i in range(12)}
+
+
+def test_a_stray_quote_drops_no_rows_in_silence(tmp_path):
+    text = "question,answer\n" + "".join(f"{i}?,{i}\n" for i in range(12)) + '"broken?,5\n' + "x?,1\n" * 5
+    (tmp_path / "train.csv").write_text(text)
+    entry = {"name": "a", "train": "train.csv", "test_split": 0.2, "skip_bad_rows": True}
+    assert "train.csv:14: not CSV from this line on" in refusal(mixture_of, tmp_path, entry)
 
 
 def test_turns_that_are_none_are_told(tmp_path):

@@ -121,7 +121,9 @@ def test_what_stands_in_the_question_already_is_not_lost(key):
     assert row_to_example({**chats(1, 1)[0], key: "1 + 1?"}).answer == "2"
 
 
-@pytest.mark.parametrize("key", ["systemPrompt", "Context 2", "A", "option_b", "choice1", "opd"])
+@pytest.mark.parametrize(
+    "key", ["systemPrompt", "Context 2", "A", "option_b", "choice1", "opd", "weights", "Premises", "thoughts"]
+)
 def test_a_key_that_changes_the_meaning_is_known_in_other_spellings(key):
     """Options of a choice often have a column each, as in MMLU's and MedMCQA's tables."""
     row = {"question": "Which is round?", "answer": "A"}
@@ -332,7 +334,7 @@ def test_a_list_of_shots_is_five_questions_with_one_answer_each(tmp_path, shots,
 
 def test_the_same_question_in_other_case_and_blanks_is_an_overlap(tmp_path):
     train = [{"question": f"Code  of Caf\u00e9 {i}", "answer": "1"} for i in range(12)]
-    text = refusal(tmp_path, train=train, test=[{"question": " code of\nCAFE\u0301 3 ", "answer": "1"}])
+    text = refusal(tmp_path, train=train, test=[{"question": " code\u200b of\nCAFE\u0301 3 \ufeff", "answer": "1"}])
     assert "the same question in train (line 4) and test (line 1)" in text
 
 

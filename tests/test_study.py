@@ -68,6 +68,7 @@ def test_a_seed_takes_the_first_place_and_several_stand_for_all(tmp_path):
         ({"settings": "sft.epochs=1 sft.epochs=2"}, "sft.epochs is given twice"),
         ({"settings": "models=a", "models": "b"}, "models is given twice"),
         ({"settings": "seed=1,0"}, "'seed=1,0': give a whole number"),
+        ({"settings": "seed=30,30"}, "'seed=30,30': a seed stands twice"),
         ({"settings": "model=a"}, "'model=a': give models=NAME"),
         ({"settings": "method=sft"}, "each notebook has its own methods"),
         ({"settings": "params=x"}, "give METHOD.NAME=VALUE"),

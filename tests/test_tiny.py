@@ -239,3 +239,11 @@ def test_rates_were_tuned_on_the_bases_that_ship():
         rates, best = [float(rate) for rate in found], list(found.values())
         assert rates[best.index(max(best))] == tiny.settings(name)["learning_rate"], name
         assert 0 < best.index(max(best)) < len(best) - 1, f"{name}: not an inner optimum"
+
+
+def test_a_tiny_model_is_the_same_run_where_remote_code_is_trusted():
+    from msft import RunConfig
+    from msft.prepared import prepare
+
+    config = {"method": "sft", "model": "tiny-smoke", "mixture": "tiny-smoke"}
+    assert prepare(RunConfig(**config, trust_remote_code=True)).name == prepare(RunConfig(**config)).name

@@ -37,10 +37,11 @@ def rendered(mixture, tokenizer):
         raise ModelError(f"{what}. Take a model whose tokenizer has one, or {way}")
     subs, problems = [], []
     render = partial(tokenizer.apply_chat_template, chat_template=_undated(tokenizer), tokenize=False)
+    write = partial(_written, tokenizer, render, special_tokens(tokenizer))
     for sub in mixture:
         parts, stops, closed, left_out = {}, [], 0, dict(sub.left_out)
         for part in ("train", *MEASURED) if sub.is_chat else ():
-            pairs, refused = each(partial(_written, tokenizer, render), getattr(sub, part))
+            pairs, refused = each(write, getattr(sub, part))
             told = [f"{example.place or part}: {error}" for example, error in refused]
             if told and pairs and sub.skips:
                 left_out[f"{part}: rows that the chat template does not take, such as {told[0]}"] = len(told)
@@ -70,9 +71,16 @@ def _undated(tokenizer) -> str:
     return fixed
 
 
-def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, str, bool]:
+def special_tokens(tokenizer) -> re.Pattern:
+    """What finds the special tokens of a tokenizer in a text."""
+    tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= set(tokenizer.all_special_tokens)
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
+
+
+def _written(tokenizer, render: Callable, special: re.Pattern, example: Example) -> tuple[Example, str, bool]:
     """(the example with the template's texts, the text of the token that ends a turn, whether its prompt is the one that
-    asks for no thought). render: messages to text."""
+    asks for no thought). render: messages to text.  special: finds special tokens."""
     messages = [{"role": role, "content": content} for role, content in example.messages]
     bare = {"add_special_tokens": False}
     # where the generation prompt opens a thought, an answer without one stands behind the prompt that closes it
@@ -96,11 +104,11 @@ def _written(tokenizer, render: Callable, example: Example) -> tuple[Example, st
     said.append((example.messages[-1][0], re.split("</?think>", example.messages[-1][1])))
     if lost := [role for role, parts in said if any(part.strip() not in text for part in parts)]:
         raise DataError(f"the template leaves out or changes what the {lost[0]} message says, so that it would be lost")
-    completion, special = text[len(prompt) :].rstrip(), set(tokenizer.all_special_ids)
-    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    answer = tokenizer(completion, **bare)["input_ids"]
-    if answer[-1:] and answer[-1] in special:
-        stop = tokenizer.decode(answer[-1:])
+    # the turn ends with the first special token behind the answer: some templates open the next turn too
+    before, answer, behind = text[len(prompt) :].rstrip().rpartition(said[-1][1][-1].strip())
+    completion = before + answer + behind
+    if end := special.search(behind):
+        stop, completion = end[0], before + answer + behind[: end.end()]
     elif tokenizer.eos_token is None:
         what = "the tokenizer has no EOS token and its chat template ends no turn with a special token: no answer would end"
         way = "Set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"

@@ -90,7 +90,9 @@ class Source:
             read["messages"] = _turns(read["messages"])
         known = {*self._names.values(), *self._joined}
         left = {name for name, value in row.items() if name not in known and has_value(value)}
-        if self.format:  # it says of all columns what they are: another one may change what a row means
+        if (
+            self.format or "messages" in self.columns
+        ):  # these say of all columns what they are: another may change a row
             return {name: row[name] for name in left - set(read)} | read, left & set(read)
         return read, left
 
@@ -166,7 +168,9 @@ def _turns(conversations: object) -> object:
     def message(turn: object) -> object:
         if not isinstance(turn, dict):
             return turn
-        said = {_TURN.get(key, key): value for key, value in turn.items()}
+        said = {_TURN.get(key, key): value for key, value in turn.items() if value is not None}
+        if lost := [key for key, name in _TURN.items() if turn.get(key) not in (None, said.get(name))]:
+            raise DataError(f"a turn has {lost[0]!r} and {_TURN[lost[0]]!r}, which say different things; take one out")
         role = said.get("role")
         return said | {"role": _ROLES.get(role, role)} if isinstance(role, str) else said
 

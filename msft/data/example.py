@@ -34,8 +34,12 @@ class Example:
 
     @cached_property
     def question_key(self) -> bytes:
-        """What makes two questions the same: a digest of the text but for case, white space and how letters are composed."""
-        text = " ".join(unicodedata.normalize("NFC", self.question).lower().split())
+        """What makes two questions the same: a digest of the text but for case, white space, how letters are composed,
+        and marks without a width."""
+        text = unicodedata.normalize("NFC", self.question).lower()
+        if not text.isascii():
+            text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+        text = " ".join(text.split())
         return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 

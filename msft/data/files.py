@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from msft.errors import nearest
 from msft.paths import is_pointer
 
 
-def _open_zst(path: Path, mode: str, encoding: str) -> io.StringIO:
+def _open_zst(path: Path, mode: str, encoding: str) -> io.TextIOWrapper:
     """The text of a whole file: zstandard's own `open` ends without a word where a file is cut off."""
     data, parts = path.read_bytes(), []
     while data:
@@ -29,7 +29,7 @@ def _open_zst(path: Path, mode: str, encoding: str) -> io.StringIO:
         if not frame.eof:
             raise EOFError("the compressed file ends before its end-of-stream marker was reached")
         data = frame.unused_data
-    return io.StringIO(b"".join(parts).decode(encoding))
+    return io.TextIOWrapper(io.BytesIO(b"".join(parts)), encoding)
 
 
 csv.field_size_limit(2**31 - 1)  # a long cell is left out like any long example
@@ -121,29 +121,30 @@ def _objects(path: Path, found: Sequence[tuple[int | str, object]], problems: Se
 def _csv(path: Path, text: str) -> Rows:
     """Every cell is a text; a row is named by the line on which it ends."""
     reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True), [], []
-    columns = reader.fieldnames or []
-    if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):
-        return Rows(problems=[f"{path}: its first row has {marks[0]!r} between cells; write it with commas, as .csv"])
-    if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
-        names = ", ".join(map(repr, repeated))
-        return Rows(problems=[f"{path}: its first row must name the columns; it has {names} twice"])
-    for row in _until_broken(reader, path, problems):
-        cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
-        if list(row.values()) == columns:
-            problems.append(f"{path}:{reader.line_num}: the names of the columns again, as in files that were joined")
-        elif cells == len(columns):
-            rows.append((reader.line_num, row))
-        else:
-            problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")
-    return Rows(rows, columns, True, problems)
-
-
-def _until_broken(reader: csv.DictReader, path: Path, problems: list[str]) -> Iterator[dict]:
-    """The rows up to one that is no CSV, which becomes a problem."""
     try:
-        yield from reader
-    except csv.Error as error:
-        problems.append(f"{path}:{reader.line_num}: not CSV ({error}); a quote within a cell is written twice")
+        columns = reader.fieldnames or []
+        if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):
+            return Rows(
+                problems=[f"{path}: its first row has {marks[0]!r} between cells; write it with commas, as .csv"]
+            )
+        if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+            names = ", ".join(map(repr, repeated))
+            return Rows(problems=[f"{path}: its first row must name the columns; it has {names} twice"])
+        names = sorted(name.strip().casefold() for name in columns)
+        for row in reader:
+            cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
+            if cells != len(columns):
+                problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")
+            elif sorted(cell.strip().casefold() for cell in row.values()) == names:
+                problems.append(
+                    f"{path}:{reader.line_num}: the names of the columns again, as in files that were joined"
+                )
+            else:
+                rows.append((reader.line_num, row))
+    except csv.Error as error:  # what stands behind it can be anything: none of the rows counts
+        what = f"{path}:{reader.line_num + 1}: not CSV from this line on ({error})"
+        return Rows(problems=[*problems, f"{what}; a quote within a cell is written twice"])
+    return Rows(rows, columns, True, problems)
 
 
 def _parquet(path: Path):

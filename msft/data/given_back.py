@@ -6,11 +6,11 @@ answer: what the model can say at best is decode(encode(target)), and that must 
 
 import functools
 import logging
-import re
 import unicodedata
 from dataclasses import replace
 
 from msft import distributed
+from msft.data.chat import special_tokens
 from msft.data.example import Example, documents, target_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import MEASURED, Mixture, SubDataset
@@ -36,11 +36,16 @@ def _is_right(text: str, example: Example, metric: str) -> bool:
     return is_right(text, documents([example], metric)[0])
 
 
-def given_back(tokenizer, example: Example, metric: str) -> Example:
+def given_back(tokenizer, example: Example, metric: str, stop: str = "") -> Example:
     """The example with what is written around its answer, and its answer in the form in which it comes back.
 
-    Raises DataError where the tokenizer loses characters of it, so that no answer could be right.
+    stop: what ends an answer beside EOS. Raises DataError where no answer could be right: the tokenizer loses characters
+    of it, or its text holds what ends it.
     """
+    taught = example.messages[-1][1] if example.messages else example.target
+    if end := next((token for token in (stop, tokenizer.eos_token) if token and token in taught), ""):
+        what = f"its answer, or the thought or rationale before it, holds {end!r}, with which every answer ends"
+        raise DataError(f"{what}: write that in another way")
     text, gold = _through(tokenizer, example.target), example.answer.strip().rstrip(".").strip()
     said = _through(tokenizer, example.messages[-1][1]).strip() if example.messages else ""
     if said and said in text:
@@ -62,10 +67,10 @@ def given_back(tokenizer, example: Example, metric: str) -> Example:
 def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
     parts, problems, first, left_out = {}, [], {}, dict(sub.left_out)
-    _, refused = each(lambda example: given_back(tokenizer, example, sub.metric), sub.train)
+    _, refused = each(lambda example: given_back(tokenizer, example, sub.metric, sub.stop), sub.train)
     if refused and distributed.is_main():
         _log.warning(
-            "%s: %d of %d train answers are not what the tokenizer gives back, and would be learned without what it lacks: "
+            "%s: %d of %d train answers are not what the tokenizer gives back, and would be learned so: "
             "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
         )  # fmt: skip
     for part in MEASURED:
@@ -73,7 +78,7 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
         for number, example in enumerate(getattr(sub, part), 1):
             place = example.place or f"{part} {number}"
             try:
-                back = given_back(tokenizer, example, sub.metric)
+                back = given_back(tokenizer, example, sub.metric, sub.stop)
             except DataError as error:
                 told.append(f"{place}: {error}")
                 continue
@@ -92,13 +97,13 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
 
 
 def _say_special(tokenizer, sub: SubDataset) -> None:
-    """Names with their number the questions in which the tokenizer reads a special token, such as the end of a turn."""
-    tokens = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special} | set(tokenizer.all_special_tokens)
-    special = re.compile("|".join(map(re.escape, sorted(tokens))) or "(?!)")
+    """Names with their number the rows in which the tokenizer reads a special token, such as the end of a turn."""
+    special = special_tokens(tokenizer)
     items = [example for part in ("train", *MEASURED) for example in getattr(sub, part)]
-    found = [(item, match[0]) for item in items if (match := special.search(item.question))]
+    texts = (f"{item.question}\n{item.messages[-1][1] if item.messages else item.target}" for item in items)
+    found = [(item, match[0]) for item, text in zip(items, texts, strict=True) if (match := special.search(text))]
     if found and distributed.is_main():
-        text = "%s: %d of %d questions hold special tokens, which the tokenizer reads as such: %r (%s)"
+        text = "%s: %d of %d rows hold special tokens, which the tokenizer reads as such: %r (%s)"
         _log.warning(text, sub.name, len(found), len(items), found[0][1], found[0][0].place)
 
 

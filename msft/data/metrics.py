@@ -61,6 +61,8 @@ def check_example(example: Example, metric: str = "") -> None:
             "its last message has '####', behind which the scored answer stands, and lines behind that: end with "
             "'#### result', mark headings in another way, or take the metric loss"
         )
+    if example.messages and (not example.answer or "</think>" in example.answer):
+        raise DataError("its last message has no answer behind its thought: end the thought, and say the answer then")
     shown, is_number = repr(example.answer[:60]), metric == "number_match"
     values = numbers(example.answer) if is_number else []
     if is_number and (None in values[-1:] or len(values) != 1 and not (values and example.messages)):

@@ -27,7 +27,8 @@ CHANGES_MEANING = frozenset(
     completion chosen rejected tools tool_calls tool_call tool_call_id tool_choice tool_responses available_tools functions
     function_call function_declarations parallel_tool_calls chat_template_kwargs images image image_url audio video videos
     weight loss_weight sample_weight loss loss_mask reasoning reasoning_content reasoning_details thinking thinking_content
-    thought chain_of_thought cot continue_final_message ctx sys option choice""".replace("_", "").split()
+    thought chain_of_thought cot continue_final_message ctx sys option choice img attachments dialogue conversation
+    system_instruction rejected_response chosen_response preamble enable_thinking sentence""".replace("_", "").split()
 ) | {f"{kind}{letter}" for kind in ("", "op", "option", "choice") for letter in "abcde"}  # options, a column each
 WEIGHTS = ("weight", "loss", "train", "training")  # whether a message is learned, as other tools call it
 OF_A_MESSAGE = CHANGES_MEANING | {*WEIGHTS, "traindetail", "name", "prefix", "mask", "masked"}
@@ -131,7 +132,9 @@ def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
         if close and abs(len(close[0]) - len(key)) <= 2:
             problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
         # a table may have a and b of 'a + b' as numbers
-        elif name in changes and not _is_said(str(value) if len(name) == 1 else value, row, known):
+        elif {name, name.removesuffix("s")} & changes and not _is_said(
+            str(value) if len(name) == 1 else value, row, known
+        ):
             mend = f"write it into {into}, or take it out"
             problems.append(f"the key {key!r} is not read, and what it says would be lost: {mend}")
     return problems

@@ -23,14 +23,15 @@ _AROUND = re.compile(r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+
 # odd, tail: what stands before or behind it and makes it another number: a relation, 'x', 'k', 'pm', what it is divided by
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
 _NUMBER = re.compile(
-    r"(?P<odd>(?:[<>≤≥≠±√|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
+    r"(?P<odd>(?:[<>≤≥≠±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
     r"|(?<=[\w)\]}])[-+*/]\(?){1,9})?"
-    r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√|])?(?<!\w)(?<!\d[.,:])"
+    r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√∛∜|])?(?<!\w)(?<!\d[.,:])"
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
     r"|\.?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>[!|^π√百千万萬亿億]+[\w.]*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)| ?(?:bn|mln|mn|tn|dozen|quadrillion)\b"
-    r"| ?[ap]\.?m\b| and (?:a|one) (?:half|quarter))?",
+    r"(?P<tail>[!|^π√]+[\w.]*| ?[百千万萬亿億]+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)"
+    r"| ?(?:bn|mln|mn|tn|mio|mrd|mill|tsd|dozen|quadrillion|млн|млрд|тыс|millones|milliards?|milliarden?)\b"
+    r"|-(?![\w.])| ?[ap]\.?m\b| and (?:a|one) (?:half|quarter))?",
     re.IGNORECASE,
 )
 # (pattern, what it becomes) before numbers are looked for: other ways to write a sign, a fraction, a relation
@@ -43,6 +44,7 @@ _SPELLINGS = [
         (r"(?<=[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[-+$.\d])", " "),  # written without blanks
         (r"</?[a-z]\w*/?>", " "),
         (r"\b_+([^_\s]+)_+\b", r"\1"),
+        (r"\\([$%])", r"\1"),
         (r"\^\{?\\circ\}?", ""),
         (r"(?<=\d)\*\*(?=[-+]?\d)", "^"),
         (r" ?\^ ?[{(]?([-+]?\d+)[})]?", r"^\1"),
@@ -52,23 +54,23 @@ _SPELLINGS = [
         # '($1,234)' of an account is below zero, and '(2,3)' are two
         (r"^\W*\( *(\$? ?\d{1,3}(?:,\d{3})+(?:\.\d+)?)\)", r"-\1"),
         (r"(?<=[(\[{])(\d+),(?=\d+[)\]}])(?!\d{3}[)\]}])", r"\1;"),
-        (r"-[({] *(?=[$\d.])", "-"),
+        (r"""-[({[*"'`]+ *(?=[$\d.])""", "-"),
         (r"\\pm(?![a-z])|\+ ?/? ?-(?=[$\d .])", "±"),
         (r" ?(?:\\|\b)pi\b| π", "π"),
         (r"\\?\bsqrt *[{(]?", "√"),
         (r"\\?<=|\\leq?\b|\\lt\b", "≤"),
         (r"\\?>=|\\geq?\b|\\gt\b", "≥"),
         (r"!=|\\neq?\b", "≠"),
-        (r"[=-]+>", " "),
-        ("[‐‑–]", "-"),
+        (r"(?<![=-])[=-]+>", " "),
+        (r"[‐‑‒–➖˗]|^[—―](?=\d)", "-"),
         (r"[×·⋅]|\\(?:times|cdot)(?![a-z])", "*"),
         ("’", "'"),
         (r"(?<=[\w)\]}]) ?(?:[/÷]|\\over) ?[({]?(?=\d)", "/"),
         (r"(?<=\d) +(?=\d+/\d)", " "),
-        (r"\b(?:USD|EUR|GBP|CHF|JPY|INR|CNY|Rs\.?)(?=[-+.\d])", "$"),
-        (r"(?:\b[A-Z]{2})?(\$) *(?=[-+.\d])", r"\1"),
+        (r"\b(?:USD|EUR|GBP|CHF|JPY|INR|CNY|Rs\.?) ?(?=[-+.\d])", "$"),
+        (r"(?:\b[A-Z]{1,2})?(\$) *(?=[-+.\d])", r"\1"),
         (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2"),
-        (r"(?i)(?<!\d )\b(?:minus|negative) +(?=[$.\d])", "-"),
+        (r"(?i)(?<!\d )\b(?:minus|negative) *(?=[$.\d])", "-"),
         (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1"),  # '25 cm^2' is 25
     )
 ]
@@ -87,8 +89,10 @@ def extract(text: str) -> str:
 
 
 def thoughtless(text: str) -> str:
-    """What a chat says behind its thought; a text with '####' says there what its answer is."""
-    return text if _ANSWER.search(text) else text.rpartition("</think>")[2]
+    """What a chat says behind its thought, nothing where that has no end; a text with '####' says its answer there."""
+    if _ANSWER.search(text):
+        return text
+    return "" if "<think>" in text and "</think>" not in text else text.rpartition("</think>")[2]
 
 
 def score(text: str, answer: str) -> bool:
