@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from fractions import Fraction
 
 import helpers
@@ -164,6 +165,12 @@ NUMBERS = [
 def test_the_last_number_of_a_text(text, value):
     last = scoring.numbers(text)[-1]
     assert (None if last is None else last[0]) == value
+
+
+@pytest.mark.parametrize(("pattern", "to", "example"), scoring._SPELLINGS)
+def test_each_spelling_becomes_what_its_example_says(pattern, to, example):
+    seen, _, becomes = example.partition(" → ")
+    assert re.sub(pattern, to, seen) == becomes != seen
 
 
 @pytest.mark.parametrize("text", ["none", "", "H2O", "?!", "e10", "v1.2", "ABC1,234", "Q3:5"])

@@ -34,45 +34,42 @@ _NUMBER = re.compile(
     r"|-(?![\w.])| ?[ap]\.?m\b| and (?:a|one) (?:half|quarter))?",
     re.IGNORECASE,
 )
-# (pattern, what it becomes) before numbers are looked for: other ways to write a sign, a fraction, a relation
+# (pattern, what it becomes, an example) before numbers are looked for: other ways to write a sign, a fraction, a relation
 _SPELLINGS = [
-    (re.compile(pattern), to)
-    for pattern, to in (
-        (r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
-        (r"(?<=\d) *(?=\\[cdt]?frac)", " "),
-        (r"\\[cdt]?frac *(?:\{ *(-?\d+) *\}|(\d)) *(?:\{ *(\d+) *\}|(\d))(?!\d)", r"\1\2/\3\4"),
-        (r"(?<=[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[-+$.\d])", " "),  # written without blanks
-        (r"</?[a-z]\w*/?>", " "),
-        (r"\b_+([^_\s]+)_+\b", r"\1"),
-        (r"\\([$%])", r"\1"),
-        (r"\^\{?\\circ\}?", ""),
-        (r"(?<=\d)\*\*(?=[-+]?\d)", "^"),
-        (r" ?\^ ?[{(]?([-+]?\d+)[})]?", r"^\1"),
-        (r"(?<=\d)\{([.,])\}(?=\d)", r"\1"),
-        (r"(?<=\d)(?:,\\!|~|\\[ ,!:;])(?=\d{3})", ","),
-        (r"\\(?:boxed|num|SI|qty)\{([^{}]*)\}", r"\1"),
-        # '($1,234)' of an account is below zero, and '(2,3)' are two
-        (r"^\W*\( *(\$? ?\d{1,3}(?:,\d{3})+(?:\.\d+)?)\)", r"-\1"),
-        (r"(?<=[(\[{])(\d+),(?=\d+[)\]}])(?!\d{3}[)\]}])", r"\1;"),
-        (r"""-[({[*"'`]+ *(?=[$\d.])""", "-"),
-        (r"\\pm(?![a-z])|\+ ?/? ?-(?=[$\d .])", "±"),
-        (r" ?(?:\\|\b)pi\b| π", "π"),
-        (r"\\?\bsqrt *[{(]?", "√"),
-        (r"\\?<=|\\leq?\b|\\lt\b", "≤"),
-        (r"\\?>=|\\geq?\b|\\gt\b", "≥"),
-        (r"!=|\\neq?\b", "≠"),
-        (r"(?<![=-])[=-]+>", " "),
-        (r"[‐‑‒–➖˗]|^[—―](?=\d)", "-"),
-        (r"[×·⋅]|\\(?:times|cdot)(?![a-z])", "*"),
-        ("’", "'"),
-        (r"(?<=[\w)\]}]) ?(?:[/÷]|\\over) ?[({]?(?=\d)", "/"),
-        (r"(?<=\d) +(?=\d+/\d)", " "),
-        (r"\b(?:USD|EUR|GBP|CHF|JPY|INR|CNY|Rs\.?) ?(?=[-+.\d])", "$"),
-        (r"(?:\b[A-Z]{1,2})?(\$) *(?=[-+.\d])", r"\1"),
-        (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2"),
-        (r"(?i)(?<!\d )\b(?:minus|negative) *(?=[$.\d])", "-"),
-        (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1"),  # '25 cm^2' is 25
-    )
+    (r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", r"\text{5} km → 5 km"),
+    (r"(?<=\d) *(?=\\[cdt]?frac)", " ", r"1\frac12 → 1 \frac12"),
+    (r"\\[cdt]?frac *(?:\{ *(-?\d+) *\}|(\d)) *(?:\{ *(\d+) *\}|(\d))(?!\d)", r"\1\2/\3\4", r"\frac{1}{2} → 1/2"),
+    (r"(?<=[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[-+$.\d])", " ", "共5个 → 共 5个"),
+    (r"</?[a-z]\w*/?>", " ", "<b>5</b> →  5 "),
+    (r"\b_+([^_\s]+)_+\b", r"\1", "_5_ → 5"),
+    (r"\\([$%])", r"\1", r"-\$5 → -$5"),
+    (r"\^\{?\\circ\}?", "", r"90^\circ → 90"),
+    (r"(?<=\d)\*\*(?=[-+]?\d)", "^", "2**3 → 2^3"),
+    (r" ?\^ ?[{(]?([-+]?\d+)[})]?", r"^\1", "10 ^ {3} → 10^3"),
+    (r"(?<=\d)\{([.,])\}(?=\d)", r"\1", "0{,}5 → 0,5"),
+    (r"(?<=\d)(?:,\\!|~|\\[ ,!:;])(?=\d{3})", ",", r"1\,000 → 1,000"),
+    (r"\\(?:boxed|num|SI|qty)\{([^{}]*)\}", r"\1", r"\boxed{5} → 5"),
+    # '($1,234)' of an account is below zero, and '(2,3)' are two
+    (r"^\W*\( *(\$? ?\d{1,3}(?:,\d{3})+(?:\.\d+)?)\)", r"-\1", "($1,234) → -$1,234"),
+    (r"(?<=[(\[{])(\d+),(?=\d+[)\]}])(?!\d{3}[)\]}])", r"\1;", "(2,3) → (2;3)"),
+    (r"""-[({[*"'`]+ *(?=[$\d.])""", "-", "-(4) → -4)"),
+    (r"\\pm(?![a-z])|\+ ?/? ?-(?=[$\d .])", "±", "+/-2 → ±2"),
+    (r" ?(?:\\|\b)pi\b| π", "π", r"5 \pi → 5π"),
+    (r"\\?\bsqrt *[{(]?", "√", r"\sqrt{2} → √2}"),
+    (r"\\?<=|\\leq?\b|\\lt\b", "≤", r"\leq 5 → ≤ 5"),
+    (r"\\?>=|\\geq?\b|\\gt\b", "≥", ">=5 → ≥5"),
+    (r"!=|\\neq?\b", "≠", "!= 5 → ≠ 5"),
+    (r"(?<![=-])[=-]+>", " ", "=>5 →  5"),
+    (r"[‐‑‒–➖˗]|^[—―](?=\d)", "-", "–5 → -5"),
+    (r"[×·⋅]|\\(?:times|cdot)(?![a-z])", "*", "2×3 → 2*3"),
+    ("’", "'", "1’000 → 1'000"),
+    (r"(?<=[\w)\]}]) ?(?:[/÷]|\\over) ?[({]?(?=\d)", "/", "1 ÷ 2 → 1/2"),
+    (r"(?<=\d) +(?=\d+/\d)", " ", "1  1/2 → 1 1/2"),
+    (r"\b(?:USD|EUR|GBP|CHF|JPY|INR|CNY|Rs\.?) ?(?=[-+.\d])", "$", "EUR 5 → $5"),
+    (r"(?:\b[A-Z]{1,2})?(\$) *(?=[-+.\d])", r"\1", "US$ 5 → $5"),
+    (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2", "= - 5 → =-5"),
+    (r"(?i)(?<!\d )\b(?:minus|negative) *(?=[$.\d])", "-", "minus 5 → -5"),
+    (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1", "25 cm^2 → 25 cm"),
 ]
 _FRACTION = re.compile(r"(?:(\d+) )?(\d+)/(\d+)")
 _POWER_OF_TEN = re.compile(r"(?:[eE]|(?:(?<=\d) ?[x*] ?|^)10\^)([-+]?\d{1,3})$")
@@ -143,8 +140,8 @@ def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
     """
     kinds = {"Sc": "$", "Cf": ""}  # any currency, and marks without a width
     text = "".join(kinds.get(unicodedata.category(c), str(unicodedata.decimal(c, c))) for c in _compatible(text))
-    for pattern, to in _SPELLINGS:
-        text = pattern.sub(to, text)
+    for pattern, to, _ in _SPELLINGS:
+        text = re.sub(pattern, to, text)
     found = _NUMBER.finditer(text)
     return [None if m["odd"] or m["root"] or m["tail"] else _value(m["piece"]) for m in found]
 
