@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from msft.errors import ModelError, MsftError, RunError
+from msft.errors import ConfigError, ModelError, MsftError, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,14 @@ _SMALL = 2**18  # elements; gradients below travel in one message, since each me
 
 
 def size() -> int:
-    """Number of processes of this run."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    """Number of processes of this run. Raises ConfigError where the environment says nonsense of it."""
+    number, of = os.environ.get("RANK"), os.environ.get("WORLD_SIZE") or "1"
+    if number is None or of == "1":
+        return 1
+    if not (number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+        what = f"RANK = {number!r} with WORLD_SIZE = {of!r} in the environment is no process of several"
+        raise ConfigError(f"{what}: a launcher such as torchrun sets them; unset both for one process")
+    return int(of)
 
 
 def rank() -> int:
@@ -116,7 +122,11 @@ def reaching() -> Iterator[None]:
 
 def say(error: Exception) -> None:
     """Prints an error that ends all processes, on process 0; the others give it the time to."""
-    if is_main():
+    try:
+        speaks = is_main()
+    except ConfigError:  # which process this is may be what is wrong
+        speaks = True
+    if speaks:
         print(error, file=sys.stderr, flush=True)
     else:
         time.sleep(_LAST_WORDS)  # the launcher ends all processes as soon as one has ended

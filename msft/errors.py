@@ -42,8 +42,9 @@ class Stopped(MsftError):
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """' Did you mean ...?' for the closest allowed word, or '' when none is close."""
-    close = difflib.get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    names = {name.casefold(): name for name in map(str, allowed)}
+    close = difflib.get_close_matches(str(word).casefold(), names, n=1, cutoff=0.5)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 def unknown(what: str, word: object, allowed: Sequence[str]) -> str:

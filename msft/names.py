@@ -170,6 +170,9 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         if not tokenizer("Q: 1\nA: ")["input_ids"]:  # made up where a folder has none of its files
             raise ValueError("It has no vocabulary.")
+        if tokenizer.init_kwargs.get("auto_map") == {"AutoTokenizer": [None, None]}:
+            # of the tiny models: beside an adapter, where no config.json lies, transformers looks into these names
+            tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": ["", ""]}
     return tokenizer
 
 
@@ -183,12 +186,17 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
 
     logging.disable_progress_bar()  # a run draws its own
     hub = {"revision": revision, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    hub |= {"ignore_mismatched_sizes": True}  # they are named below
     with _loading("model", source):
         _refuse_pickles(source, revision)
         dtype = getattr(torch, DTYPES[precision])
         model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
         is_encoder = sees_later_tokens(model)
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
+    if others := sorted(report["mismatched_keys"]):
+        shapes = f"{tuple(others[0][1])} in the file and {tuple(others[0][2])} by config.json"
+        what = f"{len(others)} weights of other shapes than its config.json says, such as {others[0][0]}, {shapes}"
+        raise ModelError(f"{source!r} has {what}: give the config.json that belongs to the weights")
     if is_encoder:
         raise ModelError(f"{source!r} holds a {kind} that sees later tokens, an encoder; give a causal language model")
     if missing:
@@ -237,7 +245,9 @@ def _loading(what: str, source: str):
     try:
         yield
     except Exception as error:
-        folder, first = Path(source), (str(error).strip().splitlines() or [type(error).__name__])[0]
+        folder, lines = Path(source), [line.strip() for line in str(error).strip().splitlines()] or [""]
+        first = lines[0] if len(lines[0]) > 100 else " ".join(lines[:2])
+        first = first if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__} {first}"
         files = {path.suffix for path in folder.glob("*")}
         way = "Give a folder in Hugging Face format with config.json, tokenizer.json and *.safetensors, "
         way += "or a hub id where the hub can be reached."

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from msft import distributed
 from msft.errors import RunError
+from msft.generation.options import padded
 from msft.results.leads import answers_file
 from msft.results.progress import RunProgress
 from msft.results.run import Run
@@ -196,7 +197,7 @@ def save_best(directory: Path, model, tokenizer) -> None:
     partial, target = directory / f"best{PARTIAL}", directory / "best"
     try:
         model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        padded(tokenizer, model).save_pretrained(partial)
         shutil.rmtree(target, ignore_errors=True)  # of an attempt that a kill cut off: the state is still there
         partial.rename(target)
     except (OSError, SafetensorError) as error:

@@ -137,6 +137,22 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (process.wait(), told) == (0, "")
 
 
+@pytest.mark.parametrize(("where", "code"), [(">&-", 0), ("> /dev/full", 1)])
+def test_an_output_that_is_closed_or_full_is_no_traceback(where, code):
+    command = f"{sys.executable} -m msft methods {where}"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert bool(done.stderr) == bool(code)
+
+
+@pytest.mark.parametrize(("number", "of"), [("0", "x"), ("", "2"), ("0", "0"), ("0", "-1"), ("3", "2")])
+def test_a_place_among_processes_that_is_none_is_refused(monkeypatch, capsys, number, of):
+    monkeypatch.setenv("RANK", number)
+    monkeypatch.setenv("WORLD_SIZE", of)
+    assert main(["run", "--method", "sft", "--model", "tiny-smoke", "--mixture", "tiny-smoke"]) == 2
+    assert f"RANK = {number!r} with WORLD_SIZE = {of!r}" in capsys.readouterr().err
+
+
 def test_in_a_pipe_there_is_no_colour():
     process = piped(["methods"], FORCE_COLOR="1")
     told, errors = process.communicate()

@@ -316,6 +316,25 @@ def test_what_is_exported_decodes_greedily_whatever_the_base_model_asked_for(sma
         assert (saved.do_sample, saved.repetition_penalty, saved.min_new_tokens) == (False, None, None)
 
 
+@pytest.mark.parametrize("pad", ["[PAD]", None])
+def test_a_pad_token_that_the_model_does_not_know_is_not_saved(small_settings, tmp_path, pad):
+    """Stock lm-eval pads a batch with it, and would look beyond the embedding."""
+    base = tmp_path / "base"
+    tokenizer = AutoTokenizer.from_pretrained(small_settings["model"])
+    AutoModelForCausalLM.from_pretrained(small_settings["model"]).save_pretrained(base)
+    tokenizer.pad_token = None
+    if pad:
+        tokenizer.add_tokens([f"<extra {i}>" for i in range(100)])
+        tokenizer.add_special_tokens({"pad_token": pad})
+        assert tokenizer.pad_token_id >= len(AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight)
+    tokenizer.save_pretrained(base)
+    config = msft.RunConfig(**{**small_settings, "model": str(base), "method": "sft", "params": {"epochs": 0.25}})
+    run = msft.run(config, tmp_path / "runs", progress=False)
+    for place in (run.best.path, export.export(run, tmp_path / "out")):
+        saved = AutoTokenizer.from_pretrained(place)
+        assert saved.pad_token_id == saved.eos_token_id == GenerationConfig.from_pretrained(place).pad_token_id
+
+
 def test_no_figure_package_is_needed_to_import(small_run):
     import subprocess
     import sys

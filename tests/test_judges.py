@@ -21,9 +21,10 @@ from msft.cli.main import main
 from msft.data import judges
 from msft.data.judge_room import check_judges
 from msft.data.reading import read_mixture
-from msft.errors import DataError, ModelError
+from msft.errors import DataError, ModelError, RunError
 from msft.generation import PrefixCachedLM
 from msft.methods.msft import earliest_overfit
+from msft.prepared import prepare
 from msft.results.summary import summary
 
 WORDS = ("oak", "elm", "ash", "fir", "yew", "box")
@@ -62,6 +63,11 @@ def tasks(tmp_path_factory):
     group = {"group": "trees", "task": ["trees_choice", "trees_choice_again"]}
     write_task(folder, "trees_choice_again", **CHOICE, metric_list=SHARES[:2])
     (folder / "trees.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    (folder / "no_trees.yaml").write_text(yaml.safe_dump({"group": "no_trees", "task": []}), encoding="utf-8")
+    for name, options in (("mute", {"max_gen_toks": 0}), ("stopped", {"until": 5})):
+        given = {**said, "generation_kwargs": {**generation, **options}}
+        write_task(folder, f"trees_{name}", doc_to_target="answer", metric_list=SHARES[2:], **given)
+    write_task(folder, "trees_blank", doc_to_target="answer", metric_list=SHARES[2:], **{**said, "doc_to_text": ""})
     (folder / "closed.yaml").write_text(
         (folder / "trees_choice_again.yaml").read_text().replace("again", "closed") + "num_fewshot: 0\n"
     )
@@ -70,6 +76,7 @@ def tasks(tmp_path_factory):
     for name, code in {
         "lacking": "return {'hit': 1.0}",
         "picky": "return {'exact_match': 1 / len(results[0])}",
+        "raising": "raise KeyError('x')",
     }.items():
         write_task(folder, f"trees_{name}", doc_to_target="answer", metric_list=SHARES[2:], **said)
         with open(folder / f"trees_{name}.yaml", "a", encoding="utf-8") as file:
@@ -310,6 +317,8 @@ WRONG = {
         "unknown metric in the results of trees_lacking 'exact_match'. Allowed: hit",
     ),
     "folder": ({"lm_eval": "trees_choice", "include_path": "nowhere"}, "nowhere' is no folder"),
+    "an empty group": ({"lm_eval": "no_trees"}, "no_trees is a group without tasks"),
+    "a stop that is no text": ({"lm_eval": "trees_stopped"}, "until = 5; give a text or a list of texts"),
 }
 
 
@@ -336,6 +345,27 @@ def test_a_scoring_that_fails_on_a_stand_in_is_left_to_the_model(tasks):
     judge.tasks[0].doc_to_target = lambda doc: ""  # its scoring divides by the answer's length
     judges._rehearse(judge.tasks[0], judge)
     assert judge.n == 14
+
+
+def test_a_scoring_that_raises_is_named_with_its_task(base, tasks):
+    judge = judges.load({"lm_eval": "trees_raising", "include_path": str(tasks)}, tasks)
+    with pytest.raises(RunError, match="the scoring of the lm-eval task 'trees_raising' fails: KeyError: 'x'"):
+        judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
+
+
+def test_task_files_that_are_no_yaml_are_named(tasks, tmp_path):
+    (tmp_path / "foo.yaml").write_text("task: foo\noutput_type: [\n")
+    with pytest.raises(DataError, match=r"no task 'foo'\..*foo.yaml cannot be read \(while parsing a flow"):
+        judges.load({"lm_eval": "foo", "include_path": str(tmp_path)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("mute", "has max_gen_toks = 0; give at least 1"), ("blank", "has an empty prompt")]
+)
+def test_what_no_model_can_be_asked_is_refused_before_one_is_loaded(tasks, small_settings, tmp_path, name, said):
+    path = mixture_of(tmp_path, tasks, {}, [{"lm_eval": f"trees_{name}"}])
+    with pytest.raises(DataError, match=f"judges: lm_eval:trees_{name} exact_match,strict-match: trees_{name} {said}"):
+        prepare(msft.RunConfig(**{**small_settings, "mixture": str(path)})).tokens()
 
 
 LENGTHS = {

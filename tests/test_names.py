@@ -141,6 +141,21 @@ def test_an_adapter_is_refused_with_what_to_do(home):
         names.model_source("~/models/small")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"intermediate_size": 32}, r"weights of other shapes .* such as .*mlp\.\S+, \(\d+, \d+\) in the file"),
+        ({"hidden_act": "swoosh"}, "cannot be loaded: KeyError 'swoosh'"),
+    ],
+)
+def test_what_a_config_says_of_other_weights_is_named(model_folder, tmp_path, change, said):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=said):
+        names.load_model(str(folder), "fp32")
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json"])
 def test_a_model_s_file_that_cannot_be_read_is_named(tmp_path, file):
     """A snapshot of the hub's cache that was copied without what its links stand for."""

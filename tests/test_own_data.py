@@ -188,6 +188,11 @@ def test_every_bad_file_is_told_at_once(tmp_path):
     for fragment in [part for _, parts in BAD_FILES.values() for part in parts]:
         assert fragment in told
     assert "tarin.csv: no such file. Did you mean 'train.csv'?" in told
+    (tmp_path / "dead.jsonl").symlink_to("nowhere.jsonl")
+    entry = {"name": "dead", "train": "dead.jsonl", "test": "TEST.jsonl"}
+    told = refusal(mixture_of, tmp_path, entry)
+    assert "dead.jsonl: a link to nowhere.jsonl, which is not there" in told
+    assert "TEST.jsonl: no such file. Did you mean 'test.jsonl'?" in told
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)

@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from safetensors import SafetensorError
 
 import msft
 from msft import names, runs
+from msft.cli.main import main
 from msft.errors import ConfigError, DataError, ModelError, MsftError, RunError
 from msft.launch import status
 from msft.store import files
@@ -453,6 +456,43 @@ def test_a_finished_run_names_the_file_that_is_damaged(small_msft_run, tmp_path,
     path.write_bytes(harm(path.read_bytes()))
     with pytest.raises(RunError, match=f"{path.name} is damaged .* delete .*run and run its command again"):
         read(runs.Run(tmp_path / "run"))
+
+
+ODD = {
+    "result.json": [{"paths": None}, {"paths": []}, {"best": []}, {"best": {"accuracy": "0.5", "path_epoch": 1.0}}],
+    "run.json": [{"config": []}, {"mixture": []}],
+}
+
+
+@pytest.mark.parametrize(("name", "values"), [(name, values) for name, many in ODD.items() for values in many])
+def test_a_run_with_odd_values_is_damaged_and_the_others_are_listed(small_msft_run, tmp_path, capsys, name, values):
+    for folder in ("one", "two"):
+        shutil.copytree(small_msft_run.directory, tmp_path / folder)
+    path = tmp_path / "one" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    assert main(["status", "--runs-dir", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "one: damaged" in said.out and "two: finished" in said.out and str(tmp_path / "one") in said.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs another user")
+@pytest.mark.parametrize("name", ["run.json", "result.json", "journal.jsonl", "disk.jsonl", "."])
+def test_files_of_another_user_are_named(small_msft_run, tmp_path, name):
+    for folder in ("one", "two"):
+        shutil.copytree(small_msft_run.directory, tmp_path / "runs" / folder)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for parent in [place for place in tmp_path.parents if len(place.parts) > 2]:
+        parent.chmod(0o755)
+    (tmp_path / "runs" / "one" / name).chmod(0)
+    code = f"import sys; sys.path.insert(0, {str(Path(msft.__file__).parents[1])!r}); from msft.cli.main import main\n"
+    code += f"main(['status', '--runs-dir', {str(tmp_path / 'runs')!r}])\n"
+    code += f"main(['export', {str(tmp_path / 'runs' / 'one')!r}, '/nowhere/x'])"
+    command = ["unshare", "-U", "--map-user=12345", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "two: finished" in done.stdout, done.stderr
+    assert f"{name} cannot be read" in done.stderr or "one is missing" in done.stderr or "one is no run" in done.stderr
 
 
 def test_a_run_whose_ledger_is_gone_is_finished_all_the_same(small_msft_run, tmp_path):

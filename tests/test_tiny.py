@@ -247,3 +247,17 @@ def test_a_tiny_model_is_the_same_run_where_remote_code_is_trusted():
 
     config = {"method": "sft", "model": "tiny-smoke", "mixture": "tiny-smoke"}
     assert prepare(RunConfig(**config, trust_remote_code=True)).name == prepare(RunConfig(**config)).name
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_adapter_of_a_tiny_model_is_exported(tmp_path, merge):
+    from transformers import AutoTokenizer
+
+    import msft
+
+    config = msft.RunConfig("sft", "tiny-qwen2", "tiny-smoke", params={"epochs": 0.25}, adapter="lora")
+    run = msft.run(config, tmp_path / "runs", progress=False)
+    folder = msft.export(run, tmp_path / "out", merge=merge)
+    text = "Q: ann saw 3 bakoz near. colour?\nA: #### C"
+    base = AutoTokenizer.from_pretrained(tiny.base_model("tiny-qwen2"))
+    assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == base(text)["input_ids"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -98,8 +99,8 @@ def grid(flags: options.Grid) -> int:
 def status(flags: options.Status) -> int:
     """Lists the runs of a folder; 1 where one is damaged."""
     flags.check()
-    if not Path(flags.runs_dir).is_dir():
-        raise ConfigError(f"runs_dir {flags.runs_dir!r} is no folder; give a folder of runs")
+    if not (os.path.isdir(flags.runs_dir) and os.access(flags.runs_dir, os.R_OK | os.X_OK)):
+        raise ConfigError(f"runs_dir {flags.runs_dir!r} is no folder that can be read; give a folder of runs")
     rows = rows_of(runs_of(flags.runs_dir))
     damaged = [row for row in rows if row["state"] == "damaged"]
     for text in [json.dumps(rows, indent=1)] if flags.json else map(line_of, rows):

@@ -5,6 +5,7 @@ python -m msft run --config settings.yaml --seed 30
 python -m msft plan --grid paper
 """
 
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from msft.paths import unread_variables
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped."""
     words = sys.argv[1:] if argv is None else list(argv)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # it was closed
     if unreadable := [word for word in words if re.search("[\ud800-\udfff]", word)]:
         shown = ", ".join(map(ascii, unreadable))
         say(f"this locale ({sys.getfilesystemencoding()}) cannot read {shown}: set PYTHONUTF8=1")
@@ -30,6 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"the standard output cannot be written ({error}); what was saved is kept")
+        return 1
 
 
 def _main(words: list[str]) -> int:

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -67,6 +68,8 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
             read = {".csv": _csv, ".tsv": _csv, ".json": _json}.get(kind, _json_lines)
             read = read(path, file.read().replace("\n\ufeff", "\n"))  # of files that were joined
     except FileNotFoundError:
+        if path.is_symlink():
+            return Rows(problems=[f"{path}: a link to {os.readlink(path)}, which is not there"])
         close = nearest(path.name, [other.name for other in path.parent.glob("*")])
         return Rows(problems=[f"{path}: no such file.{close}"])
     except UnicodeError as error:

@@ -36,6 +36,10 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
             texts = [prompt for prompt, _ in asked]
             new = max(normalize_gen_kwargs(options)["max_gen_toks"] for _, options in asked)
             kept, mend = f" and max_gen_toks = {new}", f"{own} with a lower max_gen_toks"
+            if new < 1:
+                problems.append(f"{judge.label}: {task.task_name} has max_gen_toks = {new}; give at least 1")
+            if not all(tokenizer(text)["input_ids"] for text in texts):
+                problems.append(f"{judge.label}: {task.task_name} has an empty prompt; a model continues some text")
         else:  # the last token of a continuation is predicted, not read
             texts, new, kept = ["".join(pair) for pair in asked], -1, ""
             mend = f"{own} whose process_docs leaves long items out"

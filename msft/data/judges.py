@@ -28,10 +28,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from msft import distributed
 from msft.data.metrics import LOSS, Scores
 from msft.data.tasks import quiet
-from msft.errors import DataError, ModelError, RunError, nearest, unknown
+from msft.errors import DataError, ModelError, MsftError, RunError, nearest, unknown
 from msft.paths import expanded
 from msft.settings import check_values, setting
 
@@ -163,10 +165,22 @@ def _tasks(wanted: Settings, own: Path | None) -> tuple[list, object]:
             known += found.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
         why = f"{type(error).__name__}: {str(error)[:300]}"
-        way = "Its data must be on this machine, or the hub must be reached"
+        is_far = isinstance(error, OSError | ImportError)
+        way = "Its data must be on this machine, or the hub must be reached" if is_far else "See its task file"
         raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
     way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
-    raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}")
+    raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}{_broken(own)}")
+
+
+def _broken(folder: Path | None) -> str:
+    """Names the task files of a folder that are no YAML, which lm-eval passes over."""
+    wrong = []
+    for file in sorted(folder.rglob("*.yaml")) if folder else ():
+        try:
+            yaml.compose(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, OSError, UnicodeError) as error:
+            wrong.append(f"{file} cannot be read ({' '.join(str(error).split())})")
+    return "".join(f". {problem}" for problem in wrong)
 
 
 def _problems(task, wanted: Settings) -> list[str]:
@@ -183,6 +197,9 @@ def _problems(task, wanted: Settings) -> list[str]:
         problems.append(f"{name} samples its answers, which differ from time to time: take one that decodes greedily")
     if wanted.num_fewshot and config.num_fewshot == 0:
         problems.append(f"{name} is made for no shots (num_fewshot: 0 in its file); take num_fewshot away")
+    until = options.get("until") or []
+    if not all(isinstance(stop, str) for stop in (until if isinstance(until, list) else [until])):
+        problems.append(f"{name}: until = {until!r}; give a text or a list of texts")
     try:
         check_names(options)
     except ModelError as error:
@@ -192,11 +209,15 @@ def _problems(task, wanted: Settings) -> list[str]:
 
 def _metric(tasks: list, wanted: Settings) -> tuple[str, str, list[str]]:
     """(metric, filter, problems) of what all the tasks have."""
+    if not tasks:
+        return "", "", [f"{wanted.lm_eval} is a group without tasks"]
     metrics = [m for m in tasks[0].aggregation() if all(m in task.aggregation() for task in tasks)]
     filters = [f.name for f in tasks[0]._filters if all(f.name in [g.name for g in task._filters] for task in tasks)]
     metric, _, chosen = (wanted.metric or "").partition(",")
     metric, chosen, problems = metric or next(iter(metrics), ""), chosen.strip() or next(iter(filters), ""), []
-    if metric not in metrics:
+    if not metrics:
+        problems.append(f"the tasks of {wanted.lm_eval} have no metric in common; name one of them")
+    elif metric not in metrics:
         problems.append(unknown(f"metric of {wanted.lm_eval}", metric, metrics))
     if chosen not in filters:
         problems.append(unknown(f"filter of {wanted.lm_eval}", chosen, filters))
@@ -297,8 +318,12 @@ class Court:
     def _verdict(self, name: str, judge: Judge, counts: Counter) -> Scores:
         means, weights, outputs, items = [], [], [], []
         for task in judge.tasks:
-            task.apply_filters()
-            found = list(_item_values(task, judge))
+            try:
+                task.apply_filters()
+                found = list(_item_values(task, judge))
+            except Exception as error:  # of the task's own code
+                what = f"the scoring of the lm-eval task {task.task_name!r} fails: {type(error).__name__}: {error}"
+                raise error if isinstance(error, MsftError) else RunError(what) from error
             try:
                 mean = float(task.aggregation()[judge.metric]([value for _, value in found]))
             except OverflowError:  # of a perplexity

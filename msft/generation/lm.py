@@ -27,10 +27,10 @@ from transformers.quantizers import AutoQuantizationConfig
 from msft.errors import ModelError, Stopped
 from msft.generation.decoding import Batches, decode, make_batches
 from msft.generation.likelihood import score
-from msft.generation.options import changes_greedy, check_names, ends
+from msft.generation.options import changes_greedy, check_names, ends, padded
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import begin_row, mixes_rows, reads_padding, vocabulary, why_not_packed
+from msft.packing.probe import begin_row, mixes_rows, reads_padding, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -98,10 +98,7 @@ class PrefixCachedLM(HFLM):
         **options,
     ):
         model = _without_wrapper(model)
-        pad, size = tokenizer.pad_token_id, vocabulary(model)
-        if pad is None or not 0 <= pad < size:
-            tokenizer = copy.deepcopy(tokenizer)  # the caller's is saved with the model
-            tokenizer.pad_token_id = tokenizer.eos_token_id
+        tokenizer = padded(tokenizer, model)
         batch_size = 1 if mixes_rows(model) else batch_size
         _check_quantization(model)
         with _as_it_was(model):

@@ -1,5 +1,6 @@
 """Generation options: which of them change what greedy decoding gives, and a configuration that says nothing else."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 from transformers import GenerationConfig
@@ -59,7 +60,17 @@ def ends(model, tokenizer, stops: Sequence[str] = (), given: int | list[int] | N
         if len(ids) == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "":
             tokens += ids
     size = vocabulary(model)
-    return [i for i in dict.fromkeys(tokens) if i is not None and i < size]
+    return [i for i in dict.fromkeys(tokens) if i is not None and 0 <= i < size]
+
+
+def padded(tokenizer, model):
+    """The tokenizer, or a copy with EOS for padding where the model has no embedding for its own pad token: stock tools
+    pad with it."""
+    pad = tokenizer.pad_token_id
+    if pad is None or not 0 <= pad < vocabulary(model):
+        tokenizer = copy.deepcopy(tokenizer)  # the caller's stays as it is
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def greedy(model, tokenizer, stops: Sequence[str] = ()) -> GenerationConfig:
@@ -68,8 +79,10 @@ def greedy(model, tokenizer, stops: Sequence[str] = ()) -> GenerationConfig:
     What a run measures and what its checkpoints carry, so that stock tools answer as the run did: no penalty, no
     sampling, no beam of the base model is left.
     """
-    eos, pad = ends(model, tokenizer, stops), tokenizer.pad_token_id
-    fits = pad is not None and pad < vocabulary(model)
+    eos, pad = ends(model, tokenizer, stops), padded(tokenizer, model).pad_token_id
     return GenerationConfig(
-        do_sample=False, bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=pad if fits else eos[0]
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=eos,
+        pad_token_id=eos[0] if pad is None else pad,
     )

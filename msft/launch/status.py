@@ -29,20 +29,25 @@ def _row(run: Run, others: list[Run]) -> dict:
     row: dict = {"name": run.directory.name, "state": run.status, "why": None, "log": None}
     if row["state"] == "failed":
         row |= {"why": run.failure["why"], "log": run.failure["log"]}
-    disk = run.disk
-    saved = disk[disk.event == "saved"]
-    row |= {"saves": len(saved), "bytes_written": int(disk.change[disk.event.str.startswith("write")].sum())}
-    row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
-    if row["state"] != "finished":
-        return row
+    row |= {"saves": 0, "bytes_written": 0, "save_interval": None}
     try:
+        disk = run.disk
+        saved = disk[disk.event == "saved"]
+        row |= {"saves": len(saved), "bytes_written": int(disk.change[disk.event.str.startswith("write")].sum())}
+        row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
+        if row["state"] != "finished":
+            return row
         best = run.best
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
         row |= {"seconds": None if run.result.get("resumed") else run.result["seconds"]["total"]}
-        row |= {"disk_peak": int(disk["bytes"].max()) if len(disk) else None, "paths": run.result.get("paths", {})}
+        row |= {"disk_peak": int(disk["bytes"].max()) if len(disk) else None, "paths": {**run.result.get("paths", {})}}
         config = run.config
-    except (MsftError, KeyError, TypeError, ValueError) as error:
+        line_of(row)  # whose values have the kinds that it writes
+    except MsftError as error:
         return {**row, "state": "damaged", "why": str(error)}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = f"{run.directory} is damaged ({type(error).__name__}: {error}); delete it and run its command again"
+        return {**row, "state": "damaged", "paths": {}, "why": why}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
         found = plan.estimate(config, plan.rates_of(others), has_search=True)
         row |= {"flops_estimate": found.expected.flops["total"], "seconds_estimate": found.expected.seconds}

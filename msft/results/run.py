@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,18 +45,18 @@ class Run:
     def status(self) -> str:
         """'finished'; 'running' where a process is at the run; 'failed' where its last attempt left a note; 'unfinished'
         (the same command goes on with it); 'missing'."""
-        if (self.directory / "result.json").is_file():
+        if os.path.isfile(self.directory / "result.json"):  # False too where the folder may not be read
             return "finished"
         if is_locked(self.directory):
             return "running"
         if self.failure:
             return "failed"
-        return "unfinished" if (self.directory / "run.json").is_file() else "missing"
+        return "unfinished" if os.path.isfile(self.directory / "run.json") else "missing"
 
     @property
     def failure(self) -> dict | None:
         """What the launcher noted of a failed attempt: when, why, log; None where nothing failed or it is finished since."""
-        if (self.directory / "result.json").is_file():  # by a worker that outlived its launcher, say
+        if os.path.isfile(self.directory / "result.json"):  # by a worker that outlived its launcher, say
             return None
         try:
             return json.loads((self.directory / FAILED).read_text(encoding="utf-8"))
@@ -64,15 +65,17 @@ class Run:
 
     def _read(self, name: str, *needed: str) -> dict:
         path = self.directory / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
         except ValueError as error:
             raise self._damaged(path, str(error)) from None
-        missing = [key for key in needed if not isinstance(found, dict) or key not in found]
-        if missing:
-            raise self._damaged(path, f"it has no {missing[0]!r}")
+        for key in needed:
+            if not isinstance(found, dict) or not isinstance(found.get(key), int if key == "parameters" else dict):
+                raise self._damaged(path, f"it has no {key!r}, or another kind of value under it")
         return found
 
     def _damaged(self, path: Path, why: str) -> RunError:
@@ -188,7 +191,7 @@ def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
 
 def is_locked(directory: Path) -> bool:
     """Whether a process is at a run. A lock that may not be touched is taken for a free one."""
-    if not (directory / ".lock").is_file():
+    if not os.path.isfile(directory / ".lock"):
         return False
     try:
         with filelock.FileLock(directory / ".lock", timeout=0):
