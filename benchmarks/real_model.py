@@ -126,7 +126,9 @@ def ratios(case: dict, way: str, peer: str = "HFLM") -> list[float]:
 
 
 def span(values: list[float]) -> str:
-    """Median and range."""
+    """Median and range; one reading alone."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 

@@ -115,6 +115,8 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     distributed.on_main(_begin, prepared, directory, mixture, model)
     shown = RunProgress(directory.name, progress, config.method, watchers)
     where = open_directory(prepared, directory, shown, model)
+    if where.journal.entries and progress:
+        print(f"{directory.name}: goes on from what was saved", file=sys.stderr, flush=True)
     trainer = Trainer(model, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:

@@ -17,8 +17,8 @@
 # # Prevented over-fitting against forgetting
 #
 # mSFT stops training on a sub-dataset at its peak. That prevents over-fitting, but what is learned afterwards may make
-# the model forget. With $\theta^*$ the best overall checkpoint of mSFT and $\theta_i$ the point at which sub-dataset $i$
-# peaked in the search, Eq. 4 of the paper takes $acc_i(\theta^*) - acc_i(\theta_i)$ as the effect of exclusion: negative
+# the model forget. Eq. 4 of the paper takes as the effect of exclusion a sub-dataset's accuracy at the best overall
+# checkpoint of mSFT, less its accuracy at the point at which it peaked in the search: negative
 # where the model forgot, positive where the other sub-datasets still helped. What remains of the gain over SFT is
 # prevented over-fitting. The paper finds Eq. 4 mostly negative but small, and outweighed.
 

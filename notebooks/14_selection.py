@@ -58,6 +58,7 @@ page.table(selection.remains(gains), "remains", item="Held-out selection", capti
 page.table(
     selection.readable(selection.compare(runs)),
     "checkpoints",
+    decimals=2,
     item="Held-out selection",
     caption=selection.READABLE_CAPTION + about,
 )

@@ -81,6 +81,7 @@ print(your_mixture.finding(sft, ours))
 page.table(
     your_mixture.comparison(sft, ours),
     "comparison",
+    decimals=2,
     item="your own mixture, comparison",
     caption=your_mixture.COMPARISON_CAPTION + data.sample(runs),
 )

@@ -3,6 +3,7 @@
 import base64
 import csv
 import html
+import math
 import os
 import re
 import struct
@@ -91,9 +92,12 @@ def _column(cells: list[str], decimals: int) -> list[str]:
     def shown(number: float | None, cell: str) -> str:
         if number is None:
             return "–"
-        if abs(number) >= 1e6:
+        if abs(number) >= 1e7:
             return f"{number:.3g}"
-        return f"{round(number, decimals) + 0.0:,.{decimals}f}" if decimals or number == int(number) else escaped(cell)
+        if not decimals and number != int(number):
+            return f"{number:.6g}"
+        known = 5 - math.floor(math.log10(abs(number) or 1))  # a CSV has six digits
+        return f"{round(number, decimals) + 0.0:,.{max(min(decimals, known), 0)}f}"
 
     return [f"{NUMBER}{shown(n, c)}</span>" for n, c in zip(numbers, cells, strict=True)]
 

@@ -123,7 +123,7 @@ def _summary(out: Path, items: list[dict]) -> str:
     lines.append(f"<ul>{sentences}</ul>")
     if rows := _claims(out, items):
         lines.append(
-            "<p>The paper's claims here, those with the most seeds first. Shown: the 95 % interval lies on the paper's side of 0. Where "
+            "<p>The paper's claims here, those over many seeds (10_many_seeds) first. Shown: the 95 % interval lies on the paper's side of 0. Where "
             "a row names no seeds, it is of one seed's runs, and the interval is over their test items or sub-datasets: another seed "
             "may say otherwise.</p>"
         )
@@ -279,7 +279,7 @@ def _environment(made: dict) -> str:
         seconds = common.get("seconds", {})
         rows = [["command", f"<code>{escaped(common['command'])}</code>"], ["started", escaped(started)]]
         rows += [[name, escaped(common[name])] for name in ("commit", "machine", "python")]
-        rows += [[f"seconds of {escaped(name)}", f"{value:.0f}"] for name, value in seconds.items()]
+        rows += [[f"seconds of {escaped(name)} in this call", f"{value:.0f}"] for name, value in seconds.items()]
         rows += [[escaped(name), escaped(version)] for name, version in common["versions"].items()]
         rows += [["notebooks", escaped(", ".join(stems))]]
         lines.append(html_table(["", ""], rows))

@@ -66,7 +66,7 @@ def test_the_card_tells_method_mixture_settings_results_and_what_is_left_to_fill
     assert "base_model" not in facts  # a folder of this machine is no name on the hub
     dropped = run.dropped
     for task, sub in run.about["mixture"]["sub_datasets"].items():
-        epoch = "–" if dropped[task] is None else f"{dropped[task]:g}"
+        epoch = "–" if dropped[task] is None else f"{dropped[task]:g}" if dropped[task] else "0 (never trained on)"
         assert f"| {task} | {sub['train']} | {sub['test']} | accuracy | {epoch} |" in text
         assert f"data of {task}: source fill in before you publish" in text
     assert f"{100 * run.best.accuracy:.1f} % on average" in text

@@ -52,8 +52,7 @@ def test_one_of_64_items_is_no_clear_lead_and_many_are(tmp_path):
     assert row.standard_error == pytest.approx(difference.std(ddof=1) / math.sqrt(N))
     assert row.beside == 0.5 and not row.is_clear
     assert doubts(leads(journal, tmp_path, "test")) == [
-        "sums was dropped on 1 of 64 items: its peak at epoch 0.25 is no more than that ahead of epoch 0.5, and the standard "
-        "error is 1 items"
+        "sums was dropped at epoch 0.25, 1 of 64 items above epoch 0.5, with a standard error of 1"
     ]
     write(tmp_path, 0, 0.5, 20)
     journal[0] = roll_out(0, 0.0, point(0.0, 20), point(0.25, 40), point(0.5, 20))

@@ -204,7 +204,7 @@ BAD_FILES = [
         line(question="x") + line(question="train 3?"),
         "in train (line 4) and test (line 2): 'train 3?'",
     ),
-    ("test", line(question="x") + line(question="train 3?"), "name sums under allow_overlap"),
+    ("test", line(question="x") + line(question="train 3?"), "or write `allow_overlap: [sums]`"),
     ("train", line(answer="") * 30, "20 more lines like these"),
 ]
 

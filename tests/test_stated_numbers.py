@@ -143,11 +143,14 @@ def test_when_sub_datasets_peak_and_whether_that_repeats():
     assert f"ICC {icc[0]:.2f}, {icc[1]:.2f} and {icc[2]:.2f} on the three models" in line
     others = {key.split(", ")[1]: of["bars"] for key, of in result("calibration_mixtures")["bases"].items()}
     met = [f"{sum(bar['met'] for bar in bars)} (`{name}`" for name, bars in others.items()]
-    assert f"calibration_mixtures.md), five seeds each, meet {met[0]}), {met[1]}) and {met[2]}: " in README
+    assert (
+        f"calibration_mixtures.md), five seeds each, meet {met[0]}), {met[1]}) and {met[2]}) on `tiny-qwen2`. "
+        in README
+    )
     assert len(result("calibration_mixtures")["seeds"]) == 5
     bars = {bar["what"].split(" (")[0]: bar["measured"] for bar in others["tiny-21"]}
-    said = f"gain SFT {bars['headroom']:.1f} points over one for all, and peaks do not repeat over seeds, ICC "
-    assert said + f"{bars['ICC of the peaks over seeds']:.2f}) on `tiny-qwen2`" in README and len(bars) == 9
+    said = f"gain SFT {bars['headroom']:.1f} points over one for all, and peaks do not repeat over seeds (ICC "
+    assert said + f"{bars['ICC of the peaks over seeds']:.2f})" in README and len(bars) == 9
 
 
 def test_the_shift_and_what_another_seed_does():
@@ -556,15 +559,11 @@ def test_speed_on_the_real_model():
 
 
 def test_training_of_the_real_model():
+    for name, words in (("", "| fp32 ([all"), ("_mixed", "| mixed, TRL's"), ("_bf16", "| bf16 weights (")):
+        times = result(f"training_real{name}")["seconds"]
+        ratios = [times[peer] / times["ours"] for peer in ("paper", "best", "patched")]
+        cells = [f"{value:.2f}" for value in (*ratios, times["ours"] / times["floor"])]
+        assert [cell.strip() for cell in row_of(words).split("|")[2:6]] == cells, words
     times = result("training_real")["seconds"]
     paper, best = (times[name] / times["ours"] for name in ("paper", "best"))
-    said = (
-        f"{paper:.2f} times as fast as TRL at the paper's settings, {best:.2f} times TRL at its best of six more, at "
-    )
-    assert said + f"{times['floor'] / times['ours']:.2f} of the speed of plain forward" in README
-    assert f"; {times['patched'] / times['ours']:.2f} times TRL patched to compute no logits" in README
-    for precision in ("mixed", "bf16"):
-        times = result(f"training_real_{precision}")["seconds"]
-        ratios = [times[name] / times["ours"] for name in ("paper", "best", "floor", "patched")]
-        assert "{:.2f} and {:.2f}, at {:.2f}, and {:.2f}".format(*ratios) in README
     assert f"on a real model {paper:.1f} and {best:.1f} |" in README

@@ -18,7 +18,7 @@ from msft.paths import unread_variables
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped."""
     words = sys.argv[1:] if argv is None else list(argv)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # it was closed
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # it was closed
     if unreadable := [word for word in words if re.search("[\ud800-\udfff]", word)]:
         shown = ", ".join(map(ascii, unreadable))
         say(f"this locale ({sys.getfilesystemencoding()}) cannot read {shown}: set PYTHONUTF8=1")

@@ -223,8 +223,8 @@ def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
     for first, second in _DISJOINT:
         known = {e.question_key: e for e in reversed(parts.get(first, []))}
         shared = [
-            f"the same question in {first} ({_where(known[e.question_key])}) and {second} ({_where(e)}): {e.question[:60]!r}; "
-            f"remove one, or name {name} under allow_overlap"
+            f"the same question in {first} ({_where(known[e.question_key])}) and {second} ({_where(e)}): {_quoted(e)}; "
+            f"remove one, or write `allow_overlap: [{name}]` beside `name` at the top of the YAML"
             for e in distinct(parts.get(second, []))
             if e.question_key in known
         ]
@@ -240,8 +240,13 @@ def _say_trained_elsewhere(subs: list[SubDataset], allowed: list[str]) -> None:
         pairs = [(item, *trained[item.question_key]) for item in items if item.question_key in trained]
         if pairs := [pair for pair in pairs if pair[1] != sub.name]:
             item, other, example = pairs[0]
-            text = "%s: %d questions of %d are trained in other sub-datasets, such as %r (%s of %s); remove them there, or name %s under allow_overlap"
-            _log.warning(text, sub.name, len(pairs), len(items), item.question[:60], _where(example), other, sub.name)
+            text = "%s: %d questions of %d are trained in other sub-datasets, such as %s (%s of %s); remove them there, or write `allow_overlap: [%s]` at the top of the YAML"
+            _log.warning(text, sub.name, len(pairs), len(items), _quoted(item), _where(example), other, sub.name)
+
+
+def _quoted(example: Example) -> str:
+    """The beginning of a question, or of what a chat asks last."""
+    return repr((example.messages[-2][1] if example.messages else example.question)[:60])
 
 
 def _where(example: Example) -> str:

@@ -8,6 +8,7 @@ from msft.data.metrics import LABELS, LOSS
 from msft.paths import is_hub_id
 from msft.results.history import comparable, own_scales
 from msft.results.run import Run
+from msft.results.summary import confirmed_text
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 _TO_FILL = "fill in before you publish"
@@ -34,7 +35,11 @@ def text(run: Run, name: str, merged: bool = False) -> str:
             "train": of["train"],
             "test": of["test"],
             "metric": LABELS.get(of.get("metric", ""), of.get("metric")) + (", own scale" if task in apart else ""),
-            "dropped": "–" if dropped[task] is None else f"{dropped[task]:g}",
+            "dropped": "–"
+            if dropped[task] is None
+            else f"{dropped[task]:g}"
+            if dropped[task]
+            else "0 (never trained on)",
             "before": start[task] if task in apart else 100 * start[task],
             "after": end[task] if task in apart else 100 * end[task],
             "source": sources[task].get("hub_id") or sources[task].get("source"),
@@ -68,6 +73,7 @@ def text(run: Run, name: str, merged: bool = False) -> str:
         flops=run.flops,
         settings=settings,
         versions=about["versions"],
+        confirmed=confirmed_text(run),
         to_fill=_TO_FILL,
     )
     return str(card)

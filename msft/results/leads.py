@@ -83,11 +83,11 @@ def answers_file(outputs: Path, stage: int, epoch: float) -> Path:
 
 def doubts(drops: pd.DataFrame) -> list[str]:
     """A sentence for every drop whose peak leads by no more than its standard error, and one for those that cannot be told."""
-    said = [
-        f"{row.task} was dropped on {row.lead * row.n:.3g} of {row.n} items: its peak at epoch {row.path_epoch:g} is no more "
-        f"than that ahead of epoch {row.beside:g}, and the standard error is {row.standard_error * row.n:.2g} items"
-        for row in drops[drops.is_clear.eq(False)].itertuples()
-    ]
+    said = []
+    for row in drops[drops.is_clear.eq(False)].itertuples():
+        items, error = row.lead * row.n, f"a standard error of {row.standard_error * row.n:.2g}"
+        ahead = f"{items:.3g} of {row.n} items above" if items else f"no higher (of {row.n} items) than"
+        said.append(f"{row.task} was dropped at epoch {row.path_epoch:g}, {ahead} epoch {row.beside:g}, with {error}")
     if unknown := list(drops[drops.is_clear.isna()].task):
         why = "since it was not decided on a mean over items, or their answers are gone"
         said.append(f"{', '.join(unknown)}: without a standard error, {why}")

@@ -33,6 +33,16 @@ def summary(run: Run) -> str:
     table = table.loc[shown]
     mean = (table[["base", "accuracy"]].mul(table.n, axis=0)).sum() / table.n.sum()
     lines.append(_row("all items", width, mean.base, mean.accuracy, 1 if apart.issuperset(shown) else 100))
+    highest = history[history.task.isin(set(shown) - apart)].groupby("task").accuracy.max()
+    if len(highest) and (highest <= table.base[highest.index]).all():
+        lines.append(
+            "  NOTHING WAS LEARNED: no sub-dataset is ever above the base model. See the answers in outputs/: a rate too"
+        )
+        lines.append(
+            "  low for bf16 weights (take --precision mixed), answers not in the format, or cut by --max-new-tokens?"
+        )
+    elif not best.path_epoch:
+        lines.append("  this is the base model, unchanged: no later evaluation was better on average")
     lines += [f"  {task}: judged by {label}" for task, label in run.metrics.items() if label.startswith(PREFIX)]
     for label, column in watched(history).items():
         start, end = history[column].iloc[0], run.at_best[column].iloc[0]
@@ -45,10 +55,7 @@ def summary(run: Run) -> str:
     for what, path in result.get("paths", {}).items():
         if path != "packed":
             lines.append(f"  {what}: {path}")
-    if len(table := run.confirmation):
-        base, confirmed = (100 * table[name].mul(table.n).sum() / table.n.sum() for name in ("base", "best"))
-        on = f"{table.n.sum()} items that nothing was chosen on"
-        lines.append(f"  confirmed on {on}: {confirmed:.1f} % (base {base:.1f} %)")
+    lines += [f"  {confirmed}"] if (confirmed := confirmed_text(run)) else []
     flops = run.flops
     parts = {"training": flops["train"], "evaluation": flops["evaluate"], "look-ahead": flops["look_ahead"]}
     spent = ", ".join(f"{what} {part / flops['total']:.0%}" for what, part in parts.items() if part)
@@ -63,6 +70,14 @@ def summary(run: Run) -> str:
         f"    msft.Run({str(run.directory)!r}).history",
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def confirmed_text(run: Run) -> str:
+    """What items that nothing was chosen on say of the checkpoint; '' where there are none."""
+    if not len(table := run.confirmation):
+        return ""
+    base, best = (100 * table[name].mul(table.n).sum() / table.n.sum() for name in ("base", "best"))
+    return f"Confirmed on {table.n.sum()} items that nothing was chosen on: {best:.1f} % (base {base:.1f} %)."
 
 
 def _row(name: str, width: int, base: float, best: float, scale: float) -> str:

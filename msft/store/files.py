@@ -79,7 +79,7 @@ def write_gzip(path: Path, rows: Iterable[Mapping]) -> None:
     write_atomic(path, gzip.compress(text.encode(), mtime=0))
 
 
-def read_text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """The text of a file, '' where it is not there. Raises RunError where it may not be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") if os.path.lexists(path) else ""
@@ -90,7 +90,7 @@ def read_text(path: Path) -> str:
 def read_lines(path: Path) -> list[dict]:
     """The JSON lines of a file that may have been torn by a crash; lines that are not whole are left out."""
     rows = []
-    for line in read_text(path).splitlines():
+    for line in text_of(path).splitlines():
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]

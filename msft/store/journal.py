@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from msft.errors import RunError
-from msft.store.files import append, read_text, write_atomic
+from msft.store.files import append, text_of, write_atomic
 
 _OLD_STATES = 20  # superseded states in the journal at which it is written anew without them
 
@@ -36,7 +36,7 @@ class Journal:
 
     def __init__(self, path: Path):
         self.path = path
-        text = read_text(path)
+        text = text_of(path)
         lines = text.splitlines()
         self.entries: list[dict] = list(takewhile(bool, map(_parse, lines)))
         self.torn = len(lines) - len(self.entries)

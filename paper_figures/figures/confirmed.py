@@ -11,7 +11,8 @@ CAPTION = (
     "Accuracy (percent, mean of the sub-datasets) of each reported checkpoint on the test items, and on the confirmation items, "
     "which chose nothing; less that of the SFT run with the same model, mixture, seed and choice. Which items chose the checkpoint "
     "is in its column (Continual SFT reports its last one). ± is half of the 95 % interval over drawing other confirmation items, "
-    "the runs as they are."
+    "the runs as they are; of a difference it takes the answers of the two runs as independent, which is wider than paired, so that "
+    "equal runs do not show ± 0."
 )
 
 

@@ -64,8 +64,8 @@ def first_picture(sft, msft):
     verdict = f"{side} ({gain.low:+.1f} to {gain.high:+.1f}; one seed){'' if gain.is_shown else ', cannot tell from 0'}"
     return say(
         figure,
-        f"{len(tasks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g} under SFT; mSFT, which stops "
-        f"each at its own time, is {verdict}",
+        f"{len(tasks)} sub-datasets peak between epochs {peaks.min():g} and {peaks.max():g} under SFT; mSFT, which drops "
+        f"each at a peak of its own, is {verdict}",
     )
 
 

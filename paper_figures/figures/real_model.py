@@ -135,9 +135,11 @@ def optima_plot(runs, axes=None):
         for place, task in enumerate(order):
             row = table.loc[task]
             axis.plot([row.min(), row.max()], [place] * 2, color="0.75", lw=1.2, zorder=1)
-        for seed, mark in zip(table, marks, strict=False):
+        # side by side, since seeds that agree would hide each other
+        shifts = np.linspace(-0.2, 0.2, len(table.columns)) if len(table.columns) > 1 else [0.0]
+        for seed, mark, shift in zip(table, marks, shifts, strict=False):
             axis.scatter(
-                table[seed][order], range(len(order)), marker=mark, s=16, color=colour("sft"), alpha=0.75,
+                table[seed][order], np.arange(len(order)) + shift, marker=mark, s=16, color=colour("sft"), alpha=0.75,
                 edgecolor="white", lw=0.4, zorder=2, label=f"seed {seed}",
             )  # fmt: skip
         axis.set_title({"accuracy": "by test accuracy", "loss": "by held-out loss"}[measure])
