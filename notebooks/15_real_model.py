@@ -28,7 +28,7 @@ profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"
 runs_dir = "runs"
 out_dir = ""  # "" stands for paper_figures/out/<profile>
 settings = ""  # settings of every run in one text, as the README shows
-methods = "sft msft sro_sft ies"  # at the first seed
+methods = "sft msft sro_sft ies"  # at the first seed; "ies:40" at one of its own
 seeds = 2  # of SFT and mSFT
 
 # %%

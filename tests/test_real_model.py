@@ -107,6 +107,10 @@ def test_methods_against_sft_with_intervals(tmp_path):
 def test_another_seed_is_compared_with_sft_of_that_seed(tmp_path):
     page = SimpleNamespace(seeds=(20, 30, 40), config=lambda method, seed=20: (method, seed))
     assert list(real_model.needs(page, "sft ies", 2)) == [("sft", 20), ("ies", 20), ("sft", 30)]
+    own = real_model.needs(page, "sft ies ies:30", 2)
+    assert list(own) == [("sft", 20), ("ies", 20), ("ies", 30), ("sft", 30)] and own["ies", 30] == ("ies", 30)
+    with pytest.raises(ConfigError, match="'ies:x' is neither a method's name nor"):
+        real_model.needs(page, "sft ies:x", 2)
     needed = real_model.needs(page, "sft msft", 2)
     assert list(needed) == [("sft", 20), ("msft", 20), ("sft", 30), ("msft", 30)]
     lower = {task: [value - 0.25 for value in values] for task, values in LOSS.items()}

@@ -1,5 +1,6 @@
 """Peaks of a model by accuracy and by held-out loss: do they come back with another seed, and what do the methods bring?"""
 
+import re
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -21,15 +22,18 @@ NATS = ["loss against SFT (nats)", "loss from", "loss to"]
 
 
 def needs(page, methods: str = "sft msft sro_sft ies", seeds: int = 2) -> dict:
-    """The methods, a text of their names, at the first seed, and SFT and mSFT, if it is among them, at so many seeds.
-
-    Raises ConfigError where the page has fewer.
+    """The methods, a text of their names, at the first seed or, as in "ies:40", at one of their own, and SFT and mSFT, if
+    it is among them, at so many seeds. Raises ConfigError where the page has fewer.
     """
     if not 1 <= seeds <= len(page.seeds):
         mend = f"give 1 to {len(page.seeds)}, or name more: -p settings 'seed=20,30,40'"
         raise ConfigError(f"seeds = {seeds}: the page has {', '.join(map(str, page.seeds))}; {mend}")
-    runs = {(method, page.seeds[0]): page.config(method) for method in methods.split()}
-    repeated = ["sft", "msft"] if "msft" in methods.split() else ["sft"]
+    if wrong := [word for word in methods.split() if not re.fullmatch(r"[a-z_]+(:[1-9]\d*)?", word)]:
+        raise ConfigError(f"methods: {wrong[0]!r} is neither a method's name nor, with a seed of its own, name:40")
+    words = [word.partition(":") for word in methods.split()]
+    own = [(method, int(seed or page.seeds[0])) for method, _, seed in words]
+    runs = {(method, seed): page.config(method, seed=seed) for method, seed in own}
+    repeated = ["sft", "msft"] if ("msft", page.seeds[0]) in runs else ["sft"]
     return runs | {(method, seed): page.config(method, seed=seed) for method in repeated for seed in page.seeds[:seeds]}
 
 
