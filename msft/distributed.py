@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import copy
 import datetime
+import logging
 import os
 import sys
 import time
@@ -60,6 +61,8 @@ def start(device: str | None) -> None:
     """
     if size() == 1 or _dist().is_initialized():
         return
+    if not is_main():  # what all of them would warn of, one says
+        logging.getLogger("msft").setLevel(logging.ERROR)
     import torch
     import torch.distributed as dist
 

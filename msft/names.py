@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from msft import benchmarks, distributed, tiny
+from msft import benchmarks, tiny
 from msft.benchmarks import paper_mixtures
 from msft.config import RunConfig
 from msft.data import chat, given_back, reading
@@ -43,7 +43,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
         return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
     lengths = ("max_tokens", "max_prompt_tokens")  # these count for every mixture, later
     unused = [key for key, value in sizes.items() if value is not None and key not in lengths]
-    if unused and distributed.is_main():
+    if unused:
         _log.warning("%s: not used, since only the paper's mixtures are drawn by them: %s", name, ", ".join(unused))
     if name in tiny.MIXTURES:
         mixture = tiny.make_mixture(name)

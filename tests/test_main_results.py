@@ -180,7 +180,7 @@ def test_a_wrong_setting_shows(runs):
     table = main_results.settings({**runs, "x": wrong})
     assert table.loc["batch size (examples a step)", ["paper", "here", "same"]].tolist() == ["64", "32, 64", "no"]
     assert table.loc["mSFT: budget C (epochs)", "here"] == "2, 3"
-    assert table.loc["train examples a sub-dataset", "here"] == "1800, 900"
+    assert table.loc["train examples a sub-dataset", "here"] == "900, 1800"
 
 
 def test_the_paper_profile_has_the_papers_settings():

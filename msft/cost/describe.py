@@ -25,6 +25,11 @@ def number_text(value: float, unit: str) -> str:
     return f"{digits} {_PREFIXES[place]}{unit}"
 
 
+def hours_text(seconds: float) -> str:
+    """Hours with three digits, as far as they can mean something."""
+    return f"{seconds / 3600:.3g}" if seconds >= 36 or not seconds else "under 0.01"
+
+
 bytes_text = functools.partial(number_text, unit="B")
 flops_text = functools.partial(number_text, unit="FLOP")
 
@@ -66,7 +71,7 @@ def _line(e: Estimate) -> list[str]:
     cells.append(f"{case.stages} ({stages[0]} to {stages[-1]})" if len(stages) > 1 else str(case.stages))
     cells += [number_text(case.tokens, ""), number_text(case.generations, "")]
     cells.append(flops_text(case.flops["total"]) + (f" ({least} to {most})" if e.least != e.most else ""))
-    return [*cells, f"{case.seconds / 3600:.3g}", bytes_text(sum(e.device.values())), bytes_text(e.disk_peak)]
+    return [*cells, hours_text(case.seconds), bytes_text(sum(e.device.values())), bytes_text(e.disk_peak)]
 
 
 def _sums(todo: Sequence[Estimate], runs_dir: str | Path, slots: int, card: float) -> list[str]:
@@ -74,13 +79,13 @@ def _sums(todo: Sequence[Estimate], runs_dir: str | Path, slots: int, card: floa
         return ["Nothing is left to train."]
     ends = ("expected", "least", "most")
     flops = [flops_text(sum(getattr(e, end).flops["total"] for e in todo)) for end in ends]
-    hours = [f"{sum(getattr(e, end).seconds for e in todo) / 3600:.3g}" for end in ends]
+    hours = [hours_text(sum(getattr(e, end).seconds for e in todo)) for end in ends]
     tokens, answers = (sum(getattr(e.expected, key) for e in todo) for key in ("tokens", "generations"))
     needed, free = disk_needed(todo, slots), disk_free(runs_dir)
     lines = [
         f"Left to train: {len(todo)} runs, {number_text(tokens, '')} tokens, {number_text(answers, '')} generated answers",
         "  {} by appendix F ({} to {})".format(*flops),
-        "  {} hours of one device ({} to {})".format(*hours),
+        f"  {hours[0]} hours of one device" + f" ({hours[1]} to {hours[2]})" * (len(set(hours)) > 1),
         f"  disk: {bytes_text(needed)} at the peak with {slots} at a time, {bytes_text(sum(e.disk_mean for e in todo) / len(todo))} "
         f"of a run's state on average, {bytes_text(sum(e.disk_after for e in todo))} in the end; {bytes_text(free)} are free",
         f"  device memory: {bytes_text(max(sum(e.device.values()) for e in todo))} at most; "

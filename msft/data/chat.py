@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from msft import distributed
 from msft.data.example import Example
 from msft.data.mixture import MEASURED
 from msft.errors import DataError, ModelError, each, shortened, together
@@ -50,7 +49,7 @@ def rendered(mixture, tokenizer):
             parts[part] = [example for example, _, _ in pairs]
             stops += [stop for _, stop, _ in pairs]
             closed += sum(is_closed for _, _, is_closed in pairs)
-        if closed and distributed.is_main():
+        if closed:
             text = "%s: %d chats answer without a thought, which the generation prompt opens: theirs has enable_thinking=False"
             _log.warning(text, sub.name, closed)
         subs.append(replace(sub, **parts, left_out=left_out, stop=stops[0] if stops else ""))
@@ -66,7 +65,7 @@ def _undated(tokenizer) -> str:
     except ValueError as error:  # several, and none by default
         raise ModelError(f"the tokenizer's chat template cannot be chosen: {error}") from None
     fixed = _CLOCK.sub(lambda call: repr(_DAY.strftime(call[2])), template)
-    if fixed != template and distributed.is_main():
+    if fixed != template:
         _log.warning("the chat template writes today's date; %s stands in its place", f"{_DAY:%d %B %Y}")
     return fixed
 

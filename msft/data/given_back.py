@@ -9,7 +9,6 @@ import logging
 import unicodedata
 from dataclasses import replace
 
-from msft import distributed
 from msft.data.chat import special_tokens
 from msft.data.example import Example, documents, target_text
 from msft.data.metrics import LOSS
@@ -68,7 +67,7 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     """(the sub-dataset with its scored golds as they come back, problems with file and line)."""
     parts, problems, first, left_out = {}, [], {}, dict(sub.left_out)
     _, refused = each(lambda example: given_back(tokenizer, example, sub.metric, sub.stop), sub.train)
-    if refused and distributed.is_main():
+    if refused:
         _log.warning(
             "%s: %d of %d train answers are not what the tokenizer gives back, and would be learned so: "
             "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
@@ -102,7 +101,7 @@ def _say_special(tokenizer, sub: SubDataset) -> None:
     items = [example for part in ("train", *MEASURED) for example in getattr(sub, part)]
     texts = (f"{item.question}\n{item.messages[-1][1] if item.messages else item.target}" for item in items)
     found = [(item, match[0]) for item, text in zip(items, texts, strict=True) if (match := special.search(text))]
-    if found and distributed.is_main():
+    if found:
         text = "%s: %d of %d rows hold special tokens, which the tokenizer reads as such: %r (%s)"
         _log.warning(text, sub.name, len(found), len(items), found[0][1], found[0][0].place)
 
@@ -140,7 +139,7 @@ def check_room(mixture: Mixture, tokenizer, max_new_tokens: int) -> None:
             is_hopeless = all(e.messages or is_cut(e, target_text(e.answer)) for e in cut)
             if is_hopeless and len(cut) == len(getattr(sub, part)):
                 problems.append(problem)
-            elif distributed.is_main():
+            else:
                 _log.warning("%s", problem)
     if problems:
         raise DataError(together("no right answer is possible:", problems))

@@ -1,15 +1,7 @@
 """lm-eval tasks as judges: of a sub-dataset in place of its test items, or of the whole model, only watched.
 
-sub_datasets:
-  - name: physics
-    train: physics.jsonl
-    metric: lm_eval:arc_easy          # a task, group or tag of lm-eval; its first metric
-judges:                               # only watched: nothing is ever decided on them
-  - lm_eval: my_task
-    include_path: tasks               # a folder of task files of one's own, beside the mixture's file
-    metric: exact_match,strict-match  # and the filter, as lm-eval writes it
-    num_fewshot: 5
-    limit: 100                        # items of each task at most, the first ones
+sub_datasets: [{name: physics, train: physics.jsonl, metric: lm_eval:arc_easy}]   # its first metric, or as Settings says
+judges: [hellaswag, {lm_eval: my_task, include_path: tasks}]                      # watched: nothing is decided on them
 
 lm-eval reads and scores the items; our own LM answers them with the weights of the moment. The prompts are the task's own,
 without a chat template. Task files of one's own may bring Python code along, which is run, and name data files relative to

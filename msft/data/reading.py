@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from msft import distributed
 from msft.data import from_hub, judges, metrics
 from msft.data.columns import Source
 from msft.data.drawing import draw, split_off
@@ -79,7 +78,7 @@ def _sub_dataset(
     parts, origin, left_out, problems = _parts(folder, entry, source, to_example)
     if not problems:
         problems += _split(parts, source, seed, name)
-    for part in MEASURED if distributed.is_main() else ():
+    for part in MEASURED:
         rows = parts.get(part, ())
         counts = Counter(example.question_key for example in rows)
         if again := [example for example in rows if counts[example.question_key] > 1]:
@@ -91,7 +90,7 @@ def _sub_dataset(
             _log.warning(text, name, len(others), part, example.question[:60], _where(example))
     is_zero, wrong = _is_zero_shot(parts, metric)
     alike = metrics.merged((e for part in parts.values() for e in part), metric)
-    if alike and not metric and distributed.is_main():  # that scorer is the paper's: numbers and case may be meant
+    if alike and not metric:  # that scorer is the paper's: numbers and case may be meant
         _log.warning("%s: %d answers count as another one: %s", name, len(alike), alike[0])
     problems += wrong + (shortened(alike) if metric else [])
     problems += [] if overlap_allowed else _overlaps(parts, name)
@@ -146,7 +145,7 @@ def _parts(
             left_out[f"{part}: rows that cannot be used, such as {wrong[0]}"] = len(wrong)
         else:
             problems += shortened(wrong)
-    if unused and distributed.is_main():
+    if unused:
         keys = ", ".join(f"{key!r} ({count})" for key, count in unused.most_common())
         _log.warning("%s: keys of rows that are not read, and in how many rows: %s", entry["name"], keys)
     return parts, origin, left_out, problems
@@ -235,7 +234,7 @@ def _overlaps(parts: dict[str, list[Example]], name: str) -> list[str]:
 def _say_trained_elsewhere(subs: list[SubDataset], allowed: list[str]) -> None:
     """Names with their number the questions of measured items that another sub-dataset trains on."""
     trained = {example.question_key: (sub.name, example) for sub in subs for example in sub.train}
-    for sub in subs if distributed.is_main() else ():
+    for sub in subs:
         items = [item for part in MEASURED for item in getattr(sub, part) if sub.name not in allowed]
         pairs = [(item, *trained[item.question_key]) for item in items if item.question_key in trained]
         if pairs := [pair for pair in pairs if pair[1] != sub.name]:

@@ -49,8 +49,11 @@ def _row(run: Run, others: list[Run]) -> dict:
         why = f"{run.directory} is damaged ({type(error).__name__}: {error}); delete it and run its command again"
         return {**row, "state": "damaged", "paths": {}, "why": why}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
-        found = plan.estimate(config, plan.rates_of(others), has_search=True)
-        row |= {"flops_estimate": found.expected.flops["total"], "seconds_estimate": found.expected.seconds}
+        rates, device = plan.rates_of(others), str(run.about.get("machine", {}).get("device", ""))
+        found = plan.estimate(config, rates, has_search=True)
+        row |= {"flops_estimate": found.expected.flops["total"]}
+        if config.model in rates.measured or not device.startswith("cpu"):  # else it would be a GPU's time
+            row |= {"seconds_estimate": found.expected.seconds}
         row |= {"disk_peak_estimate": int(found.disk_peak)}
     return row
 

@@ -276,7 +276,7 @@ def settings(runs) -> pd.DataFrame:
     """
     rows = []
     for row in reported_numbers.table("table5").itertuples():
-        values = sorted({_number(v) for run in runs.values() for v in _values(run, row.name)}, key=str)
+        values = sorted({_number(v) for run in runs.values() for v in _values(run, row.name)}, key=_order)
         same = {_number(row.value)} == set(values)
         here = ", ".join(_text(v) for v in values) or "–"
         rows.append([row.setting, _text(_number(row.value)), here, "yes" if same else "no", row.source])
@@ -294,6 +294,10 @@ def _values(run, name) -> list:
         method, parameter = name.split(".")
         return [config.params[parameter]] if config.method == method else []
     return [getattr(config, name)]
+
+
+def _order(value) -> tuple:
+    return isinstance(value, str), value
 
 
 def _number(value):
