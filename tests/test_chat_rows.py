@@ -97,8 +97,24 @@ def test_an_answer_ends_where_its_turn_does_even_if_the_template_opens_the_next_
     tokenizer = with_template(opened, ["<|im_start|>", "<|im_end|>"])
     text = tokenizer.apply_chat_template(conversation("1?", "2")["messages"], tokenize=False)
     assert text.endswith("2<|im_end|>\n<|im_start|>assistant")
+    for answer in ("2", "e", "im", "assistant", "1?"):  # letters of the end and of the next turn too
+        example, stop = one(tokenizer, conversation("1?", answer))
+        assert (example.target, stop) == (f"\n{answer}<|im_end|>", "<|im_end|>")
+
+
+@pytest.mark.parametrize("answer", ["e", "n", "im", "end", "assistant", "user"])
+@pytest.mark.parametrize("before", ["", "<think>\n\n</think>\n\n", "<|channel|>final<|message|>"])
+def test_an_answer_of_the_letters_around_it_ends_with_its_turn(answer, before):
+    own = CHATML.replace("{{ m.content }}", "{% if m.role == 'assistant' %}" + before + "{% endif %}{{ m.content }}")
+    tokenizer = with_template(own, ["<|im_start|>", "<|im_end|>", "<|channel|>", "<|message|>"])
+    example, stop = one(tokenizer, conversation("1?", answer))
+    assert (example.target, stop) == (f"{before}{answer}<|im_end|>", "<|im_end|>")
+
+
+def test_turns_without_a_header_keep_their_end():
+    tokenizer = with_template("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", ["<|im_end|>"])
     example, stop = one(tokenizer, conversation("1?", "2"))
-    assert (example.target, stop) == ("\n2<|im_end|>", "<|im_end|>")
+    assert (example.prompt, example.target, stop) == ("1?<|im_end|>", "2<|im_end|>", "<|im_end|>")
 
 
 def test_a_template_without_an_end_of_turn_gets_the_eos():

@@ -7,6 +7,7 @@ answered zero-shot from the same prompt.
 
 import datetime
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,11 +104,13 @@ def _written(tokenizer, render: Callable, special: re.Pattern, example: Example)
     said.append((example.messages[-1][0], re.split("</?think>", example.messages[-1][1])))
     if lost := [role for role, parts in said if any(part.strip() not in text for part in parts)]:
         raise DataError(f"the template leaves out or changes what the {lost[0]} message says, so that it would be lost")
-    # the turn ends with the first special token behind the answer: some templates open the next turn too
-    before, answer, behind = text[len(prompt) :].rstrip().rpartition(said[-1][1][-1].strip())
-    completion = before + answer + behind
-    if end := special.search(behind):
-        stop, completion = end[0], before + answer + behind[: end.end()]
+    # a template that always opens the next turn ends prompt and text alike: the turn ends with the first token of that end
+    shared = os.path.commonprefix([prompt[::-1], text[len(prompt) :][::-1]])[::-1]
+    first, *others = [*special.finditer(shared)] or [None]
+    completion = text[len(prompt) : len(text) - len(shared) + first.end() if others else None].rstrip()
+    closed = [match for match in special.finditer(completion) if match.end() == len(completion)]
+    if closed:
+        stop = closed[0][0]
     elif tokenizer.eos_token is None:
         what = "the tokenizer has no EOS token and its chat template ends no turn with a special token: no answer would end"
         way = "Set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"
