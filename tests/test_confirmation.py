@@ -97,7 +97,7 @@ def test_the_summary_says_what_was_confirmed(confirmed_settings, runs_dir, small
     run = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
     table = run.confirmation
     share = 100 * (table.best * table.n).sum() / table.n.sum()
-    assert f"confirmed on {table.n.sum()} items that nothing was chosen on: {share:.1f} %" in summary(run)
+    assert f"Confirmed on {table.n.sum()} items that nothing was chosen on: {share:.1f} %" in summary(run)
     assert "confirmed" not in summary(small_run)
 
 

@@ -202,6 +202,8 @@ def test_an_unlabelled_test_split_is_named_in_the_error(folder):
 class Words:
     """A tokenizer whose tokens are the words of a text."""
 
+    eos_token = None
+
     def __call__(self, text, **_):
         return {"input_ids": text.split() if isinstance(text, str) else [one.split() for one in text]}
 

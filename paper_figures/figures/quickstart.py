@@ -217,7 +217,7 @@ def _roll_outs(stages: pd.DataFrame, axis) -> None:
     axis.set_ylim(len(stages) + 0.9, 0.4)
     axis.set_ylabel("stage: dropped")
     axis.set_xlabel("epoch along the kept path")
-    axis.set_title("grey: rolled out; arrow: rolled back", loc="left")
+    axis.set_title("grey: rolled out; orange: kept; arrow: rolled back", loc="left")
     axis.set_xlim(0, stages.end.max() * 1.02)
 
 
