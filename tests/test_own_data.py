@@ -334,6 +334,15 @@ def test_line_ends_are_the_same_in_every_compression(tmp_path, ending, end):
     assert {e.question for e in sub.train + sub.test + sub.shots} == {f"{i}\n?" for i in range(12)}
 
 
+def test_chats_that_stand_twice_are_quoted_by_what_they_ask(tmp_path, caplog):
+    rows = [
+        {"messages": [{"role": "system", "content": "You are the till of a shop. " * 4}, *chat(i)[-2:]]}
+        for i in range(14)
+    ]
+    read(tmp_path, rows[:12], [rows[12], rows[12]])
+    assert f"count as often: {rows[12]['messages'][1]['content']!r} (" in caplog.text
+
+
 def test_a_stray_quote_drops_no_rows_in_silence(tmp_path):
     text = "question,answer\n" + "".join(f"{i}?,{i}\n" for i in range(12)) + '"broken?,5\n' + "x?,1\n" * 5
     (tmp_path / "train.csv").write_text(text)

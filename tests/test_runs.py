@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ from msft import names, runs
 from msft.cli.main import main
 from msft.errors import ConfigError, DataError, ModelError, MsftError, RunError
 from msft.launch import status
+from msft.results.summary import summary
 from msft.store import files
 from msft.store.checkpoints import Store, snapshot
 from msft.store.journal import Journal
@@ -458,6 +460,19 @@ def test_a_finished_run_names_the_file_that_is_damaged(small_msft_run, tmp_path,
         read(runs.Run(tmp_path / "run"))
 
 
+READ = (
+    "best",
+    "result",
+    "config",
+    "about",
+    "at_best",
+    "dropped",
+    "metrics",
+    "leads",
+    "confirmation",
+    "flops",
+    "directory",
+)
 ODD = {
     "result.json": [{"paths": None}, {"paths": []}, {"best": []}, {"best": {"accuracy": "0.5", "path_epoch": 1.0}}],
     "run.json": [{"config": []}, {"mixture": []}],
@@ -493,6 +508,26 @@ def test_files_of_another_user_are_named(small_msft_run, tmp_path, name):
     assert "Traceback" not in done.stderr, done.stderr
     assert "two: finished" in done.stdout, done.stderr
     assert f"{name} cannot be read" in done.stderr or "one is missing" in done.stderr or "one is no run" in done.stderr
+
+
+def test_a_run_says_that_nothing_was_learned_and_that_it_reports_the_base(small_settings, tmp_path):
+    own = {**small_settings, "method": "sft", "params": {"epochs": 0.5}, "learning_rate": 1e-30}
+    run = msft.run(msft.RunConfig(**own), tmp_path, progress=False)
+    assert "NOTHING WAS LEARNED: no sub-dataset is ever above the base model" in summary(run)
+    # one that rises, while the mean does not
+    history = run.history
+    task = history.task.iloc[0]
+    history.loc[(history.task == task) & (history.path_epoch == 0.5), "accuracy"] = 1.0
+    other = SimpleNamespace(**{name: getattr(run, name) for name in READ}, history=history)
+    assert "NOTHING" not in summary(other) and "this is the base model, unchanged" in summary(other)
+
+
+def test_on_a_cpu_no_time_is_estimated_where_no_run_of_the_model_told_one(small_msft_run, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(small_msft_run.directory, tmp_path / name)
+    (alone,), both = status.rows_of([runs.Run(tmp_path / "one")]), status.rows_of(status.runs_of(tmp_path))
+    assert alone["flops_estimate"] > 0 and "seconds_estimate" not in alone
+    assert both[0]["seconds_estimate"] > 0
 
 
 def test_a_run_whose_ledger_is_gone_is_finished_all_the_same(small_msft_run, tmp_path):

@@ -282,6 +282,8 @@ def test_what_is_said_of_every_seed_and_of_equal_draws():
     assert spans["tiny-qwen2"][0] > 0 and spans["tiny-olmo2"][0] > 0 and spans["tiny-qwen3"][1] < 0
     assert {f"{row['FLOPs, mSFT over SFT']:.1f}" for row in found["fair draws"]} == {"1.7"}
     assert README.count("takes 1.7 times SFT's compute") == 2
+    small = table("11_ratios")["mSFT (C=1)"]["here, tiny-qwen2"]
+    assert f"at C = 1 {small:.2f} times (one seed of `tiny-qwen2`)" in README
     spent = [row["SFT, equal FLOPs"] - row["SFT"] for row in found["fair draws"]]
     assert f"that would gain SFT {min(spent):.1f} to {max(spent):.1f} points" in README
     counts = {sum(model == run[0] and run[1] == "mSFT" for run in runs) for model in TINY}

@@ -90,9 +90,8 @@ class Source:
             read["messages"] = _turns(read["messages"])
         known = {*self._names.values(), *self._joined}
         left = {name for name, value in row.items() if name not in known and has_value(value)}
-        if (
-            self.format or "messages" in self.columns
-        ):  # these say of all columns what they are: another may change a row
+        # both say of all columns what they are: another one may change what a row means
+        if self.format or "messages" in self.columns:
             return {name: row[name] for name in left - set(read)} | read, left & set(read)
         return read, left
 

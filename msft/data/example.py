@@ -4,12 +4,15 @@ Everything here works on text alone; scoring.py reads what comes back, msft.loss
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 SHOTS = 5
+# soft hyphens, marks that join, part or turn text, byte order marks
+_WITHOUT_WIDTH = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,7 @@ class Example:
     def question_key(self) -> bytes:
         """What makes two questions the same: a digest of the text but for case, white space, how letters are composed,
         and marks without a width."""
-        text = unicodedata.normalize("NFC", self.question).lower()
-        if not text.isascii():
-            text = "".join(char for char in text if unicodedata.category(char) != "Cf")
-        text = " ".join(text.split())
+        text = " ".join(_WITHOUT_WIDTH.sub("", unicodedata.normalize("NFC", self.question).lower()).split())
         return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 

@@ -127,21 +127,19 @@ def _csv(path: Path, text: str) -> Rows:
     try:
         columns = reader.fieldnames or []
         if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):
-            return Rows(
-                problems=[f"{path}: its first row has {marks[0]!r} between cells; write it with commas, as .csv"]
-            )
+            what = f"{path}: its first row has {marks[0]!r} between cells"
+            return Rows(problems=[f"{what}; write it with commas, as .csv"])
         if repeated := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
             names = ", ".join(map(repr, repeated))
             return Rows(problems=[f"{path}: its first row must name the columns; it has {names} twice"])
         names = sorted(name.strip().casefold() for name in columns)
         for row in reader:
+            place = f"{path}:{reader.line_num}"
             cells = len(columns) + len(row.pop(None, ())) - list(row.values()).count(None)
             if cells != len(columns):
-                problems.append(f"{path}:{reader.line_num}: {cells} cells in a table of {len(columns)} columns")
+                problems.append(f"{place}: {cells} cells in a table of {len(columns)} columns")
             elif sorted(cell.strip().casefold() for cell in row.values()) == names:
-                problems.append(
-                    f"{path}:{reader.line_num}: the names of the columns again, as in files that were joined"
-                )
+                problems.append(f"{place}: the names of the columns again, as in files that were joined")
             else:
                 rows.append((reader.line_num, row))
     except csv.Error as error:  # what stands behind it can be anything: none of the rows counts

@@ -157,8 +157,8 @@ def _tasks(wanted: Settings, own: Path | None) -> tuple[list, object]:
             known += found.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
         why = f"{type(error).__name__}: {str(error)[:300]}"
-        is_far = isinstance(error, OSError | ImportError)
-        way = "Its data must be on this machine, or the hub must be reached" if is_far else "See its task file"
+        is_its_own = isinstance(error, LookupError | TypeError | AttributeError | StopIteration | yaml.YAMLError)
+        way = "See its task file" if is_its_own else "Its data must be on this machine, or the hub must be reached"
         raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
     way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
     raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}{_broken(own)}")

@@ -82,12 +82,12 @@ def _sub_dataset(
         rows = parts.get(part, ())
         counts = Counter(example.question_key for example in rows)
         if again := [example for example in rows if counts[example.question_key] > 1]:
-            text = "%s: %d of %d rows of %s ask what another one asks, and count as often: %r (%s)"
-            _log.warning(text, name, len(again), len(rows), part, again[-1].question[:60], _where(again[-1]))
+            text = "%s: %d of %d rows of %s ask what another one asks, and count as often: %s (%s)"
+            _log.warning(text, name, len(again), len(rows), part, _quoted(again[-1]), _where(again[-1]))
         if metric != metrics.LOSS and (others := _several_answers(rows, metric)):
             example = next(iter(others.values()))
-            text = "%s: %d questions of %s have several answers, of which one at most is right for a model: %r (%s)"
-            _log.warning(text, name, len(others), part, example.question[:60], _where(example))
+            text = "%s: %d questions of %s have several answers, of which one at most is right for a model: %s (%s)"
+            _log.warning(text, name, len(others), part, _quoted(example), _where(example))
     is_zero, wrong = _is_zero_shot(parts, metric)
     alike = metrics.merged((e for part in parts.values() for e in part), metric)
     if alike and not metric:  # that scorer is the paper's: numbers and case may be meant

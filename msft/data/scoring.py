@@ -71,6 +71,7 @@ _SPELLINGS = [
     (r"(?i)(?<!\d )\b(?:minus|negative) *(?=[$.\d])", "-", "minus 5 → -5"),
     (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1", "25 cm^2 → 25 cm"),
 ]
+_REWRITES = [(re.compile(pattern), to) for pattern, to, _ in _SPELLINGS]
 _FRACTION = re.compile(r"(?:(\d+) )?(\d+)/(\d+)")
 _POWER_OF_TEN = re.compile(r"(?:[eE]|(?:(?<=\d) ?[x*] ?|^)10\^)([-+]?\d{1,3})$")
 _PLAIN = re.compile(r"(\d*)(?:\.(\d+))?")
@@ -140,8 +141,8 @@ def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
     """
     kinds = {"Sc": "$", "Cf": ""}  # any currency, and marks without a width
     text = "".join(kinds.get(unicodedata.category(c), str(unicodedata.decimal(c, c))) for c in _compatible(text))
-    for pattern, to, _ in _SPELLINGS:
-        text = re.sub(pattern, to, text)
+    for pattern, to in _REWRITES:
+        text = pattern.sub(to, text)
     found = _NUMBER.finditer(text)
     return [None if m["odd"] or m["root"] or m["tail"] else _value(m["piece"]) for m in found]
 

@@ -35,11 +35,7 @@ def text(run: Run, name: str, merged: bool = False) -> str:
             "train": of["train"],
             "test": of["test"],
             "metric": LABELS.get(of.get("metric", ""), of.get("metric")) + (", own scale" if task in apart else ""),
-            "dropped": "–"
-            if dropped[task] is None
-            else f"{dropped[task]:g}"
-            if dropped[task]
-            else "0 (never trained on)",
+            "dropped": {None: "–", 0.0: "0 (never trained on)"}.get(dropped[task], f"{dropped[task] or 0:g}"),
             "before": start[task] if task in apart else 100 * start[task],
             "after": end[task] if task in apart else 100 * end[task],
             "source": sources[task].get("hub_id") or sources[task].get("source"),

@@ -35,12 +35,10 @@ def summary(run: Run) -> str:
     lines.append(_row("all items", width, mean.base, mean.accuracy, 1 if apart.issuperset(shown) else 100))
     highest = history[history.task.isin(set(shown) - apart)].groupby("task").accuracy.max()
     if len(highest) and (highest <= table.base[highest.index]).all():
-        lines.append(
-            "  NOTHING WAS LEARNED: no sub-dataset is ever above the base model. See the answers in outputs/: a rate too"
-        )
-        lines.append(
-            "  low for bf16 weights (take --precision mixed), answers not in the format, or cut by --max-new-tokens?"
-        )
+        lines += [
+            "  NOTHING WAS LEARNED: no sub-dataset is ever above the base model. See the answers in outputs/: a rate too",
+            "  low for bf16 weights (take --precision mixed), answers not in the format, or cut by --max-new-tokens?",
+        ]
     elif not best.path_epoch:
         lines.append("  this is the base model, unchanged: no later evaluation was better on average")
     lines += [f"  {task}: judged by {label}" for task, label in run.metrics.items() if label.startswith(PREFIX)]

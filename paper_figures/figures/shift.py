@@ -14,7 +14,6 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import bar_panels, colour, legend, panels, pretty, say
 
 METHODS = Path(__file__).parents[1] / "methods"
-BRANCHES = ("full", "reduced")
 # SFT of the full mixture has SFT's colour; what is no method of the paper has none of theirs
 _COLOURS = {"full": colour("sft"), "reduced": "0.3"}
 
@@ -219,11 +218,11 @@ def branch_curves(run, axes=None):
     axes: a flat array with one axes a remaining sub-dataset, made where absent. Returns it.
     """
     rows, table = branches(run), shifts(run)
-    names = "full mixture", f"without {pretty(fork(run).first)}"
+    names = {"full": "full mixture", "reduced": f"without {pretty(fork(run).first)}"}
     if axes is None:
         axes = panels(len(table), "epochs since the fork", "test accuracy (%)")
     for axis, task in zip(axes, table.index, strict=True):
-        for branch, name in zip(BRANCHES, names, strict=True):
+        for branch, name in names.items():
             curve = rows[(rows.task == task) & (rows.branch == branch)].set_index("epoch").accuracy.sort_index() * 100
             axis.plot(curve.index, curve, color=_COLOURS[branch], lw=1, label=name)
             peak = table.loc[task, branch]
