@@ -335,7 +335,7 @@ def test_every_wrong_setting_is_said_at_once_before_a_model_is_loaded(tasks, sma
     for _, said in WRONG.values():
         assert said in str(error.value)
     assert "unknown metric of trees_choice 'accuracy'. Did you mean 'acc'?" in str(error.value)
-    assert "zebras: it is judged by an lm-eval task, so that 'validation' has no use" in str(error.value)
+    assert "(zebras): it is judged by an lm-eval task, so that 'validation' has no use" in str(error.value)
     assert "lm_eval:arc_easy stands for a task of lm-eval" in str(error.value)
     assert not runs_dir.exists()
 

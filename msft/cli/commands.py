@@ -110,9 +110,11 @@ def status(flags: options.Status) -> int:
     return 1 if damaged else 0
 
 
-def evaluate(flags: options.Eval) -> int:
-    """Measures a model without training, as the run that it lies in measured it where there is one."""
-    flags.check()
+def _as_in_its_run(flags: options.Eval):
+    """(runs.Prepared for a model to be measured, the folder of its adapter or None).
+
+    What the flags leave open is as in the run that the model lies in, where there is one; else as the model is stored.
+    """
     from msft import runs
 
     place = Path(usable(flags.model)).resolve()  # '.' and a link lie in the run too
@@ -137,10 +139,17 @@ def evaluate(flags: options.Eval) -> int:
     is_same = is_of_run and prepared.config.mixture == of_run["mixture"]
     if is_same and prepared.mixture.fingerprint() != run.about["mixture"].get("fingerprint"):
         print(f"mixture {prepared.config.mixture} has other data now than {run.directory} had", file=sys.stderr)
+    return prepared, place if is_adapter else None
+
+
+def evaluate(flags: options.Eval) -> int:
+    """Measures a model without training, as the run that it lies in measured it where there is one."""
+    flags.check()
+    prepared, adapted = _as_in_its_run(flags)
     _, mixture = prepared.tokens()
     model, config = prepared.load_model(), prepared.config
-    if is_adapter:  # measured where it was trained: beside its base model's weights, not added to them
-        model = adapter.loaded(model, place).get_base_model()
+    if adapted:  # measured where it was trained: beside its base model's weights, not added to them
+        model = adapter.loaded(model, adapted).get_base_model()
     say_left_out(mixture)
     lengths = f"{config.max_prompt_tokens} prompt and {config.max_new_tokens} new tokens at most"
     print(f"mixture {config.mixture}, {config.answers}, {lengths}", file=sys.stderr)

@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from msft import distributed
-from msft.data.metrics import LOSS, Scores
+from msft.data.metrics import Scores
 from msft.data.tasks import quiet
 from msft.errors import DataError, ModelError, MsftError, RunError, nearest, unknown
 from msft.paths import expanded
@@ -239,38 +239,6 @@ def _rehearse(task, judge: Judge) -> None:
     except Exception as error:  # what else a user's scoring raises of this answer says nothing of a model's
         if isinstance(error, DataError):
             raise
-
-
-def taken(spec: dict, folder: Path) -> tuple[dict, dict[str, Judge], list[Judge], list[str]]:
-    """What a mixture's file says without its judges, the judges by sub-dataset, those only watched, and problems.
-
-    The rows of a judged sub-dataset need no answer that can be checked: they count as texts measured by their loss.
-    """
-    judged, watched, problems = {}, [], []
-
-    def read(said: object, place: str) -> Judge | None:
-        try:
-            return load(said, folder)
-        except DataError as error:
-            problems.append(f"{place}: {error}")
-            return None
-
-    entries, listed = spec.get("sub_datasets"), spec.get("judges") or []
-    for place, entry in enumerate(entries if isinstance(entries, list) else []):
-        if isinstance(entry, dict) and is_judged(entry.get("metric")):
-            name = str(entry.get("name", place + 1))
-            judged[name] = read(entry["metric"], name)
-            unused = [part for part in ("validation", "validation_split", "confirmation", "benchmark") if part in entry]
-            problems += [f"{name}: it is judged by an lm-eval task, so that {p!r} has no use; drop it" for p in unused]
-            entries = [*entries[:place], {**entry, "metric": LOSS}, *entries[place + 1 :]]
-    if not isinstance(listed, list) or not all(isinstance(said, str | dict) for said in listed):
-        problems.append(f"judges: give a list of lm-eval tasks, such as `- arc_easy`; found {listed!r}")
-        listed = []
-    watched = [judge for said in listed if (judge := read(said, "judges"))]
-    twice = [label for label, count in Counter(judge.label for judge in watched).items() if count > 1]
-    problems += [f"judges: {label!r} stands twice" for label in twice]
-    rest = {key: value for key, value in spec.items() if key != "judges"}
-    return {**rest, **({"sub_datasets": entries} if entries else {})}, judged, watched, problems
 
 
 class Court:

@@ -3,7 +3,6 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Container
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,8 +16,9 @@ LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on m
 # rows of tables that have the sub-datasets beside them, and what pandas reads in a CSV as no name
 RESERVED = ("mean", "all", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None")
 PARTS = ("train", *MEASURED, "shots")
-DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "seed": 20}
+DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "judges": [], "seed": 20}
 _TEXT_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
+_NOT_JUDGED = ("validation", "validation_split", "confirmation", "benchmark")  # of no use beside a judge
 _SUB_KEYS = (*_TEXT_KEYS, *columns.KEYS)
 
 
@@ -44,12 +44,14 @@ def selects_on(file: str) -> str:
 
 def check_spec(spec: dict) -> list[str]:
     """Problems of all but the entries themselves, whose names must be unique."""
-    problems = [unknown("key", key, ("name", *DEFAULTS, "judges")) for key in spec if key not in ("name", *DEFAULTS)]
-    entries, allowed, seed = (spec.get(key, default) for key, default in DEFAULTS.items())
+    problems = [unknown("key", key, ("name", *DEFAULTS)) for key in spec if key not in ("name", *DEFAULTS)]
+    entries, allowed, listed, seed = (spec.get(key, default) for key, default in DEFAULTS.items())
     if not isinstance(spec.get("name", ""), str):
         problems.append("name must be a string")
     if type(seed) is not int:
         problems.append("seed must be an integer")
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(judge, str | dict) for judge in listed)):
+        problems.append(f"judges: give a list of lm-eval tasks, such as `- arc_easy`; found {listed!r}")
     if not isinstance(entries, list) or not entries:
         return [*problems, "sub_datasets must be a non-empty list of entries with name, train, test"]
     names = [e["name"] for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
@@ -62,22 +64,23 @@ def check_spec(spec: dict) -> list[str]:
     return problems + ["allow_overlap: " + unknown("sub-dataset", name, names) for name in allowed if name not in names]
 
 
-def check_entry(number: int, entry: object, judged: Container[str]) -> tuple[columns.Source | None, list[str]]:
-    """(what an entry says of its rows, problems); where its files can be read by it, what else is wrong with it is said too.
-
-    judged: names of the sub-datasets that a task of lm-eval judges; they need no test items.
-    """
+def check_entry(number: int, entry: object) -> tuple[columns.Source | None, list[str]]:
+    """(what an entry says of its rows, problems); where its files can be read by it, what else is wrong with it is said too."""
     if not isinstance(entry, dict):
         return None, [f"sub_datasets entry {number} is not a mapping with name, train, test"]
     label, name = f"sub_datasets entry {number} ({entry.get('name', 'no name')})", entry.get("name")
-    metric = entry.get("metric", "")
+    is_judged = judges.is_judged(entry.get("metric"))  # by a task of lm-eval, which has its own items
+    metric = metrics.LOSS if is_judged else entry.get("metric", "")
     problems = [unknown("key", key, _SUB_KEYS) for key in entry if key not in _SUB_KEYS]
     problems += [
         f"the key {key!r} is missing"
         for key, other in (("name", ""), ("train", "split"), ("test", "test_split"))
-        if key not in entry and entry.get(other) is None and not (key == "test" and str(name) in judged)
+        if key not in entry and entry.get(other) is None and not (key == "test" and is_judged)
     ]
-    no_texts = [f"{k} must be a string" for k, v in entry.items() if k in _TEXT_KEYS and not isinstance(v, str)]
+    unused = [key for key in _NOT_JUDGED if is_judged and key in entry]
+    problems += [f"it is judged by an lm-eval task, so that {key!r} has no use; drop it" for key in unused]
+    texts = {key: value for key, value in {**entry, "metric": metric}.items() if key in _TEXT_KEYS}
+    no_texts = [f"{key} must be a string" for key, value in texts.items() if not isinstance(value, str)]
     source, wrong = columns.read_source(entry)
     no_metric = []
     if isinstance(metric, str) and metric not in ("", *metrics.METRICS):

@@ -178,7 +178,7 @@ class PrefixCachedLM(HFLM):
         requests, rules, items = prepared.requests, prepared.rules, prepared.batches.items
         tokens, losses = [], {}
         if prepared.fast:  # else the model may be one that packed attention does not fit
-            with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
+            with _answering(self.model):
                 tokens, losses = decode(self.model, prepared.batches, self._rows, self._pause)
         losses = {i: losses[n] / items[n].gold for n, i in enumerate(prepared.fast) if items[n].gold}
         texts: dict[int, str] = {}
@@ -196,7 +196,7 @@ class PrefixCachedLM(HFLM):
         bos, texts = self.tokenizer.bos_token, [""] * len(requests)
         # HFLM asks the first prompt of a batch alone whether BOS is to be added to all of them
         have_bos = [has_bos_prefix(request.args[0], bos) for request in requests]
-        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model, packed=False):
+        with _answering(self.model, packed=False):
             for has_bos in sorted(set(have_bos)):
                 some = [i for i, has in enumerate(have_bos) if has == has_bos]
                 found = super().generate_until([requests[i] for i in some], disable_tqdm=True)
@@ -232,7 +232,7 @@ class PrefixCachedLM(HFLM):
         most = self.max_length + 1
         pairs = [((a + b)[-most : -len(b)], b) for _, a, b in requests]
         _say_cuts(sum(len(a) + len(b) > most for _, a, b in requests), most)
-        with _as_it_was(self.model), torch.inference_mode(), laid_out(self.model), packed_attention(self.model):
+        with _answering(self.model):
             scores = score(self.model, pairs, self._rows, self._pause)
         for (texts, _, _), pair_score in zip(requests, scores, strict=True):
             if texts is not None:  # a window of a longer text has none
@@ -319,6 +319,14 @@ def _as_it_was(model):
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _answering(model, packed: bool = True):
+    """Weights laid out for products, and, for packed passes, attention that reads prefixes in place; no gradients."""
+    attention = packed_attention(model) if packed else contextlib.nullcontext()
+    with _as_it_was(model), torch.inference_mode(), laid_out(model, packed), attention:
+        yield
 
 
 def _say_cuts(count: int, most: int) -> None:
