@@ -37,6 +37,11 @@ class Prepared:
             parts = [part.encode()[:64].decode(errors="ignore") for part in parts]
         return "-".join(parts)
 
+    @property
+    def shared(self) -> tuple:
+        """The same for all runs that begin from the same base model, with the same data and settings of evaluation."""
+        return dataclasses.replace(self.config, method="sft", params={}, seed=0, methods_dir=None), self.contents
+
     def load_model(self):
         """The base model on its device, with a fresh adapter where the run has one."""
         config = self.config

@@ -130,6 +130,9 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
 
 
+_of_bases: dict[tuple, dict] = {}  # what base models answer to confirmation items: the same for every run of a process
+
+
 def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
     if not any(sub.confirmation for sub in mixture):
@@ -137,7 +140,9 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
-    return trainer.confirm(evaluator)
+    confirmed = trainer.confirm(evaluator, _of_bases.get(prepared.shared))
+    _of_bases[prepared.shared] = {name: confirmed[name] for name in ("base", "base_loss")}
+    return confirmed
 
 
 def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:

@@ -166,11 +166,14 @@ class Trainer:
         self.durable.once("report", {"path_epoch": path_epoch}, self.durable.report)
         self.best = best_of(self.here, self.stage - 1, path_epoch)
 
-    def confirm(self, evaluator) -> dict[str, dict[str, float]]:
-        """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on."""
-        started, found = time.monotonic(), {}
-        for name, weights in (("base", self.run.base_weights()), ("best", self.durable.best_weights)):
-            checkpoints.restore(self.model, weights)
+    def confirm(self, evaluator, of_base: Mapping | None = None) -> dict[str, dict[str, float]]:
+        """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on.
+
+        of_base: what is known of the base model already.
+        """
+        started, found = time.monotonic(), dict(of_base or {})
+        for name in ("best",) if of_base else ("base", "best"):
+            checkpoints.restore(self.model, self.run.base_weights() if name == "base" else self.durable.best_weights)
             distributed.refresh(self.measured, self.model)
             try:
                 with served(self.measured, self.config):

@@ -68,10 +68,29 @@ def test_eval_measures_a_mixed_run_s_checkpoint_as_the_run_did(confirmed_setting
     assert ", bf16, " in err
 
 
+def test_a_process_asks_a_base_model_once_for_all_of_its_runs(confirmed_settings, runs_dir, monkeypatch):
+    measured = []
+
+    def evaluate(self, evaluate=Evaluator.evaluate):
+        measured.append(self.names)
+        return evaluate(self)
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    pairs = [(20, {}), (21, {}), (20, {"eval_batch_size": 3})]  # another batch size may round otherwise
+    runs = []
+    for (seed, more), times in zip(pairs, (2, 1, 2), strict=True):
+        measured.clear()
+        config = msft.RunConfig(**{**confirmed_settings, **more, "seed": seed})
+        runs.append(msft.run(config, runs_dir, progress=False))
+        assert measured.count(list(runs[0].metrics)[:2]) == times
+    first, second, _ = (run.confirmation for run in runs)
+    assert first[["base", "base_loss"]].equals(second[["base", "base_loss"]])
+
+
 def test_a_run_killed_while_it_is_confirmed_ends_the_same(confirmed_settings, runs_dir, tmp_path, monkeypatch):
     whole = msft.run(msft.RunConfig(**confirmed_settings), runs_dir, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "confirm", lambda self, evaluator: 1 / 0)
+        patch.setattr(Trainer, "confirm", lambda self, *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             msft.run(msft.RunConfig(**confirmed_settings), tmp_path / "again", progress=False)
     again = msft.run(msft.RunConfig(**confirmed_settings), tmp_path / "again", progress=False)
@@ -82,9 +101,9 @@ def test_a_run_killed_while_it_is_confirmed_ends_the_same(confirmed_settings, ru
 
 
 def test_a_stop_while_it_is_confirmed_is_no_loss(confirmed_settings, runs_dir, monkeypatch):
-    def stop(self, evaluator, confirm=Trainer.confirm):
+    def stop(self, *given, confirm=Trainer.confirm):
         self.stop_requested = True
-        return confirm(self, evaluator)
+        return confirm(self, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "confirm", stop)
