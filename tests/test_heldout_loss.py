@@ -27,6 +27,7 @@ from msft.loss.tokens import tokenize
 from msft.prepared import prepare
 from msft.results.history import history_rows
 from msft.results.run import Run
+from msft.results.summary import summary
 from msft.store import checkpoints
 
 WINDOW = {"sliding_window": 8}  # packed passes cannot be shown for it
@@ -197,6 +198,8 @@ def test_every_method_that_looks_for_peaks_finds_those_of_the_loss(settings, tmp
     run = train({**settings, "select_metric": "loss"}, tmp_path, method)
     history = run.history
     assert history.selection.tolist() == (-history.loss).tolist()
+    loss = (run.at_best.loss * run.at_best.n).sum() / run.at_best.n.sum()
+    assert f"held-out loss of test items, {loss:.3f} nats a token there" in summary(run)
     for entry in run.journal:
         if entry["kind"] != "roll_back":
             continue

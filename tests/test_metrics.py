@@ -19,6 +19,7 @@ from msft.data.example import Example, documents
 from msft.errors import DataError
 from msft.evaluation import Evaluator
 from msft.loss.tokens import tokenize
+from msft.results.summary import summary
 
 OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tokens": 4, "eval_batch_size": 8}
 
@@ -436,6 +437,7 @@ def test_msft_drops_a_set_at_its_lowest_held_out_loss(tmp_path):
     curve = history[history.stage == back[0]["stage"]].set_index("epoch").accuracy
     assert back[0]["epoch"] == curve.idxmax() < curve.index[-1]
     assert run.best.accuracy == history.accuracy.max()
+    assert "notes: token probability, exp(-loss), in %" in summary(run)
     from msft.names import load_model, load_tokenizer
 
     best = str(run.best.path)

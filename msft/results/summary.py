@@ -3,6 +3,7 @@
 import textwrap
 
 from msft.data.judges import PREFIX
+from msft.data.metrics import LABELS, LOSS
 from msft.results.history import comparable, own_scales, watched
 from msft.results.leads import doubts
 from msft.results.progress import clock
@@ -41,7 +42,12 @@ def summary(run: Run) -> str:
         ]
     elif not best.path_epoch:
         lines.append("  this is the base model, unchanged: no later evaluation was better on average")
-    lines += [f"  {task}: judged by {label}" for task, label in run.metrics.items() if label.startswith(PREFIX)]
+    for task, metric in run.metrics.items():
+        lines += [f"  {task}: judged by {metric}"] if metric.startswith(PREFIX) else []
+        lines += [f"  {task}: {LABELS[LOSS]}, in %, where others have accuracy"] if metric == LOSS else []
+    if config.select_metric == LOSS:
+        loss = -result["best"]["selection"]
+        lines.append(f"  chosen by the held-out loss of {config.select_on} items, {loss:.3f} nats a token there")
     for label, column in watched(history).items():
         start, end = history[column].iloc[0], run.at_best[column].iloc[0]
         lines.append(f"  {label}, only watched: {start:.4g} before, {end:.4g} at the best checkpoint")
