@@ -17,7 +17,9 @@ from msft import names
 from msft.data import scoring, tasks
 from msft.data.example import Example, documents
 from msft.data.given_back import check_room, given_back
+from msft.data.mixture import Mixture, SubDataset
 from msft.errors import DataError, ModelError
+from msft.loss.tokens import fit_mixture
 from msft.names import load_mixture
 
 CHATML = (
@@ -311,3 +313,17 @@ def test_targets_that_are_cut_are_counted_and_a_set_without_any_right_answer_is_
     assert f"adding: max_new_tokens = {limit} cuts {cut} of the 5" in caplog.text or not cut
     assert bool(caplog.messages) == bool(cut)
     assert "zebras" not in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["", "é"])
+def test_texts_that_the_model_sees_a_part_of_as_unknown_are_named_with_their_number(missing, caplog):
+    plain = [Example(f"where is it {n}?", f"#### {n}", str(n)) for n in range(8)]
+    odd = Example(f"where is the caf{missing} 8?", "#### 8", "8")
+    letters = {char: n for n, char in enumerate(sorted({*"\n", *(chr(code) for code in range(32, 127))}))}
+    inner = Tokenizer(models.WordLevel({**letters, "<unk>": 96, "<eos>": 97}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters_alone = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", unk_token="<unk>")
+    sub = SubDataset("places", [*plain[5:7], odd], plain[7:], shots=plain[:5])
+    fit_mixture(letters_alone, Mixture("one", [sub]), 512, 512)
+    said = "places: 1 of 3 train rows have characters that the tokenizer does not know; the model sees <unk> for them"
+    assert [record.getMessage() for record in caplog.records] == ([said] if missing else [])

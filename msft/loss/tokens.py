@@ -1,5 +1,6 @@
 """From examples to tensors: tokens and masks, exact loss weights, batches under a token budget."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from msft.data.mixture import MEASURED, Mixture, without_long
 from msft.errors import DataError, ModelError
 
 _AT_ONCE = 1000  # texts: while they are tokenised they take much more memory than what is kept of them
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,18 +155,28 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
         if not any(keep):
             problems.append(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
+        _say_unknown(tokenizer, sub.name, "train rows", [row.ids for row in rows])
         for part in MEASURED:
             ids, keep = fitting_prompts(tokenizer, sub.shots, getattr(sub, part), max_prompt_tokens)
             if keep and not any(keep):
                 problem = f"every {part} prompt is over max_prompt_tokens = {max_prompt_tokens}; raise it"
                 problems.append(f"{sub.name}: {problem}")
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
+            _say_unknown(tokenizer, sub.name, f"{part} prompts", ids)
             lengths += [len(prompt) for prompt, fits in zip(ids, keep, strict=True) if fits]
             largest = max([largest, *(max(prompt) for prompt in ids if prompt)])
         subs.append(sub)
     if problems:
         raise DataError("\n".join(problems))
     return examples, replace(mixture, sub_datasets=subs), (max(lengths), largest)
+
+
+def _say_unknown(tokenizer, name: str, what: str, texts: Sequence[Sequence[int]]) -> None:
+    """Names with their number the texts of which the model is shown a part as the unknown token."""
+    unknown = {tokenizer.unk_token_id} - {None, tokenizer.eos_token_id, tokenizer.bos_token_id}
+    if count := sum(not unknown.isdisjoint(ids) for ids in texts) if unknown else 0:
+        text = "%s: %d of %d %s have characters that the tokenizer does not know; the model sees %s for them"
+        _log.warning(text, name, count, len(texts), what, tokenizer.unk_token)
 
 
 def check_context(
