@@ -47,8 +47,8 @@ PROFILES = {
         "seeds": [20, 30],
         "budgets": [1.0, 3.0],
         "branch": 3.0,
-        # mixed: Adam's steps at such rates are below what bf16 weights resolve.  The rate: one of two that
-        # benchmarks/laptop_rate.py cannot tell apart; the batch is smaller than the paper's so that an epoch has steps enough
+        # mixed: Adam's steps at such rates are below what bf16 weights resolve.  The rate: the best of
+        # four (benchmarks/laptop_rate.py); the batch is smaller than the paper's so that an epoch has steps enough
         "settings": {
             "train_size": 200,
             "test_size": 100,
