@@ -140,6 +140,20 @@ def test_what_another_process_is_at_comes_last(small_settings, workers, monkeypa
     assert workers.began == ["sft", "ies", "msft"]
 
 
+def test_a_folder_of_runs_that_cannot_be_written_fails_every_run_and_none_waits(
+    small_settings, workers, monkeypatch, runs_dir
+):
+    def refuse(directory, *_):
+        raise OSError(28, "No space left on device", str(directory))
+
+    monkeypatch.setattr(local, "note_failure", refuse)
+    configs = [config_of(small_settings, method=name, params={}) for name in ("sro_sft", "sft", "ies")]
+    problems = local.in_processes(configs, ["sro", "sft", "ies"], runs_dir, slots=2)
+    assert len(problems) == 3
+    assert all("[Errno 28] No space left on device" in problem for problem in problems)
+    assert workers.began == []
+
+
 def test_in_processes_sro_comes_behind_its_search(small_settings, workers, runs_dir):
     names = ("sro_sft", "sft", "soft_sro_sft", "msft")
     local.run_all([config_of(small_settings, method=name, params={}) for name in names], runs_dir, slots=2)

@@ -137,16 +137,19 @@ def in_processes(
                 with changed:  # behind all others
                     waiting.append(dataclasses.replace(job, is_elsewhere=True))
                 continue
-            worker = worker or _Worker(place, runs_dir)
-            # stands there beforehand, for the case that nobody is left to write it
-            note_failure(directory, KILLED, log)
-            problem, is_failure = worker.train(job)
-            if worker.process.poll() is not None:
-                worker = None  # it died with its run; the others get a new one
-            if is_failure:
-                note_failure(directory, problem, log)
-            else:
-                (directory / FAILED).unlink(missing_ok=True)
+            try:
+                worker = worker or _Worker(place, runs_dir)
+                # stands there beforehand, for the case that nobody is left to write it
+                note_failure(directory, KILLED, log)
+                problem, is_failure = worker.train(job)
+                if worker.process.poll() is not None:
+                    worker = None  # it died with its run; the others get a new one
+                if is_failure:
+                    note_failure(directory, problem, log)
+                else:
+                    (directory / FAILED).unlink(missing_ok=True)
+            except (OSError, RunError) as error:  # a full disk, say; a thread that ended here would leave jobs waiting
+                problem = f"{error}; see that {runs_dir} can be written to"
             title = _title(job.config)
             word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
             with changed:
