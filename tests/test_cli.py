@@ -1,5 +1,6 @@
 """The command line: help with defaults, every error at once with the nearest name, and quiet where it is piped."""
 
+import errno
 import json
 import os
 import shutil
@@ -135,6 +136,16 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     process.stdout.close()  # before a word is written
     told = process.stderr.read()
     assert (process.wait(), told) == (0, "")
+
+
+def test_a_full_disk_under_a_file_is_not_laid_to_the_standard_output(monkeypatch, capfd):
+    def full(flags):
+        raise OSError(errno.ENOSPC, "No space left on device", "tasks/scoring.py")
+
+    monkeypatch.setitem(COMMANDS, "methods", (options.Methods, full))
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    assert main(["methods"]) == 1
+    assert "a file cannot be written ([Errno 28] No space left on device: 'tasks/scoring.py')" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("where", "code"), [(">&-", 0), ("> /dev/full", 1)])

@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        say(f"the standard output cannot be written ({error}); what was saved is kept")
+        what = "a file" if error.filename else "the standard output"
+        say(f"{what} cannot be written ({error}); what was saved is kept")
         return 1
 
 
