@@ -138,6 +138,15 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (process.wait(), told) == (0, "")
 
 
+def test_ctrl_c_where_nothing_is_there_to_save_is_no_traceback(monkeypatch, capsys):
+    def interrupted(flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "methods", (options.Methods, interrupted))
+    assert main(["methods"]) == 130
+    assert capsys.readouterr().err.startswith("stopped; ")
+
+
 def test_a_full_disk_under_a_file_is_not_laid_to_the_standard_output(monkeypatch, capfd):
     def full(flags):
         raise OSError(errno.ENOSPC, "No space left on device", "tasks/scoring.py")

@@ -16,7 +16,8 @@ from msft.paths import unread_variables
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped."""
+    """Runs a command; returns its exit code: 0, 2 for settings or data that cannot be used, 1 for a run that stopped, 130
+    for Ctrl-C where nothing can be saved."""
     words = sys.argv[1:] if argv is None else list(argv)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # it was closed
     if unreadable := [word for word in words if re.search("[\ud800-\udfff]", word)]:
@@ -32,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:  # a second one, or one where nothing is there to save yet
+        say("stopped; what was saved is kept, and the same command goes on")
+        return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
