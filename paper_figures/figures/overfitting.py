@@ -42,14 +42,15 @@ def one_panel(run, ax=None):
     lines = {pretty(task): wide[task] for task in wide} | {"mixture": wide.mean(axis=1)}
     least = 0.05 * (wide.max().max() - wide.min().min())
     heights = spread_out([line.iloc[-1] for line in lines.values()], least)
+    peaks = [(line.idxmax(), line.max()) for line in lines.values()]
     for place, ((name, line), height) in enumerate(zip(lines.items(), heights, strict=True)):
         is_mixture = name == "mixture"
         shade = "black" if is_mixture else _LINES[place % len(_LINES)]
         look = {"lw": 1.8, "zorder": 4} if is_mixture else {"lw": 0.8, "ls": "--" if place >= len(_LINES) else "-"}
         ax.plot(line.index, line, color=shade, **look)
-        ax.scatter(
-            line.idxmax(), line.max(), marker="*", s=48, color=shade, zorder=5, edgecolor="white", lw=0.4, clip_on=False
-        )
+        # the star below is the larger one: both can be seen where they coincide
+        size = 48 * 3.5 ** peaks[place + 1 :].count(peaks[place])
+        ax.scatter(*peaks[place], marker="*", s=size, color=shade, zorder=5, edgecolor="white", lw=0.4, clip_on=False)
         end = line.index[-1]
         ax.annotate(
             f"{name} ({line.idxmax():g})", (end, line.iloc[-1]), (1.06 * end, height), va="center",
