@@ -104,7 +104,8 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     ours = {model_label(model): distances(run, measure) for model, run in runs.items()}
     theirs = {"the paper, Qwen3 8B": reported_distances()} if with_paper else {}
     shown = {f"{name}\nmean {values.mean():.2f}": values for name, values in (ours | theirs).items()}
-    axes = bar_panels(shown, "distance from the mixture's (epochs)", colour("sft"))
+    what = {"accuracy": "peak", "loss": "lowest loss"}[measure]
+    axes = bar_panels(shown, f"distance from the mixture's {what} (epochs)", colour("sft"))
     for axis, values in zip(axes, shown.values(), strict=True):
         mean = axis.axvline(values.mean(), color="0.15", ls="--", lw=0.8, zorder=1.5)
         for text in axis.texts:  # the line gives way to the numbers
