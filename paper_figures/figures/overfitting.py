@@ -150,7 +150,7 @@ def curves(run, axes=None, measure: str = "accuracy"):
         (handles[f"up to the {what}"],) = axis.plot(before.index, before, color=colour("sft"), lw=1.1)
         (handles["after it"],) = axis.plot(after.index, after, color=colour("sft"), lw=1, alpha=0.4)
         handles[f"{what} (its epoch in the title)"] = axis.scatter(
-            best[task], curve[best[task]], marker="*", s=42, color=colour("ies"), zorder=3, edgecolor="white", lw=0.4
+            best[task], curve[best[task]], marker="*", s=42, color=colour("sft"), zorder=3, edgecolor="white", lw=0.4
         )
         handles["best mean of all, SFT's one stop"] = axis.axvline(stop, color="0.3", ls="--", lw=0.7, zorder=1)
         axis.set_title(f"{pretty(task)}: {best[task]:g}")
