@@ -133,7 +133,12 @@ def test_the_picture_has_a_point_a_model_and_a_bar_a_method(runs):
     assert right.lines[0].get_xdata()[0] == pytest.approx(10)
     assert to_rgba(right.lines[0].get_color()) == to_rgba(style.colour("msft"))
     assert left.get_xlabel() == "test accuracy (%)"
-    assert [t.get_text() for t in left.figure.legends[0].get_texts()] == ["a", "b", "mean of the models"]
+    assert [t.get_text() for t in left.figure.legends[0].get_texts()] == [
+        "a",
+        "b",
+        "mean of the models",
+        "95 % interval",
+    ]
 
 
 def test_rings_are_drawn_only_where_all_of_the_papers_models_are_there(runs):

@@ -186,13 +186,15 @@ def _far(table: pd.DataFrame) -> tuple[list[str], float]:
 
 
 def key(figure, models, ring: str = "") -> None:
-    """The legend of `dots` above a figure: a marker a model, the bar of the mean, and what a ring stands for."""
+    """The legend of `dots` above a figure: a marker a model, the bar of the mean, the line of an interval, and what a ring stands for."""
     grey = {"color": "0.35", "ls": ""}
     marks = [plt.Line2D([], [], marker=m, ms=3.2, **grey) for m, _ in zip(cycle(_MARKERS), models, strict=False)]
     names = list(models)
     if len(names) > 1:
         marks.append(plt.Line2D([], [], marker="|", ms=6, mew=1.5, **grey))
         names.append("mean of the models")
+    marks.append(plt.Line2D([], [], color="0.35", lw=0.8))
+    names.append("95 % interval")
     if ring:
         marks.append(plt.Line2D([], [], marker="o", ms=6, mfc="none", **grey))
         names.append(ring)
