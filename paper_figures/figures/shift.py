@@ -229,8 +229,9 @@ def branch_curves(run, axes=None):
             # the second star is the smaller one: both can be seen where they coincide
             size = 90 if branch == "full" else 24
             axis.scatter(
-                peak, curve[peak], marker="*", s=size, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.4
-            )
+                peak, curve[peak], marker="*", s=size, color=_COLOURS[branch], zorder=3, edgecolor="white", lw=0.4,
+                label=f"peak, {name}",
+            )  # fmt: skip
         axis.set_title(pretty(task))
         axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axis.margins(y=0.12)
