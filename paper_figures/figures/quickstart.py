@@ -182,7 +182,10 @@ def stage_timeline(msft, axes=None):
         size = (COLUMN, 0.13 * sum(heights) + 0.75)
         _, axes = plt.subplots(2, 1, figsize=size, height_ratios=heights, sharex=True, layout="constrained")
     top, bottom = axes
-    top.barh(range(len(ordered)), [until[t] for t in ordered], color=colour("msft"), alpha=0.75, height=0.7)
+    top.barh(range(len(ordered)), [until[t] for t in ordered], color=colour("msft"), height=0.7)
+    for place, task in enumerate(ordered):
+        if until[task] == 0:
+            top.annotate("never", (0, place), (2, 0), textcoords="offset points", va="center")
     top.set_yticks(range(len(ordered)), [pretty(t) for t in ordered])
     top.invert_yaxis()
     top.set_title("trained until", loc="left")
