@@ -98,7 +98,8 @@ def bars(table: pd.DataFrame, ax=None):
     )
     half = findings.half_width(rows.gain)
     if np.isfinite(half):
-        ax.plot(rows.gain.mean() + np.array([-half, half]), [y[-1]] * 2, color="0.1", lw=0.8)
+        ends = rows.gain.mean() + np.array([-half, half])
+        ax.plot(ends, [y[-1]] * 2, color="0.1", lw=0.8, label="95 % interval of its mean")
     ax.axvline(0, color="0.2", lw=0.6)
     ax.axhline(len(rows) - 0.3, color="0.6", lw=0.6)
     names = [pretty(row.task) + (" *" if row.later else "") for row in rows.itertuples()]
@@ -106,7 +107,7 @@ def bars(table: pd.DataFrame, ax=None):
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.margins(y=0.02)
-    ax.set_xlabel("points of test accuracy")
+    ax.set_xlabel("points of test accuracy" + ("; *: peak after the best checkpoint" if rows.later.any() else ""))
     legend(ax.figure, *ax.get_legend_handles_labels())
     told = []
     for part, words in (("prevention", "prevented over-fitting"), ("forgetting", "forgetting (Eq. 4)")):
