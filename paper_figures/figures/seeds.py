@@ -122,7 +122,7 @@ def seed_plot(scores: pd.DataFrame, intervals: Intervals, axes=None):
     left.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     left.margins(y=0.12)
     gain = scores.msft - scores.sft
-    rows = [("items", intervals.items), ("items,\nseeds", intervals.items_and_runs)]
+    rows = [("items", intervals.items), ("items\nand seeds", intervals.items_and_runs)]
     for place, (_, (low, high)) in enumerate(rows, 1):
         right.plot([low, high], [place] * 2, color=colour("msft"), lw=1.8, solid_capstyle="butt")
         right.plot(gain.mean(), place, "|", color=colour("msft"), ms=8, mew=1.4)
