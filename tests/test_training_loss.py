@@ -70,7 +70,7 @@ def test_the_title_says_what_is_shown_alone():
         "mSFT's training loss is lower: mSFT minus SFT -0.200 nats (-0.300 to -0.100)"
     )
     assert training_loss.title(higher).endswith(
-        "mSFT's training loss is higher: mSFT minus SFT +0.200 nats (0.100 to 0.300)"
+        "mSFT's training loss is higher: mSFT minus SFT +0.200 nats (+0.100 to +0.300)"
     )
     both = training_loss.title(pd.concat([lower, higher]).set_index(pd.Index(["m", "o"])))
     assert "is lower on 1 and higher on 1 of 2 models: mSFT minus SFT -0.200 nats (m, -0.300 to -0.100), +0.200" in both

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from paper_figures import data, findings, reported_numbers
 from paper_figures.reported_numbers import model_label
@@ -48,7 +48,7 @@ def panels_of(runs, models, axes=None):
         axes = panels(
             len(models),
             "epoch (mSFT: along the kept path)",
-            "training loss (nats)",
+            "training loss (nats a token)",
             1.7 if len(models) == 1 else 1.3,
             3,
         )
@@ -63,6 +63,7 @@ def panels_of(runs, models, axes=None):
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_title(model_label(model))
         axis.set_xlim(left=-0.015 * axis.get_xlim()[1])  # an exclusion at the very start is seen too
     handles = [Line2D([], [], color=colour(method), label=label(method)) for method in METHODS]
@@ -142,7 +143,7 @@ def title(table: pd.DataFrame) -> str:
     )
     spans = []
     for name, row in known.iterrows():
-        span = "no interval" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
+        span = "no interval" if np.isnan(row.low) else f"{row.low:+.3f} to {row.high:+.3f}"
         spans.append(f"{row['difference (nats)']:+.3f} nats ({f'{name}, ' * (count > 1)}{span})")
     return f"On what both still train, {verdict}: mSFT minus SFT {', '.join(spans)}"
 
