@@ -238,8 +238,13 @@ def curves(run, axes=None, sft=None):
     if axes is None:
         columns = 5 if len(tasks) > 6 else 3
         axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.3, columns, False)
+    # a star off the path is joined to it, also where the sub-dataset was dropped before
+    stage = run.result["best"]["stage"]
+    left = data.stages(run).set_index("stage").kept_until[stage]
+    to_star = (history.stage == stage) & history.path_epoch.between(left, run.best.path_epoch)
     for axis, task in zip(axes, tasks, strict=True):
-        _scores(axis, history[history.task == task], path[path.task == task], dropped.get(task), shade)
+        rows = history[(history.task == task) & (history.active | to_star)]
+        _scores(axis, rows, path[path.task == task], dropped.get(task), shade)
         axis.scatter(
             run.best.path_epoch, at_best[task], marker="*", s=42, color=shade, zorder=3, edgecolor="white", lw=0.4
         )
@@ -264,7 +269,7 @@ def curves(run, axes=None, sft=None):
     ends = (
         f"; its best checkpoint is at epoch {run.best.path_epoch:g}"
         if sft is None
-        else f" and ends {_beside(sft, run)}"
+        else f", and ends {_beside(sft, run)}"
     )
     return say(axes, f"{label(run.config.method)} {words}{ends}")
 
@@ -276,7 +281,7 @@ def _shown(scores: pd.Series, run) -> pd.Series:
 
 def _scores(axis, rows: pd.DataFrame, path: pd.DataFrame, end: float | None, shade) -> None:
     """The roll-outs of a sub-dataset in grey, over them its kept path, pale from the epoch `end` of its exclusion on."""
-    for _, stage in rows[rows.active].groupby("stage"):
+    for _, stage in rows.groupby("stage"):
         axis.plot(stage.path_epoch, stage.shown, color="0.75", lw=0.8)
     kept = path.sort_values("path_epoch")
     last = kept.path_epoch.max() if end is None else end
