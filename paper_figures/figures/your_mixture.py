@@ -229,7 +229,7 @@ def curves(run, axes=None, sft=None):
 
     A dotted line stands where mSFT dropped the sub-dataset, from there on its curve is pale; the star is the run's
     best checkpoint.  axes: a flat array with one axes a sub-dataset, made where absent.  sft: the run that the title
-    compares it with. Returns the axes.
+    compares it with, whose best checkpoint is a level line. Returns the axes.
     """
     dropped, shade = data.drops(run), colour(run.config.method)
     history, path, at_best = run.history, data.path(run), _shown(data.at_best(run), run)
@@ -248,6 +248,8 @@ def curves(run, axes=None, sft=None):
         axis.scatter(
             run.best.path_epoch, at_best[task], marker="*", s=42, color=shade, zorder=3, edgecolor="white", lw=0.4
         )
+        if sft is not None:
+            axis.axhline(_shown(data.at_best(sft), run)[task], color=colour("sft"), ls="--", lw=0.8, zorder=1)
         metric = run.metrics.get(task, "")
         axis.set_title(f"{pretty(task)}\n{textwrap.fill(LABELS.get(metric, metric), 24)}", fontsize=SMALLEST)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -262,6 +264,8 @@ def curves(run, axes=None, sft=None):
             Line2D([], [], color="0.75", lw=0.8, label="rolled back"),
         ]
     shown.append(Line2D([], [], color=shade, marker="*", ls="", ms=6, mec="white", mew=0.4, label="best checkpoint"))
+    if sft is not None:
+        shown.append(Line2D([], [], color=colour("sft"), ls="--", lw=0.8, label="SFT's best"))
     legend(axes[0].figure, shown)
     words = f"drops {len(dropped)} of {len(tasks)} sub-datasets" + (
         f", between epochs {min(dropped.values()):g} and {max(dropped.values()):g}" if dropped else ""
