@@ -260,7 +260,9 @@ def _parts(axis, rows: pd.DataFrame, names: list[str]) -> list:
     for part in PARTS:
         values = rows[part].to_numpy() / divisor
         if values.any():
-            axis.barh(places, values, left=start, height=0.65, color=[(*_rgb(m), shades[part]) for m in rows.method])
+            # mixed with white rather than transparent, so that no grid is seen through them
+            shown = [1 - shades[part] * (1 - np.array(_rgb(method))) for method in rows.method]
+            axis.barh(places, values, left=start, height=0.65, color=shown)
         start += values
     axis.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
