@@ -132,7 +132,7 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     for place, (_, row) in zip(y, shown.iterrows(), strict=True):
         for number, method in enumerate(METHODS):
             text = f"{label(method)} {signed(row[label(method)], 1)}"
-            where = {"xycoords": ("axes fraction", "data"), "va": "center", "color": colour(method)}
+            where = {"xycoords": ("axes fraction", "data"), "va": "center"}
             ax.annotate(text, (1.01, place + 0.38 * (number - 0.5)), annotation_clip=False, **where)
     ax.set_yticks(y, shown.index)
     ax.invert_yaxis()
