@@ -218,11 +218,11 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
             labels = [signed(value, 1 if abs(value) < 10 else 0) for value in rows[part] / divisor]
             texts = bottom.bar_label(bars, labels, padding=1)
             for text, below in zip(texts, rows.net < 0, strict=True) if part == "savings" else ():
-                # clear of the net's: below the overhead's bar, and a line lower where the net's number is there too
-                text.set(ha="right", position=(5, text.xyann[1] - 6 * below))
+                # clear of the net's: to the left, and wholly beside it where the net's number is there too
+                text.set(ha="right", position=(2 if below else 5, text.xyann[1]))
             for text, value in zip(texts, rows[part], strict=True) if part == "net" else ():
-                if value > 0:  # clear of the next overhead's bar
-                    text.set(position=(-3, text.xyann[1]))
+                # clear of the next overhead's bar, or of the number of the savings
+                text.set(position=(-3 if value > 0 else 4, text.xyann[1]))
         for axis in (top, bottom):
             axis.axhline(0, color=colour("sft"), lw=1)
             axis.grid(axis="x", visible=False)
