@@ -141,7 +141,7 @@ def test_optimal_compute_is_a_row_a_model_and_the_map_shows_its_numbers():
     colours = axis.collections[0].get_facecolors()
     assert tuple(colours[2]) == tuple(colours[3]) != to_rgba("white")
     # 0.5, 0 and 0 epochs apart
-    assert "on one sub-dataset the 2 models lie 0.2 ± 0.7 epochs apart" in style.said(axis)
+    assert "on the same sub-dataset the 2 models lie 0.2 ± 0.7 epochs apart" in style.said(axis)
 
 
 def test_the_finding_follows_the_numbers():

@@ -256,7 +256,7 @@ def compute_map(runs: Mapping[str, object], ax=None):
     ax.set_xticks(ax.get_xticks(), table.index, **many)
     ax.grid(visible=False)
     spans = findings.mean(table.max() - table.min())
-    between = f"; on one sub-dataset the {len(table)} models lie {spans} epochs apart" * (len(table) > 1)
+    between = f"; on the same sub-dataset the {len(table)} models lie {spans} epochs apart" * (len(table) > 1)
     return say(ax, f"Optimal compute lies between epochs {table.min().min():g} and {table.max().max():g}{between}")
 
 

@@ -195,7 +195,7 @@ def stage_timeline(msft, axes=None):
         axis.axvline(best, color="0.2", ls="--", lw=1)
         axis.grid(axis="y", visible=False)
     # above the bars, where no bar or label is
-    top.annotate("best", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    top.annotate("best checkpoint", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
     trained, kept = (stages.end - stages.start).sum(), stages.kept_until.iloc[-1]
     return say(
         axes,
