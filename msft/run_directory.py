@@ -91,6 +91,7 @@ class RunDirectory:
                 stacklevel=2,
             )
             journal.rewind(place)
+            self.prune([])  # equal content is stored once: another damaged file would stand for it
 
     def finished_sft(self, epochs: float) -> dict | None:
         """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied

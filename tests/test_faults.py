@@ -94,6 +94,23 @@ def test_damaged_last_state_is_said_and_the_run_starts_again(small_settings, sma
     assert len(steps) == 9
 
 
+def test_where_a_run_starts_again_no_other_damaged_file_is_taken_for_a_whole_one(
+    small_msft_settings, runs_dir, children
+):
+    from helpers import killed_run
+    from test_runs import child
+
+    settings = {**small_msft_settings, **ALWAYS, "keep_peaks": "disk"}
+    assert child(children, killed_run, settings, runs_dir, "step", 8) == -9
+    (directory,) = runs_dir.iterdir()
+    weights = list((directory / "state").glob("weights-*"))
+    assert len(weights) > 1
+    for path in weights:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="is damaged.*going on from the start"):
+        assert msft.run(msft.RunConfig(**settings), runs_dir, progress=False).status == "finished"
+
+
 def test_one_saved_state_is_kept(small_settings, runs_dir, monkeypatch):
     original, weights = Trainer.gradients, []
 
