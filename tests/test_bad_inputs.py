@@ -677,6 +677,12 @@ def test_damaged_settings_are_named_with_the_mend(damaged):
     assert f"delete {damaged.directory}" in str(caught.value)
 
 
+def test_settings_that_a_finished_run_lacks_are_not_said_to_come_with_its_command(base, damaged):
+    (damaged.directory / "run.json").unlink()
+    with pytest.raises(RunError, match=f"run.json is damaged .* delete {damaged.directory} and run its command again"):
+        msft.run(msft.RunConfig(**base), damaged.directory.parent, progress=False).history  # noqa: B018
+
+
 def test_damaged_journal_of_a_finished_run_is_named(damaged):
     file = damaged.directory / "journal.jsonl"
     file.write_text(file.read_text()[:-40])

@@ -66,6 +66,8 @@ class Run:
     def _read(self, name: str, *needed: str) -> dict:
         path = self.directory / name
         if not os.path.isfile(path):
+            if self.status == "finished":  # its command would only read it
+                raise self._damaged(path, "it is not there")
             raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
