@@ -18,7 +18,7 @@ from msft.results.leads import answers_file
 from msft.results.progress import RunProgress
 from msft.results.run import Run
 from msft.store.checkpoints import Store, Weights, bytes_of, snapshot
-from msft.store.files import PARTIAL, cannot_write, write_atomic, write_gzip
+from msft.store.files import PARTIAL, cannot_write, sync, write_atomic, write_gzip
 from msft.store.journal import Journal
 
 
@@ -189,7 +189,7 @@ def clear_leftovers(directory: Path) -> None:
     if not (directory / "state").is_dir():
         return
     with contextlib.suppress(filelock.Timeout, OSError, RunError), filelock.FileLock(directory / ".lock", timeout=0):
-        size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors")) or 1
         clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
 
 
@@ -199,6 +199,8 @@ def save_best(directory: Path, model, tokenizer) -> None:
     try:
         model.save_pretrained(partial)
         padded(tokenizer, model).save_pretrained(partial)
+        for path in (*partial.rglob("*"), partial):
+            sync(path)
         shutil.rmtree(target, ignore_errors=True)  # of an attempt that a kill cut off: the state is still there
         partial.rename(target)
     except (OSError, SafetensorError) as error:

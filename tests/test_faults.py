@@ -9,6 +9,7 @@ from helpers import ALWAYS
 from recorder import PARAMS
 
 import msft
+from msft import run_directory
 from msft.store import files
 from msft.store.journal import Journal
 from msft.training import Trainer
@@ -92,6 +93,19 @@ def test_damaged_last_state_is_said_and_the_run_starts_again(small_settings, sma
         run = msft.run(msft.RunConfig(**settings), runs_dir, progress=False)
     assert_equal_runs(run, small_run)
     assert len(steps) == 9
+
+
+def test_the_best_checkpoint_is_on_the_disk_itself_before_it_has_its_name(small_settings, runs_dir, monkeypatch):
+    synced = []
+
+    def sync(path, sync=files.sync):
+        synced.append(path)
+        sync(path)
+
+    monkeypatch.setattr(run_directory, "sync", sync)
+    best = msft.run(msft.RunConfig(**small_settings), runs_dir, progress=False).best.path
+    assert {path.parent.name for path in synced[:-1]} == {synced[-1].name} == {f"best{files.PARTIAL}"}
+    assert {path.name for path in synced[:-1]} == {path.name for path in best.iterdir()}
 
 
 def test_where_a_run_starts_again_no_other_damaged_file_is_taken_for_a_whole_one(

@@ -44,17 +44,21 @@ def _atomic(path: Path, size: int):
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # two processes may fill a cache at once
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)  # a rename is durable once its folder is synced
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)  # a rename is durable once its folder is synced
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise cannot_write(path, size, error) from error
+
+
+def sync(path: Path) -> None:
+    """Puts a file's content, or a folder's names, on the disk itself, where a power cut leaves them."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def append(path: Path, text: str, sync: bool = True) -> None:
