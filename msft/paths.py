@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from msft.errors import ConfigError
+from msft.errors import ConfigError, RunError
 
 # of the environment: lm-eval's tasks read them
 VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS")
@@ -71,3 +71,12 @@ def settled(name: str, value: str) -> str:
     if is_path and name == "mixture":  # its data lie beside the name that was given, where that is a link too
         return os.path.join(os.path.realpath(path.parent), path.name)
     return os.path.realpath(path) if is_path else value
+
+
+def check_folder(folder: Path, setting: str) -> None:
+    """Raises RunError where the folder that a setting names cannot be made or written to."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise RunError(f"{setting} {str(folder)!r}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{setting} {str(folder)!r}: {there} cannot be written to; give another folder")

@@ -32,15 +32,6 @@ def check_names(runs_dir: Path, directory: Path) -> None:
         raise RunError(f"{directory} is a file where the run's folder belongs; move it away")
 
 
-def check_place(runs_dir: Path) -> None:
-    """Raises RunError where the folder of runs cannot be made or written to."""
-    there = next(place for place in (runs_dir, *runs_dir.parents) if place.exists())
-    if not there.is_dir():
-        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} is a file; give a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"runs_dir {str(runs_dir)!r}: {there} cannot be written to; give another folder")
-
-
 @contextlib.contextmanager
 def locked(lock, directory: Path, progress: bool):
     """The run's lock; says so where it must wait, and raises RunError where it may not. A crash releases it."""

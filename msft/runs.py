@@ -27,14 +27,14 @@ from msft.config import RunConfig
 from msft.data.judges import Court
 from msft.data.tasks import write_tasks
 from msft.errors import RunError
-from msft.paths import usable
+from msft.paths import check_folder, usable
 from msft.prepared import Prepared, prepare
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
 from msft.results.run import Run, load_runs
 from msft.results.summary import summary
-from msft.run_directory import check_names, check_place, clear_leftovers, clear_state, locked, open_directory, save_best
+from msft.run_directory import check_names, clear_leftovers, clear_state, locked, open_directory, save_best
 from msft.store.files import write_atomic
 
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
@@ -98,7 +98,7 @@ def _is_ready(runs_dir: Path, run: Run, lock, progress: bool) -> bool:
     """Whether the run is done already; where another process is at it, waits before anything heavy is loaded."""
     check_names(runs_dir, run.directory)
     if run.status != "finished":
-        check_place(runs_dir)
+        check_folder(runs_dir, "runs_dir")
         if run.directory.is_dir():
             with locked(lock, run.directory, progress):
                 pass

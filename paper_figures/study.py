@@ -15,7 +15,7 @@ import pandas as pd
 from msft import RunConfig, methods
 from msft.errors import ConfigError, DataError, ModelError, RunError, nearest, together, unknown
 from msft.launch import local
-from msft.paths import usable
+from msft.paths import check_folder, usable
 from msft.results.run import Run, matching
 from msft.store.files import write_atomic
 from paper_figures import cost, output, profiles, style
@@ -83,6 +83,7 @@ class Study:
             raise ConfigError(f"parameter allow_cpu is {allow_cpu!r}; give true or false")
         self.notebook, self.profile, self.runs_dir = notebook, profile, Path(usable(runs_dir or "runs"))
         self.out_dir = Path(usable(out_dir) or f"paper_figures/out/{profile}")
+        check_folder(self.out_dir, "out_dir")
         self.models = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip())) or list(
             chosen["models"]
         )

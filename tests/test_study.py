@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import msft
-from msft.errors import ConfigError, DataError
+from msft.errors import ConfigError, DataError, RunError
 from msft.launch import local
 from paper_figures import study, style
 
@@ -212,3 +212,10 @@ def test_outputs_of_a_notebook_without_a_number_carry_its_name(tmp_path):
     page = study.Study("data_card", "smoke", out_dir=str(tmp_path))
     page.table(pd.DataFrame({"a": [1]}), "counts", item="data card", caption="Counts.")
     assert (tmp_path / "data_card_counts.csv").is_file()
+
+
+def test_a_page_says_before_it_trains_that_its_folder_is_a_file(tmp_path):
+    place = tmp_path / "out"
+    place.write_text("")
+    with pytest.raises(RunError, match="out_dir '.*out/tiny': .*out is a file; give a folder"):
+        study.Study("00_quickstart", "smoke", out_dir=str(place / "tiny"))
