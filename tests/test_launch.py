@@ -213,3 +213,9 @@ def test_a_cpu_takes_as_many_runs_as_its_cores_hold(small_settings, monkeypatch)
     assert local.slots_of(config) == 1  # one that takes every core
     assert local.slots_of(dataclasses.replace(config, threads=2)) == 4
     assert local.slots_of(dataclasses.replace(config, threads=16)) == 1
+
+
+def test_a_folder_of_runs_that_is_a_file_is_named_before_a_worker_starts(small_settings, tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunError, match="^runs_dir '.*runs': .*runs is a file; give a folder$"):
+        local.run_all([config_of(small_settings)] * 2, tmp_path / "runs", slots=2)

@@ -34,6 +34,14 @@ def test_a_model_without_chat_template_gets_no_chats(model_folder, tmp_path):
     assert not any(sub.is_chat for sub in msft.load_mixture(str(path)))
 
 
+@pytest.mark.parametrize("unused", ["mixture", "data_dir"])
+def test_parameters_that_this_page_does_not_use_are_named(model_folder, tmp_path, capsys, unused):
+    given = {"models": str(model_folder), unused: "mine.yaml"}
+    your_mixture.prepare(study.Study("your_mixture", "smoke", str(tmp_path / "runs"), str(tmp_path), **given))
+    said = f"The parameter '{unused}' is not used by this page: `mixture_dir` is the folder of your data.\n"
+    assert capsys.readouterr().out == said
+
+
 def test_only_the_labels_are_wrong(tmp_path):
     folder = your_mixture.make_folder(tmp_path, 96, 6)
     clean = {e.question: e.answer for e in generated("tiny", clean=True)["stones"].train}

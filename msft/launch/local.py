@@ -21,7 +21,7 @@ from msft.config import RunConfig
 from msft.cost.plan import AFTER_SFT, search_of
 from msft.errors import Interrupted, MsftError, RunError, together
 from msft.names import filled
-from msft.paths import usable
+from msft.paths import check_folder, usable
 from msft.prepared import prepare
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
@@ -64,6 +64,8 @@ def run_all(
     missing = {name: config for config, name, known in given if known.status != "finished"}
     todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
     problems, ours = [], [missing[name] for name in todo]
+    if ours:
+        check_folder(Path(usable(runs_dir)), "runs_dir")
     slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
     if slots > 1:
         problems = in_processes(ours, todo, runs_dir, slots, progress)

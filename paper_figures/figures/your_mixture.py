@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import textwrap
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from msft import adapter, names, tiny
 from msft.data.metrics import LABELS, LOSS
 from msft.errors import ConfigError, DataError, ModelError
 from msft.results.history import comparable, own_scales
-from paper_figures import data, findings
+from paper_figures import data, findings, profiles
 from paper_figures.instrument.mixtures import generated
 from paper_figures.style import SMALLEST, colour, label, legend, panels, pretty, say
 
@@ -103,6 +104,9 @@ def make_model(folder: Path, name: str) -> Path:
 
 def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
     """(mixture YAML, model) of the guide: the user's own, or those made up beside the runs."""
+    is_given = page.mixture != profiles.profile(page.profile)["mixture"], "data_dir" in page.settings
+    for name in compress(("mixture", "data_dir"), is_given):
+        print(f"The parameter {name!r} is not used by this page: `mixture_dir` is the folder of your data.")
     with_chats = bool(mixture_dir) or _takes_chats(page.focus)
     made_up = page.runs_dir / ("my_mixture" if with_chats else "my_mixture_without_chats")
     folder = Path(str(mixture_dir)).expanduser() if mixture_dir else made_up
