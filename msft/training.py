@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from msft import distributed
-from msft.errors import Stopped
+from msft.errors import RunError, Stopped
 from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
 from msft.packing.served import served
@@ -96,8 +96,10 @@ class Trainer:
         keep_optimizer: go on with Adam's state instead of a fresh one.
         candidate: whether the best overall checkpoint may come from here.
         keep_start: whether `roll_back` may be asked for the start point, epoch 0.
-        Returns the curve, its start point included. Raises RunError for a loss that is not finite.
+        Returns the curve, its start point included. Raises RunError for a loss that is not finite, or nothing to train.
         """
+        if not active or not set(active) <= set(self.tasks):
+            raise RunError(f"roll_out: active = {list(active)}; give one or more of: {', '.join(self.tasks)}")
         active = [task for task in self.tasks if task in set(active)]
         keep, schedule = list(keep), schedule or Passes()
         arguments = {"active": active, "epochs": epochs, "keep": keep, "candidate": candidate}

@@ -213,6 +213,13 @@ def test_more_evaluations_than_steps(tmp_path):
     assert [point["train_loss"] is None for point in curve.points] == [True, False, True, True, True]
 
 
+@pytest.mark.parametrize("active", [[], ["adding", "no_such"]])
+def test_what_is_to_be_trained_must_be_there(tmp_path, active):
+    trainer, _ = make_trainer(tmp_path)
+    with pytest.raises(RunError, match=r"roll_out: active = \[.*\]; give one or more of: .*adding"):
+        trainer.roll_out(active, 1.0)
+
+
 @pytest.mark.parametrize("epochs", [0, 0.1, 0.3, 1.1])
 def test_epochs_off_the_evaluation_grid_are_refused(tmp_path, epochs):
     trainer, _ = make_trainer(tmp_path)
