@@ -37,11 +37,6 @@ class Prepared:
             parts = [part.encode()[:64].decode(errors="ignore") for part in parts]
         return "-".join(parts)
 
-    @property
-    def shared(self) -> tuple:
-        """The same for all runs that begin from the same base model, with the same data and settings of evaluation."""
-        return dataclasses.replace(self.config, method="sft", params={}, seed=0, methods_dir=None), self.contents
-
     def load_model(self):
         """The base model on its device, with a fresh adapter where the run has one."""
         config = self.config
@@ -75,6 +70,11 @@ class Prepared:
         config = self.config
         with served(model, config):  # whether answers can be packed is shown in the precision that answers
             return Evaluator(model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
+
+
+def shared(config: RunConfig) -> RunConfig:
+    """The same for all runs of one base model, data and settings: without the four that none of these depends on."""
+    return dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
 
 
 def prepare(config: RunConfig) -> Prepared:

@@ -28,7 +28,7 @@ from msft.data.judges import Court
 from msft.data.tasks import write_tasks
 from msft.errors import RunError
 from msft.paths import check_folder, usable
-from msft.prepared import Prepared, prepare
+from msft.prepared import Prepared, prepare, shared
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
@@ -140,8 +140,9 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
-    confirmed = trainer.confirm(evaluator, _of_bases.get(prepared.shared))
-    _of_bases[prepared.shared] = {name: confirmed[name] for name in ("base", "base_loss")}
+    key = shared(prepared.config), prepared.contents
+    confirmed = trainer.confirm(evaluator, _of_bases.get(key))
+    _of_bases[key] = {name: confirmed[name] for name in ("base", "base_loss")}
     return confirmed
 
 

@@ -22,7 +22,7 @@ from msft.cost.plan import AFTER_SFT, search_of
 from msft.errors import Interrupted, MsftError, RunError, together
 from msft.names import filled
 from msft.paths import check_folder, usable
-from msft.prepared import prepare
+from msft.prepared import prepare, shared
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
 from msft.store.files import write_atomic
@@ -88,10 +88,9 @@ def run_names(configs: Sequence[RunConfig]) -> list[str]:
     """The directory names of runs; data and tokenizer are loaded once for all runs that share them. Raises as `prepare`."""
     known, names = {}, []
     for config in configs:
-        # the four that no data, tokenizer or base model depends on
-        shared = dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
-        known[shared] = known.get(shared) or prepare(shared)
-        names.append(dataclasses.replace(known[shared], config=filled(config)).name)
+        key = shared(config)
+        known[key] = known.get(key) or prepare(key)
+        names.append(dataclasses.replace(known[key], config=filled(config)).name)
     return names
 
 

@@ -5,7 +5,6 @@ import json
 import random
 import shutil
 import textwrap
-from itertools import compress
 from pathlib import Path
 
 import pandas as pd
@@ -104,8 +103,8 @@ def make_model(folder: Path, name: str) -> Path:
 
 def prepare(page, mixture_dir: str = "") -> tuple[Path, str]:
     """(mixture YAML, model) of the guide: the user's own, or those made up beside the runs."""
-    is_given = page.mixture != profiles.profile(page.profile)["mixture"], "data_dir" in page.settings
-    for name in compress(("mixture", "data_dir"), is_given):
+    is_other = page.mixture != profiles.profile(page.profile)["mixture"]
+    for name in ["mixture"] * is_other + ["data_dir"] * ("data_dir" in page.settings):
         print(f"The parameter {name!r} is not used by this page: `mixture_dir` is the folder of your data.")
     with_chats = bool(mixture_dir) or _takes_chats(page.focus)
     made_up = page.runs_dir / ("my_mixture" if with_chats else "my_mixture_without_chats")
