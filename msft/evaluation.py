@@ -29,10 +29,13 @@ class Evaluator:
 
     part: of the mixture, one of mixture.MEASURED; a sub-dataset without items in it is left out. The judges are asked for
     the part test.
+    encoded: token ids of texts, filled here: what evaluators of one tokenizer share, so that each encodes only what is new.
     should_stop: an attribute, asked between forward passes; where it is true `evaluate` raises Stopped.
     """
 
-    def __init__(self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int):
+    def __init__(
+        self, model, tokenizer, mixture: Mixture, part: str, max_new_tokens: int, batch_size: int, encoded=None
+    ):
         examples = {sub.name: getattr(sub, part) for sub in mixture}
         measured = [sub for sub in mixture if examples[sub.name]]
         generated = [sub for sub in measured if sub.metric != LOSS]
@@ -44,7 +47,7 @@ class Evaluator:
         self.held_out = {sub.name: tokenize(tokenizer, examples[sub.name]) for sub in measured if sub.metric == LOSS}
         # a run's answers are greedy decoding with named stops, whatever the checkpoint's own configuration asks for
         model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in mixture if sub.stop}))
-        self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided)
+        self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided, encoded=encoded)
         self._court = Court(self.lm, self.judges)
         self._prepared = self._token_losses = self._gold = None
         self._question_tokens = {}  # tokens of the prompts, the shots that they share not counted

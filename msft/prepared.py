@@ -4,6 +4,7 @@ torch and lm-eval take seconds to load and come with what trains: a finished run
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from msft import adapter, distributed, methods, names
@@ -46,9 +47,13 @@ class Prepared:
     def tokens(self) -> tuple[dict, object]:
         """({sub-dataset: tokenised train examples}, mixture without the examples that are too long).
 
+        Made once a process for all runs that share them.
         Raises ModelError and DataError with all that does not fit: examples, prompts with their answers and what the judges
         ask into the model, right answers into max_new_tokens.
         """
+        return of_base(self, "tokens", self._fit)
+
+    def _fit(self) -> tuple[dict, object]:
         from msft.loss.tokens import check_context, fit_mixture
 
         config, check, tokenizer = self.config, Checks(), self.tokenizer
@@ -68,13 +73,31 @@ class Prepared:
         from msft.packing.served import served
 
         config = self.config
+        encoded = of_base(self, "encoded", dict)
         with served(model, config):  # whether answers can be packed is shown in the precision that answers
-            return Evaluator(model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size)
+            return Evaluator(
+                model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size, encoded
+            )
 
 
 def shared(config: RunConfig) -> RunConfig:
     """The same for all runs of one base model, data and settings: without the four that none of these depends on."""
     return dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
+
+
+_of_bases: dict[tuple, dict] = {}
+_MOST_BASES = 8
+
+
+def of_base(prepared: Prepared, name: str, make: Callable):
+    """What all runs of one base model, data and settings share, made once a process: the newest few bases are kept."""
+    key = shared(prepared.config), prepared.contents
+    known = _of_bases[key] = _of_bases.pop(key, {})  # the newest stands last
+    if name not in known:
+        known[name] = make()
+    for oldest in list(_of_bases)[:-_MOST_BASES]:
+        del _of_bases[oldest]
+    return known[name]
 
 
 def prepare(config: RunConfig) -> Prepared:

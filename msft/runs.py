@@ -28,7 +28,7 @@ from msft.data.judges import Court
 from msft.data.tasks import write_tasks
 from msft.errors import RunError
 from msft.paths import check_folder, usable
-from msft.prepared import Prepared, prepare, shared
+from msft.prepared import Prepared, of_base, prepare
 from msft.results import provenance, trackers
 from msft.results.history import history_rows
 from msft.results.progress import RunProgress, say_choice, say_left_out, show_end
@@ -130,9 +130,6 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
 
 
-_of_bases: dict[tuple, dict] = {}  # what base models answer to confirmation items: the same for every run of a process
-
-
 def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     """Accuracies on the items that nothing was chosen on, where the mixture has some."""
     if not any(sub.confirmation for sub in mixture):
@@ -140,9 +137,9 @@ def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:
     evaluator = prepared.evaluator(model, mixture, "confirmation")
     evaluator.should_stop = lambda: trainer.stop_requested
     trainer.run.progress.say("measuring base and best on the items that nothing was chosen on")
-    key = shared(prepared.config), prepared.contents
-    confirmed = trainer.confirm(evaluator, _of_bases.get(key))
-    _of_bases[key] = {name: confirmed[name] for name in ("base", "base_loss")}
+    base = of_base(prepared, "confirmed", dict)
+    confirmed = trainer.confirm(evaluator, base)
+    base.update({name: confirmed[name] for name in ("base", "base_loss")})
     return confirmed
 
 

@@ -9,6 +9,7 @@ import lm_eval
 import pytest
 import yaml
 from lm_eval.tasks import TaskManager
+from transformers import PreTrainedTokenizerFast
 
 import msft
 from msft.__main__ import main
@@ -85,6 +86,23 @@ def test_a_process_asks_a_base_model_once_for_all_of_its_runs(confirmed_settings
         assert measured.count(list(runs[0].metrics)[:2]) == times
     first, second, _ = (run.confirmation for run in runs)
     assert first[["base", "base_loss"]].equals(second[["base", "base_loss"]])
+
+
+def test_a_process_encodes_what_runs_share_once(confirmed_settings, runs_dir, monkeypatch):
+    given = []
+
+    def encode(self, *texts, encode=PreTrainedTokenizerFast._encode_plus, **options):
+        given.extend(texts)
+        return encode(self, *texts, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "_encode_plus", encode)
+    asked = []
+    for seed, more in ((20, {}), (21, {}), (20, {"eval_batch_size": 3})):
+        given.clear()
+        config = msft.RunConfig(**{**confirmed_settings, **more, "seed": seed})
+        msft.run(config, runs_dir, progress=False)
+        asked.append(len(given))
+    assert asked[0] == asked[2] > 20 * asked[1]
 
 
 def test_a_run_killed_while_it_is_confirmed_ends_the_same(confirmed_settings, runs_dir, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def lines(capsys):
 def test_plain_lines_say_what_is_done_and_the_time_left_one_a_minute(clock, capsys):
     run, points = RunProgress("mine"), []
     with run.stage(0, ["a"], ["a", "b"], 4, 0.0, points) as shown:
-        assert lines(capsys) == ["mine: stage 1, 1/2 active; dropped: b"]
+        assert lines(capsys) == ["mine: stage 1, 1/2 active; not trained in it: b"]
         shown.evaluating()
         assert lines(capsys) == ["mine: stage 1, 1/2 active, base evaluation"]
         for clock.now in (1030, 1059, 1061, 1100):

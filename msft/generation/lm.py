@@ -80,6 +80,7 @@ class PrefixCachedLM(HFLM):
     stop_when: text -> bool, asked after each line break; decoding of an item stops where it is true. Leave it out
     to get the same texts as lm-eval's HFLM; msft's own tasks pass `scoring.decided`, which cannot change a score.
     draft_of: request -> text that is tried as a draft; the document's 'target' or 'answer' by default.
+    encoded: a dict of texts' token ids, filled here; LMs of one tokenizer, made with the same options, may share it.
     options: further ones of HFLM; those that change what it computes (_CHANGING) send all requests to it.
     path: 'packed', or 'HFLM: ' and why.
     should_stop: an attribute, None, a bool or a function without arguments, asked before every forward pass: where it
@@ -95,6 +96,7 @@ class PrefixCachedLM(HFLM):
         *,
         stop_when: Callable[[str], bool] | None = None,
         draft_of: Callable[[object], str] | None = None,
+        encoded: dict | None = None,
         **options,
     ):
         model = _without_wrapper(model)
@@ -107,7 +109,7 @@ class PrefixCachedLM(HFLM):
         self.should_stop: Callable[[], bool] | bool | None = None
         self._rows = self.batch_size if isinstance(self.batch_size, int) else _AUTO_BATCH
         self.generated_tokens: Counter[str] = Counter()  # of each task
-        self._ids: dict[tuple, list[int]] = {}
+        self._ids: dict[tuple, list[int]] = {} if encoded is None else encoded
         decode_ids = functools.partial(self.tokenizer.decode, skip_special_tokens=True)
         self._text = functools.lru_cache(_MOST_TEXTS)(decode_ids)
         changing = [name for name in _CHANGING if options.get(name)]
@@ -168,9 +170,10 @@ class PrefixCachedLM(HFLM):
         """
         prompt, text, stops = request.args[0], self.draft_of(request), tuple(request.args[1].get("until", ()))
         line = prompt[prompt.rfind("\n") + 1 :]
-        encoded = self.tokenizer(line + text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        ids = [token for token, (_, end) in spans if end > len(line)]
+        if (ids := self._ids.get((line, text))) is None:
+            encoded = self.tokenizer(line + text, add_special_tokens=False, return_offsets_mapping=True)
+            spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            ids = self._ids[line, text] = [token for token, (_, end) in spans if end > len(line)]
         return self.tok_encode(prompt), ids if text.endswith(stops) else [*ids, self.eot_token_id]
 
     def answer(self, prepared: Prepared) -> list[Answer]:

@@ -138,7 +138,7 @@ class StageProgress(contextlib.AbstractContextManager):
         self.label = f"stage {number + 1}, {len(active)}/{len(tasks)} active"
         gone = [task for task in tasks if task not in active]
         if not self.done:
-            run.say(self.label + (f"; dropped: {', '.join(gone)}" if gone else ""))
+            run.say(self.label + (f"; not trained in it: {', '.join(gone)}" if gone else ""))
         looks = {"desc": f"{run.name} {self.label}", "unit": "evaluation", "leave": False, "miniters": 0}
         self.bar = tqdm(total=evaluations, initial=self.done, **looks) if run.bars else None
 
