@@ -148,7 +148,7 @@ def check_base(told: Mapping, source: str, revision: str | None) -> None:
 
 def check_revision(config: RunConfig, source: str) -> None:
     """Raises ConfigError for a revision of a model that is a folder, which has none."""
-    if config.model_revision and Path(source).is_dir():
+    if config.model_revision is not None and Path(source).is_dir():
         what = f"model_revision = {config.model_revision!r} is of the hub"
         raise ConfigError(f"{what}, and the model {config.model!r} is a folder here: leave it out")
 

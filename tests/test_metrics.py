@@ -33,6 +33,10 @@ OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tok
         ("Straße", "STRASSE", True),
         ("#### 红。", "红", True),
         ("#### हाँ।", "हाँ", True),
+        *((text, "A", True) for text in ("**A**", "*A*.", "A)", "(A)", r"\text{A}", r"$\boxed{A}$", "**'A'.**")),
+        *((text, "A", False) for text in ("**A", "f(A", "A*A*A", "x) A)", "$A")),
+        ("__init__", "init", False),
+        ("2*3*4", "234", False),
         ("#### -5", "5", False),
         ("#### 5 %", "5%", False),
         ("red fox", "red", False),
@@ -48,6 +52,8 @@ NUMBERS = [
     ("it costs $1,250.50 in all", Fraction("1250.5")),
     ("first 3, then 4 kg", 4),
     ("-7 °C", -7),
+    *((f"about {text}", 1_200_000) for text in ("$1.2m", "$1.2 M", "€1.2mn", "US$1,200k", "$0.0012bn", "$1.2 million")),
+    *((text, 5) for text in ("5 m", "$5 mph", "$5 kg", "$5 b. and more")),
     ("−7", -7),
     ("-$7", -7),
     ("x=+3e2", 300),
@@ -288,6 +294,9 @@ def test_what_a_chat_thinks_before_its_answer_is_not_scored(metric):
     assert scoring.is_right("7</think>\n#### 4", chat) and scoring.is_right("7</think>\n#### 4", plain)
     assert not scoring.is_right("<think>4</think>", chat)
     assert not scoring.is_right("<think>\n3 + 1 = 4", chat)  # it was cut off
+    opened = chat | {"prompt": "<|im_start|>assistant\n<think>\n"}  # by the chat template's generation prompt
+    assert not scoring.is_right("3 + 1 = 4", opened)
+    assert scoring.is_right("3 + 1?\n</think>\n\n4", opened) and scoring.is_right("3 + 1\n#### 4", opened)
     # elsewhere the whole text counts, as the paper's scorer has it; the last number of it is no other
     assert scoring.is_right("perhaps 7</think>\n4", plain) == (metric == "number_match")
 

@@ -210,8 +210,9 @@ def test_a_setting_that_a_run_does_not_use_is_not_in_its_name(small_settings, ca
         assert runs.prepare(drawn).name == runs.prepare(plain).name
     (said,) = caplog.messages
     assert said.endswith("not used, since only the paper's mixtures are drawn by them: train_size, test_size, revision")
-    with pytest.raises(ConfigError, match=r"model_revision = 'v1' is of the hub.*leave it out"):
-        runs.prepare(msft.RunConfig(**small_settings, model_revision="v1"))
+    for revision in ("v1", ""):
+        with pytest.raises(ConfigError, match=rf"model_revision = '{revision}' is of the hub.*leave it out"):
+            runs.prepare(msft.RunConfig(**small_settings, model_revision=revision))
 
 
 def test_a_run_s_name_is_one_that_a_file_can_have(small_settings, mixture_file, tmp_path):

@@ -11,12 +11,15 @@ _ANSWER = re.compile(r"####\s*(.*)")
 # once a line ends after some text behind the first ####, no later token can change the score
 _DECIDED = re.compile(r"\A(?:(?!####).)*####\s*\S[^\n]*\n", re.DOTALL)
 
-# what exact_match takes away around an answer: the end of a sentence behind a word, pairs of quotes, brackets around
-# one word. '5!', '(0, 1]' and '} ]' stay as they are
+# what exact_match takes away around an answer: the end of a sentence behind a word, pairs of quotes, Markdown's stars,
+# LaTeX around text, brackets around one word. '5!', '(0, 1]' and '} ]' stay as they are
 _SENTENCE_END = re.compile(
     r"(?<=[\w)\]}%\"'’”])[.,;:]+$|(?<=[^。।])[。।]+$|(?<=[^\W\d_]{2})[.,;:!?]+$|(?<=[^\W\d_]['\"’”])[!?]+$"
 )
-_AROUND = re.compile(r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\))")
+_AROUND = re.compile(
+    r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\)|([^\W\d_])\)"
+    r"|\*{1,3}([^\s*](?:[^*]*[^\s*])?)\*{1,3}|\$([^$]+)\$|\\(?:text|boxed|mathrm|mathbf)\{([^{}]+)\})"
+)
 
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
 # number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten.
@@ -69,6 +72,9 @@ _SPELLINGS = [
     (r"(?:\b[A-Z]{1,2})?(\$) *(?=[-+.\d])", r"\1", "US$ 5 → $5"),
     (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2", "= - 5 → =-5"),
     (r"(?i)(?<!\d )\b(?:minus|negative) *(?=[$.\d])", "-", "minus 5 → -5"),
+    (r"(\$\d[\d.,]*)(?:k| ?K)\b", r"\1 thousand", "$2k → $2 thousand"),
+    (r"(\$\d[\d.,]*)(?:m| ?(?:M|mn|mln))\b", r"\1 million", "$1.2m → $1.2 million"),
+    (r"(\$\d[\d.,]*)(?:b| ?(?:B|bn))\b", r"\1 billion", "$3bn → $3 billion"),
     (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1", "25 cm^2 → 25 cm"),
 ]
 _REWRITES = [(re.compile(pattern), to) for pattern, to, _ in _SPELLINGS]
@@ -207,7 +213,8 @@ def unwrapped(text: str, doc: dict) -> str:
     `after`, which the documents of chats have)."""
     if doc.get("before") is None:
         return text
-    text, before, after = thoughtless(text), doc["before"], doc["after"] or ""
+    opened = "<think>" if doc["prompt"].rstrip().endswith("<think>") else ""  # a thought that the prompt begins
+    text, before, after = thoughtless(opened + text), doc["before"], doc["after"] or ""
     return extract(text).removeprefix(before).removesuffix(after) if before or after else text
 
 
