@@ -1,5 +1,6 @@
 """What is written beside training is what was there when it was given, in order, and no error is lost."""
 
+import json
 import threading
 from types import SimpleNamespace
 
@@ -154,6 +155,10 @@ def test_status_tells_what_a_run_that_is_under_way_has_saved(small_settings, run
     assert row["state"] == "unfinished" and row["saves"] == sum(disk.event == "saved") > 1
     assert row["bytes_written"] == disk.change[disk.change > 0].sum()
     assert row["save_interval"] >= 6e-5
+    saved = [json.loads(line)["entry"] for line in (runs_dir / row["name"] / "journal.jsonl").read_text().splitlines()]
+    progress = saved[-1]["state"]["progress"]
+    assert (row["saved_stage"], row["saved_epoch"], row["saved_step"]) == (1, progress["epoch"], progress["step"])
+    assert f"unfinished, saved in stage 1 behind epoch {row['saved_epoch']}, step {row['saved_step']}; " in line_of(row)
     assert f"; {row['saves']} saves, " in line_of(row) and line_of(row).endswith(
         f" written, {clock_text(row['save_interval'])} apart"
     )

@@ -6,8 +6,10 @@ from pathlib import Path
 from msft.cost import describe, plan
 from msft.errors import MsftError
 from msft.paths import usable
+from msft.results.history import roll_outs
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run
+from msft.store.journal import Journal
 
 
 def runs_of(runs_dir: str | Path) -> list[Run]:
@@ -18,7 +20,8 @@ def runs_of(runs_dir: str | Path) -> list[Run]:
 
 def rows_of(runs: list[Run]) -> list[dict]:
     """One mapping a run, of plain values: name, state, why (a failure), saves, bytes_written and save_interval (seconds
-    between two saves as it is now, None before the first), accuracy and path_epoch of the best checkpoint, paths (of
+    between two saves as it is now, None before the first), saved_stage, saved_epoch and saved_step that an unfinished run
+    goes on from, the latter two behind what is done, accuracy and path_epoch of the best checkpoint, paths (of
     training and evaluation: packed, or the fall-back and why), and flops, seconds (None where the run was resumed) and
     disk_peak (bytes), each with its estimate, by the rates of the other finished runs of the model."""
     finished = [run for run in runs if run.status == "finished"]
@@ -36,6 +39,11 @@ def _row(run: Run, others: list[Run]) -> dict:
         row |= {"saves": len(saved), "bytes_written": int(disk.change[disk.event.str.startswith("write")].sum())}
         row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
         if row["state"] != "finished":
+            journal = Journal(run.directory / "journal.jsonl")
+            for entry in journal.saved[-1:]:
+                done = entry["state"]["progress"] or {"epoch": 0, "step": 0}
+                row |= {"saved_stage": len(roll_outs(journal.verbs())) + 1}
+                row |= {f"saved_{name}": done[name] for name in ("epoch", "step")}
             return row
         best = run.best
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
@@ -70,6 +78,8 @@ def line_of(row: dict) -> str:
             what = {"disk_peak": "disk at most "}.get(name, "")
             estimate = f" (estimated {shown(guess)})" if guess is not None else ""
             text += f"; {what}{shown(value) if value is not None else 'time not known: resumed'}{estimate}"
+    if row.get("saved_stage"):
+        text += f", saved in stage {row['saved_stage']} behind epoch {row['saved_epoch']}, step {row['saved_step']}"
     if row["saves"] and row["state"] != "failed":
         text += f"; {row['saves']} saves, {describe.bytes_text(row['bytes_written'])} written"
         text += f", {clock(row['save_interval'])} apart" if row["state"] != "finished" else ""
