@@ -81,7 +81,10 @@ class RunConfig:
     save_share: float = setting(0.05, "share of a run's time for saves; 1: no limit", low=0.0, high=1.0, result=False)
     save_minutes: float = setting(2.0, "minutes between two saves at least", low=0.0, high=1e6, result=False)
     keep_peaks: str = setting(
-        "memory", "where the peaks of a stage wait: host memory or files", choices=("memory", "disk"), result=False
+        "memory",
+        "where the peaks of a stage wait: host memory, or files alone",
+        choices=("memory", "disk"),
+        result=False,
     )
     track: str | None = setting(None, "where to log: tensorboard, wandb, or both with a comma", result=False)
 

@@ -278,7 +278,7 @@ class Trainer:
             progress.trained_tokens += sum(len(row.ids) for row in rows)
             roll_out.shown.step(progress.step, steps, epochs, self.durable.writer.busy)
             self.durable.writer.check()
-            if self.durable.must_save(roll_out) and progress.step < end:
+            if self.durable.must_save() and progress.step < end:
                 read_losses(progress, unread, self.owners, self.rows, self.stage)
                 unread = []
                 self.durable.save_within(roll_out)
@@ -291,7 +291,7 @@ class Trainer:
         """Measures the weights as they are and notes who holds a peak here (Algorithm 4, line 5)."""
         progress, durable = roll_out.progress, self.durable
         # an evaluation is long; what it measures is safe first
-        if progress.evaluations and durable.must_save(roll_out):
+        if progress.evaluations and durable.must_save():
             durable.save_within(roll_out)
         started = time.monotonic()
         epoch = progress.evaluations / self.config.evaluations_per_epoch
@@ -316,7 +316,7 @@ class Trainer:
         self._hold(roll_out, point)
         self._clock["save"] += time.monotonic() - started
         roll_out.shown.evaluated(self.best)
-        if durable.must_save(roll_out) and progress.evaluations:
+        if durable.must_save() and progress.evaluations:
             durable.save_within(roll_out)
 
     def measure(self, epoch: float) -> dict:

@@ -18,8 +18,8 @@
 #
 # To roll back, mSFT must have kept the checkpoint of every peak. The paper deletes a checkpoint as soon as nobody holds it
 # (Algorithm 4) and still keeps 4.44 model copies on average, where SFT keeps one (appendix I, Fig. 16 to 18). Here the
-# peaks of a stage wait in host memory, and what goes to disk is a lossless difference to the base model: a killed stage
-# begins again, with the same result.
+# peaks of a stage wait in host memory and go to disk with each saved state, minutes apart, as lossless differences to the
+# base model.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "smoke", "tiny", "laptop" or "paper"

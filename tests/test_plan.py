@@ -197,6 +197,7 @@ def test_rates_are_those_of_finished_runs(small_run, small_settings):
     assert rates.of("another") == (0.4 * 989e12,) * 2
 
 
+@pytest.mark.usefixtures("small_msft_run")  # another run of the model, for its rates
 def test_status_has_what_it_took_beside_the_estimate(small_run):
     (row,) = [row for row in status.rows_of(status.runs_of(small_run.directory.parent)) if "sft-" == row["name"][:4]][
         :1
@@ -256,9 +257,9 @@ def test_memory_and_disk_by_hand():
     assert sum(plan.estimate(fitting, RATES).device.values()) < 80e9
 
 
-def test_peaks_in_memory_need_less_disk_and_more_host():
+def test_peaks_in_memory_go_to_disk_with_a_state_and_need_more_host():
     where = {name: plan.estimate(config_of("msft", keep_peaks=name), RATES) for name in ("memory", "disk")}
-    assert where["memory"].disk_peak < where["disk"].disk_peak
+    assert where["memory"].disk_peak == where["disk"].disk_peak > plan.estimate(config_of("sft"), RATES).disk_peak
     assert where["memory"].host > where["disk"].host
 
 

@@ -26,6 +26,7 @@ from msft.results.summary import summary
 from msft.store import files
 from msft.store.checkpoints import Store, snapshot
 from msft.store.journal import Journal
+from msft.training import Trainer
 
 COLUMNS = ["stage", "epoch", "path_epoch", "task", "accuracy", "n", "active", "train_loss"]
 
@@ -125,8 +126,6 @@ def test_best_checkpoint_loads_with_stock_classes(small_run, small_settings, mod
 
 def test_best_checkpoint_has_the_weights_that_were_measured(small_settings, runs_dir, monkeypatch):
     from transformers import AutoModelForCausalLM
-
-    from msft.training import Trainer
 
     measured, original = {}, Trainer.measure
 
@@ -332,15 +331,21 @@ def test_history_file_of_a_killed_run_is_the_same(small_msft_run, small_msft_set
     assert (run.directory / "history.csv").read_bytes() == (small_msft_run.directory / "history.csv").read_bytes()
 
 
-def test_killed_run_does_not_train_again_what_it_saved(small_settings, runs_dir, children, monkeypatch):
-    from msft.training import Trainer
-
-    settings = {**small_settings, **ALWAYS}
-    assert child(children, killed_run, settings, runs_dir, "evaluation", 5) == -signal.SIGKILL
-    steps, original = [], Trainer.gradients
-    monkeypatch.setattr(Trainer, "gradients", lambda self, rows: steps.append(1) or original(self, rows))
-    run_of(settings, runs_dir)
-    assert len(steps) < 9
+@pytest.mark.parametrize(("method", "params"), [("sft", {"epochs": 1}), ("msft", {"budget": 1})])
+def test_killed_run_does_not_train_again_what_it_saved(small_settings, runs_dir, children, monkeypatch, method, params):
+    """Within a stage whose peaks wait in memory too: they are saved with it."""
+    settings = {**small_settings, **ALWAYS, "method": method, "params": params}
+    assert child(children, killed_run, settings, runs_dir / "killed", "evaluation", 5) == -signal.SIGKILL
+    counts, original = {}, Trainer.gradients
+    for folder in ("killed", "whole"):
+        steps = []
+        monkeypatch.setattr(
+            Trainer, "gradients", lambda self, rows, steps=steps: steps.append(1) or original(self, rows)
+        )
+        run_of(settings, runs_dir / folder)
+        counts[folder] = len(steps)
+    # nine steps were done in the first stage; the newest were on their way to disk
+    assert counts["killed"] <= counts["whole"] - 5
 
 
 # stopped ------------------------------------------------------------------------------------------------------
@@ -349,8 +354,6 @@ def test_killed_run_does_not_train_again_what_it_saved(small_settings, runs_dir,
 @pytest.mark.parametrize("fixtures", [("small_run", "small_settings"), ("small_msft_run", "small_msft_settings")])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_signal_saves_and_says_how_to_go_on(request, fixtures, number, runs_dir, monkeypatch, capsys):
-    from msft.training import Trainer
-
     whole, settings = map(request.getfixturevalue, fixtures)
     handler, calls, original = signal.getsignal(number), [], Trainer.gradients
 

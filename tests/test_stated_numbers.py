@@ -365,22 +365,17 @@ def test_faults_and_processes():
 
 def test_copies_on_disk():
     found = {(r["training"], r["keep_peaks"]): r for r in result("storage")["rows"]}
-    rows = {key: row["copies, mean"] for key, row in found.items()}
     paper = claim("mean disk use of mSFT")
     for words, training, last in (
         ("tiny mixture, fp32", "fp32, tiny rate", f" {paper:g} "),
         ("bf16 at rate", "bf16, rate 1e-5", " "),
     ):
-        cells = row_of(f"{words}").split("|")
-        whole = found[training, "disk"]["whole files, mean"]
-        assert cells[2:6] == [
-            *(f" {value:.2f} " for value in (rows[training, "memory"], rows[training, "disk"], whole)),
-            last,
-        ]
-    tiny, half = (rows[key] for key in (("fp32, tiny rate", "memory"), ("bf16, rate 1e-5", "memory")))
-    whole = found["fp32, tiny rate", "disk"]["whole files, mean"]
-    assert f"{tiny:.2f} model copies on disk on average against {whole:.2f} with whole files" in DIFFERENCES
-    assert f"and {half:.2f} in bf16 at 1e-5" in DIFFERENCES
+        row = found[training, "memory"]
+        cells = [f" {row[name]:.2f} " for name in ("copies, mean", "whole files, mean")]
+        assert row_of(words).split("|")[2:5] == [*cells, last]
+    tiny, half = (found[training, "memory"] for training in ("fp32, tiny rate", "bf16, rate 1e-5"))
+    said = f"{tiny['copies, mean']:.2f} model copies on disk on average, {tiny['whole files, mean']:.2f} were its files whole"
+    assert said in DIFFERENCES and f"and {half['copies, mean']:.2f} in bf16 at 1e-5" in DIFFERENCES
 
 
 # DIFFERENCES ------------------------------------------------------------------------------------------------

@@ -150,8 +150,8 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
     # an adapter is in fp32 beside weights of either precision
     copy = _BYTES["fp32" if config.adapter else config.weights] * (sizes.parameters - sizes.frozen)
-    peaks = ways["expected"].held
-    bytes_of = _disk(config, copy, peaks, ways["expected"].saves_within) | _memory(config, sizes, copy, peaks, card)
+    peaks = ways["expected"].held if ways["expected"].held > 1 else 0  # one alone is the best, which is counted anyway
+    bytes_of = _disk(config, copy, peaks) | _memory(config, sizes, copy, peaks, card)
     return Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1], **bytes_of)
 
 
@@ -165,23 +165,20 @@ def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case
     return Case(way.stage, sum(result["trained_tokens"] for result in way.spent), answers, flops, seconds)
 
 
-def _disk(config: RunConfig, copy: int, peaks: int, saves_within: bool) -> dict:
-    """Bytes of checkpoints: two states at a commit (the new one and the last), each with the weights and the best;
-    with Adam's two moments where a stage saves within; and the held peaks of Algorithm 4 where they are on disk."""
+def _disk(config: RunConfig, copy: int, peaks: int) -> dict:
+    """Bytes of checkpoints: two states at a commit (the new one and the last), each with the weights, Adam's two moments
+    and the best; and the held peaks of Algorithm 4."""
     # what an adapter begins with is noise and zeros, which no difference makes smaller
     share = 1 if config.adapter else table()["file_share"][config.weights]
-    in_memory = config.keep_peaks == "memory"
-    adam = 2 if saves_within or not in_memory else 0
-    held = 0 if in_memory else peaks
-    peak = max(2 * (2 * share + adam) + held * share, 1 + 2 * share)
+    peak = max(2 * (2 * share + 2) + peaks * share, 1 + 2 * share)
     # measured: on average the last state is there, and an eighth of the peaks that may be
-    mean = 2 * share + adam + held * share / 8
+    mean = 2 * share + 2 + peaks * share / 8
     return {"disk_peak": peak * copy, "disk_mean": mean * copy, "disk_after": 1.05 * copy}
 
 
 def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:
     """Bytes on the device (weights, gradients, two Adam moments, activations of a full batch) and snapshots on the host."""
-    held = peaks if config.keep_peaks == "memory" and peaks > 1 else 0
+    held = peaks if config.keep_peaks == "memory" else 0
     frozen = _BYTES[config.weights] * sizes.frozen
     parts = {"weights": frozen + copy, "gradients": copy, "adam": 2 * copy}
     budget = 0

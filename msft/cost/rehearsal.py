@@ -36,7 +36,6 @@ class Rehearsal:
         self.scenario, self.has_search = scenario, has_search
         self.stage, self.order_stage, self.offset = 0, 0, 0.0
         self.entries, self.held = [], 0
-        self.saves_within = False  # whether a stage keeps no peaks, and so saves on its way
         self.is_plain = True  # whether no accuracy and no loss was looked at that could have changed the work
 
     @property
@@ -85,7 +84,6 @@ class Rehearsal:
     def roll_out(self, active, epochs, *, keep=(), schedule=None, keep_start=False, **_) -> Curve:
         """Counts a roll-out."""
         active = [task for task in self.tasks if task in set(active)]
-        self.saves_within |= not keep and not keep_start
         self.held = max(self.held, min(len(keep) + keep_start + 1, round(epochs * self.config.evaluations_per_epoch)))
         return self._rolled_out("roll_out", active, epochs, schedule)
 

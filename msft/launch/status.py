@@ -78,7 +78,7 @@ def line_of(row: dict) -> str:
             what = {"disk_peak": "disk at most "}.get(name, "")
             estimate = f" (estimated {shown(guess)})" if guess is not None else ""
             text += f"; {what}{shown(value) if value is not None else 'time not known: resumed'}{estimate}"
-    if row.get("saved_stage"):
+    if row.get("saved_stage") and row["state"] != "failed":
         text += f", saved in stage {row['saved_stage']} behind epoch {row['saved_epoch']}, step {row['saved_step']}"
     if row["saves"] and row["state"] != "failed":
         text += f"; {row['saves']} saves, {describe.bytes_text(row['bytes_written'])} written"

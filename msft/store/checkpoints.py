@@ -40,12 +40,16 @@ def snapshot(model) -> Weights:
 
 
 def _copied(named: Sequence[tuple[str, torch.Tensor]]) -> Weights:
-    """Copies on process 0, all of one type in one block: when it is dropped its memory goes back to the system, while
-    that of hundreds of small ones stays with the process (benchmarks/NOTES.md)."""
-    sizes = {dtype: [t.numel() for _, t in named if t.dtype == dtype] for dtype in {t.dtype for _, t in named}}
-    rooms = {dtype: iter(torch.empty(sum(size), dtype=dtype).split(size)) for dtype, size in sizes.items()}
-    tensors = distributed.gathered(named)
-    return {name: next(rooms[t.dtype]).view(t.shape).copy_(t.detach()) for name, t in tensors}
+    """Copies in the memory of process 0."""
+    rooms = _rooms([t for _, t in named], "cpu")
+    return {name: next(rooms[t.dtype]).view(t.shape).copy_(t.detach()) for name, t in distributed.gathered(named)}
+
+
+def _rooms(tensors: Sequence[torch.Tensor], device) -> dict[torch.dtype, Iterator[torch.Tensor]]:
+    """{type: flat room for each tensor of it}, one block a type: when it is dropped its memory goes back to the system,
+    while that of hundreds of small ones stays with the process (benchmarks/NOTES.md)."""
+    sizes = {dtype: [t.numel() for t in tensors if t.dtype == dtype] for dtype in {t.dtype for t in tensors}}
+    return {d: iter(torch.empty(sum(size), dtype=d, device=device).split(size)) for d, size in sizes.items()}
 
 
 @torch.no_grad()
@@ -77,14 +81,17 @@ def load_optimizer(optimizer, tensors: Weights) -> None:
 @contextlib.contextmanager
 def undone(optimizer) -> Iterator[None]:
     """Within it the optimizer may step: weights and its state are put back at the end, bit for bit."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    weights = [p.detach().clone() for p in parameters]
-    state = {p: {k: v.clone() for k, v in optimizer.state[p].items()} for p in parameters}
+    state = {p: dict(optimizer.state[p]) for group in optimizer.param_groups for p in group["params"]}
+    tensors = [tensor.detach() for p, entries in state.items() for tensor in (p, *entries.values())]
+    tensors = [
+        tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors
+    ]  # of a DTensor its shard
+    rooms = _rooms(tensors, tensors[0].device)
+    copies = [next(rooms[tensor.dtype]).view(tensor.shape).copy_(tensor) for tensor in tensors]
     yield
-    with torch.no_grad():
-        for parameter, weight in zip(parameters, weights, strict=True):
-            parameter.copy_(weight)
-            optimizer.state[parameter] = state[parameter]
+    for tensor, copied in zip(tensors, copies, strict=True):
+        tensor.copy_(copied)
+    optimizer.state.update(state)  # nothing, where there was none
 
 
 def digest(tensors: Weights) -> str:

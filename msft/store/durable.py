@@ -31,8 +31,6 @@ class Durable:
         config = trainer.config
         self.trainer, self.run, self.writer = trainer, run, Writer()
         self.peaks = Peaks(run.store, config.keep_peaks, self.writer)
-        # in memory mode a killed stage starts again: its peaks are nowhere else
-        self._peaks_are_safe = config.keep_peaks != "memory"
         self.best_weights: checkpoints.Weights | None = None
         self.resumed: Progress | None = None
         self.stopping = self._is_live = False
@@ -87,10 +85,9 @@ class Durable:
         is_cheap = self._share == 1.0 or (not self.writer.busy and spent <= self._share * (now - self._started))
         return distributed.is_main() and now >= self._saved_at + self._pause and is_cheap
 
-    def must_save(self, roll_out) -> bool:
+    def must_save(self) -> bool:
         """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""
-        within = not roll_out.keep or self._peaks_are_safe
-        self.stopping, due = distributed.any_of(self.trainer.stop_requested, within and self._is_due())
+        self.stopping, due = distributed.any_of(self.trainer.stop_requested, self._is_due())
         return self.stopping or due
 
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:

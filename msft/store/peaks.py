@@ -22,17 +22,18 @@ class Peaks:
     """The weights at the peaks of the stage that is under way, by epoch, in memory or on disk.
 
     store: where files go.  where: "memory" or "disk".  writer: who writes them.
-    A peak on disk is the name of its file, or the promise of it; one in memory goes to disk with the state that needs it.
+    A peak on disk is the name of its file, or the promise of it; one in memory goes to disk with the states that need it.
     What is held is replaced, never changed: a shallow copy stays as it is, for a job of the writer.
     """
 
     def __init__(self, store, where: str, writer: Writer):
         self.store, self.in_memory, self.writer = store, where == "memory", writer
-        self._slots: dict[str, Weights | str | Future] = {}
+        self.clear()
 
     def clear(self) -> None:
         """A stage ends: its peaks are dropped."""
-        self._slots = {}
+        self._slots: dict[str, Weights | str | Future] = {}
+        self._written: dict[str, str] = {}  # the files of those in memory
 
     def add(self, epoch: float, weights: Weights) -> None:
         """Keeps the weights of an evaluated point; on the way to disk one host copy at most."""
@@ -63,8 +64,11 @@ class Peaks:
 
     def to_disk(self) -> dict[str, str]:
         """{epoch: file}; those in memory are written."""
-        slots = {epoch: _file(slot) for epoch, slot in self._slots.items()}
-        return {e: slot if isinstance(slot, str) else self.store.put(slot, "weights") for e, slot in slots.items()}
+        for epoch, slot in self._slots.items():
+            if epoch not in self._written:
+                slot = _file(slot)
+                self._written[epoch] = slot if isinstance(slot, str) else self.store.put(slot, "weights")
+        return {epoch: self._written[epoch] for epoch in self._slots}
 
     def load(self, files: Mapping[str, str]) -> None:
         """Puts `to_disk` back."""

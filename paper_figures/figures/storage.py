@@ -214,6 +214,5 @@ def finding(runs) -> str:
         f"mSFT holds {findings.mean(disk, 2)} model copies on disk from a run's start to its end, where Algorithm 4 with whole files "
         f"would hold {findings.mean(played, 2)} over the evaluations (means with 95 % intervals over n = {len(distinct)} runs) and the "
         f"paper reports {reported_numbers.claim(CLAIM):g}. It falls short of what long runs hold: {once} of these saved their state once, "
-        "since states are saved minutes apart. Nor does it save memory: the peaks of a stage wait in the host's, and a killed stage "
-        "begins again."
+        "since states are saved minutes apart, and the peaks of a stage with them; until then these wait in the host's memory."
     )
