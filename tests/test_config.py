@@ -268,6 +268,12 @@ def test_optional_and_typed_lists_are_types_of_a_users_parameters(tmp_path):
         RunConfig(**own, params={"rate": "fast"})
 
 
+def test_method_file_with_the_name_of_a_method_of_the_package(tmp_path):
+    (tmp_path / "sft.py").write_text("from msft.methods.msft import Params, run\n")
+    with pytest.raises(ConfigError, match=f"{tmp_path / 'sft.py'} has the name of a method of this package"):
+        RunConfig(method="sft", methods_dir=str(tmp_path))
+
+
 def test_method_file_that_lacks_a_part(tmp_path):
     (tmp_path / "half.py").write_text("def run(trainer, params): pass\n")
     with pytest.raises(ConfigError, match="has no 'Params'"):
