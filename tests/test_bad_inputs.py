@@ -723,9 +723,11 @@ def test_a_finished_run_whose_checkpoint_was_taken_away_keeps_its_figures_and_sa
 
 
 def test_answers_that_are_not_there_are_no_damage(damaged):
-    with pytest.raises(RunError, match="outputs has no stage000_epoch000.300.jsonl.gz: it is of no evaluation"):
+    with pytest.raises(
+        RunError, match="outputs has no stage000_epoch000.300.jsonl.gz that can be read: it is of no evaluation"
+    ):
         damaged.answers(0, 0.3)
     shutil.rmtree(damaged.directory / "outputs")
     for read in (lambda: damaged.outputs, lambda: damaged.answers(0, 0.0)):
-        with pytest.raises(RunError, match="outputs has no .*gz: .* or was taken away"):
+        with pytest.raises(RunError, match="outputs has no .*gz that can be read: .* or was taken away"):
             read()

@@ -61,7 +61,7 @@ def export(
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
     if lacking := [name for name in (wanted, "*.safetensors") if not any(run.best.path.glob(name))]:
-        raise run.damaged(run.best.path, f"it has no {' and no '.join(lacking)}")
+        raise run.damaged(run.best.path, f"it has no {' and no '.join(lacking)} that can be read")
     for path in run.best.path.iterdir():
         try:
             if path.suffix == ".safetensors":

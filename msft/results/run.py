@@ -200,7 +200,7 @@ class Run:
         files = sorted((self.directory / "outputs").glob(names))
         if not files:
             why = "it is of no evaluation with answers of its own (a start point has none), or was taken away"
-            raise RunError(f"{self.directory / 'outputs'} has no {names}: {why}; see the history")
+            raise RunError(f"{self.directory / 'outputs'} has no {names} that can be read: {why}; see the history")
         return pd.concat(map(leads.answers, files))
 
 
