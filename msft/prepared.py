@@ -100,6 +100,13 @@ def of_base(prepared: Prepared, name: str, make: Callable):
     return known[name]
 
 
+def name_of(config: RunConfig, known: dict) -> str:
+    """The name of a run's directory; known: what `prepare` gave for other runs, which may share it. Raises as `prepare`."""
+    key = shared(config)
+    known[key] = known.get(key) or prepare(key)
+    return dataclasses.replace(known[key], config=names.filled(config)).name
+
+
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError, all problems at once."""
     given, config, check = config, names.filled(config), Checks()

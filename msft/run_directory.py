@@ -25,11 +25,12 @@ from msft.store.journal import Journal
 def check_names(runs_dir: Path, directory: Path) -> None:
     """Raises RunError for a name that the system does not take, or one that something else has."""
     try:
-        taken = directory.exists() and not directory.is_dir()
+        folders = [directory, *(directory / name for name in ("state", "outputs", "tasks", "confirmation", "best"))]
+        taken = [path for path in folders if path.exists() and not path.is_dir()]
     except (OSError, ValueError) as error:
         raise RunError(f"runs_dir {str(runs_dir)!r}: {error}; give another folder") from None
-    if taken:
-        raise RunError(f"{directory} is a file where the run's folder belongs; move it away")
+    for path in taken[:1]:
+        raise RunError(f"{path} is a file where a folder of the run belongs; move it away")
 
 
 @contextlib.contextmanager
@@ -190,6 +191,8 @@ def save_best(directory: Path, model, tokenizer) -> None:
     try:
         model.save_pretrained(partial)
         padded(tokenizer, model).save_pretrained(partial)
+        for path in partial.glob("*.safetensors"):  # safetensors lets nobody else read what it writes
+            shutil.copymode(next(partial.glob("*.json")), path)
         for path in (*partial.rglob("*"), partial):
             sync(path)
         shutil.rmtree(target, ignore_errors=True)  # of an attempt that a kill cut off: the state is still there

@@ -100,7 +100,8 @@ def _read(value, kinds: tuple[type, ...]):
         if kind in kinds and not is_wrong:
             with contextlib.suppress(*_REFUSED):
                 return reader(value)
-    own = tuple(kind for kind in kinds if isinstance(kind, type) and kind not in _READERS)
+    origins = (typing.get_origin(kind) or kind for kind in kinds)  # list[str] is a list
+    own = tuple(kind for kind in origins if isinstance(kind, type) and kind not in _READERS)
     if isinstance(value, own):  # of a user's method, such as a list
         return value
     raise ValueError
@@ -115,7 +116,7 @@ def check_values(kind: type, values: Mapping, what: str) -> tuple[dict, list[str
         if name not in fields:
             problems.append(unknown(what, name, list(fields)))
             continue
-        is_union = isinstance(hints[name], types.UnionType)
+        is_union = typing.get_origin(hints[name]) in (types.UnionType, typing.Union)  # Optional[float] is the other one
         kinds = typing.get_args(hints[name]) if is_union else (hints[name],)
         try:
             value = _read(value, kinds)

@@ -5,6 +5,7 @@ Every case goes through `msft.run` and through the command line; after both the 
 
 import json
 import os
+import re
 import shutil
 
 import helpers
@@ -130,6 +131,8 @@ METHODS = [
     ("no run", PARAMS, ["own.py has no 'run'", "Params and run(trainer, params)"]),
     ("Params no dataclass", "class Params:\n    epochs = 1\n" + RUN, ["own.py: Params must be a dataclass"]),
     ("run no function", PARAMS + "run = 3\n", ["run a function of (trainer, params)"]),
+    ("run of one", PARAMS + "def run(trainer):\n    pass\n", ["run a function of (trainer, params)"]),
+    ("ends Python", "import sys\nsys.exit(3)\n", ["own.py cannot be imported: SystemExit: 3"]),
     (
         "no default",
         PARAMS.replace(" = 1", "") + RUN,
@@ -647,7 +650,7 @@ def damaged(done, lab):
     return msft.Run(lab / "runs" / name)
 
 
-@pytest.mark.parametrize("text", ["", '{"best": {"accur', "\0\0\0", "[]", "{}"])
+@pytest.mark.parametrize("text", ["", '{"best": {"accur', "\0\0\0", "[]", "{}", '{"best": {"accuracy": 0.5}}'])
 def test_damaged_result_is_named_with_the_mend(base, damaged, capsys, tmp_path, text):
     file = damaged.directory / "result.json"
     file.write_text(text)
@@ -695,3 +698,36 @@ def test_file_where_the_runs_folder_belongs(base, done, lab):
     (lab / "runs" / done.directory.name).write_text("mine")
     with pytest.raises(RunError, match="is a file"):
         msft.run(msft.RunConfig(**base), lab / "runs", progress=False)
+
+
+@pytest.mark.parametrize("name", ["state", "outputs", "tasks", "confirmation", "best"])
+def test_file_where_a_folder_of_the_run_belongs(base, done, lab, name):
+    file = lab / "runs" / done.directory.name / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(RunError, match=f"{file} is a file where a folder of the run belongs; move it away"):
+        msft.run(msft.RunConfig(**base), lab / "runs", progress=False)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_finished_run_whose_checkpoint_was_taken_away_keeps_its_figures_and_says_what_to_do(base, damaged, capsys):
+    shutil.rmtree(damaged.directory / "best")
+    run = msft.run(msft.RunConfig(**base), damaged.directory.parent, progress=False)
+    assert run.best.accuracy == run.at_best.accuracy.mean()
+    wanted = f"{damaged.directory / 'best'} is gone, .* delete {damaged.directory} and run its command again"
+    with pytest.raises(RunError, match=wanted):
+        run.best.path  # noqa: B018
+    assert called(["export", damaged.directory, damaged.directory.parent / "new"]) == 1
+    assert re.search(wanted, capsys.readouterr().err)
+    assert not (damaged.directory.parent / "new").exists()
+
+
+def test_answers_that_are_not_there_are_no_damage(damaged):
+    with pytest.raises(
+        RunError, match="outputs has no stage000_epoch000.300.jsonl.gz that can be read: it is of no evaluation"
+    ):
+        damaged.answers(0, 0.3)
+    shutil.rmtree(damaged.directory / "outputs")
+    for read in (lambda: damaged.outputs, lambda: damaged.answers(0, 0.0)):
+        with pytest.raises(RunError, match="outputs has no .*gz that can be read: .* or was taken away"):
+            read()

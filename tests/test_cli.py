@@ -138,6 +138,13 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (process.wait(), told) == (0, "")
 
 
+def test_a_method_file_without_a_docstring_is_listed(tmp_path, capsys):
+    text = "from dataclasses import dataclass\n@dataclass\nclass Params:\n    width: int = 2\ndef run(trainer, params): pass\n"
+    (tmp_path / "mine.py").write_text(text)
+    assert main(["methods", "--methods-dir", str(tmp_path)]) == 0
+    assert "mine: without a docstring\n    width = 2: \n" in capsys.readouterr().out
+
+
 def test_ctrl_c_where_nothing_is_there_to_save_is_no_traceback(monkeypatch, capsys):
     def interrupted(flags):
         raise KeyboardInterrupt

@@ -257,6 +257,23 @@ def test_method_of_the_users_own(tmp_path):
         RunConfig(method="mine", methods_dir=str(tmp_path), params={"with": 2})
 
 
+def test_optional_and_typed_lists_are_types_of_a_users_parameters(tmp_path):
+    text = "from dataclasses import dataclass, field\nfrom typing import Optional\n@dataclass\nclass Params:\n"
+    text += "    rate: Optional[float] = None\n    names: list[str] = field(default_factory=list)\n"
+    (tmp_path / "mine.py").write_text(text + "def run(trainer, params): pass\n")
+    own = {"method": "mine", "methods_dir": str(tmp_path)}
+    assert RunConfig(**own).params == {"rate": None, "names": []}
+    assert RunConfig(**own, params={"rate": "0.5", "names": ["a"]}).params == {"rate": 0.5, "names": ["a"]}
+    with pytest.raises(ConfigError, match="rate = 'fast': give a value of type float or none"):
+        RunConfig(**own, params={"rate": "fast"})
+
+
+def test_method_file_with_the_name_of_a_method_of_the_package(tmp_path):
+    (tmp_path / "sft.py").write_text("from msft.methods.msft import Params, run\n")
+    with pytest.raises(ConfigError, match=f"{tmp_path / 'sft.py'} has the name of a method of this package"):
+        RunConfig(method="sft", methods_dir=str(tmp_path))
+
+
 def test_method_file_that_lacks_a_part(tmp_path):
     (tmp_path / "half.py").write_text("def run(trainer, params): pass\n")
     with pytest.raises(ConfigError, match="has no 'Params'"):

@@ -225,9 +225,23 @@ def test_wrong_settings_are_errors(small_run, monkeypatch, tmp_path, target, wro
 def test_a_checkpoint_that_is_not_whole_is_not_exported(small_run, tmp_path, name, harm, words):
     run = copy_of(small_run, tmp_path / "run")
     harm(run.best.path / name)
-    with pytest.raises(RunError, match=f"{words}.*Train the run again"):
+    with pytest.raises(RunError, match=f"{words}.*delete {run.directory} and run its command again"):
         export.export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_whoever_may_read_the_other_files_may_read_the_weights(small_run, tmp_path):
+    folder = Path(export.export(small_run, tmp_path / "out", dtype="bf16"))
+    for place in (folder, small_run.best.path):
+        rights = {path.name: path.stat().st_mode for path in place.iterdir()}
+        assert rights["model.safetensors"] == rights["config.json"]
+
+
+def test_the_folder_that_one_stands_in_gives_the_card_its_title(small_run, tmp_path, monkeypatch):
+    (tmp_path / "my-model").mkdir()
+    monkeypatch.chdir(tmp_path / "my-model")
+    export.export(small_run, ".")
+    assert "\n# my-model\n" in Path("README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("place", ["text", "picture"])
@@ -297,7 +311,7 @@ def test_who_may_not_write_there_learns_it_before_the_work(small_run, hub, monke
 
 def test_a_failed_upload_is_an_error_with_the_way_out(small_run, hub, monkeypatch):
     monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized\nmore"))
-    with pytest.raises(RunError, match="upload to owner/mine failed: 401 Unauthorized. Log in"):
+    with pytest.raises(RunError, match=r"upload to owner/mine failed: 401 Unauthorized\. Log in"):
         export.export(small_run, "owner/mine", push=True)
 
 

@@ -65,7 +65,7 @@ def test_names_are_those_of_prepare(small_settings, mixture_file, model_folder):
 
 def test_what_runs_share_is_loaded_once(small_settings, monkeypatch):
     calls, original = [], runs.prepare
-    monkeypatch.setattr(local, "prepare", lambda config: calls.append(config) or original(config))
+    monkeypatch.setattr("msft.prepared.prepare", lambda config: calls.append(config) or original(config))
     local.run_names([config_of(small_settings, seed=seed) for seed in range(5)])
     assert len(calls) == 1
     local.run_names([config_of(small_settings), config_of(small_settings, select_on="validation")])

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import helpers
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -307,3 +308,26 @@ def test_a_plan_as_json(capsys, tmp_path):
     whole = found["expected"]["flops"]["total"]
     # everything is really evaluated that counts: seconds are FLOPs over a fifth of the peak
     assert found["expected"]["seconds"] == pytest.approx(whole / (0.2 * 989e12))
+
+
+def test_a_run_of_other_data_or_of_another_method_file_is_not_taken_for_this_one(small_settings, tmp_path):
+    mixture, method = helpers.write_mixture(tmp_path), tmp_path / "own.py"
+    method.write_text("from msft.methods.sft import Params, run\n")
+    own = {"method": "own", "methods_dir": str(tmp_path), "mixture": str(mixture), "params": {"epochs": 0.25}}
+    config, runs_dir = msft.RunConfig(**{**small_settings, **own}), tmp_path / "runs"
+    run = msft.run(config, runs_dir, progress=False)
+    files = [next(tmp_path.glob("*_train.jsonl")), method]
+    texts = [path.read_text() for path in files]
+    (found,) = plan.plan([config], runs_dir)
+    assert (found.state, found.run.directory) == ("finished", run.directory)
+    for path, text, other in zip(files, texts, [texts[0].split("\n", 1)[1], texts[1] + "# another one\n"], strict=True):
+        path.write_text(other)
+        assert [e.state for e in plan.plan([config], runs_dir)] == ["missing"]
+        path.write_text(text)
+    assert [e.state for e in plan.plan([config], runs_dir)] == ["finished"]
+
+
+def test_rows_of_runs_with_other_settings_can_be_told_apart():
+    rates = [msft.RunConfig(mixture="tiny-smoke", learning_rate=rate) for rate in (None, 1e-5, 1e-3)]
+    rows = describe.report(plan.plan(rates, "none"), "none", RATES).splitlines()[3:6]
+    assert [row.split()[4] for row in rows] == ["-", "learning_rate=1e-05", "learning_rate=0.001"]

@@ -206,7 +206,7 @@ def list_methods(flags: options.Methods) -> int:
     folder = flags.methods_dir
     for name in methods.available(folder):
         module = methods.load(name, folder)
-        print(f"{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
+        print(f"{name}: {((module.__doc__ or '').strip() or 'without a docstring').splitlines()[0]}")
         defaults, _ = methods.check_params(name, {}, folder)
         for field in dataclasses.fields(module.Params):
             print(f"    {field.name} = {defaults.get(field.name)!r}: {field.metadata.get('doc', '')}")

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from msft.config import ADAPTER
+from msft.config import RunConfig
 from msft.cost.plan import CARD, Estimate, Rates, disk_free, disk_needed
+from msft.names import filled
 
 _PREFIXES = ("", *"KMGTPEZ")
 _HEAD = ["method", "model", "mixture", "seed", "settings", "state", "stages", "tokens", "answers"]
@@ -60,8 +61,9 @@ def report(
 def _line(e: Estimate) -> list[str]:
     config = e.config
     changed = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.changed_params.items()]
-    chosen = {"select_on": "test", "select_metric": "accuracy", "eval_precision": None, **dict.fromkeys(ADAPTER)}
-    changed += [f"{n}={getattr(config, n)}" for n, usual in chosen.items() if getattr(config, n) != usual]
+    usual = dataclasses.replace(filled(RunConfig(model=config.model, mixture=config.mixture)), select_on="test")
+    chosen = [f.name for f in dataclasses.fields(config) if f.metadata["result"] and f.name not in (*_HEAD, "params")]
+    changed += [f"{n}={getattr(config, n)}" for n in chosen if getattr(config, n) != getattr(usual, n)]
     cells = [config.method, Path(config.model).name, Path(config.mixture).stem, str(config.seed)]
     cells += [" ".join(changed) or "-", e.state]
     if e.problem:

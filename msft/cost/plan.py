@@ -6,8 +6,10 @@ The methods' own code runs over a trainer that counts (rehearsal.py), and append
 network and no GPU for the models and mixtures in sizes.yaml.
 """
 
+import contextlib
 import dataclasses
 import functools
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from msft.cost.rehearsal import Rehearsal, rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
 from msft.errors import MsftError, RunError
 from msft.names import filled
+from msft.prepared import name_of
 from msft.results.flops import FORWARD, run_flops, training_flops
 from msft.results.run import Run, matching
 
@@ -114,7 +117,8 @@ def plan(
 
     rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
     """
-    runs = matching(configs, runs_dir)
+    prepared: dict = {}
+    runs = [_of_now(*pair, prepared) for pair in zip(configs, matching(configs, runs_dir), strict=True)]
     if rates is None:
         rates = rates_of(run for run in runs if run and run.status == "finished")
     whole = [filled(config) for config in configs]
@@ -129,6 +133,14 @@ def plan(
         except MsftError as error:
             estimates.append(Estimate(config, state, run, problem=str(error)))
     return estimates
+
+
+def _of_now(config: RunConfig, run: Run | None, prepared: dict) -> Run | None:
+    """The run of these settings, or, where it reads the user's own files and these have changed since, the one to come."""
+    if run and any(map(os.path.isabs, (config.model, config.mixture, config.methods_dir or ""))):
+        with contextlib.suppress(MsftError):  # what cannot be read has no other name
+            return Run(run.directory.with_name(name_of(config, prepared)))
+    return run
 
 
 def search_of(config: RunConfig) -> RunConfig | None:

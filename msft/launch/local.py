@@ -22,7 +22,7 @@ from msft.cost.plan import AFTER_SFT, search_of
 from msft.errors import Interrupted, MsftError, RunError, together
 from msft.names import filled
 from msft.paths import check_folder, usable
-from msft.prepared import prepare, shared
+from msft.prepared import name_of
 from msft.results.progress import clock
 from msft.results.run import FAILED, Run, is_locked
 from msft.store.files import write_atomic
@@ -86,12 +86,8 @@ def run_all(
 
 def run_names(configs: Sequence[RunConfig]) -> list[str]:
     """The directory names of runs; data and tokenizer are loaded once for all runs that share them. Raises as `prepare`."""
-    known, names = {}, []
-    for config in configs:
-        key = shared(config)
-        known[key] = known.get(key) or prepare(key)
-        names.append(dataclasses.replace(known[key], config=filled(config)).name)
-    return names
+    known: dict = {}
+    return [name_of(config, known) for config in configs]
 
 
 def _title(config: RunConfig) -> str:

@@ -5,9 +5,11 @@ written over the trainer's verbs and reads like the paper's algorithm. To add on
 folder of your own (`methods_dir`).
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import math
 import sys
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ def _files(folder: str | None = None) -> dict[str, Path]:
     if folder and not Path(folder).is_dir():
         raise ConfigError(f"methods_dir {folder!r} is no folder; give a folder of method files")
     own = sorted(Path(folder).glob("*.py")) if folder else []
+    if taken := [path for path in own if path.stem[0] != "_" and (_HERE / path.name).is_file()]:
+        raise ConfigError(f"{taken[0]} has the name of a method of this package; give the file another one")
     files = {path.stem: path for path in [*sorted(_HERE.glob("*.py")), *own]}
     return {name: path for name, path in sorted(files.items()) if not name.startswith("_")}
 
@@ -49,14 +53,16 @@ def load(name: str, folder: str | None = None) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's: it can raise anything
+    except (Exception, SystemExit) as error:  # the file is the user's: it can raise anything
         raise ConfigError(f"method file {path} cannot be imported: {type(error).__name__}: {error}") from error
     for part in ("Params", "run"):
         if not hasattr(module, part):
             raise ConfigError(f"method file {path} has no {part!r}; it needs Params and run(trainer, params)")
-    if not dataclasses.is_dataclass(module.Params) or not callable(module.run):
-        raise ConfigError(f"method file {path}: Params must be a dataclass and run a function of (trainer, params)")
-    return module
+    with contextlib.suppress(TypeError):  # of a run that cannot be called so
+        inspect.signature(module.run).bind("trainer", "params")
+        if dataclasses.is_dataclass(module.Params):
+            return module
+    raise ConfigError(f"method file {path}: Params must be a dataclass and run a function of (trainer, params)")
 
 
 def check_params(

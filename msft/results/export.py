@@ -61,20 +61,21 @@ def export(
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
     if lacking := [name for name in (wanted, "*.safetensors") if not any(run.best.path.glob(name))]:
-        what = f"{run.best.path} has no {' and no '.join(lacking)}"
-        raise RunError(f"{what}: the checkpoint, or a part of it, was taken away. Train the run again")
+        raise run.damaged(run.best.path, f"it has no {' and no '.join(lacking)} that can be read")
     for path in run.best.path.iterdir():
         try:
             if path.suffix == ".safetensors":
                 safe_open(path, "np")
             elif path.suffix == ".json":
                 json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, SafetensorError, ValueError) as error:
-            raise RunError(f"{path} is damaged ({error}). Train the run again") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
+        except (SafetensorError, ValueError) as error:
+            raise run.damaged(path, str(error)) from None
     try:  # whatever its files are called
         names.load_tokenizer(str(run.best.path), trust_remote_code=config.trust_remote_code)
     except ModelError as error:
-        raise RunError(f"{error} Train the run again") from None
+        raise run.damaged(run.best.path, str(error)) from None
     if merge and not config.adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
     if dtype and config.adapter and not merge:
@@ -100,7 +101,7 @@ def export(
     except OSError as error:
         raise RunError(f"cannot write {place}: {error}; give another folder") from None
     try:
-        _fill(run, partial, dtype, place.name, merge)
+        _fill(run, partial, dtype, place.absolute().name, merge)
         partial.chmod(0o755)
         for path in list(partial.iterdir()) if is_there else ():
             os.rename(path, place / path.name)
@@ -135,6 +136,8 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
             shutil.copyfile(path, folder / path.name)
     picture.draw(run, folder / "curves.png")
     (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
+    for path in folder.glob("*.safetensors"):  # safetensors lets nobody else read what it writes
+        shutil.copymode(folder / "README.md", path)
 
 
 def _asked(repository: str, call: Callable, **options) -> None:
@@ -144,4 +147,4 @@ def _asked(repository: str, call: Callable, **options) -> None:
     except Exception as error:  # the library lets out its own, its client's and the system's errors
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         way = "Log in with `hf auth login`, or export to a folder without push"
-        raise RunError(f"the upload to {repository} failed: {why}. {way}") from error
+        raise RunError(f"the upload to {repository} failed: {why.rstrip('.')}. {way}") from error

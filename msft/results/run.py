@@ -27,9 +27,17 @@ FAILED = "failed.json"  # a launcher's note in the directory of a run that faile
 class BestCheckpoint:
     """The reported checkpoint: its folder, its test accuracy 0..1, and the paper's Ep. of it."""
 
-    path: Path
+    folder: Path
     accuracy: float
     path_epoch: float
+
+    @property
+    def path(self) -> Path:
+        """The folder. Raises RunError where it was taken away, to make room, say: its figures are there without it."""
+        if not self.folder.is_dir():
+            mend = f"delete {self.folder.parent} and run its command again to train it anew"
+            raise RunError(f"{self.folder} is gone, and with it the checkpoint; {mend}")
+        return self.folder
 
 
 class Run:
@@ -67,20 +75,24 @@ class Run:
         path = self.directory / name
         if not os.path.isfile(path):
             if self.status == "finished":  # its command would only read it
-                raise self._damaged(path, "it is not there")
+                raise self.damaged(path, "it is not there")
             raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
         except ValueError as error:
-            raise self._damaged(path, str(error)) from None
+            raise self.damaged(path, str(error)) from None
         for key in needed:
-            if not isinstance(found, dict) or not isinstance(found.get(key), int if key == "parameters" else dict):
-                raise self._damaged(path, f"it has no {key!r}, or another kind of value under it")
+            value = found
+            for word in key.split("."):
+                value = value.get(word) if isinstance(value, dict) else None
+            if not isinstance(value, dict if name == "run.json" else int | float):
+                raise self.damaged(path, f"it has no {key!r}, or another kind of value under it")
         return found
 
-    def _damaged(self, path: Path, why: str) -> RunError:
+    def damaged(self, path: Path, why: str) -> RunError:
+        """The error of a finished run's file that cannot be used."""
         return RunError(f"{path} is damaged ({why}); delete {self.directory} and run its command again")
 
     @property
@@ -99,7 +111,7 @@ class Run:
         """Verbs and notes in order: kind, arguments, result."""
         journal = Journal(self.directory / "journal.jsonl")
         if (journal.torn or not journal.entries) and self.status == "finished":
-            raise self._damaged(journal.path, f"{journal.torn or 'all'} of its lines cannot be read")
+            raise self.damaged(journal.path, f"{journal.torn or 'all'} of its lines cannot be read")
         return journal.verbs()
 
     @property
@@ -118,7 +130,8 @@ class Run:
     def result(self) -> dict:
         """What result.json holds: best, parameters, seconds, paths (of training and evaluation), threads; with an adapter
         frozen, the parameters that are not trained."""
-        return self._read("result.json", "best", "parameters")
+        best = (f"best.{name}" for name in ("accuracy", "stage", "epoch", "path_epoch"))
+        return self._read("result.json", *best, "parameters", "seconds.total")
 
     @property
     def best(self) -> BestCheckpoint:
@@ -177,12 +190,18 @@ class Run:
     @property
     def outputs(self) -> pd.DataFrame:
         """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        files = sorted((self.directory / "outputs").glob("*.gz"))
-        return pd.concat([leads.answers(path) for path in files])
+        return self._answers("*.gz")
 
     def answers(self, stage: int, epoch: float) -> pd.DataFrame:
         """The rows of `outputs` at one evaluation. Raises RunError where nothing was answered there."""
-        return leads.answers(leads.answers_file(self.directory / "outputs", stage, epoch))
+        return self._answers(leads.answers_file(self.directory, stage, epoch).name)
+
+    def _answers(self, names: str) -> pd.DataFrame:
+        files = sorted((self.directory / "outputs").glob(names))
+        if not files:
+            why = "it is of no evaluation with answers of its own (a start point has none), or was taken away"
+            raise RunError(f"{self.directory / 'outputs'} has no {names} that can be read: {why}; see the history")
+        return pd.concat(map(leads.answers, files))
 
 
 def load_runs(runs_dir: str | Path = "runs") -> list[Run]:
