@@ -98,6 +98,7 @@ class Faults:
     def at_work(self):
         """msft writes through this disk."""
         import safetensors.torch
+        import transformers.modeling_utils  # noqa: F401  keeps the library's own function, for best/
 
         from msft.store import files
 
