@@ -120,8 +120,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     trainer = Trainer(model, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:
-        opened = trackers.trackers(config.track if distributed.is_main() else None, directory, config)
-        distributed.on_main(lambda: shown.watchers.extend(stack.enter_context(opened)))
+        distributed.on_main(lambda: shown.watchers.extend(trackers.opened(config.track, directory, config, stack)))
         with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             shown.say("saving the end of the run")
@@ -150,10 +149,8 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
         told, now = Run(directory).about, provenance.versions()
         before = [*told.get("later_versions", []), told.get("versions", now)][-1]
         if before != now:
-            changed = ", ".join(
-                f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]
-            )
-            print(f"{directory.name}: goes on with other packages than before: {changed}", file=sys.stderr)
+            changes = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+            print(f"{directory.name}: goes on with other packages than before: {', '.join(changes)}", file=sys.stderr)
             told["later_versions"] = [*told.get("later_versions", []), now]
             write_atomic(directory / "run.json", json.dumps(told, indent=1))
     except RunError:
