@@ -18,9 +18,9 @@ from safetensors.torch import load
 from msft import distributed
 from msft.errors import RunError
 from msft.store import deltas
+from msft.store.deltas import Weights
 from msft.store.files import PARTIAL, append, read_lines, write_tensors
 
-Weights = dict[str, torch.Tensor]
 _WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
 
 
