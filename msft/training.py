@@ -24,7 +24,7 @@ from msft import distributed
 from msft.errors import RunError, Stopped
 from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
-from msft.packing.served import served
+from msft.packing.products import served
 from msft.schedules import Passes, Schedule
 from msft.seeds import generator, intervals, quarter_ends
 from msft.store import checkpoints
