@@ -177,8 +177,7 @@ class Run:
     @property
     def outputs(self) -> pd.DataFrame:
         """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        files = sorted((self.directory / "outputs").glob("*.gz"))
-        return pd.concat([leads.answers(path) for path in files])
+        return pd.concat(map(leads.answers, sorted((self.directory / "outputs").glob("*.gz"))))
 
     def answers(self, stage: int, epoch: float) -> pd.DataFrame:
         """The rows of `outputs` at one evaluation. Raises RunError where nothing was answered there."""

@@ -31,8 +31,6 @@ class Durable:
         config = trainer.config
         self.trainer, self.run, self.writer = trainer, run, Writer()
         self.peaks = Peaks(run.store, config.keep_peaks, self.writer)
-        # in memory mode a killed stage starts again: its peaks are nowhere else
-        self._peaks_are_safe = config.keep_peaks != "memory"
         self.best_weights: checkpoints.Weights | None = None
         self.resumed: Progress | None = None
         self.stopping = self._is_live = False
@@ -89,7 +87,7 @@ class Durable:
 
     def must_save(self, roll_out) -> bool:
         """Whether all processes save now: it is time by the clock of process 0, or one of them was told to stop."""
-        within = not roll_out.keep or self._peaks_are_safe
+        within = not (roll_out.keep and self.peaks.in_memory)  # a killed stage starts again: its peaks are nowhere else
         self.stopping, due = distributed.any_of(self.trainer.stop_requested, within and self._is_due())
         return self.stopping or due
 
