@@ -70,8 +70,7 @@ def load_optimizer(optimizer, tensors: Weights) -> None:
         index, key = name.split(".", 1)
         own = tensor if key == "step" else distributed.like(parameters[int(index)], tensor)
         state.setdefault(int(index), {})[key] = own
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 @contextlib.contextmanager
