@@ -36,7 +36,7 @@ from msft.generation import PrefixCachedLM
 from msft.generation.options import greedy
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import tokenize
-from msft.packing.served import served
+from msft.packing.products import served
 from msft.settings import DTYPES
 
 BATCHES = (8, 32)  # HFLM's; the faster one counts

@@ -75,10 +75,9 @@ def trained_parameters(config, architecture) -> int:
         try:
             added(model, config)
         except ValueError as error:
-            mend = f"give lora_target_modules. Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
-            mend = (
-                mend if "target_modules" in str(error) else "pip install -U peft transformers"
-            )  # they must fit together
+            mend = "pip install -U peft transformers"  # they must fit together
+            if "target_modules" in str(error):
+                mend = f"give lora_target_modules. Allowed, with commas: {', '.join(allowed)}. Or {ALL} alone."
             raise ModelError(f"{config.model!r} takes no adapter as it is ({error}): {mend}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 

@@ -168,9 +168,7 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
         return flags
     import torch
 
-    highest = torch.tensor(flags, dtype=torch.int32)
-    _dist().all_reduce(highest, _dist().ReduceOp.MAX)
-    return tuple(bool(flag) for flag in highest.tolist())
+    return tuple(count > 0 for count in add_up(torch.tensor(flags, dtype=torch.int32)).tolist())
 
 
 @contextlib.contextmanager

@@ -10,10 +10,7 @@ class MsftError(Exception):
 
 
 class ConfigError(MsftError, ValueError):
-    """A setting is unknown, of the wrong type or out of bounds.
-
-    problems: every wrong setting, a line each, behind the title.
-    """
+    """A setting is unknown, of the wrong type or out of bounds. problems: every wrong one, a line each."""
 
     def __init__(self, title: str, problems: Sequence[str] = ()):
         super().__init__(together(title, problems) if problems else title)

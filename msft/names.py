@@ -78,10 +78,7 @@ def filled(config: RunConfig) -> RunConfig:
 
 
 def model_source(name: str) -> str:
-    """A folder or a hub id for a model name.
-
-    Raises ModelError for a name that is neither a tiny model, a folder with a config.json, nor a hub id.
-    """
+    """A folder or hub id for a model name. Raises ModelError for what is no tiny model, model's folder or hub id."""
     if name in tiny.MODELS:
         return str(tiny.base_model(name))
     folder = Path(usable(name))

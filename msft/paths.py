@@ -38,10 +38,8 @@ def expanded(path: str | os.PathLike) -> str:
 def usable(path: str | os.PathLike) -> str:
     """`expanded`; raises ConfigError also for a path with a name that no file can have."""
     path = expanded(path)
-    if long := [part for part in path.split(os.sep) if len(os.fsencode(part)) > LONGEST]:
-        raise ConfigError(
-            f"the name {long[0][:40] + '...'!r} in a path has more than {LONGEST} bytes; give a shorter one"
-        )
+    if long := [part[:40] for part in path.split(os.sep) if len(os.fsencode(part)) > LONGEST]:
+        raise ConfigError(f"the name {long[0] + '...'!r} in a path has more than {LONGEST} bytes; give a shorter one")
     return path
 
 

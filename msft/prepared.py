@@ -4,6 +4,7 @@ torch and lm-eval take seconds to load and come with what trains: a finished run
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,14 +71,12 @@ class Prepared:
     def evaluator(self, model, mixture, part: str):
         """What measures a part of a mixture; its `evaluate` belongs within `served` too."""
         from msft.evaluation import Evaluator
-        from msft.packing.served import served
+        from msft.packing.products import served
 
-        config = self.config
-        encoded = of_base(self, "encoded", dict)
+        config, encoded = self.config, of_base(self, "encoded", dict)
+        limits = config.max_new_tokens, config.eval_batch_size
         with served(model, config):  # whether answers can be packed is shown in the precision that answers
-            return Evaluator(
-                model, self.tokenizer, mixture, part, config.max_new_tokens, config.eval_batch_size, encoded
-            )
+            return Evaluator(model, self.tokenizer, mixture, part, *limits, encoded)
 
 
 def shared(config: RunConfig) -> RunConfig:
@@ -85,18 +84,16 @@ def shared(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None)
 
 
-_of_bases: dict[tuple, dict] = {}
-_MOST_BASES = 8
+@functools.lru_cache(maxsize=8)
+def _of_base(config: RunConfig, contents: tuple[str, ...]) -> dict:
+    return {}
 
 
 def of_base(prepared: Prepared, name: str, make: Callable):
     """What all runs of one base model, data and settings share, made once a process: the newest few bases are kept."""
-    key = shared(prepared.config), prepared.contents
-    known = _of_bases[key] = _of_bases.pop(key, {})  # the newest stands last
+    known = _of_base(shared(prepared.config), prepared.contents)
     if name not in known:
         known[name] = make()
-    for oldest in list(_of_bases)[:-_MOST_BASES]:
-        del _of_bases[oldest]
     return known[name]
 
 

@@ -72,7 +72,7 @@ class RunDirectory:
         why = f"{journal.torn} of its lines cannot be read" if journal.torn else ""
         place = max((i + 1 for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"), default=0)
         try:
-            for name in state_files(state) if state else []:
+            for name in state_files(state):
                 self.store.get(name)
         except RunError as error:
             why, place = str(error), 0
@@ -113,8 +113,7 @@ class RunDirectory:
 
     def prune(self, peaks: list[str]) -> None:
         """Deletes what neither the saved state nor a held peak needs."""
-        state = self.saved_state()
-        self.store.retain([*(state_files(state) if state else []), *peaks])
+        self.store.retain([*state_files(self.saved_state()), *peaks])
 
     def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
         """The answers of one evaluation, compressed."""
@@ -164,8 +163,10 @@ def open_directory(prepared, directory: Path, progress: RunProgress, model):
     return where
 
 
-def state_files(state: dict) -> list[str]:
+def state_files(state: dict | None) -> list[str]:
     """Names of the files that a saved state needs."""
+    if state is None:
+        return []
     names = [state["weights"], state["best_weights"], state["optimizer"], *state["peaks"].values()]
     return [name for name in names if name]
 

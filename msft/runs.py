@@ -40,6 +40,7 @@ from msft.store.files import write_atomic
 __all__ = ["Prepared", "Run", "load_runs", "prepare", "run"]
 
 
+@distributed.reaching()
 def run(
     config: RunConfig,
     runs_dir: str | Path = "runs",
@@ -60,20 +61,16 @@ def run(
     trackers.check(config.track)
     distributed.start(config.device)
     watchers = [on_evaluation] if on_evaluation is not None and distributed.is_main() else []
-    with distributed.reaching():
-        return _run(config, Path(usable(runs_dir)), progress and distributed.is_main(), wait, watchers)
-
-
-def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers: list[Callable]) -> Run:
+    runs_dir, progress = Path(usable(runs_dir)), progress and distributed.is_main()
     with distributed.agreed():
         prepared = prepare(config)
         directory = runs_dir / prepared.name
         lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
-        run = Run(directory)
+        found = Run(directory)
     distributed.check_same(prepared.name)
-    if distributed.on_main(_is_ready, runs_dir, run, lock, progress):
-        show_end(run, watchers)
-        return run
+    if distributed.on_main(_is_ready, runs_dir, found, lock, progress):
+        show_end(found, watchers)
+        return found
     with distributed.agreed():
         examples, mixture = prepared.tokens()
         model = prepared.load_model()
@@ -89,9 +86,9 @@ def _run(config: RunConfig, runs_dir: Path, progress: bool, wait: bool, watchers
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(prepared.config.threads or before)  # another number can give other last bits
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
-        if not distributed.on_main(lambda: run.status == "finished"):
+        if not distributed.on_main(lambda: found.status == "finished"):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
-    return run
+    return found
 
 
 def _is_ready(runs_dir: Path, run: Run, lock, progress: bool) -> bool:
@@ -120,8 +117,7 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     trainer = Trainer(model, config, examples, evaluators, where)
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:
-        opened = trackers.trackers(config.track if distributed.is_main() else None, directory, config)
-        distributed.on_main(lambda: shown.watchers.extend(stack.enter_context(opened)))
+        distributed.on_main(lambda: shown.watchers.extend(trackers.opened(config.track, directory, config, stack)))
         with trainer.durable.writer, _stopping(trainer, evaluators):
             method.run(trainer, method.Params(**config.params))
             shown.say("saving the end of the run")
@@ -150,10 +146,8 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
         told, now = Run(directory).about, provenance.versions()
         before = [*told.get("later_versions", []), told.get("versions", now)][-1]
         if before != now:
-            changed = ", ".join(
-                f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]
-            )
-            print(f"{directory.name}: goes on with other packages than before: {changed}", file=sys.stderr)
+            changes = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+            print(f"{directory.name}: goes on with other packages than before: {', '.join(changes)}", file=sys.stderr)
             told["later_versions"] = [*told.get("later_versions", []), now]
             write_atomic(directory / "run.json", json.dumps(told, indent=1))
     except RunError:

@@ -26,18 +26,17 @@ class Schedule:
         owners = np.array(trainer.owners, dtype=object)
         self.members = [np.flatnonzero(owners == task) for task in self.active]
         self.indices = np.sort(np.concatenate(self.members))
-        self._cached: tuple[int, np.ndarray] | None = None
+        self._orders: dict[int, np.ndarray] = {}  # of the newest epoch
 
     def examples(self, epoch: int) -> np.ndarray:
         """Indices of the examples of an epoch, in a fixed order that `batch` shuffles."""
         return self.indices
 
     def _order(self, epoch: int) -> np.ndarray:
-        if self._cached is None or self._cached[0] != epoch:
-            trainer = self.trainer
-            shuffled = order(trainer.config.seed, trainer.order_stage, epoch, self.active, self.examples(epoch))
-            self._cached = (epoch, shuffled)
-        return self._cached[1]
+        if epoch not in self._orders:
+            place = (self.trainer.config.seed, self.trainer.order_stage, epoch)
+            self._orders = {epoch: order(*place, self.active, self.examples(epoch))}
+        return self._orders[epoch]
 
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch, the last one partial."""

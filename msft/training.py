@@ -24,7 +24,7 @@ from msft import distributed
 from msft.errors import RunError, Stopped
 from msft.loss.losses import TokenLosses, means
 from msft.loss.tokens import Tokens
-from msft.packing.served import served
+from msft.packing.products import served
 from msft.schedules import Passes, Schedule
 from msft.seeds import generator, intervals, quarter_ends
 from msft.store import checkpoints
@@ -161,10 +161,7 @@ class Trainer:
         return self.losses.of_examples([self.rows[i] for i in indices])
 
     def report(self, path_epoch: float) -> None:
-        """Makes the current weights the run's result, whatever was better before (Continual SFT).
-
-        path_epoch: what the paper's Ep. column says of it.
-        """
+        """Makes the current weights the run's result, whatever was better before; path_epoch: the paper's Ep. of it."""
         self.durable.once("report", {"path_epoch": path_epoch}, self.durable.report)
         self.best = best_of(self.here, self.stage - 1, path_epoch)
 

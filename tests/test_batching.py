@@ -15,8 +15,8 @@ from msft.data.example import Example, target_text, training_text
 from msft.data.mixture import Mixture, SubDataset
 from msft.errors import ModelError
 from msft.loss.losses import TokenLosses
-from msft.loss.passes import split_evenly
-from msft.loss.tokens import Tokens, deal_out, fit_mixture, loss_weights, make_batches, tokenize
+from msft.loss.passes import make_passes, split_evenly
+from msft.loss.tokens import Tokens, deal_out, fit_mixture, loss_weights, tokenize
 from msft.packing.probe import why_not_trained_packed
 from msft.seeds import order, quarter_ends
 
@@ -100,18 +100,19 @@ def test_loss_is_not_token_weighted():
 
 def test_batches_hold_every_target_once_padded_on_the_right():
     rows, pad = random_rows(13), 0
-    batches = make_batches(rows, 4, 60)
+    batches = list(make_passes(rows, 4, 60, make_model(), padded=True))
     assert len(batches) > 2
     seen = {}
     for batch in batches:
-        assert (batch.input_ids[batch.rows, batch.columns + 1] == batch.targets).all()
-        for r, line in enumerate(batch.input_ids.tolist()):
-            mine = batch.rows == r
+        places = batch.rows
+        assert (places.ids[places.rows, places.columns + 1] == batch.targets).all()
+        for r, line in enumerate(places.ids.tolist()):
+            mine = places.rows == r
             position = batch.examples[mine].unique().item()
             row = rows[position]
             assert tuple(line[: len(row.ids)]) == row.ids
             assert set(line[len(row.ids) :]) <= {pad}
-            assert batch.columns[mine].tolist() == list(range(row.start - 1, len(row.ids) - 1))
+            assert places.columns[mine].tolist() == list(range(row.start - 1, len(row.ids) - 1))
             assert position not in seen
             seen[position] = batch.weights[mine].tolist()
     weights = loss_weights(rows, 4)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from helpers import ALWAYS
+from helpers import ALWAYS, make_model
 from safetensors.torch import load_file
 
 import msft
@@ -21,6 +21,7 @@ from msft import distributed
 from msft.errors import DataError, ModelError, RunError
 from msft.launch.accelerated import unused_keys
 from msft.loss import tokens
+from msft.loss.passes import make_passes
 from msft.training import Trainer
 
 METHODS = {
@@ -221,14 +222,15 @@ def test_every_row_is_dealt_out_once_and_all_have_as_many_passes():
 
 def test_shares_of_a_step_add_up_to_its_loss():
     rows = [tokens.Tokens(tuple(range(2, 6 + n)), 1 + n % 3) for n in range(7)]
-    whole = tokens.make_batches(rows, 4, 64)
+    model = make_model()
+    whole = list(make_passes(rows, 4, 64, model, padded=True))
     for processes in (2, 3, 9):
-        shares = [batch for p in range(processes) for batch in tokens.make_batches(rows, 4, 64, p, processes)]
+        shares = [b for p in range(processes) for b in make_passes(rows, 4, 64, model, (p, processes), padded=True)]
         for part in ("weights", "examples", "targets"):
             ours, theirs = (torch.cat([getattr(b, part) for b in batches]) for batches in (shares, whole))
             assert ours.dtype == theirs.dtype
             assert torch.equal(ours.sort().values, theirs.sort().values)
-        assert all(batch.input_ids.numel() for batch in shares)
+        assert all(batch.rows.ids.numel() for batch in shares)
 
 
 def test_items_come_back_in_their_order(monkeypatch):

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import msft
 from msft.cli.main import main
 from msft.errors import ConfigError, RunError
-from msft.results import card, export, picture
+from msft.results import card, export
 from msft.results.run import Run
 
 
@@ -249,7 +249,7 @@ def test_a_failure_leaves_nothing_behind(small_run, tmp_path, monkeypatch, place
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*{"text": (card, "text"), "picture": (picture, "draw")}[place], full)
+    monkeypatch.setattr(*{"text": (card, "text"), "picture": (card, "draw")}[place], full)
     with pytest.raises(RunError, match="No space left"):
         export.export(small_run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

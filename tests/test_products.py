@@ -15,9 +15,8 @@ from msft.packing import products
 from msft.packing.attention import Pass, packed_attention, wanted_logits
 from msft.packing.layers import LaidOutLayer
 from msft.packing.probe import why_not_packed, why_not_trained_packed
-from msft.packing.products import laid_out
+from msft.packing.products import laid_out, served
 from msft.packing.rows import Row, pack
-from msft.packing.served import served
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from msft.benchmarks.records import BENCHMARKS, Benchmark, UnlabelledError, to_example
 from msft.data import from_hub
-from msft.data.drawing import seed_of
 from msft.data.example import SHOTS, Example, fitting_prompts, training_text
 from msft.data.given_back import given_back
-from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, without_questions
+from msft.data.mixture import Mixture, SubDataset, distinct, draw_shots, seed_of, without_questions
 from msft.data.rows import read_rows
 from msft.errors import ConfigError, DataError, each, together, unknown
 from msft.paths import expanded

@@ -155,7 +155,7 @@ def evaluate(flags: options.Eval) -> int:
     print(f"mixture {config.mixture}, {config.answers}, {lengths}", file=sys.stderr)
     if mixture.judges:
         print(f"not asked, only watched in runs: {', '.join(j.label for j in mixture.judges)}", file=sys.stderr)
-    from msft.packing.served import served
+    from msft.packing.products import served
 
     evaluator = prepared.evaluator(model, mixture, "test")
     with served(model, config):
@@ -169,8 +169,7 @@ def evaluate(flags: options.Eval) -> int:
 
 def mixture(flags: options.Mixture) -> int:
     """Says what a run on a mixture would train and test on, what is left out, and how its first examples read."""
-    is_known = flags.action in ("", "check")
-    flags.check(*([] if is_known else [unknown("action", flags.action, ["check"])]))
+    flags.check(*([] if flags.action in ("", "check") else [unknown("action", flags.action, ["check"])]))
     from msft import runs
     from msft.data import overview
 

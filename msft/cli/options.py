@@ -44,7 +44,7 @@ class Flags:
 
 @dataclasses.dataclass
 class Run(Flags):
-    """train a run, go on with it, or read it when it is finished"""  # noqa: D403, D415
+    """train a run, go on with it, or read it when it is finished"""
 
     more: ClassVar = RunConfig
     config: str | None = setting(None, "YAML file with settings; flags override it")
@@ -55,7 +55,7 @@ class Run(Flags):
 
 @dataclasses.dataclass
 class Plan(Flags):
-    """say what a run or a grid costs before anything is trained: FLOPs, hours, memory, disk"""  # noqa: D403, D415
+    """say what a run or a grid costs before anything is trained: FLOPs, hours, memory, disk"""
 
     more: ClassVar = RunConfig
     grid: str | None = setting(None, "plan a grid in place of one run: paper, tiny or a YAML file")
@@ -70,7 +70,7 @@ class Plan(Flags):
 
 @dataclasses.dataclass
 class Grid(Flags):
-    """expand a grid to runs, show them, and train them here or on a cluster"""  # noqa: D403, D415
+    """expand a grid to runs, show them, and train them here or on a cluster"""
 
     more: ClassVar = Slurm
     grid: str = positional("paper, tiny or a YAML file")
@@ -84,7 +84,7 @@ class Grid(Flags):
 
 @dataclasses.dataclass
 class Status(Flags):
-    """list the runs of a folder: accuracy, what they took and what was estimated, why they failed"""  # noqa: D403, D415
+    """list the runs of a folder: accuracy, what they took and what was estimated, why they failed"""
 
     runs_dir: str = _RUNS_DIR
     json: bool = setting(False, "print JSON")
@@ -92,7 +92,7 @@ class Status(Flags):
 
 @dataclasses.dataclass
 class Eval(Flags):
-    """measure a model, five-shot, without training"""  # noqa: D403, D415
+    """measure a model, five-shot, without training"""
 
     model: str = positional("tiny name, hub id or local folder, such as <run>/best")
     mixture: str | None = setting(None, "whose test sets; none: those of the run that the model lies in, else tiny")
@@ -106,7 +106,7 @@ class Eval(Flags):
 
 @dataclasses.dataclass
 class Mixture(Flags):
-    """read a mixture and say what a run would train and test on, in seconds and without weights"""  # noqa: D403, D415
+    """read a mixture and say what a run would train and test on, in seconds and without weights"""
 
     action: str = positional("check")
     mixture: str = positional("a mixture YAML, or the name of a mixture")
@@ -119,14 +119,14 @@ class Mixture(Flags):
 
 @dataclasses.dataclass
 class Methods(Flags):
-    """list the methods and their parameters"""  # noqa: D403, D415
+    """list the methods and their parameters"""
 
     methods_dir: str | None = setting(None, "a folder with methods of your own")
 
 
 @dataclasses.dataclass
 class Export(Flags):
-    """write a finished run's best checkpoint with a model card, to a folder or the hub"""  # noqa: D403, D415
+    """write a finished run's best checkpoint with a model card, to a folder or the hub"""
 
     run: str = positional("directory of a finished run")
     target: str = positional("a new folder; with --push owner/name")

@@ -14,6 +14,7 @@ from msft.benchmarks import paper_mixtures
 from msft.config import ADAPTER, RunConfig
 from msft.data.example import training_text
 from msft.errors import ModelError
+from msft.prepared import shared
 
 # what a shape calls a field of config.json
 _FIELDS = {"layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads"}
@@ -60,7 +61,7 @@ def table() -> dict:
 
 def sizes_of(config: RunConfig) -> Sizes:
     """Model and data of a run. Raises DataError or ModelError for what can neither be looked up nor read here."""
-    return _sizes(dataclasses.replace(config, method="sft", params={}, seed=0, methods_dir=None))
+    return _sizes(shared(config))
 
 
 @functools.cache

@@ -1,13 +1,13 @@
 """A sub-dataset on its way from the rows of its entry: split, checked, given its shots and drawn to size."""
 
 import logging
+import random
 from dataclasses import dataclass, field
 
 from msft.data import metrics, repeats
 from msft.data.columns import Source
-from msft.data.drawing import draw, split_off
 from msft.data.example import SHOTS, Example
-from msft.data.mixture import SubDataset, distinct, draw_shots, is_zero_shot, without_questions
+from msft.data.mixture import SubDataset, distinct, draw_shots, is_zero_shot, seed_of, without_questions
 from msft.errors import shortened
 
 _log = logging.getLogger(__name__)
@@ -43,17 +43,25 @@ class Draft:
         return self.entry.get("metric", "")
 
     def split(self) -> None:
-        """Takes the shares of train that the entry asks for out of it."""
+        """Takes the asked shares of train's questions out of it; rows of one question stay together."""
         shares = {"test": self.source.test_split, "validation": self.source.validation_split}
         shares = {part: share for part, share in shares.items() if share is not None}
         if self.problems or not shares or "train" not in self.parts:
             return
-        count = len(self.parts["train"])
-        self.parts["train"], taken = split_off(self.parts["train"], shares, self.seed, self.name)
-        self.parts |= taken
+        rows = self.parts["train"]
+        questions = list(dict.fromkeys(example.question_key for example in rows))
+        sizes = {part: round(share * len(questions)) for part, share in shares.items()}
+        for part, size in sizes.items():
+            drawn = set(self._random(part).sample(questions, min(size, len(questions))))
+            questions = [question for question in questions if question not in drawn]
+            self.parts[part] = [example for example in rows if example.question_key in drawn]
+            self.parts["train"] = without_questions(self.parts["train"], self.parts[part])
         asked = ", ".join(f"{part}_split = {share}" for part, share in shares.items())
-        empty = [part for part in ("train", *taken) if not self.parts[part]]
-        self.problems += [f"{asked} of {count} rows: nothing is left for {part}" for part in empty]
+        empty = [part for part in ("train", *shares) if not self.parts[part]]
+        self.problems += [f"{asked} of {len(rows)} rows: nothing is left for {part}" for part in empty]
+
+    def _random(self, what: str) -> random.Random:
+        return random.Random(seed_of(self.seed, self.name, what))
 
     def check(self, is_overlap_allowed: bool) -> None:
         """Questions that stand twice, chats beside questions, answers that the metric cannot tell apart."""
@@ -120,7 +128,8 @@ class Draft:
                 has = f"{part} has {len(rows)} rows beside its shots"
                 self.problems.append(f"{part}_size = {size}, and {has}; lower it")
             elif size:
-                self._keep(part, draw(rows, size, self.seed, self.name, part), f"not drawn, {part}_size = {size}")
+                places = sorted(self._random(f"{part}_size").sample(range(len(rows)), size))
+                self._keep(part, [rows[place] for place in places], f"not drawn, {part}_size = {size}")
 
     def _keep(self, part: str, kept: list[Example], why: str) -> None:
         """Keeps these examples of a part, and counts the others."""

@@ -163,10 +163,7 @@ def _parquet(path: Path):
 
 
 def table_rows(dataset, place: str, is_raw: bool = False) -> Rows:
-    """The rows of a `datasets.Dataset`, their labels by name and their whole numbers as texts; is_raw: as they are.
-
-    place: file, or data set and split, for errors.
-    """
+    """Rows of a `datasets.Dataset`, labels by name, whole numbers as texts; is_raw: as they are. place: for errors."""
     from datasets import ClassLabel
 
     names = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}

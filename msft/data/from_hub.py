@@ -25,7 +25,9 @@ def load(
     if refused:
         raise DataError("\n    ".join(str(error) for _, error in refused) + f". {ways_out}") from refused[0][1]
     if commit is None:
-        commit = _cached_commit(parts[0])
+        # of what came out of the cache the library names the folder after it
+        folders = [Path(file["filename"]).parent.name for file in parts[0].cache_files]
+        commit = next((name for name in folders if _COMMIT.fullmatch(name)), "not recorded")
         if _COMMIT.fullmatch(revision or "") and commit != revision:
             raise DataError(f"{hub_id}: the cache holds commit {commit}, not {revision}")
     return parts, commit
@@ -56,9 +58,3 @@ def _commit(hub_id: str, revision: str | None, ways_out: str) -> str | None:
     except Exception as error:  # no network, proxy, unknown revision: httpx's and the hub's own errors
         what = f"{type(error).__name__}: {str(error)[:200]}"
         raise DataError(f"{hub_id} cannot be reached ({what}). {ways_out}") from error
-
-
-def _cached_commit(dataset) -> str:
-    """The commit of a dataset that came out of the cache: the library names its folder after it."""
-    names = [Path(file["filename"]).parent.name for file in dataset.cache_files]
-    return next((name for name in names if _COMMIT.fullmatch(name)), "not recorded")

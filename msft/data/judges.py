@@ -242,10 +242,7 @@ def _rehearse(task, judge: Judge) -> None:
 
 
 class Court:
-    """Judges before a live model; what does not depend on the weights is done once.
-
-    lm: PrefixCachedLM.  should_stop: asked between forward passes.
-    """
+    """Judges before a live PrefixCachedLM; what does not depend on the weights is done once."""
 
     def __init__(self, lm, judges: Mapping[str, Judge]):
         self.judges, self.lm = judges, copy.copy(lm)

@@ -11,6 +11,7 @@ from msft.data.example import SHOTS, Example, shot_text
 from msft.errors import DataError, together, unknown
 
 MEASURED = ("test", "validation", "confirmation")  # parts that are answered, never trained
+PARTS = ("train", *MEASURED, "shots")
 SHOT_POOL = 1000  # the five shots are the shortest of this many seeded draws from train
 
 
@@ -131,6 +132,11 @@ class Mixture:
 def is_zero_shot(is_chat: bool, metric: str) -> bool:
     """Whether the items of a sub-dataset have no shots before them."""
     return is_chat or metric == metrics.LOSS
+
+
+def seed_of(seed: int, name: str, part: str) -> int:
+    """A seed of its own for every sub-dataset and part, so that no draw moves another."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}/{part}".encode()).digest()[:8], "big")
 
 
 def draw_shots(pool: Sequence[Example], seed: int) -> list[Example]:

@@ -7,15 +7,11 @@ import numpy as np
 import pandas as pd
 
 from msft.data.example import training_text
-from msft.data.mixture import Mixture
-from msft.data.spec import PARTS
+from msft.data.mixture import PARTS, Mixture
 
 
 def counts(mixture: Mixture, lengths: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Items of each part, mean and longest train example in tokens, and tokens an epoch; a row of totals last.
-
-    lengths: {sub-dataset: tokens of each train example}, in the order of sub.train.
-    """
+    """Items of each part and tokens of train, totals last. lengths: {sub-dataset: tokens of each train example}."""
     rows = {}
     for sub in mixture:
         rows[sub.name] = {"group": sub.group or "–", **{part: len(getattr(sub, part)) for part in PARTS}}

@@ -27,9 +27,9 @@ from msft.data.columns import Source
 from msft.data.draft import Draft
 from msft.data.example import Example
 from msft.data.files import Rows, read_file, table_rows
-from msft.data.mixture import Mixture
+from msft.data.mixture import PARTS, Mixture
 from msft.data.rows import row_to_example, unread
-from msft.data.spec import DEFAULTS, PARTS, check_entry, check_spec, read_spec
+from msft.data.spec import DEFAULTS, check_entry, check_spec, read_spec
 from msft.errors import DataError, each, shortened, together
 from msft.paths import expanded
 

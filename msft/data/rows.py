@@ -43,10 +43,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def row_to_example(row: Mapping, metric: str = "", place: str = "") -> Example:
-    """A row (question, answer, optional rationale, or messages) as an Example; place: its file and line.
-
-    Raises DataError with all that is wrong with the row.
-    """
+    """A row as an Example; place: its file and line. Raises DataError with all that is wrong with the row."""
     is_chat = has_value(row.get("messages")) or "messages" in row and not {"question", "answer"} & set(row)
     # rows of both shapes in one table have the columns of both: those of the other shape are empty
     other = ("question", "answer") if is_chat else (*ROW_KEYS, "rationale")
@@ -129,12 +126,10 @@ def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:
             continue
         close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.8)
         name = re.sub(r"[\W\d_]", "", key).lower()
+        said = str(value) if len(name) == 1 else value  # a table may have a and b of 'a + b' as numbers
         if close and abs(len(close[0]) - len(key)) <= 2:
             problems.append(f"unknown key {key!r}. Did you mean {close[0]!r}?")
-        # a table may have a and b of 'a + b' as numbers
-        elif {name, name.removesuffix("s")} & changes and not _is_said(
-            str(value) if len(name) == 1 else value, row, known
-        ):
+        elif {name, name.removesuffix("s")} & changes and not _is_said(said, row, known):
             mend = f"write it into {into}, or take it out"
             problems.append(f"the key {key!r} is not read, and what it says would be lost: {mend}")
     return problems

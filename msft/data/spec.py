@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from msft.data import columns, judges, metrics
-from msft.data.mixture import MEASURED
+from msft.data.mixture import PARTS
 from msft.errors import DataError, unknown
 from msft.paths import expanded
 from msft.settings import read_yaml
@@ -15,7 +15,6 @@ from msft.settings import read_yaml
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
 # rows of tables that have the sub-datasets beside them, and what pandas reads in a CSV as no name
 RESERVED = ("mean", "all", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None")
-PARTS = ("train", *MEASURED, "shots")
 DEFAULTS = {"sub_datasets": [], "allow_overlap": [], "judges": [], "seed": 20}
 _TEXT_KEYS = ("name", *PARTS, "group", "benchmark", "source", "metric")
 _NOT_JUDGED = ("validation", "validation_split", "confirmation", "benchmark")  # of no use beside a judge

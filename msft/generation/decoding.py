@@ -92,10 +92,7 @@ def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[
 def decode(
     model, batches: Batches, batch_size: int, pause: Callable[[], None]
 ) -> tuple[list[list[int]], dict[int, float]]:
-    """(the tokens that greedy decoding gives each item, {item: summed loss of its gold tokens, in nats}).
-
-    pause: called before every pass.
-    """
+    """(greedy tokens of each item, {item: summed loss of its gold tokens, in nats}); pause: called before a pass."""
     outs: list[list[int]] = [[] for _ in batches.items]
     losses: dict[int, float] = {}
     prefixes, most = all_prefixes(model, batches.prefixes, pause), pass_tokens(model.device)
@@ -106,10 +103,8 @@ def decode(
         logits = wanted_logits(model, current)  # [w, vocabulary]
         losses |= _gold_losses(logits, batch)
         choices = iter(logits.argmax(-1).tolist())
-        texts = [
-            Text(batches.items[i], row, outs[i], batches.former[i])
-            for i, row in zip(batch.numbers, batch.rows, strict=True)
-        ]
+        numbered = zip(batch.numbers, batch.rows, strict=True)
+        texts = [Text(batches.items[i], row, outs[i], batches.former[i]) for i, row in numbered]
         is_live = [not text.accept(list(islice(choices, len(text.row.wanted))), text.item.draft) for text in texts]
         if any(is_live):
             waiting.append(taken_out(current, texts, [n for n, live in enumerate(is_live) if live]))

@@ -9,10 +9,7 @@ from msft.errors import ModelError, unknown
 from msft.packing.probe import vocabulary
 
 # what HFLM reads itself; the last three are its other names of max_gen_toks
-_LM_EVAL = {
-    *("until", "do_sample", "temperature"),
-    *("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"),
-}
+_HFLM = {"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"}
 # of sampling alone, of length, and of how the same tokens are computed
 _HARMLESS = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
@@ -25,7 +22,7 @@ _HARMLESS = {
 
 def check_names(options: Mapping) -> None:
     """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do."""
-    known = {*_LM_EVAL, *vars(GenerationConfig())}
+    known = {*_HFLM, *vars(GenerationConfig())}
     for name in options:
         if name not in known:
             raise ModelError(unknown("generation option", name, sorted(n for n in known if not n.startswith("_"))))
@@ -35,7 +32,7 @@ def changes_greedy(model, options: Mapping) -> str:
     """What, of a request's options and the checkpoint's, makes decoding more than greedy; '' where nothing does."""
     if options.get("do_sample") or options.get("temperature"):
         return "it asks for sampling"
-    asked = sorted(set(options) - _LM_EVAL)
+    asked = sorted(set(options) - _HFLM)
     if asked:
         return f"it asks for {', '.join(asked)}"
     configured = model.generation_config.to_diff_dict() if model.can_generate() and model.generation_config else {}

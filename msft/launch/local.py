@@ -48,7 +48,6 @@ def run_all(
     runs_dir: str | Path = "runs",
     *,
     slots: int | None = None,
-    progress: bool = True,
     on_evaluation: Callable | None = None,
 ) -> list[Run]:
     """The finished runs of these configs, in their order; what is missing is trained, the longest first.
@@ -68,13 +67,13 @@ def run_all(
         check_folder(Path(usable(runs_dir)), "runs_dir")
     slots = 1 if on_evaluation is not None or len(todo) < 2 else slots or min(map(slots_of, ours))
     if slots > 1:
-        problems = in_processes(ours, todo, runs_dir, slots, progress)
+        problems = in_processes(ours, todo, runs_dir, slots)
     elif ours:
         from msft.runs import run  # loads torch
 
         for config in ours:
             try:
-                run(config, runs_dir, progress=progress, on_evaluation=on_evaluation)
+                run(config, runs_dir, on_evaluation=on_evaluation)
             except Interrupted:  # meant for all of them: no other run begins
                 raise
             except MsftError as error:
@@ -105,9 +104,7 @@ class _Job:
     is_elsewhere: bool = False  # whether another process was at it when its turn came
 
 
-def in_processes(
-    configs: Sequence[RunConfig], names: Sequence[str], runs_dir: str | Path, slots: int, progress: bool = True
-) -> list[str]:
+def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: str | Path, slots: int) -> list[str]:
     """Trains runs in the order given, in `slots` worker processes; returns what failed, a line each. names: of the runs'
     directories, where a failure is noted too."""
     known = {filled(config): name for config, name in zip(configs, names, strict=True)}
@@ -154,9 +151,8 @@ def in_processes(
                 changed.notify_all()
                 done.append(job)
                 problems.extend([f"{title}: {problem}"] if problem else [])
-                if progress:
-                    spent = clock(time.monotonic() - started)
-                    print(f"{len(done)}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
+                spent = clock(time.monotonic() - started)
+                print(f"{len(done)}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
         if worker is not None:
             worker.close()
 

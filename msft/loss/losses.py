@@ -1,12 +1,12 @@
 """The loss of a mixture and its gradients: no logits for prompt tokens, exact weights whatever the batches' shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from msft import distributed
-from msft.loss.passes import TargetPass, make_passes, target_losses, upcast
-from msft.loss.tokens import Batch, Tokens, make_batches
+from msft.loss.passes import Padded, TargetPass, make_passes, target_losses, upcast
+from msft.loss.tokens import Tokens
 from msft.packing.attention import keeps_logits
 from msft.packing.probe import begin_row, mixes_rows, why_not_trained_packed
 
@@ -53,30 +53,26 @@ class TokenLosses:
             sums.index_add_(0, batch.examples, self._of_tokens(batch)[1].to(self._dtype))
         return means(distributed.add_up(sums), rows)
 
-    def _batches(self, rows: Sequence[Tokens]):
-        share = (distributed.rank(), distributed.size())
-        if self.path == "packed":
-            yield from make_passes(rows, self.loss_group, self.token_budget, self.model, *share, self.mixed)
-            return
-        for batch in make_batches(rows, self.loss_group, self.token_budget, *share):
-            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+    def _batches(self, rows: Sequence[Tokens]) -> Iterator[TargetPass]:
+        share, padded = (distributed.rank(), distributed.size()), self.path != "packed"
+        return make_passes(rows, self.loss_group, self.token_budget, self.model, share, self.mixed, padded)
 
-    def _of_tokens(self, batch: Batch | TargetPass) -> tuple[torch.Tensor, torch.Tensor]:
+    def _of_tokens(self, batch: TargetPass) -> tuple[torch.Tensor, torch.Tensor]:
         """The share of a pass in the step's loss, and the losses of its target tokens."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             if self.path == "packed":
                 return target_losses(self.model, batch)
-            logits = self._padded_logits(batch)  # [k, vocabulary]
+            logits = self._padded_logits(batch.rows)  # [k, vocabulary]
         losses = torch.nn.functional.cross_entropy(upcast(logits), batch.targets, reduction="none")  # [k]
-        return (losses * batch.weights.to(losses.dtype)).sum(), losses
+        return (losses * batch.weights).sum(), losses
 
-    def _padded_logits(self, batch: Batch) -> torch.Tensor:
+    def _padded_logits(self, batch: Padded) -> torch.Tensor:
         """Logits [k, vocabulary] of the places in a padded batch that predict a target."""
         begin_row(self.model)
         if not keeps_logits(type(self.model)):
-            return self.model(input_ids=batch.input_ids, use_cache=False).logits[batch.rows, batch.columns]
+            return self.model(input_ids=batch.ids, use_cache=False).logits[batch.rows, batch.columns]
         asked, columns = batch.columns.unique(return_inverse=True)  # [c], [k]
-        output = self.model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=asked)
+        output = self.model(input_ids=batch.ids, use_cache=False, logits_to_keep=asked)
         return output.logits[batch.rows, columns]  # from [b, c, vocabulary]
 
 

@@ -1,4 +1,4 @@
-"""Forward passes of training on packed rows: no padding, and the last layer and logits for target tokens alone."""
+"""Forward passes of a training step: over packed rows, with the last layer and logits for target tokens alone, or padded."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import varlen
 
-from msft.loss.tokens import Tokens, loss_weights
+from msft.loss.tokens import Tokens, deal_out, loss_weights
 from msft.packing.attention import Pass, attend_blocks, packed_attention, tokens_first, wanted_states
 from msft.packing.rows import Ends, Packed, Row, on_device, pack
 
@@ -19,10 +19,21 @@ _FULLEST = 1.1  # the longest row of an attention block against its shortest: ba
 _CPU_TOKENS, _CPU_TOKENS_MIXED = 1024, 2048
 
 
-class TargetPass(NamedTuple):
-    """One pass: rows without their last token, which predicts nothing; targets, weights and examples as in Batch."""
+class Padded(NamedTuple):
+    """ids: [b, t], padded on the right.  rows, columns: [w] places whose logits predict a target."""
 
-    rows: Packed
+    ids: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+class TargetPass(NamedTuple):
+    """One pass; packed rows lack their last token, which predicts nothing.
+
+    targets: [w] token ids.  weights: [w] of each in the loss.  examples: [w] position in the step of each target.
+    """
+
+    rows: Packed | Padded
     targets: Tensor
     weights: Tensor
     examples: Tensor
@@ -40,22 +51,40 @@ def split_evenly(rows: Sequence[Tokens], positions: Sequence[int], budget: int) 
 
 
 def make_passes(
-    rows: Sequence[Tokens], group: int, budget: int, model, process: int = 0, processes: int = 1, mixed: bool = False
+    rows: Sequence[Tokens], group: int, budget: int, model, share=(0, 1), mixed: bool = False, padded: bool = False
 ) -> Iterator[TargetPass]:
-    """The passes of one step over a process's share of its rows; budget: tokens of a pass, about."""
+    """The passes of one step. budget: tokens of a pass, about.  share: whose rows, as (process, processes)."""
     device, weights = model.device, loss_weights(rows, group)
-    exact, with_ends = np.float64 if model.dtype == torch.float64 else np.float32, _varies(model)
-    ranked = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), i))
-    budget = min(budget, _CPU_TOKENS_MIXED if mixed else _CPU_TOKENS) if device.type == "cpu" else budget
-    for part in split_evenly(rows, ranked[process::processes], budget):
-        members, counts = [rows[i] for i in part], [rows[i].targets for i in part]
-        inputs = [Row(row.ids[:-1], wanted=range(row.start - 1, len(row.ids) - 1)) for row in members]
+    exact, lengths = np.float64 if model.dtype == torch.float64 else np.float32, [len(row.ids) for row in rows]
+    if padded:
+        parts = deal_out(lengths, budget, *share)
+    else:
+        ranked = sorted(range(len(rows)), key=lambda i: (-lengths[i], i))
+        budget = min(budget, _CPU_TOKENS_MIXED if mixed else _CPU_TOKENS) if device.type == "cpu" else budget
+        parts = split_evenly(rows, ranked[share[0] :: share[1]], budget)
+    for part in parts:
+        members = [rows[i] for i in part]
+        counts = np.array([row.targets for row in members], dtype=np.int64)
         yield TargetPass(
-            rows=pack(inputs, device, model.dtype, _FULLEST, with_ends),
-            targets=on_device(np.concatenate([row.ids[row.start :] for row in members]), device),  # [w]
-            weights=on_device(np.repeat([weights[i] for i in part], counts).astype(exact), device),  # [w]
-            examples=on_device(np.repeat(part, counts), device),  # [w]
+            rows=_padded(members, device) if padded else _packed(members, model),
+            targets=on_device(np.array([i for row in members for i in row.ids[row.start :]], dtype=np.int64), device),
+            weights=on_device(np.repeat(np.array([weights[i] for i in part], dtype=exact), counts), device),
+            examples=on_device(np.repeat(np.array(part, dtype=np.int64), counts), device),
         )
+
+
+def _packed(members: Sequence[Tokens], model) -> Packed:
+    inputs = [Row(row.ids[:-1], wanted=range(row.start - 1, len(row.ids) - 1)) for row in members]
+    return pack(inputs, model.device, model.dtype, _FULLEST, _varies(model))
+
+
+def _padded(members: Sequence[Tokens], device) -> Padded:
+    # padding stands behind a row, where no earlier token sees it: any id that every model has will do; no row is one token
+    ids = np.zeros((max(len(members), 1), max([len(row.ids) for row in members], default=1)), dtype=np.int64)
+    for line, row in zip(ids, members, strict=False):
+        line[: len(row.ids)] = row.ids
+    places = [(r, c) for r, row in enumerate(members) for c in range(row.start - 1, len(row.ids) - 1)]
+    return Padded(*(on_device(array, device) for array in (ids, *np.array(places, dtype=np.int64).reshape(-1, 2).T)))
 
 
 def _varies(model) -> bool:

@@ -1,13 +1,9 @@
-"""From examples to tensors: tokens and masks, exact loss weights, batches under a token budget."""
+"""From examples to tokens: what is learned of them, exact loss weights, batches under a token budget."""
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-
-import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from msft.data.example import Example, fitting_prompts, training_text
 from msft.data.mixture import MEASURED, Mixture, without_long
@@ -80,57 +76,14 @@ def deal_out(lengths: Sequence[int], budget: int, process: int = 0, processes: i
     empty: sharded weights are gathered in every pass by all.
     """
     ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    shares: list[list[list[int]]] = []
-    for first in range(processes):
-        shares.append([])
-        for position in ranked[first::processes]:
-            newest = shares[-1][-1] if shares[-1] else []
-            if newest and lengths[newest[0]] * (len(newest) + 1) <= budget:
-                newest.append(position)
-            else:
-                shares[-1].append([position])
+    shares: list[list[list[int]]] = [[] for _ in range(processes)]
+    for place, position in enumerate(ranked):
+        share = shares[place % processes]
+        if share and lengths[share[-1][0]] * (len(share[-1]) + 1) <= budget:
+            share[-1].append(position)
+        else:
+            share.append([position])
     return shares[process] + [[]] * (max(map(len, shares)) - len(shares[process]))
-
-
-class Batch(NamedTuple):
-    """Tensors of one forward pass.
-
-    input_ids: [b, t], right-padded; rows, columns: [k] places whose logits predict a target;
-    targets: [k] token ids; weights: [k] loss weights; examples: [k] position in the step of each target.
-    """
-
-    input_ids: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-    targets: torch.Tensor
-    weights: torch.Tensor
-    examples: torch.Tensor
-
-
-def make_batches(rows: Sequence[Tokens], group: int, budget: int, process: int = 0, processes: int = 1) -> list[Batch]:
-    """The forward passes of one step: padded tensors and exact loss weights.
-
-    process, processes: whose share of the rows. A pass without a row has one padding token and no target.
-    """
-    weights, integer = loss_weights(rows, group), torch.int64
-    batches = []
-    for positions in deal_out([len(row.ids) for row in rows], budget, process, processes):
-        members = [rows[i] for i in positions]
-        counts = torch.tensor([row.targets for row in members], dtype=integer)  # [b]
-        columns = [column for row in members for column in range(row.start - 1, len(row.ids) - 1)]
-        # padding stands behind a row, where no earlier token sees it: any id that every model has will do
-        ids = [torch.tensor(row.ids) for row in members] or [torch.zeros(1, dtype=integer)]
-        batches.append(
-            Batch(
-                input_ids=pad_sequence(ids, batch_first=True, padding_value=0),  # [b, t]
-                rows=torch.arange(len(members)).repeat_interleave(counts),  # [k]
-                columns=torch.tensor(columns, dtype=integer),  # [k]
-                targets=torch.tensor([i for row in members for i in row.ids[row.start :]], dtype=integer),  # [k]
-                weights=torch.tensor([weights[i] for i in positions], dtype=torch.float64).repeat_interleave(counts),
-                examples=torch.tensor(positions, dtype=integer).repeat_interleave(counts),  # [k]
-            )
-        )
-    return batches
 
 
 def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens: int):

@@ -68,10 +68,7 @@ def load(name: str, folder: str | None = None) -> ModuleType:
 def check_params(
     name: str, values: Mapping, folder: str | None = None, evaluations: int | None = None
 ) -> tuple[dict, list[str]]:
-    """(all parameters of a method with defaults filled in, problems).
-
-    evaluations: how many an epoch has; lengths of training must end with one.
-    """
+    """(parameters, defaults filled in; problems). evaluations: an epoch's; lengths of training must end with one."""
     try:
         kind = load(name, folder).Params
     except ConfigError as error:

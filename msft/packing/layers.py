@@ -97,7 +97,8 @@ class LaidOutLayer:
         if self.head_norms:
             both = zip(self.head_norms, turned.split(self.heads[:2], 1), strict=True)
             turned = torch.cat([self._normed(norm, heads) for norm, heads in both], 1)
-        turned = _turned(turned, *current.rotation(cosine_sine))
+        cosine, signed_sine = current.rotation(cosine_sine)  # [t, 1, d] each
+        turned = torch.addcmul(turned * cosine, turned.roll(self.size // 2, -1), signed_sine).to(turned.dtype)
         query, key = turned.split(self.heads[:2], 1)  # [t, heads, d] each
         query, key, value = (some.transpose(0, 1)[None] for some in (query, key, value))  # [1, heads, t, d]
         return self.put_out(current.attend(self.index, query, key, value, self.scaling).flatten(2))
@@ -115,8 +116,3 @@ def _norm(norm) -> Callable[[Tensor], Tensor]:
     """An RMSNorm of transformers as one call."""
     options = {"normalized_shape": norm.weight.shape, "weight": norm.weight, "eps": norm.variance_epsilon}
     return functools.partial(torch.rms_norm, **options)
-
-
-def _turned(states: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
-    """As `_rotate`, of [t, heads, d]; cosine, signed_sine: [t, 1, d], the first half of the sines negative."""
-    return torch.addcmul(states * cosine, states.roll(states.shape[-1] // 2, -1), signed_sine).to(states.dtype)

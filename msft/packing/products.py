@@ -1,4 +1,4 @@
-"""Weights laid out for matrix products on a processor, while a model answers.
+"""The weights that a model answers with: their precision, and how they lie in memory and for products on a processor.
 
 oneDNN multiplies with weights that lie in blocks of its own faster than MKL does with plain ones: by a tenth where tokens
 are many, two times where a handful of rows goes on token by token (benchmarks/NOTES.md). Layers that multiply the same
@@ -6,6 +6,7 @@ states are one product. Training changes the weights at each step, so it keeps p
 """
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,11 +14,48 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from msft.packing.layers import LaidOutLayer, is_of_kinds
+from msft.packing.probe import beyond_the_probe
+from msft.settings import DTYPES
 
 FEWEST = 2**22  # weights; laying out fewer gains nothing that one could measure
 _ROWS = 1024  # tokens that the blocks are chosen for; they fit fewer as well
 _FEWEST_TOKENS = 4  # fewer take longer than as many as these
 _DTYPES = (torch.float32, torch.bfloat16)
+# (parameter, value) of glibc's mallopt.  keep: no trimming, no maps.  usual: what its thresholds come to after large blocks
+_KEEP = (-1, -1), (-4, 0)
+_USUAL = (-1, 2**26), (-3, 2**25), (-4, 2**16)
+
+
+@contextlib.contextmanager
+def served(model, config):
+    """Within it the weights are a copy in the precision that answers (RunConfig.answers), as a server would load them.
+
+    An adapter stays as it is: peft loads it in fp32 beside weights of any precision. Before and after, freed memory goes
+    back to the system: the passes of training and evaluation leave holes of other sizes, and a long run grew by half.
+    Within it freed memory stays with the process, which saves the system a zeroed page for every 4 KiB of every result.
+    """
+    kept = {}
+    _allocator("malloc_trim", 0)
+    for setting in _KEEP:
+        _allocator("mallopt", *setting)
+    if config.answers != config.weights:
+        kept = {p: p.data for p in model.parameters() if not (config.adapter and p.requires_grad)}
+    try:
+        for parameter, weights in kept.items():
+            parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
+        with laid_out(model, packed=not beyond_the_probe(model)):
+            yield
+    finally:
+        for parameter, weights in kept.items():
+            parameter.data = weights
+        for setting in _USUAL:
+            _allocator("mallopt", *setting)
+        _allocator("malloc_trim", 0)
+
+
+def _allocator(name: str, *arguments: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # the C library of Linux has it
+        getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)
 
 
 @contextlib.contextmanager

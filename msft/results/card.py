@@ -1,17 +1,18 @@
-"""The model card of a finished run: what it is, what it was trained on, who over-fitted when, and how it was made."""
+"""The model card of a finished run, and its picture: trained on what, who over-fitted when, how it was made."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 from msft.config import RunConfig
 from msft.data.metrics import LABELS, LOSS
 from msft.paths import is_hub_id
-from msft.results.history import comparable, own_scales
+from msft.results.history import comparable, kept, own_scales
 from msft.results.run import Run
 from msft.results.summary import confirmed_text
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
-_TO_FILL = "fill in before you publish"
+_COLUMNS, _KEPT, _LEFT = 3, "#d55e00", "#f3c5a7"  # a colour-blind palette's vermilion, and its pale
 _METHODS = {
     "msft": "mSFT: it trains all sub-datasets, goes back to where the first one over-fitted, drops that one, and goes on",
     "sft": "plain supervised fine-tuning on all sub-datasets",
@@ -70,7 +71,6 @@ def text(run: Run, name: str, merged: bool = False) -> str:
         settings=settings,
         versions=about["versions"],
         confirmed=confirmed_text(run),
-        to_fill=_TO_FILL,
     )
     return str(card)
 
@@ -88,3 +88,30 @@ def shared_settings(config: RunConfig) -> dict:
     settings = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     model = config.model if is_hub_id(config.model) else Path(config.model).name
     return {**settings, "model": model, "mixture": Path(config.mixture).name}
+
+
+def draw(run: Run, path: Path) -> None:
+    """Writes a PNG with a panel a sub-dataset: strong where it trained, pale after it was dropped (dotted line)."""
+    from matplotlib.figure import Figure  # no global state: a caller's own figures and backend stay as they are
+
+    history = run.history[kept(run.history)]
+    tasks, dropped, metrics, apart = list(history.task.unique()), run.dropped, run.metrics, own_scales(history)
+    rows = math.ceil(len(tasks) / _COLUMNS)
+    figure = Figure(figsize=(3 * _COLUMNS, 1.8 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, _COLUMNS, sharex=True, squeeze=False).flat
+    for axes, task in zip(panels, tasks, strict=False):
+        curve, end, scale = history[history.task == task], dropped[task], 1 if task in apart else 100
+        axes.plot(curve.path_epoch, scale * curve.accuracy, color=_LEFT, linewidth=1.5)
+        trained = curve if end is None else curve[curve.path_epoch <= end]
+        axes.plot(trained.path_epoch, scale * trained.accuracy, color=_KEPT, linewidth=1.5)
+        if end is not None:
+            axes.axvline(end, color="0.5", linewidth=1, linestyle=":")
+        axes.set_title(task, fontsize=9, parse_math=False)
+        axes.set_ylabel(LABELS.get(metrics[task], metrics[task]) + (" (%)" if scale == 100 else ""), fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in list(panels):
+        axes.set_axis_off()
+    for axes in figure.axes[:: _COLUMNS if rows > 1 else 1][-1:]:
+        axes.set_xlabel("epoch", fontsize=8)
+    figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,9 +1,5 @@
 """A finished run as a folder, or a repository on the hub, that stock transformers and vLLM load.
 
-    msft.export("runs/msft-...", "my-model")                   # a folder
-    msft.export("runs/msft-...", "owner/my-model", push=True)  # a repository of the hub
-    msft.export("runs/msft-...", "my-model", merge=True)       # an adapter added to the weights of its base model
-
 It holds the weights in safetensors, the configuration, the tokenizer with its chat template, and a model card. Of a run
 with an adapter it holds the adapter alone, which transformers loads where peft is installed, unless it is merged.
 """
@@ -20,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from msft import adapter, names
 from msft.errors import ConfigError, ModelError, RunError, unknown
 from msft.paths import usable
-from msft.results import card, picture
+from msft.results import card
 from msft.results.run import Run
 from msft.settings import DTYPES
 from msft.store.files import cannot_write
@@ -134,7 +130,7 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
     for path in run.best.path.iterdir():
         if path.is_file() and not path.name.startswith(is_here):
             shutil.copyfile(path, folder / path.name)
-    picture.draw(run, folder / "curves.png")
+    card.draw(run, folder / "curves.png")
     (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
     for path in folder.glob("*.safetensors"):  # safetensors lets nobody else read what it writes
         shutil.copymode(folder / "README.md", path)

@@ -17,10 +17,7 @@ GRADIENT = 2  # of TRAIN and of LOOK_AHEAD: the gradients of the weights, which 
 
 
 def run_flops(entries: Iterable[Mapping], parameters: int, method: str = "", frozen: int = 0) -> dict[str, float]:
-    """FLOPs of a run from the verbs of its journal: keys train, evaluate, look_ahead, total.
-
-    frozen: how many of the parameters an adapter's training leaves as they are.
-    """
+    """FLOPs of a run by its journal's verbs: keys train, evaluate, look_ahead, total. frozen: those not trained."""
     entries, evaluated = list(entries), 0
     went_back = {e["arguments"]["stage"]: e["arguments"]["epoch"] for e in entries if e["kind"] == "roll_back"}
     for entry in roll_outs(entries):

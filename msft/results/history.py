@@ -55,10 +55,7 @@ def history_rows(journal: Iterable[Mapping], metrics: Mapping[str, str] | None =
 
 
 def kept(history):
-    """Whether each row lies on the path of weights that later stages went on from: a Series of booleans.
-
-    history: a DataFrame as `Run.history`, of a finished run or of one under way.
-    """
+    """A Series of booleans: whether each row of a history lies on the path of weights that later stages went on from."""
     starts = history.groupby("stage").path_epoch.min()
     return history.path_epoch <= history.stage.map(starts.shift(-1, fill_value=float("inf")))
 

@@ -143,10 +143,7 @@ class StageProgress(contextlib.AbstractContextManager):
         self.bar = tqdm(total=evaluations, initial=self.done, **looks) if run.bars else None
 
     def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
-        """So many of an epoch's optimizer steps are done.
-
-        epochs: those of the stage from this one's start on.  saving: whether a state is written beside the steps.
-        """
+        """A step of an epoch's is done. epochs: of the stage from this one on.  saving: whether a state is written."""
         self._count("step")
         self.steps_left = epochs * steps - number
         self.doing = f"step {number} of {steps}" + (", saving" if saving else "")

@@ -24,6 +24,7 @@ def versions() -> dict[str, str]:
 
 def about(prepared, mixture, model) -> dict:
     """What run.json holds; the mixture is the one that is trained, long examples left out."""
+    commit = getattr(model.config, "_commit_hash", None)
     return {
         "config": prepared.config.to_dict(),
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -31,11 +32,7 @@ def about(prepared, mixture, model) -> dict:
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "processor": processor(), "device": str(model.device)},
         "git_commit": git_commit(),
-        "model": {
-            "source": prepared.source,
-            "commit": getattr(model.config, "_commit_hash", None),
-            "identity": prepared.contents[1],
-        },
+        "model": {"source": prepared.source, "commit": commit, "identity": prepared.contents[1]},
         "mixture": {
             "name": mixture.name,
             "fingerprint": prepared.mixture.fingerprint(),

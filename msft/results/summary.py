@@ -52,9 +52,9 @@ def summary(run: Run) -> str:
         start, end = history[column].iloc[0], run.at_best[column].iloc[0]
         lines.append(f"  {label}, only watched: {start:.4g} before, {end:.4g} at the best checkpoint")
     lines += [textwrap.fill(f"  {doubt}", 100, subsequent_indent="    ") for doubt in doubts(run.leads)]
-    shares = {name: seconds[name] / seconds["total"] for name in ("train", "evaluate", "save")}
-    told = {"training": shares["train"], "evaluation": shares["evaluate"], "saving": shares["save"]}
-    told["the rest"] = 1 - sum(shares.values())
+    kinds = {"training": "train", "evaluation": "evaluate", "saving": "save"}
+    told = {what: seconds[name] / seconds["total"] for what, name in kinds.items()}
+    told["the rest"] = 1 - sum(told.values())
     lines += ["", "  time: " + ", ".join(f"{what} {share:.0%}" for what, share in told.items())]
     for what, path in result.get("paths", {}).items():
         if path != "packed":

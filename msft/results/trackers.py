@@ -6,6 +6,7 @@ Each is a watcher (progress.py). Nothing of them is in a run's result: `pip inst
 import contextlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from msft.errors import RunError, check_installed
@@ -21,14 +22,9 @@ def check(track: str | None) -> None:
     check_installed(f"track={track!r}", *_names(track))  # each tracker has the name of its library
 
 
-@contextlib.contextmanager
-def trackers(track: str | None, directory: Path, config):
-    """The watchers of a run in `directory`, closed at the end; a run that goes on goes on in their logs.
-
-    Raises RunError where Weights & Biases does not start.
-    """
-    with contextlib.ExitStack() as opened:
-        yield [opened.enter_context(_TRACKERS[name](directory, config)) for name in _names(track)]
+def opened(track: str | None, directory: Path, config, closing: contextlib.ExitStack) -> list[Callable]:
+    """Watchers of a run, closed with `closing`, which go on with a run. Raises RunError where W&B does not start."""
+    return [_TRACKERS[name](directory, config, closing) for name in _names(track)]
 
 
 def _measured(history, event) -> dict[str, float]:
@@ -48,26 +44,23 @@ def _dropped(history) -> str:
     return ", ".join(f"{task} at epoch {epoch:g}" for task, epoch in drops(history).items()) or "none"
 
 
-class TensorBoard(contextlib.AbstractContextManager):
+def _tensorboard(directory: Path, config, closing: contextlib.ExitStack) -> Callable:
     """Event files in <run>/tensorboard, one run a stage: roll-outs from one checkpoint lie over each other.
 
     The step is the path epoch in thousandths: 2750 is epoch 2.75.
     """
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, directory: Path, config):
-        self.folder, self.writers = directory / "tensorboard", {}
+    writers = {}
 
-    def __call__(self, history, event) -> None:
-        """Writes the evaluation of an event."""
-        from torch.utils.tensorboard import SummaryWriter
-
+    def watch(history, event) -> None:
         step = round(1000 * event.path_epoch)
-        if event.stage not in self.writers:
+        if event.stage not in writers:
+            folder = directory / "tensorboard" / f"stage{event.stage:02}"
             # what a killed process wrote from here on comes again
-            folder = self.folder / f"stage{event.stage:02}"
-            self.writers[event.stage] = SummaryWriter(str(folder), purge_step=step)
-            self.writers[event.stage].add_text("dropped", _dropped(history), step)
-        writer = self.writers[event.stage]
+            writers[event.stage] = closing.enter_context(SummaryWriter(str(folder), purge_step=step))
+            writers[event.stage].add_text("dropped", _dropped(history), step)
+        writer = writers[event.stage]
         if event.finished:
             writer.add_text("best", f"{event.best_accuracy:.1%} at epoch {event.best_path_epoch:g}", step)
         else:
@@ -75,39 +68,34 @@ class TensorBoard(contextlib.AbstractContextManager):
                 writer.add_scalar(name, value, step)
         writer.flush()
 
-    def __exit__(self, *error) -> None:
-        for writer in self.writers.values():
-            writer.close()
+    return watch
 
 
-class WandB(contextlib.AbstractContextManager):
+def _wandb(directory: Path, config, closing: contextlib.ExitStack) -> Callable:
     """A run of Weights & Biases with the name of the run's directory; WANDB_PROJECT and WANDB_MODE are heeded.
 
     The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against.
     """
+    import wandb
 
-    def __init__(self, directory: Path, config):
-        import wandb
+    settings = {"project": os.environ.get("WANDB_PROJECT", "msft"), "dir": str(directory), "resume": "allow"}
+    try:
+        run = wandb.init(id=directory.name[-64:], name=directory.name, config=config.to_dict(), **settings)
+    except Exception as error:  # its errors have no common base over its versions
+        way = "Run `wandb login`, or set WANDB_MODE=offline"
+        raise RunError(f"track='wandb': it does not start: {error}. {way}") from error
+    closing.push(lambda kind, *_: run.finish(exit_code=0 if kind is None else 1))
 
-        settings = {"project": os.environ.get("WANDB_PROJECT", "msft"), "dir": str(directory), "resume": "allow"}
-        try:
-            self.run = wandb.init(id=directory.name[-64:], name=directory.name, config=config.to_dict(), **settings)
-        except Exception as error:  # its errors have no common base over its versions
-            way = "Run `wandb login`, or set WANDB_MODE=offline"
-            raise RunError(f"track='wandb': it does not start: {error}. {way}") from error
-
-    def __call__(self, history, event) -> None:
-        """Sends the evaluation of an event, unless it was sent before."""
+    def watch(history, event) -> None:
         if event.finished:
-            self.run.summary.update({"final/accuracy": event.best_accuracy, "final/path_epoch": event.best_path_epoch})
+            run.summary.update({"final/accuracy": event.best_accuracy, "final/path_epoch": event.best_path_epoch})
             return
         step = len(history[["stage", "epoch"]].drop_duplicates()) - 1
-        if step >= self.run.step:  # what a killed process told before stands
-            self.run.log(_measured(history, event), step=step)
-        self.run.summary["dropped"] = _dropped(history)
+        if step >= run.step:  # what a killed process told before stands
+            run.log(_measured(history, event), step=step)
+        run.summary["dropped"] = _dropped(history)
 
-    def __exit__(self, kind, *error) -> None:
-        self.run.finish(exit_code=0 if kind is None else 1)
+    return watch
 
 
-_TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
+_TRACKERS = {"tensorboard": _tensorboard, "wandb": _wandb}

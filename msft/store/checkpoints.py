@@ -18,9 +18,9 @@ from safetensors.torch import load
 from msft import distributed
 from msft.errors import RunError
 from msft.store import deltas
+from msft.store.deltas import Weights
 from msft.store.files import PARTIAL, append, read_lines, write_tensors
 
-Weights = dict[str, torch.Tensor]
 _WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
 
 
@@ -74,8 +74,7 @@ def load_optimizer(optimizer, tensors: Weights) -> None:
         index, key = name.split(".", 1)
         own = tensor if key == "step" else distributed.like(parameters[int(index)], tensor)
         state.setdefault(int(index), {})[key] = own
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 @contextlib.contextmanager

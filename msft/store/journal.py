@@ -36,8 +36,7 @@ class Journal:
 
     def __init__(self, path: Path):
         self.path = path
-        text = text_of(path)
-        lines = text.splitlines()
+        lines = text_of(path).splitlines()
         self.entries: list[dict] = list(takewhile(bool, map(_parse, lines)))
         self.torn = len(lines) - len(self.entries)
         self._pending: list[dict] = []

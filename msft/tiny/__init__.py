@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from msft.data.example import Example
-from msft.data.mixture import Mixture, SubDataset
+from msft.data.mixture import PARTS, Mixture, SubDataset
 from msft.errors import DataError, ModelError, unknown
 
 FOLDER = Path(__file__).parent
@@ -18,7 +18,6 @@ MIXTURES = ("tiny", "tiny-5", "tiny-15", "tiny-21", "tiny-smoke")
 _RATES = {"tiny-qwen2": 4e-4, "tiny-qwen3": 8e-4, "tiny-olmo2": 4e-4, "tiny-smoke": 4e-4}
 _SETTINGS = {"batch_size": 16, "precision": "fp32", "max_new_tokens": 32, "eval_batch_size": 512, "threads": 1}
 MODELS = tuple(_RATES)
-PARTS = ("train", "test", "validation", "confirmation", "shots")
 
 
 def settings(name: str) -> dict:
