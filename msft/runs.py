@@ -144,7 +144,7 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     try:
         told, now = Run(directory).about, provenance.versions()
-        before = [*told.get("later_versions", []), told.get("versions", now)][-1]
+        before = [told.get("versions", now), *told.get("later_versions", [])][-1]
         if before != now:
             changes = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
             print(f"{directory.name}: goes on with other packages than before: {', '.join(changes)}", file=sys.stderr)

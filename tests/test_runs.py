@@ -445,6 +445,15 @@ def test_a_run_that_goes_on_with_other_packages_says_so(half_run, small_run, run
     assert "goes on with other packages than before: torch 1.0 -> " in capsys.readouterr().err
 
 
+def test_packages_that_a_run_has_gone_on_with_are_said_once(half_run, small_run, runs_dir, capsys):
+    settings, folder = half_run
+    about, later = json.loads((folder / "run.json").read_text()), [small_run.about["versions"]]
+    about |= {"versions": about["versions"] | {"torch": "1.0"}, "later_versions": later}
+    (folder / "run.json").write_text(json.dumps(about))
+    assert run_of(settings, runs_dir).about["later_versions"] == later
+    assert "other packages" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
 @pytest.mark.parametrize(
     ("name", "read"),
