@@ -388,6 +388,15 @@ def half_run(small_settings, runs_dir, children):
     return settings, folder
 
 
+def test_what_a_kill_left_half_written_goes_and_is_in_no_ledger(half_run, small_run, runs_dir):
+    settings, folder = half_run
+    for name in ("weights-1.delta.safetensors.7.partial", ".tmpAb3xYz"):  # ours, and what safetensors writes it under
+        (folder / "state" / name).write_bytes(b"half" * 1000)
+    run = run_of(settings, runs_dir)
+    assert_equal_runs(run, small_run)
+    assert run.disk.bytes.iloc[-1] == sum(path.stat().st_size for path in (folder / "best").iterdir())
+
+
 def tear(folder):
     path = folder / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-40])

@@ -19,7 +19,7 @@ from msft import distributed
 from msft.errors import RunError
 from msft.store import deltas
 from msft.store.deltas import Weights
-from msft.store.files import PARTIAL, append, read_lines, write_tensors
+from msft.store.files import append, read_lines, write_tensors
 
 _WHOLE, _DELTA = ".safetensors", ".delta.safetensors"
 
@@ -117,8 +117,11 @@ class Store:
         self.folder, self.ledger, self.model_bytes = folder, ledger, model_bytes
         self.reference, self.result, self.facts = reference, result, {}
         folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob(f"*{PARTIAL}"):
-            partial.unlink()
+        for path in folder.iterdir():
+            if (
+                path.is_file() and path.suffix != _WHOLE
+            ):  # ours and safetensors' own, of a process that was killed while it wrote
+                path.unlink()
         known, there = read_lines(ledger), sum(self._sizes().values())
         before = known[-1].get("bytes", 0) if known else 0
         if before != there:  # a kill fell between a file and its line
