@@ -197,7 +197,7 @@ def test_a_page_is_drawn_again_from_its_histories_without_data_or_model(
     page.used.append(small_run)
     page.histories()
     page.runs_dir = page.out_dir / "histories"
-    monkeypatch.setattr("msft.launch.local.prepare", lambda config: refuse(config))
+    monkeypatch.setattr("msft.prepared.prepare", lambda config: refuse(config))
 
     def refuse(config):
         raise DataError(f"there is no {config.mixture}")
