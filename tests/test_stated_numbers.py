@@ -221,6 +221,12 @@ def test_shares_copies_and_gains():
     paper = claim("mean disk use of mSFT")
     assert f"{min(copies):.1f} to {max(copies):.1f} model copies on average (the paper: {paper:g})" in line
     assert f"really on disk {min(disk):.2f} to {max(disk):.2f}" in line
+    (held,) = [
+        r["copies, mean"]
+        for r in result("storage")["rows"]
+        if (r["training"][:4], r["keep_peaks"]) == ("fp32", "memory")
+    ]
+    assert f"and {held:.2f} where every save is made" in line
     assert f"hold {min(disk):.2f} to {max(disk):.2f} over their time" in DIFFERENCES
     out = column(table("13_summary"), "sat out at least once (%)").values()
     assert f"{min(out):.0f} to {max(out):.0f} % of the examples" in row_of("| 13_ies_exclusions |")
