@@ -327,6 +327,17 @@ def test_a_run_of_other_data_or_of_another_method_file_is_not_taken_for_this_one
     assert [e.state for e in plan.plan([config], runs_dir)] == ["finished"]
 
 
+def test_a_search_is_read_from_no_run_of_other_data(small_settings, tmp_path):
+    mixture, epochs = helpers.write_mixture(tmp_path), {"epochs": 0.25}
+    settings = {**small_settings, "mixture": str(mixture), "params": epochs}
+    msft.run(msft.RunConfig(**settings), tmp_path / "runs", progress=False)
+    search, train = msft.RunConfig(**settings | {"method": "sro_sft"}), next(tmp_path.glob("*_train.jsonl"))
+    (read,) = plan.plan([search], tmp_path / "runs", RATES)
+    train.write_text(train.read_text().split("\n", 1)[1])
+    (trained,) = plan.plan([search], tmp_path / "runs", RATES)
+    assert trained.expected.seconds > 1.5 * read.expected.seconds
+
+
 def test_rows_of_runs_with_other_settings_can_be_told_apart():
     rates = [msft.RunConfig(mixture="tiny-smoke", learning_rate=rate) for rate in (None, 1e-5, 1e-3)]
     rows = describe.report(plan.plan(rates, "none"), "none", RATES).splitlines()[3:6]

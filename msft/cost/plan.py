@@ -118,12 +118,16 @@ def plan(
     rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
     """
     prepared: dict = {}
-    runs = [_of_now(*pair, prepared) for pair in zip(configs, matching(configs, runs_dir), strict=True)]
+
+    def runs_of(wanted: Sequence[RunConfig]) -> list[Run | None]:
+        return [_of_now(*pair, prepared) for pair in zip(wanted, matching(wanted, runs_dir), strict=True)]
+
+    runs = runs_of(configs)
     if rates is None:
         rates = rates_of(run for run in runs if run and run.status == "finished")
     whole = [filled(config) for config in configs]
     searches = [search_of(config) for config in whole]
-    done = matching([search or config for search, config in zip(searches, whole, strict=True)], runs_dir)
+    done = runs_of([search or config for search, config in zip(searches, whole, strict=True)])
     estimates = []
     for config, run, search, there in zip(whole, runs, searches, done, strict=True):
         state = run.status if run else "missing"

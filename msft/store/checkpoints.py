@@ -82,9 +82,7 @@ def undone(optimizer) -> Iterator[None]:
     """Within it the optimizer may step: weights and its state are put back at the end, bit for bit."""
     state = {p: dict(optimizer.state[p]) for group in optimizer.param_groups for p in group["params"]}
     tensors = [tensor.detach() for p, entries in state.items() for tensor in (p, *entries.values())]
-    tensors = [
-        tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors
-    ]  # of a DTensor its shard
+    tensors = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]  # of a DTensor its shard
     rooms = _rooms(tensors, tensors[0].device)
     copies = [next(rooms[tensor.dtype]).view(tensor.shape).copy_(tensor) for tensor in tensors]
     yield
