@@ -86,26 +86,23 @@ def device(name: str | None) -> torch.device:
     """
     import torch
 
-    allowed = "Allowed: cpu, cuda, cuda:0, cuda:1, ..."
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type == "cuda" and size() > 1:
-            if device.index is not None:
-                raise ModelError(f"device {name!r} is one GPU for {size()} processes: give cuda, or leave it out")
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-            there = torch.cuda.device_count()
-            if device.index >= there:
-                raise ModelError(f"this machine has {there} GPUs, which is fewer than its processes (--num_processes)")
-            torch.cuda.set_device(device)
-    except RuntimeError:
-        raise ModelError(f"unknown device {name!r}. {allowed}") from None
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and size() > 1:
+        if device.index is not None:
+            raise ModelError(f"device {name!r} is one GPU for {size()} processes: give cuda, or leave it out")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        there = torch.cuda.device_count()
+        if device.index >= there:
+            raise ModelError(f"this machine has {there} GPUs, which is fewer than its processes (--num_processes)")
+        torch.cuda.set_device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {name!r}: this machine has no CUDA device; take cpu")
     try:
         torch.zeros(1, device=device).item()
     # a build of torch without that kind of device asserts
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}. {allowed}") from None
+        why = str(error).splitlines()[0]
+        raise ModelError(f"device {name!r} cannot be used: {why}. Allowed: cpu, cuda, cuda:0, cuda:1, ...") from None
     return device
 
 

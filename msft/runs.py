@@ -118,7 +118,8 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
     method = methods.load(config.method, config.methods_dir)
     with contextlib.ExitStack() as stack:
         distributed.on_main(lambda: shown.watchers.extend(trackers.opened(config.track, directory, config, stack)))
-        with trainer.durable.writer, _stopping(trainer, evaluators):
+        stack.enter_context(_stopping(trainer, evaluators))
+        with trainer.durable.writer:
             method.run(trainer, method.Params(**config.params))
             shown.say("saving the end of the run")
             trainer.durable.finish()

@@ -116,15 +116,18 @@ def check_values(kind: type, values: Mapping, what: str) -> tuple[dict, list[str
         if name not in fields:
             problems.append(unknown(what, name, list(fields)))
             continue
-        is_union = typing.get_origin(hints[name]) in (types.UnionType, typing.Union)  # Optional[float] is the other one
-        kinds = typing.get_args(hints[name]) if is_union else (hints[name],)
+        origin, kinds, meta = typing.get_origin(hints[name]), typing.get_args(hints[name]), dict(fields[name].metadata)
+        if origin is typing.Literal:  # in a user's method, for choices
+            kinds, meta["choices"] = tuple(map(type, kinds)), kinds
+        elif origin not in (types.UnionType, typing.Union):  # Optional[float] is the other one
+            kinds = (hints[name],)
         try:
             value = _read(value, kinds)
         except ValueError:
             names = " or ".join("none" if k is type(None) else k.__name__ for k in kinds)
             problems.append(f"{what} {name} = {value!r}: give a value of type {names}")
             continue
-        if problem := _out_of_bounds(value, fields[name].metadata):
+        if problem := _out_of_bounds(value, meta):
             problems.append(f"{what} {name}{problem}")
             continue
         clean[name] = value

@@ -40,6 +40,7 @@ BAD = [
     ({"save_share": 1.5}, ["setting save_share = 1.5", "[0.0, 1.0]"]),
     ({"keep_peaks": "disc"}, ["setting keep_peaks", "Did you mean 'disk'?"]),
     ({"trust_remote_code": "maybe"}, ["setting trust_remote_code = 'maybe'", "type bool"]),
+    ({"device": "cuda:x"}, ["unknown device 'cuda:x'", "cuda:0"]),
     ({"methods_dir": "/no/such/folder"}, ["methods_dir '/no/such/folder' is no folder"]),
 ]
 
@@ -266,6 +267,19 @@ def test_optional_and_typed_lists_are_types_of_a_users_parameters(tmp_path):
     assert RunConfig(**own, params={"rate": "0.5", "names": ["a"]}).params == {"rate": 0.5, "names": ["a"]}
     with pytest.raises(ConfigError, match="rate = 'fast': give a value of type float or none"):
         RunConfig(**own, params={"rate": "fast"})
+
+
+def test_a_literal_names_the_choices_of_a_users_parameter(tmp_path):
+    text = "from dataclasses import dataclass\nfrom typing import Literal\n@dataclass\nclass Params:\n"
+    (tmp_path / "mine.py").write_text(text + "    mode: Literal['all', 2] = 'all'\ndef run(trainer, params): pass\n")
+    own = {"method": "mine", "methods_dir": str(tmp_path)}
+    assert [RunConfig(**own, params=p).params["mode"] for p in ({}, {"mode": "2"}, {"mode": "all"})] == [
+        "all",
+        2,
+        "all",
+    ]
+    with pytest.raises(ConfigError, match="mode: unknown value 'al'. Did you mean 'all'"):
+        RunConfig(**own, params={"mode": "al"})
 
 
 def test_method_file_with_the_name_of_a_method_of_the_package(tmp_path):

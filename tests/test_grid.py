@@ -98,6 +98,11 @@ def test_nothing_starts_without_submit(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_differs_only_in_what_no_run_uses_is_one_run(tmp_path):
+    path = write(tmp_path, "mixture: tiny\ntrain_size: [10, 20]\nlora_r: [none]\nprecision: [fp32, none]\n")
+    assert len(read_grid(path).runs) == 1
+
+
 @pytest.mark.parametrize("line", ["model: no-such-model", "mixture: no-such-mixture"])
 def test_what_has_no_estimate_is_left_to_train(tmp_path, capsys, line):
     path = write(tmp_path, f"{line}\nmethod: sft\n")
@@ -223,6 +228,25 @@ def test_only_the_launcher_is_killed_and_a_second_one_takes_over(six, tmp_path):
     finished = {r.directory: (r.directory / "result.json").stat().st_mtime_ns for r in msft.load_runs(runs_dir)}
     finish(path, configs, runs_dir, finished, tmp_path / "whole")  # at once: the orphans may still be at work
     assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+@pytest.mark.parametrize("everybody", [False, True])  # Ctrl-C in a terminal reaches the workers too
+def test_ctrl_c_saves_every_run_before_the_launcher_ends(six, tmp_path, everybody):
+    path, configs = six
+    runs_dir = tmp_path / "runs"
+    launcher = start(path, runs_dir)
+    wait_until(lambda: in_the_middle(configs, runs_dir))
+    workers = psutil.Process(launcher.pid).children()
+    (os.killpg if everybody else os.kill)(launcher.pid, signal.SIGINT)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    assert "stopping: every run saves its state first" in errors and "was saved is kept" in errors
+    assert len(workers) == 2 and psutil.wait_procs(workers, timeout=5)[1] == []
+    runs = [run for run in matching(configs, runs_dir) if run]
+    assert len(runs) < 6 and not any(run.failure for run in runs)  # one at its very end is finished
+    for run in runs:
+        log = (runs_dir / "logs" / f"{run.directory.name}.log").read_text()
+        assert run.status == "finished" or (run.status == "unfinished" and "the state is saved" in log)
 
 
 def test_a_run_that_fails_or_is_killed_stops_no_other_and_status_says_why(small_settings, tmp_path, capsys):

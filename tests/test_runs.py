@@ -263,7 +263,7 @@ def test_different_settings_never_share_a_directory(small_settings, model_folder
         ({"model": "tiny-qwen3x"}, ModelError, "Did you mean 'tiny-qwen3'?"),
         ({"mixture": "tinny"}, DataError, "Did you mean 'tiny'?"),
         ({"mixture": "none.yaml"}, DataError, "does not exist"),
-        ({"device": "tpu9"}, ModelError, "unknown device"),
+        ({"device": "mps:9"}, ModelError, "device 'mps:9' cannot be used"),
         ({"max_tokens": 8}, DataError, "max_tokens"),
         ({"max_prompt_tokens": 8}, DataError, "max_prompt_tokens"),
     ],

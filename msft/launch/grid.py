@@ -17,6 +17,7 @@ from pathlib import Path
 from msft import methods
 from msft.config import RunConfig
 from msft.errors import ConfigError, together, unknown
+from msft.names import filled
 from msft.paths import usable
 from msft.settings import read_yaml
 
@@ -50,7 +51,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     own = {"params": {}, **{key: value for key, value in told.items() if key not in ("blocks", "slurm")}}
     blocks = told.get("blocks", [{}])
     problems = _check(own, blocks, told.get("slurm", {}))
-    runs: dict[RunConfig, None] = {}  # each once, in the file's order
+    runs: dict[RunConfig, RunConfig] = {}  # each once, in the file's order, by what its run will have
     used: set[str] = set()  # methods
     for block in [] if problems else blocks:
         merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
@@ -62,13 +63,14 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
         problems += [_unused(method, here) for method in block.get("params", {}) if method not in here]
         for values in _product(merged, problems):
             try:
-                runs[RunConfig.from_mapping(values)] = None
+                config = RunConfig.from_mapping(values)
+                runs.setdefault(filled(config), config)
             except ConfigError as error:
                 problems += error.problems
     problems += [] if problems else [_unused(method, sorted(used)) for method in own["params"] if method not in used]
     if problems:
         raise ConfigError(together(f"{path}: the grid cannot be expanded:", list(dict.fromkeys(problems))))
-    return Grid(tuple(runs), dict(told.get("slurm", {})))
+    return Grid(tuple(runs.values()), dict(told.get("slurm", {})))
 
 
 def _check(own: Mapping, blocks: object, slurm: object) -> list[str]:

@@ -110,7 +110,7 @@ def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: s
     known = {filled(config): name for config, name in zip(configs, names, strict=True)}
     after = [known.get(search_of(filled(config))) for config in configs]
     waiting, unfinished = [_Job(*job) for job in zip(configs, names, after, strict=True)], set(names)
-    changed, done, problems = threading.Condition(), [], []
+    changed, done, problems, workers = threading.Condition(), [], [], {}
     started, runs_dir = time.monotonic(), Path(usable(runs_dir))
 
     def take() -> _Job | None:
@@ -132,7 +132,7 @@ def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: s
                     waiting.append(dataclasses.replace(job, is_elsewhere=True))
                 continue
             try:
-                worker = worker or _Worker(place, runs_dir)
+                worker = workers[place] = worker or _Worker(place, runs_dir)
                 # stands there beforehand, for the case that nobody is left to write it
                 note_failure(directory, KILLED, log)
                 problem, is_failure = worker.train(job)
@@ -163,9 +163,14 @@ def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: s
         for thread in threads:
             thread.join()
     except KeyboardInterrupt:
-        with changed:  # the workers save and stop, and take nothing more
+        print("stopping: every run saves its state first", file=sys.stderr, flush=True)
+        with changed:  # the workers take nothing more
             waiting.clear()
             changed.notify_all()
+        for worker in workers.values():  # these save and stop
+            worker.process.terminate()
+        for thread in threads:
+            thread.join()
         raise
     return problems
 
@@ -210,7 +215,7 @@ class _Worker:
             pass
         code = self.process.wait()
         killed = " (SIGKILL; out of memory, or killed by somebody)" if code == -signal.SIGKILL else ""
-        return f"its process ended with code {code}{killed}; see {log}", True
+        return f"its process ended with code {code}{killed}; see {log}", code != -signal.SIGTERM
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -220,6 +225,8 @@ class _Worker:
 def work() -> None:
     """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each as
     `_Worker.train` does. What a run prints goes to its log."""
+    # Ctrl-C reaches all processes of a terminal, and a second signal would stop a run before it is saved
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     from msft.runs import run
 
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
