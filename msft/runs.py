@@ -26,7 +26,7 @@ from msft import distributed, methods
 from msft.config import RunConfig
 from msft.data.judges import Court
 from msft.data.tasks import write_tasks
-from msft.errors import RunError
+from msft.errors import Interrupted, RunError
 from msft.paths import check_folder, usable
 from msft.prepared import Prepared, of_base, prepare
 from msft.results import provenance, trackers
@@ -125,6 +125,8 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
             trainer.durable.finish()
             confirmation = _confirmation(prepared, model, mixture, trainer)
         distributed.on_main(_end, prepared, where, model, trainer, confirmation, started, progress)
+        if trainer.stop_requested:  # meant for what would come next, too
+            raise Interrupted(f"told to stop when {directory} was all but done: it is finished")
 
 
 def _confirmation(prepared: Prepared, model, mixture, trainer) -> dict:

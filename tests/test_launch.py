@@ -180,6 +180,17 @@ def test_a_run_in_this_process_that_is_told_to_stop_stops_them_all(small_setting
     assert [path.name[:3] for path in (tmp_path / "runs").iterdir()] == ["sft"]
 
 
+def test_a_run_that_is_told_to_stop_at_its_very_end_is_finished_and_no_other_begins(small_settings, tmp_path):
+    def stop(history, event):
+        if event.finished:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    configs = [config_of(small_settings, seed=seed, params={"epochs": 0.25}) for seed in (20, 30)]
+    with pytest.raises(Interrupted, match="it is finished"):
+        local.run_all(configs, tmp_path / "runs", on_evaluation=stop)
+    assert [run.status for run in msft.load_runs(tmp_path / "runs")] == ["finished"]
+
+
 def test_a_run_that_cannot_start_is_said_before_anything_is_trained(small_settings, recorded, runs_dir):
     with pytest.raises(DataError, match="no_such.yaml"):
         local.run_all([config_of(small_settings), config_of(small_settings, mixture="no_such.yaml")], runs_dir)
