@@ -28,14 +28,15 @@ METHODS = {
     "soft_sro_sft": "Soft SRO SFT",
     "msft": "mSFT",
 }
+# the palette's orange and tan are too like mSFT's vermilion, and its green like grey to eyes without red or green
 COLOURS = {
     "base": "0.5",
     "sft": _COLOURS[0],
     "msft": _COLOURS[3],
-    "continual_sft": _COLOURS[2],
+    "continual_sft": "#00664f",
     "dynamix_sft": _COLOURS[4],
-    "ies": _COLOURS[1],
-    "sro_sft": _COLOURS[5],
+    "ies": "#332288",
+    "sro_sft": "#ccaa00",
     "soft_sro_sft": _COLOURS[9],
 }
 COLUMN = 8.5 / 2.54  # inches, a column of a paper, half of a slide, a telephone

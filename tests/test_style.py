@@ -1,12 +1,14 @@
 """What all pictures share: letters that are read in print, panels in full rows, labels apart, the sentence above."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from paper_figures import markup, output, report, style
@@ -126,3 +128,27 @@ def test_a_finding_has_lines_of_about_one_length_and_a_number_keeps_its_unit():
 def test_differences_carry_their_sign():
     assert [style.signed(value) for value in (-0.25, 0.0, 2.0)] == ["\N{MINUS SIGN}0.25", "0", "+2"]
     assert [style.signed(value, 1) for value in (-0.26, 0.01)] == ["\N{MINUS SIGN}0.3", "0"]
+
+
+def seen(shade, cones: np.ndarray) -> np.ndarray:
+    """A colour as OKLab, times 100, behind a matrix of linear light."""
+    channels = np.array(to_rgb(shade))
+    light = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    to_cones = [[0.41222, 0.53633, 0.05145], [0.2119, 0.6807, 0.1074], [0.0883, 0.28172, 0.62998]]
+    to_lab = [[0.21045, 0.79362, -0.00407], [1.978, -2.42859, 0.45059], [0.0259, 0.78277, -0.80868]]
+    return 100 * np.array(to_lab) @ np.cbrt(np.array(to_cones) @ np.clip(cones @ light, 0, 1))
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1
+EYES = {
+    "all": np.eye(3),
+    "no red": np.array([[0.15229, 1.05258, -0.20487], [0.1145, 0.78628, 0.09922], [-0.00388, -0.04812, 1.052]]),
+    "no green": np.array([[0.36732, 0.86065, -0.22797], [0.28009, 0.6725, 0.04741], [-0.01182, 0.04294, 0.96888]]),
+    "no blue": np.array([[1.25553, -0.07675, -0.17878], [-0.07841, 0.93081, 0.1476], [0.00473, 0.69137, 0.3039]]),
+}
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_methods_are_told_apart_by_every_eye(eyes):
+    places = [seen(shade, EYES[eyes]) for shade in style.COLOURS.values()]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(places, 2)) > 6.5

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -122,10 +123,10 @@ def heat_maps(table: pd.DataFrame, axes=None):
         figure.supxlabel("epoch")
         axes = axes.ravel()[: len(models)]
     # the scale of a mixture without exclusions ends at 1 %
-    highest = max(table.ever.max(), 1.0)
+    highest, shades = max(table.ever.max(), 1.0), sns.light_palette(colour("ies"), as_cmap=True)
     for axis, model in zip(axes, models, strict=True):
         wide = table[table.model == model].pivot(index="task", columns="epoch", values="ever").reindex(names)
-        image = axis.imshow(wide, aspect="auto", cmap="Oranges", vmin=0, vmax=highest, interpolation="nearest")
+        image = axis.imshow(wide, aspect="auto", cmap=shades, vmin=0, vmax=highest, interpolation="nearest")
         axis.axhline(len(names) - 1.5, color="0.3", lw=0.7)
         step = -(-len(wide.columns) // 4)  # labels stay apart
         axis.set_xticks(range(0, len(wide.columns), step), wide.columns[::step])
