@@ -42,7 +42,7 @@ COLOURS = {
 COLUMN = 8.5 / 2.54  # inches, a column of a paper, half of a slide, a telephone
 WIDTH = 17.5 / 2.54  # inches, both columns: for pictures of many panels
 SMALLEST = 6  # points, of the smallest letters
-_FINDING, _FINDING_SIZE = "finding", 7
+_FINDING, _FINDING_SIZES = "finding", {"bold": 7, "normal": 6.5}
 _TICKS = {"major.size": 2, "major.width": 0.6, "major.pad": 2, "minor.size": 1.2, "minor.width": 0.5}
 
 
@@ -226,7 +226,10 @@ def legend(figure, handles, names=None, place: str = "upper"):
 
 
 def say(axes, finding: str):
-    """Writes what a picture shows above it, one sentence made from its data; returns the axes. After its legends."""
+    """Writes what a picture shows above it, made from its data; returns the axes. After its legends.
+
+    What follows the first semicolon outside brackets stands below in plain letters.
+    """
     figure = figure_of(axes)
     # all is laid out without it; a legend would else move to the edge of the saved picture, over the sentence
     figure.draw_without_rendering()
@@ -240,34 +243,38 @@ def say(axes, finding: str):
         elif text.get_text() == figure.get_supxlabel():
             text.set_x((drawn.x0 + drawn.x1) / 2)
     finding = re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", finding)
-    edge = 0.04  # inches on both sides
-    text = wrapped(finding, 72 * (figure.get_figwidth() - 2 * edge))
+    first, more = re.match(r"((?:\([^)]*\)|[^(;])*);?(.*)", finding).groups()
     x, y = edge / figure.get_figwidth(), 1 + edge / figure.get_figheight()
-    figure.text(x, y, text, ha="left", va="bottom", fontsize=_FINDING_SIZE, fontweight="bold", gid=_FINDING)
+    for part, weight in ((more, "normal"), (first, "bold")) if more else ((first, "bold"),):  # from below
+    edge = 0.04  # inches on both sides
+        lines = wrapped(part.strip(), 72 * (figure.get_figwidth() - 2 * edge), weight)
+        text = figure.text(x, y, lines, va="bottom", fontsize=_FINDING_SIZES[weight], fontweight=weight, gid=_FINDING)
+        y += (text.get_window_extent().height / figure.dpi + edge / 2) / figure.get_figheight()
     return axes
 
 
-def wrapped(text: str, width: float) -> str:
+def wrapped(text: str, width: float, weight: str = "bold") -> str:
     """A finding in as few lines as `width` points hold, all of about one length; a number keeps its unit."""
     text = re.sub(r" ([=±]) |(?<=\d) (%)", lambda m: m[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-    lines = [
+    splits = [
         textwrap.wrap(text, letters, break_on_hyphens=False, break_long_words=False)
         for letters in range(len(text), 0, -1)
     ]
-    held = [part for part in lines if all(_points(line) <= width for line in part)] or lines
-    fewest = min(map(len, held))
-    return "\n".join([part for part in held if len(part) == fewest][-1])
+    narrow = [lines for lines in splits if all(_points(line, weight) <= width for line in lines)] or splits
+    fewest = min(map(len, narrow))
+    return "\n".join([lines for lines in narrow if len(lines) == fewest][-1])
 
 
 @cache
-def _points(line: str) -> float:
-    return text_to_path.get_text_width_height_descent(line, FontProperties(size=_FINDING_SIZE, weight="bold"), False)[0]
+def _points(line: str, weight: str) -> float:
+    font = FontProperties(size=_FINDING_SIZES[weight], weight=weight)
+    return text_to_path.get_text_width_height_descent(line, font, False)[0]
 
 
 def said(axes) -> str:
     """The sentence of `say`; '' for a picture without one."""
-    found = (t.get_text() for t in figure_of(axes).texts if t.get_gid() == _FINDING)
-    return " ".join(next(found, "").split())
+    parts = [" ".join(text.get_text().split()) for text in figure_of(axes).texts if text.get_gid() == _FINDING]
+    return "; ".join(reversed(parts))
 
 
 def figure_of(axes):

@@ -178,7 +178,7 @@ def test_the_title_says_what_chance_does_on_either_side():
     run = made(FULL, REDUCED)
     axes = shift.shift_bars({"m": run}, SEEDS)
     assert style.said(axes).endswith(
-        "0.33 ± 0.72 epochs (m; another seed moves them by 0.33 ± 0.72: cannot tell which is larger)"
+        "0.33 ± 0.72 epochs (m); another seed moves them by 0.33 ± 0.72: cannot tell which is larger"
     )
     assert [text.get_text() for text in axes[0].figure.legends[0].texts] == ["less than another seed alone moves them"]
     (band,) = [patch for patch in axes[0].patches if patch.get_facecolor()[:3] == (0.9, 0.9, 0.9)]

@@ -58,6 +58,16 @@ def test_the_finding_stands_above_the_picture_in_the_file_too(tmp_path):
     assert (dark(told)[-rows:] == dark(plain)[-rows:]).mean() > 0.98
 
 
+def test_what_follows_a_semicolon_outside_brackets_stands_below_in_plain_letters():
+    _, axis = plt.subplots(layout="constrained")
+    words = "It rises (on one; the paper 2); cannot tell why; nor when"
+    assert style.said(style.say(axis, words)) == words
+    plain, bold = axis.figure.texts
+    assert (bold.get_text(), plain.get_text()) == ("It rises (on one; the paper 2)", "cannot tell why; nor when")
+    assert (bold.get_fontweight(), plain.get_fontweight()) == ("bold", "normal")
+    assert bold.get_window_extent().y0 > plain.get_window_extent().y1
+
+
 def test_bars_of_equal_names_are_in_one_order_on_one_axis():
     one, two = pd.Series({"a": 1.0, "b": 3.0}), pd.Series({"a": -2.0, "b": 0.5})
     axes = style.bar_panels({"one": one, "two": two}, "epochs", "red", {"one": 0.5})

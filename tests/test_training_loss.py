@@ -63,17 +63,17 @@ def test_the_finding_names_the_sign():
 def test_the_title_says_what_is_shown_alone():
     row = training_loss.compare(pair())
     assert training_loss.title(row).endswith(
-        "cannot tell whose training loss is lower: mSFT minus SFT -0.200 nats (no interval)"
+        "cannot tell whose training loss is lower; mSFT minus SFT -0.200 nats (no interval)"
     )
     lower, higher = row.assign(low=-0.3, high=-0.1), -row.assign(low=-0.1, high=-0.3)
     assert training_loss.title(lower).endswith(
-        "mSFT's training loss is lower: mSFT minus SFT -0.200 nats (-0.300 to -0.100)"
+        "mSFT's training loss is lower; mSFT minus SFT -0.200 nats (-0.300 to -0.100)"
     )
     assert training_loss.title(higher).endswith(
-        "mSFT's training loss is higher: mSFT minus SFT +0.200 nats (+0.100 to +0.300)"
+        "mSFT's training loss is higher; mSFT minus SFT +0.200 nats (+0.100 to +0.300)"
     )
     both = training_loss.title(pd.concat([lower, higher]).set_index(pd.Index(["m", "o"])))
-    assert "is lower on 1 and higher on 1 of 2 models: mSFT minus SFT -0.200 nats (m, -0.300 to -0.100), +0.200" in both
+    assert "is lower on 1 and higher on 1 of 2 models; mSFT minus SFT -0.200 nats (m, -0.300 to -0.100), +0.200" in both
 
 
 def test_the_paper_s_direction_is_lower():

@@ -100,7 +100,7 @@ def test_the_title_says_where_msft_ends_beside_sft(small_run, small_msft_run):
     axes = your_mixture.curves(small_msft_run, sft=small_run)
     gain = 100 * (data.at_best(small_msft_run) - data.at_best(small_run)).mean()
     side = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
-    assert f" and ends {abs(gain):.1f} points {side} SFT (one run each" in style.said(axes).replace("\n", " ")
+    assert f"; it ends {abs(gain):.1f} points {side} SFT (one run each" in style.said(axes).replace("\n", " ")
     plt.close(axes[0].figure)
 
 

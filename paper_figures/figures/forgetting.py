@@ -115,7 +115,7 @@ def bars(table: pd.DataFrame, ax=None):
         told.append(
             f"{words} {findings.mean(table[part], signed=True)} points{'' if is_shown else ' (cannot tell from 0)'}"
         )
-    return say(ax, f"Mean over {len(table)} sub-datasets: {', '.join(told)}")
+    return say(ax, f"Mean over {len(table)} sub-datasets: {'; '.join(told)}")
 
 
 READABLE_CAPTION = (

@@ -175,14 +175,14 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     ours = table[table.method == "msft"]
     shown = ((ours.low > 0) | (ours.high < 0)).sum()
     gains = [f"{signed(row.gain, 1)} with {row.sub_datasets}" for row in ours.itertuples()]
-    told = {len(ours): "each interval leaves out 0", 0: "cannot tell any from 0"}
-    tell = told.get(shown, f"{shown} of {len(ours)} intervals leave out 0")
+    verdicts = {len(ours): "each interval leaves out 0", 0: "cannot tell any from 0"}
+    verdict = verdicts.get(shown, f"{shown} of {len(ours)} intervals leave out 0")
     gains[0] = gains[0].replace(" with", " points over SFT with") + " sub-datasets"
-    return say(axes, f"With one seed mSFT gains {', '.join(gains)} ({tell})")
+    return say(axes, f"With one seed mSFT gains {', '.join(gains)}; {verdict}")
 
 
 BUDGET_PANELS_CAPTION = (
-    "mSFT by its compute budget C in epochs. Top: gain over SFT in points of test accuracy (whiskers, and brackets in the title: 95 % interval over "
+    "mSFT by its compute budget C in epochs. Top: gain over SFT in points of test accuracy (whiskers, and in the title: 95 % interval over "
     "the test items). Bottom: compute over SFT, as a share of SFT's own; the numbers at the bars are the compute itself. Roll-out overhead: the "
     "same stages with nothing excluded, less SFT; savings: what the exclusions spare; net: their sum. All are means over the models."
 )
@@ -238,15 +238,14 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
 
 def _budget_title(table: pd.DataFrame) -> str:
     cheapest = table.iloc[0]
-    gains = []
+    gains, spans = [], []
     for row in table.itertuples():
-        open_ = "" if row.low > 0 or row.high < 0 else ", cannot tell"
-        unit = "" if gains else " points over SFT"
-        span = f"{signed(row.gain, 1)}{unit} ({signed(row.low, 1)} to {signed(row.high, 1)}{open_})"
-        gains.append(f"{span} at C = {row.budget:g}")
+        open_ = "" if row.low > 0 or row.high < 0 else " (cannot tell from 0)"
+        gains.append(f"{signed(row.gain, 1)}{'' if gains else ' points over SFT'} at C = {row.budget:g}{open_}")
+        spans.append(f"{signed(row.low, 1)} to {signed(row.high, 1)}")
     share = 100 * cheapest.net / cheapest.sft
     cost = f"C = {cheapest.budget:g} takes {abs(share):.0f} % {'less' if share < 0 else 'more'} compute than SFT"
-    return f"With one seed mSFT gains {', '.join(gains)}; {cost}"
+    return f"With one seed mSFT gains {', '.join(gains)}; 95 % intervals {', '.join(spans)}; {cost}"
 
 
 MIXTURE_TABLE_CAPTION = (

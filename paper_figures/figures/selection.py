@@ -170,7 +170,7 @@ def dumbbells(table: pd.DataFrame, axes=None):
     ]
     legend(axes[0].figure, handles)
     row = table[(table.over == "sft") & (table.method == "msft")].iloc[0]
-    verdict = "" if row.low > 0 or row.high < 0 else ", cannot tell whether it changes"
+    verdict = "" if row.low > 0 or row.high < 0 else "; cannot tell whether it changes"
     return say(
         axes,
         f"mSFT's gain over SFT: {row.test:+.1f} points chosen on test items, {row.validation:+.1f} chosen on validation items{verdict}",

@@ -185,15 +185,18 @@ def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy
 
     runs: {model: bifurcation run}.  sft_runs: SFT runs of any of the models that differ in the seed alone.
     """
-    shown, bands, told = {}, {}, []
+    shown, bands, moves, seeds = {}, {}, [], []
     for model, run in runs.items():
         values, chance, name = shifts(run, measure)["shift"], by_chance(run, sft_runs, measure), model_label(model)
         title = f"{name},\nwithout {pretty(fork(run).first)}\nmean |shift| {values.abs().mean():.2f}"
-        shown[title], beside = values.rename(index=pretty), ""
+        shown[title] = values.rename(index=pretty)
+        moves.append(f"{findings.mean(values.abs(), 2)} epochs ({name})")
         if chance is not None:
             bands[title] = chance.mean()
-            beside = f"; another seed moves them by {findings.mean(chance, 2)}: {verdict(values.abs(), chance)}"
-        told.append(f"{findings.mean(values.abs(), 2)} epochs ({name}{beside})")
+            of = f" ({name})" * (len(runs) > 1)
+            seeds.append(
+                f"; another seed moves them by {findings.mean(chance, 2)}{of}: {verdict(values.abs(), chance)}"
+            )
     if with_paper:
         theirs = reported_shifts()
         shown[f"the paper,\nwithout ARC-Easy\nmean |shift| {theirs.abs().mean():.2f}"] = theirs
@@ -202,8 +205,8 @@ def shift_bars(runs, sft_runs, with_paper: bool = True, measure: str = "accuracy
         key = Patch(color="0.9", label="less than another seed alone moves them")
         legend(axes[0].figure, [key])
     what = {"accuracy": "peaks", "loss": "lowest losses"}[measure]
-    alone = "" if bands else "; no other seeds to tell this from chance"
-    return say(axes, f"Without one sub-dataset the others' {what} move by {', '.join(told)}{alone}")
+    beside = "".join(seeds) or "; no other seeds to tell this from chance"
+    return say(axes, f"Without one sub-dataset the others' {what} move by {', '.join(moves)}{beside}")
 
 
 BRANCH_CURVES_CAPTION = (

@@ -145,7 +145,7 @@ def title(table: pd.DataFrame) -> str:
     for name, row in known.iterrows():
         span = "no interval" if np.isnan(row.low) else f"{row.low:+.3f} to {row.high:+.3f}"
         spans.append(f"{row['difference (nats)']:+.3f} nats ({f'{name}, ' * (count > 1)}{span})")
-    return f"On what both still train, {verdict}: mSFT minus SFT {', '.join(spans)}"
+    return f"On what both still train, {verdict}; mSFT minus SFT {', '.join(spans)}"
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -276,7 +276,7 @@ def curves(run, axes=None, sft=None):
     ends = (
         f"; its best checkpoint is at epoch {run.best.path_epoch:g}"
         if sft is None
-        else f", and ends {_beside(sft, run)}"
+        else f"; it ends {_beside(sft, run)}"
     )
     return say(axes, f"{label(run.config.method)} {words}{ends}")
 
