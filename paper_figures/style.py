@@ -179,16 +179,16 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, bands: Mappi
     return axes
 
 
-def panels(count: int, xlabel: str, ylabel: str, height: float = 1.15, columns: int = 5, same_y: bool = True):
+def panels(count: int, xlabel: str, ylabel: str, height: float = 1.15, columns: int = 5, share: str = "xy"):
     """A grid of `count` axes that share x and y, at most `columns` a row; returns them flat, in reading order.
 
-    height: inches a row.  same_y: False where panels measure different things.  The labels with their units stand once for the whole figure.
+    height: inches a row.  share: "x" or "y" where the panels differ in the other.  The labels with their units stand once for the whole figure.
     """
     columns = even_columns(count, columns)
     rows = -(-count // columns)
     size = (width_of(columns), height * rows + 0.45)
     figure, grid = plt.subplots(
-        rows, columns, figsize=size, sharex=True, sharey=same_y, squeeze=False, layout="constrained"
+        rows, columns, figsize=size, sharex="x" in share, sharey="y" in share, squeeze=False, layout="constrained"
     )
     for axis in grid.ravel()[count:]:
         axis.set_visible(False)

@@ -145,7 +145,7 @@ def curves(run, axes=None, measure: str = "accuracy"):
         "loss": ("lowest loss", "held-out loss (nats a token)"),
     }[measure]
     if axes is None:
-        axes = panels(len(best), "epoch", ylabel, same_y=measure == "accuracy")
+        axes = panels(len(best), "epoch", ylabel, share="xy" if measure == "accuracy" else "x")
     for axis, (task, curve) in zip(axes, table.items(), strict=True):
         after, before = curve[curve.index >= best[task]], curve[curve.index <= best[task]]
         (handles[f"up to the {what}"],) = axis.plot(before.index, before, color=colour("sft"), lw=1.1)

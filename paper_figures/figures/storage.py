@@ -126,7 +126,7 @@ def summary(runs) -> pd.DataFrame:
 
 
 LIVE_COPIES_CAPTION = (
-    "Model copies that Algorithm 4 keeps alive after each evaluation of mSFT (line) and the bound (dashed) against the epochs trained; "
+    "Model copies that Algorithm 4 keeps alive after each evaluation of mSFT (line) and the bound (grey) against the epochs trained; "
     "the mean of the stages' peaks (dotted) beside what appendix H predicts for it, (N + 1) / 2 + 2 (dash-dotted). Above each panel "
     "the mean over the evaluations, which the paper's is compared with."
 )
@@ -135,13 +135,13 @@ LIVE_COPIES_CAPTION = (
 def live_copies(runs, axes=None):
     """Copies alive by Algorithm 4 against the epochs trained, with the bound and what appendix H predicts; an axes a run."""
     if axes is None:
-        axes = panels(len(runs), "epochs trained, rolled-back ones too", "model copies", columns=3)
+        axes = panels(len(runs), "epochs trained, rolled-back ones too", "model copies", columns=3, share="y")
     lines, means, peaks = {}, [], []
     for axis, (key, run) in zip(axes, runs.items(), strict=True):
         copies = replay(run)
         means.append(copies.live.mean())
         peaks.append((stage_peaks(copies), predicted(run)))
-        (lines["bound"],) = axis.step(copies.trained, copies.bound, where="post", color="0.6", lw=0.7, ls="--")
+        lines["bound"] = axis.fill_between(copies.trained, copies.bound, step="post", color="0.9", lw=0)
         (lines["alive"],) = axis.step(copies.trained, copies.live, where="post", color=colour("msft"), lw=0.8)
         lines["mean of the stages' peaks"] = axis.axhline(peaks[-1][0], color=colour("msft"), lw=0.9, ls=":")
         lines["predicted by appendix H"] = axis.axhline(peaks[-1][1], color="0.15", lw=0.7, ls="-.")
@@ -149,8 +149,9 @@ def live_copies(runs, axes=None):
             f"{label_of(key, run)}\nmean {means[-1]:.1f}, peaks {peaks[-1][0]:.1f}\npredicted {peaks[-1][1]:.1f}",
             fontsize=SMALLEST,
         )
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     # the axes share one scale, which holds the highest of all panels
-    axes[0].set_ylim(0, 1.05 * max(np.max(line.get_ydata()) for axis in axes for line in axis.lines))
+    axes[0].set_ylim(0, 1.05 * max(axis.dataLim.y1 for axis in axes))
     axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
     legend(axes[0].figure, lines.values(), lines.keys())
     below = sum(peak < expected for peak, expected in peaks)

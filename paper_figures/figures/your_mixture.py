@@ -240,7 +240,7 @@ def curves(run, axes=None, sft=None):
     tasks = [*dropped, *(task for task in history.task.unique() if task not in dropped)]
     if axes is None:
         columns = 5 if len(tasks) > 6 else 3
-        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.3, columns, False)
+        axes = panels(len(tasks), "epoch along the kept path", "score on the test items (%)", 1.3, columns, "x")
     # a star off the path is joined to it, also where the sub-dataset was dropped before
     stage = run.result["best"]["stage"]
     left = data.stages(run).set_index("stage").kept_until[stage]
