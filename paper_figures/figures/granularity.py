@@ -123,20 +123,20 @@ def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     ends = spans.reindex(shown.index)
     for place, method in enumerate(METHODS):
         values, low, high = shown[label(method)], ends[label(method), "low"], ends[label(method), "high"]
-        look = {"height": 0.36, "color": colour(method), "label": label(method), "ecolor": "0.3"}
+        look = {"fmt": "o", "ms": 3, "lw": 0.8, "capsize": 1.5, "color": colour(method), "label": label(method)}
         whiskers = ((values - low).fillna(0), (high - values).fillna(0))
-        ax.barh(y + 0.38 * (place - 0.5), values, xerr=whiskers, error_kw={"lw": 0.6, "capsize": 1}, **look)
+        ax.errorbar(values, y + 0.38 * (place - 0.5), xerr=whiskers, **look)
     ax.axvline(0, color=colour("sft"), lw=1, label=label("sft"))
     ax.axhline(len(shown) - 1.3, color="0.6", lw=0.7)
     # the gains themselves stand in a column of their own, clear of whiskers
     for place, (_, row) in zip(y, shown.iterrows(), strict=True):
         for number, method in enumerate(METHODS):
             text = f"{label(method)} {signed(row[label(method)], 1)}"
-            where = {"xycoords": ("axes fraction", "data"), "va": "center"}
+            where = {"xycoords": ("axes fraction", "data"), "va": "center_baseline", "color": colour(method)}
             ax.annotate(text, (1.01, place + 0.38 * (number - 0.5)), annotation_clip=False, **where)
     ax.set_yticks(y, shown.index)
     ax.invert_yaxis()
-    ax.margins(y=0.01)
+    ax.margins(y=0.06)
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -0.04 * high), high)  # SFT's line stands clear of the axis
     ax.grid(axis="y", visible=False)

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from msft.errors import ConfigError
 from msft.results.flops import FORWARD, TRAIN
@@ -144,31 +145,30 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     methods = [method for method in METHODS if method in set(table.method)]
     for place, method in enumerate(methods):
         rows = table[table.method == method].set_index("mixture").loc[names]
-        x = np.arange(len(names)) + 0.2 * (place - (len(methods) - 1) / 2)
-        look = {"color": colour(method), "label": label(method)}
-        left.errorbar(x, rows.accuracy, yerr=1.96 * rows.error, fmt="o", ms=3, capsize=1.5, lw=0.8, **look)
-    others = [method for method in methods if method != "sft"]
-    for place, method in enumerate(others):
-        rows = table[table.method == method].set_index("mixture").loc[names]
-        x = np.arange(len(names)) + 0.36 * (place - (len(others) - 1) / 2)
+        x = np.arange(len(names)) + 0.26 * (place - (len(methods) - 1) / 2)
+        look = {"color": colour(method), "label": label(method), "fmt": "o", "ms": 3, "capsize": 1.5, "lw": 0.8}
+        left.errorbar(x, rows.accuracy, yerr=1.96 * rows.error, **look)
+        if method == "sft":
+            continue
         whiskers = (rows.gain - rows.low, rows.high - rows.gain)
-        right.bar(x, rows.gain, width=0.32, color=colour(method), yerr=whiskers, ecolor="0.3", capsize=1.5)
-        for place, top, gain in zip(x, rows.high, rows.gain, strict=True):
-            # a number that is wider than its bar stands clear of the next method's
-            end, side = (0, "center") if method == others[-1] else (5, "right")
-            right.annotate(signed(gain, 1), (place, max(top, 0)), (end, 2), textcoords="offset points", ha=side)
+        right.errorbar(x, rows.gain, yerr=whiskers, **look)
+        for at, top, gain in zip(x, rows.high, rows.gain, strict=True):
+            # in the method's colour, for the next method's may stand close
+            where = {"textcoords": "offset points", "ha": "center", "color": colour(method)}
+            right.annotate(signed(gain, 1), (at, max(top, 0)), (0, 2.5), **where)
     right.axhline(0, color=colour("sft"), lw=1)
     theirs = reported_numbers.claim(CLAIM)
     paper = right.axhline(
         theirs, color="0.35", ls="-.", lw=0.8, zorder=0, label=f"the paper's mean for mSFT, {signed(theirs)}"
     )
-    right.margins(y=0.2)
+    right.margins(y=0.1)
+    right.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     left.set_ylabel("test accuracy (%)")
     right.set_ylabel("gain over SFT (points)")
     for axis in axes:
         axis.set_xticks(range(len(names)), sizes.sub_datasets)
-        axis.set_xlabel("sub-datasets")
-        axis.set_xlim(-0.6, len(names) - 0.4)
+        axis.set_xlabel("sub-datasets of the mixture")
+        axis.set_xlim(-0.5, len(names) - 0.5)
         axis.grid(axis="x", visible=False)
     handles = [*left.get_legend_handles_labels()[0], paper]
     legend(left.figure, handles)
@@ -229,7 +229,8 @@ def budget_panels(table: pd.DataFrame, theirs: pd.DataFrame, here: str = "here")
             axis.margins(y=0.15)
         top.set_title(f"{title}")
         bottom.set_title(f"at the bars: {unit}", fontsize=SMALLEST)
-        bottom.set_xticks(range(len(every)), [f"C = {budget:g}" for budget in every])
+        bottom.set_xticks(range(len(every)), [f"{budget:g}" for budget in every])
+        bottom.set_xlabel("compute budget C (epochs)")
     axes[0, 0].set_ylabel("gain over SFT\n(points)")
     axes[1, 0].set_ylabel("compute over SFT\n(% of SFT's)")
     legend(axes[0, 0].figure, *bottom.get_legend_handles_labels(), place="lower")
