@@ -16,6 +16,7 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import COLUMN, colour, label, legend, pretty, say
 
 MEASURES = ("accuracy", "loss")
+_SHADES = (colour("sft"), "#8cc4e3", "white")  # of a first, second and third seed
 # columns of a difference to SFT: mean, and the ends of its interval
 POINTS = ["against SFT (points)", "from", "to"]
 NATS = ["loss against SFT (nats)", "loss from", "loss to"]
@@ -132,26 +133,26 @@ def optima_plot(runs, axes=None):
     tables = {measure: optima(runs, measure) for measure in MEASURES}
     order = tables["loss"].mean(axis=1).sort_values(kind="stable").index
     if axes is None:
-        size = (COLUMN, 0.15 * len(order) + 0.65)
+        size = (COLUMN, 0.19 * len(order) + 0.65)
         _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     marks = "osD"
     for axis, (measure, table) in zip(axes, tables.items(), strict=True):
+        # above each other, since seeds that agree would hide each other
+        shifts = np.linspace(-0.25, 0.25, len(table.columns)) if len(table.columns) > 1 else np.zeros(1)
         for place, task in enumerate(order):
-            row = table.loc[task]
-            axis.plot([row.min(), row.max()], [place] * 2, color="0.75", lw=1.2, zorder=1)
-        # side by side, since seeds that agree would hide each other
-        shifts = np.linspace(-0.2, 0.2, len(table.columns)) if len(table.columns) > 1 else [0.0]
-        for seed, mark, shift in zip(table, marks, shifts, strict=False):
+            axis.plot(table.loc[task], place + shifts, color="0.75", lw=0.8, zorder=1)
+        for seed, mark, shift, shade in zip(table, marks, shifts, _SHADES, strict=False):
             axis.scatter(
-                table[seed][order], np.arange(len(order)) + shift, marker=mark, s=16, color=colour("sft"), alpha=0.75,
-                edgecolor="white", lw=0.4, zorder=2, label=f"seed {seed}",
+                table[seed][order], np.arange(len(order)) + shift, marker=mark, s=10, color=shade,
+                edgecolor=colour("sft"), lw=0.5, zorder=2, label=f"seed {seed}",
             )  # fmt: skip
         axis.set_title({"accuracy": "by test accuracy", "loss": "by held-out loss"}[measure])
-        axis.set_xlabel("optimal compute (epoch)")
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_xlim(left=-0.2)
+        axis.grid(axis="y", visible=False)
+    axes[0].figure.supxlabel("optimal compute (epoch)")
     axes[0].set_yticks(range(len(order)), map(pretty, order))
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(order) - 0.4, -0.6)
     handles, names = axes[0].get_legend_handles_labels()
     if len(names) > 1:
         legend(axes[0].figure, handles, names)
