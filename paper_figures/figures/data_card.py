@@ -1,11 +1,10 @@
 """The data card of a mixture: what a run would train and test on, what was left out, and where it comes from."""
 
-import textwrap
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
 from msft import names, runs
@@ -14,7 +13,7 @@ from msft.data.mixture import Mixture
 from msft.errors import DataError
 from msft.loss import tokens
 from paper_figures import profiles
-from paper_figures.style import colour, legend, panels, pretty, say
+from paper_figures.style import COLUMN, colour, legend, pretty, say
 
 
 @dataclass(frozen=True)
@@ -77,48 +76,44 @@ def counts(card: Card) -> pd.DataFrame:
     return overview.counts(card.mixture, card.lengths)
 
 
-LENGTHS_CAPTION = "Train examples of each sub-dataset by their tokens; the triangle is the mean."
+LENGTHS_CAPTION = (
+    "Train examples of each sub-dataset by their tokens, each row on a scale of its own; the triangle is the mean."
+)
 
 
-def length_histogram(card: Card, axes=None):
-    """Histogram of the train lengths of each sub-dataset, the mean marked, all on one token axis.
+def length_histogram(card: Card, axis=None):
+    """Histograms of the train lengths on one token axis, a row a sub-dataset from short to long, its mean marked.
 
-    axes: a flat array with one axes a sub-dataset, made where absent. Returns it.
+    Returns the axes.
     """
-    names = list(card.lengths)
-    if axes is None:
-        axes = panels(len(names), "tokens of a training example (prompt, answer, EOS)", "training examples")
+    means = pd.Series({name: np.mean(lengths) for name, lengths in card.lengths.items()}).sort_values(kind="stable")
+    if axis is None:
+        _, axis = plt.subplots(figsize=(COLUMN, 0.2 * len(means) + 0.6), layout="constrained")
     longest = max(max(lengths) for lengths in card.lengths.values())
     # a text many times longer than any run takes would squeeze all others into one bar: it counts in the last
     shown = min(longest, 2 * card.max_tokens)
     width = -(-shown // 50)  # whole tokens
     edges = np.arange(0, shown + 2 * width, width) - 0.5
-    handles = {}
-    for axis, name in zip(axes, names, strict=False):
+    for row, (name, mean) in enumerate(means.items()):
         lengths = np.array(card.lengths[name])
-        sns.histplot(x=lengths.clip(max=shown), bins=edges, ax=axis, color=colour("sft"), edgecolor="white", lw=0.2)
-        # at the top, since a line would hide a sub-dataset whose examples are all of one length
-        (handles["mean"],) = axis.plot(
-            lengths.mean(), 1.03, "v", color="0.15", ms=3.5, transform=axis.get_xaxis_transform(), clip_on=False
-        )
-        if longest > card.max_tokens:
-            handles[f"limit of a run ({card.max_tokens} tokens)"] = axis.axvline(card.max_tokens, color="0.4", ls=":")
+        counts = np.histogram(lengths.clip(max=shown), edges)[0]
+        # upwards, on an axis that runs down
+        axis.bar(edges[:-1], -0.75 * counts / counts.max(), 0.9 * width, row, align="edge", color=colour("sft"), lw=0)
+        axis.plot(mean, row + 0.12, "^", color="0.15", ms=2.5, label="mean" if row == 0 else None)
         if (lengths > shown).any():
-            axis.text(
-                0.98, 0.6, f"{(lengths > shown).sum()} longer,\nup to {lengths.max()}", transform=axis.transAxes,
-                ha="right", color="0.3",
-            )  # fmt: skip
-        axis.set(xlabel="", ylabel="", xlim=(0, edges[-1]))
-        axis.set_title(textwrap.fill(pretty(name), 17), pad=6)
-        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    legend(axes[0].figure, handles.values(), handles.keys())
-    means = {name: np.mean(lengths) for name, lengths in card.lengths.items()}
-    short, long = min(means, key=means.get), max(means, key=means.get)
-    return say(
-        axes,
-        f"Training examples have {means[short]:.0f} ({pretty(short)}) to {means[long]:.0f} ({pretty(long)}) tokens on average",
-    )
+            more = f"{(lengths > shown).sum()} longer, up to {lengths.max()}"
+            axis.text(edges[-1] - 3 * width, row, more, ha="right", va="bottom", color="0.3")
+    if longest > card.max_tokens:
+        axis.axvline(card.max_tokens, color="0.4", ls=":", label=f"limit of a run ({card.max_tokens} tokens)")
+    axis.set_yticks(range(len(means)), map(pretty, means.index), va="bottom")
+    axis.tick_params(axis="y", length=0)
+    axis.set(xlim=(0, edges[-1]), ylim=(len(means) - 0.6, -0.9))
+    axis.set_xlabel("tokens of a training example (prompt, answer, EOS)")
+    axis.spines["left"].set_visible(False)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    legend(axis.figure, *axis.get_legend_handles_labels())
+    words = [f"{mean:.0f} ({pretty(name)})" for name, mean in means.items()]
+    return say(axis, f"Training examples have {words[0]} to {words[-1]} tokens on average")
 
 
 LEFT_OUT_CAPTION = (
