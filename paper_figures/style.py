@@ -162,7 +162,9 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, bands: Mappi
     for axis, (title, series) in zip(axes, values.items(), strict=True):
         series = series[first.index] if equal else series.sort_values(ascending=False, kind="stable")
         drawn = axis.barh(range(len(series)), series, height=0.68, color=shade)
-        axis.bar_label(drawn, [signed(v) if series.min() < 0 else f"{v:g}" for v in series], padding=1.5)
+        numbers = [signed(v) if series.min() < 0 else f"{v:g}" for v in series]
+        for text in axis.bar_label(drawn, numbers, padding=1.5):
+            text.set_va("center_baseline")  # numbers have no descenders
         axis.axvline(0, color="0.2", lw=0.6)
         if bands and bands.get(title):
             axis.axvspan(-bands[title], bands[title], color="0.9", zorder=0)
@@ -244,9 +246,9 @@ def say(axes, finding: str):
             text.set_x((drawn.x0 + drawn.x1) / 2)
     finding = re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", finding)
     first, more = re.match(r"((?:\([^)]*\)|[^(;])*);?(.*)", finding).groups()
+    edge = 0.04  # inches on both sides
     x, y = edge / figure.get_figwidth(), 1 + edge / figure.get_figheight()
     for part, weight in ((more, "normal"), (first, "bold")) if more else ((first, "bold"),):  # from below
-    edge = 0.04  # inches on both sides
         lines = wrapped(part.strip(), 72 * (figure.get_figwidth() - 2 * edge), weight)
         text = figure.text(x, y, lines, va="bottom", fontsize=_FINDING_SIZES[weight], fontweight=weight, gid=_FINDING)
         y += (text.get_window_extent().height / figure.dpi + edge / 2) / figure.get_figheight()

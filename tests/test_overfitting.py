@@ -110,7 +110,9 @@ def test_distances_from_the_mixture_s_peak_and_the_paper_s_beside():
     ours, paper = overfitting.distance_bars({"m": run})
     assert [bar.get_width() for bar in ours.patches] == [1.0, 0.5, 0.0]
     assert sorted(bar.get_width() for bar in paper.patches) == sorted(theirs)
-    assert [axis.get_title() for axis in (ours, paper)] == ["m\nmean 0.50", "the paper, Qwen3 8B\nmean 1.93"]
+    assert [axis.get_title() for axis in (ours, paper)] == [
+        f"{name} (dashed)" for name in ("m\nmean 0.50", "the paper, Qwen3 8B\nmean 1.93")
+    ]
     assert ours.get_xlim() == paper.get_xlim()
     assert "peak 0.50 ± 1.24 epochs (m) from the mixture's peak; in the paper 1.93" in style.said(ours)
     # the mean as a line too, as in the paper

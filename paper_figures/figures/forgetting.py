@@ -9,7 +9,7 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import COLUMN, colour, legend, pretty, say
 
 _PARTS = {
-    "forgetting": ("change after its own peak (Eq. 4; negative: forgetting)", "0.6"),
+    "forgetting": ("change after its own peak (Eq. 4)", "0.6"),
     "prevention": ("prevented over-fitting", None),
 }
 
@@ -83,7 +83,7 @@ def bars(table: pd.DataFrame, ax=None):
     """
     rows = table.sort_values("gain", ascending=False, kind="stable")
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN, 0.16 * len(rows) + 0.85), layout="constrained")
+        _, ax = plt.subplots(figsize=(COLUMN, 0.16 * len(rows) + 0.7), layout="constrained")
     y = np.append(np.arange(len(rows)), len(rows) + 0.4)
     for part, (words, shade) in _PARTS.items():
         values = np.append(rows[part], rows[part].mean())

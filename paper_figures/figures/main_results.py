@@ -181,8 +181,8 @@ def _far(table: pd.DataFrame) -> tuple[list[str], float]:
     far = means.index[means < middle - 5 * max((means - middle).abs().median(), 1.0)]
     far = [method for method in far if method != "sft"]  # it is what all are compared with
     near = table.drop(columns=far)
-    # as much room again below the lowest of the others
-    return far, near.min().min() - 0.25 * (near.max().max() - near.min().min()) if far else -np.inf
+    # room for an arrow and its value below the lowest of the others
+    return far, near.min().min() - 0.4 * (near.max().max() - near.min().min()) if far else -np.inf
 
 
 def key(figure, models, ring: str = "") -> None:

@@ -169,7 +169,7 @@ def dots(rows: pd.DataFrame, axes=None):
         axis.set_yticks(range(len(values)), values.index)
         axis.set_ylim(len(values) - 0.5, -0.8)
         axis.set_title(f"OLMo 2 {size}")
-        axis.margins(x=0.4)
+        axis.margins(x=0.55)  # room for the shares beside the first and the last dot
     axes[0].figure.supxlabel("training compute (FLOPs); labels: share of the whole")
     sft = rows[rows.stage == "SFT"].share
     claim = reported_numbers.claim("share of the SFT stage")

@@ -104,14 +104,13 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     """Fig. 2b: how far each optimum lies from the mixture's, a panel a model, and the paper's beside. Returns the axes."""
     ours = {model_label(model): distances(run, measure) for model, run in runs.items()}
     theirs = {"the paper, Qwen3 8B": reported_distances()} if with_paper else {}
-    shown = {f"{name}\nmean {values.mean():.2f}": values for name, values in (ours | theirs).items()}
+    shown = {f"{name}\nmean {values.mean():.2f} (dashed)": values for name, values in (ours | theirs).items()}
     what = {"accuracy": "peak", "loss": "lowest loss"}[measure]
     axes = bar_panels(shown, f"distance from the mixture's {what} (epochs)", colour("sft"))
     for axis, values in zip(axes, shown.values(), strict=True):
-        mean = axis.axvline(values.mean(), color="0.15", ls="--", lw=0.8, zorder=1.5)
+        axis.axvline(values.mean(), color="0.4", ls="--", lw=0.8, zorder=1.5)
         for text in axis.texts:  # the line gives way to the numbers
-            text.set_bbox({"facecolor": "white", "lw": 0, "pad": 0.4})
-    legend(axes[0].figure, [mean], ["mean"])
+            text.set_bbox({"facecolor": "white", "lw": 0, "pad": 1.2})
     words = [f"{findings.mean(values, 2)} epochs ({name})" for name, values in ours.items()]
     beside = f"; in the paper {reported_distances().mean():.2f}" if with_paper else ""
     start, end = {
@@ -157,7 +156,7 @@ def curves(run, axes=None, measure: str = "accuracy"):
         axis.set_title(f"{pretty(task)}: {best[task]:g}")
         if measure == "loss":  # the first steps' fall would flatten all that follows
             axis.set_ylim(min(curve) - 0.15 * (top := max(curve[1:])), 1.15 * top)
-        axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(3, integer=True, steps=[1, 2, 5, 10]))
         axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axis.margins(y=0.14)
     legend(axes[0].figure, handles.values(), handles.keys())

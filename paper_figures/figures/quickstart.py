@@ -31,7 +31,7 @@ def comparison(sft, msft) -> pd.DataFrame:
 
 
 FIRST_PICTURE_CAPTION = (
-    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred, its level dotted; a "
+    "Test accuracy (%) against epoch of SFT and of mSFT. Top: the mean of all sub-datasets, the best checkpoint starred, its level a thin line; a "
     "pale line leads to one off the kept path. Below: each sub-dataset, in the order in which mSFT dropped them. A star is "
     "the peak under SFT, the dotted line and its number the epoch at which mSFT dropped the sub-dataset (at 0: before it "
     "trained on it); its line is pale from there on. The difference is between the best checkpoints, with the 95 % interval over "
@@ -94,7 +94,7 @@ def mean_curves(sft, msft, ax=None):
         size = 70 if run is sft else 50
         ax.scatter(reached, accuracy, marker="*", s=size, color=shade, zorder=3, edgecolor="white", lw=0.5)
         # a level line to the right edge shows how far apart the two end; the words stand clear of both curves
-        ax.plot([reached, end], [accuracy] * 2, color=shade, ls=(0, (1, 1.5)), lw=0.8)
+        ax.plot([reached, end], [accuracy] * 2, color=shade, lw=0.6, alpha=0.6)
         ax.annotate(
             f"{label(run.config.method)}: best {accuracy:.1f} % at epoch {reached:g}",
             (1, max(highest, accuracy) if run is ahead else min(lowest, accuracy)), (0, 2 if run is ahead else -3),
@@ -152,8 +152,8 @@ def _kept_and_dropped(axis, curve: pd.Series, end: float | None) -> dict:
     if end is not None:
         lines["dropped by mSFT"] = axis.axvline(end, color=colour("msft"), ls=":", lw=1)
         axis.annotate(
-            f"{end:g}", (end, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-            color=colour("msft"),
+            f"{end:g}", (end, 1), (0, 1.5), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="center", va="bottom", color=colour("msft"),
         )  # fmt: skip
     return lines
 
@@ -195,7 +195,8 @@ def stage_timeline(msft, axes=None):
         axis.axvline(best, color="0.2", ls="--", lw=1)
         axis.grid(axis="y", visible=False)
     # above the bars, where no bar or label is
-    top.annotate("best checkpoint", (best, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
+    top.annotate("best checkpoint", (best, 1), (0, 3), **where)
     trained, kept = (stages.end - stages.start).sum(), stages.kept_until.iloc[-1]
     return say(
         axes,
