@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.font_manager import FontProperties
+from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
@@ -164,7 +165,8 @@ def bar_panels(values: Mapping[str, pd.Series], xlabel: str, shade, bands: Mappi
         drawn = axis.barh(range(len(series)), series, height=0.68, color=shade)
         numbers = [signed(v) if series.min() < 0 else f"{v:g}" for v in series]
         for text in axis.bar_label(drawn, numbers, padding=1.5):
-            text.set_va("center_baseline")  # numbers have no descenders
+            # numbers have no descenders, and lines give way to them
+            text.set(va="center_baseline", path_effects=[withStroke(linewidth=2, foreground="white")])
         axis.axvline(0, color="0.2", lw=0.6)
         if bands and bands.get(title):
             axis.axvspan(-bands[title], bands[title], color="0.9", zorder=0)
@@ -246,10 +248,10 @@ def say(axes, finding: str):
             text.set_x((drawn.x0 + drawn.x1) / 2)
     finding = re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", finding)
     first, more = re.match(r"((?:\([^)]*\)|[^(;])*);?(.*)", finding).groups()
-    edge = 0.04  # inches on both sides
+    edge = 0.04  # inches
     x, y = edge / figure.get_figwidth(), 1 + edge / figure.get_figheight()
     for part, weight in ((more, "normal"), (first, "bold")) if more else ((first, "bold"),):  # from below
-        lines = wrapped(part.strip(), 72 * (figure.get_figwidth() - 2 * edge), weight)
+        lines = wrapped(part.strip(), 72 * 0.92 * figure.get_figwidth(), weight)
         text = figure.text(x, y, lines, va="bottom", fontsize=_FINDING_SIZES[weight], fontweight=weight, gid=_FINDING)
         y += (text.get_window_extent().height / figure.dpi + edge / 2) / figure.get_figheight()
     return axes

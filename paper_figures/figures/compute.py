@@ -281,7 +281,7 @@ def _over_sft(axis, table: pd.DataFrame, theirs: pd.DataFrame, names: list[str])
         axis.plot(rows.ratio, np.full(len(rows), names.index(name) + 0.14), "o", **ring)
     axis.axvline(1, color=colour("sft"), lw=1)
     axis.tick_params(labelleft=False)
-    axis.set_xlabel("compute over SFT's (ratio)")
+    axis.set_xlabel("compute (times SFT's)")
     axis.set_title("every model")
     return [
         plt.Line2D([], [], color="0.2", marker="o", ls="", ms=3, label="here"),

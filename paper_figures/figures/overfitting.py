@@ -109,8 +109,6 @@ def distance_bars(runs: Mapping[str, object], with_paper: bool = True, measure: 
     axes = bar_panels(shown, f"distance from the mixture's {what} (epochs)", colour("sft"))
     for axis, values in zip(axes, shown.values(), strict=True):
         axis.axvline(values.mean(), color="0.4", ls="--", lw=0.8, zorder=1.5)
-        for text in axis.texts:  # the line gives way to the numbers
-            text.set_bbox({"facecolor": "white", "lw": 0, "pad": 1.2})
     words = [f"{findings.mean(values, 2)} epochs ({name})" for name, values in ours.items()]
     beside = f"; in the paper {reported_distances().mean():.2f}" if with_paper else ""
     start, end = {

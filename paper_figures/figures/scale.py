@@ -145,7 +145,7 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     methods = [method for method in METHODS if method in set(table.method)]
     for place, method in enumerate(methods):
         rows = table[table.method == method].set_index("mixture").loc[names]
-        x = np.arange(len(names)) + 0.26 * (place - (len(methods) - 1) / 2)
+        x = np.arange(len(names)) + 0.3 * (place - (len(methods) - 1) / 2)
         look = {"color": colour(method), "label": label(method), "fmt": "o", "ms": 3, "capsize": 1.5, "lw": 0.8}
         left.errorbar(x, rows.accuracy, yerr=1.96 * rows.error, **look)
         if method == "sft":
@@ -168,7 +168,7 @@ def mixture_panels(table: pd.DataFrame, axes=None):
     for axis in axes:
         axis.set_xticks(range(len(names)), sizes.sub_datasets)
         axis.set_xlabel("sub-datasets of the mixture")
-        axis.set_xlim(-0.5, len(names) - 0.5)
+        axis.set_xlim(-0.55, len(names) - 0.45)
         axis.grid(axis="x", visible=False)
     handles = [*left.get_legend_handles_labels()[0], paper]
     legend(left.figure, handles)
