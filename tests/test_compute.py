@@ -153,7 +153,7 @@ def test_the_pictures_draw_the_parts_and_the_ratios():
     assert [bar.get_width() for bar in train][:2] == pytest.approx([60_000 / 1, 18_000 / 1])
     assert look_ahead[2].get_x() == pytest.approx(60_000)
     assert evaluate[2].get_x() + evaluate[2].get_width() == pytest.approx(60_000 + 56_000 + 2_000)
-    assert left.get_xlabel() == "compute of a run (FLOPs)" and "ratio" in right.get_xlabel()
+    assert left.get_xlabel() == "compute of a run (FLOPs)" and "times SFT" in right.get_xlabel()
     # eight counts here, seven in the paper, and the line of SFT
     assert len(right.lines) == 16
     assert "mSFT takes 0.52 times SFT's compute at C = 1 (1 model; the paper 0.49)" in style.said(left)

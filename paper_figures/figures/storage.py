@@ -141,7 +141,8 @@ def live_copies(runs, axes=None):
         copies = replay(run)
         means.append(copies.live.mean())
         peaks.append((stage_peaks(copies), predicted(run)))
-        lines["bound"] = axis.fill_between(copies.trained, copies.bound, step="post", color="0.9", lw=0)
+        # its rim shows the last value of a stage, which lasts no time
+        lines["bound"] = axis.fill_between(copies.trained, copies.bound, step="post", color="0.87", lw=0.8)
         (lines["alive"],) = axis.step(copies.trained, copies.live, where="post", color=colour("msft"), lw=0.8)
         lines["mean of the stages' peaks"] = axis.axhline(peaks[-1][0], color=colour("msft"), lw=0.9, ls=":")
         lines["predicted by appendix H"] = axis.axhline(peaks[-1][1], color="0.15", lw=0.7, ls="-.")
