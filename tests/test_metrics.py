@@ -165,6 +165,31 @@ NUMBERS = [
     ),
     *((text, Fraction(1, 2)) for text in (r"\frac1{2}", r"\frac{1}2", r"\cfrac{1}{2}", r"\frac 1 2")),
     *((text, 1000) for text in (r"1\ 000", "1~000")),
+    # relations, what a number is a part of, and scales, in more words and signs
+    *(
+        (text, None)
+        for text in ("≪2", "≫2", "⩾2", "≦2", "≧ 2", "≲2", "65+", "2+ years", "3/x", "5/pi", "44 BC", "44 b.c.e.")
+    ),
+    *(
+        (text, None)
+        for text in ("5 squared", "2 cubed", "5 tenths", "3 hundredths", "1 millionth", "1e1.5", "1.5×10^2.5")
+    ),
+    *(
+        (text, None)
+        for text in ("5 mil", "5 mille", "5 mila", "2 milhões", "5 Millionen", "2,5 Milliarden", "5 miljoner")
+    ),
+    *((text, None) for text in ("5 тысяч", "5 миллионов", "5 млрд.", "₹5 cr", "5 tausend")),
+    *(
+        (text, 5)
+        for text in ("5 miles", "5 millimeters", "5 mg", "5 milliliters", "5/kg", "5 AD", "so ...5", r"\left(5\right)")
+    ),
+    *((text, 5 * 10**12) for text in ("$5T", "$5 T", "$5tn", "5 trillion")),
+    ("5 lac", 500000),
+    # a date is no fraction; a decimal may begin with its point or comma
+    *((text, None) for text in ("01/02", "2020/01", "1/05")),
+    *((text, 0) for text in ("0/5", "0")),
+    *((text, Fraction(1, 2)) for text in (",5", "€,5", "x = ,5", "10/20")),
+    ("-,5", Fraction(-1, 2)),
 ]
 
 

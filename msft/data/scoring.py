@@ -24,17 +24,19 @@ _AROUND = re.compile(
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
 # number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten.
 # odd, tail: what stands before or behind it and makes it another number: a relation, 'x', 'k', 'pm', what it is divided by
-_SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
+_SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "lac": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
 _NUMBER = re.compile(
-    r"(?P<odd>(?:[<>≤≥≠±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
+    r"(?P<odd>(?:[<>≠-≿⩽⩾±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
     r"|(?<=[\w)\]}])[-+*/]\(?){1,9})?"
     r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√∛∜|])?(?<!\w)(?<!\d[.,:])"
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])|\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?"
-    r"|\.?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
+    r"|(?:(?<!\.)\.|(?<![^\s$(+-]),)?\d+(?:[.,:;/'_^-]+\d+)*(?:e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>[!|^π√]+[\w.]*| ?[百千万萬亿億]+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*|(?-i:[kKMBxyzei]|pi|x\d+)(?!\w)"
-    r"| ?(?:bn|mln|mn|tn|mio|mrd|mill|tsd|dozen|quadrillion|млн|млрд|тыс|millones|milliards?|milliarden?)\b"
-    r"|-(?![\w.])| ?[ap]\.?m\b| and (?:a|one) (?:half|quarter))?",
+    r"(?P<tail>/?[!|^π√]+[\w.]*|[.,]\d[\w.]*| ?[百千万萬亿億]+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
+    r"|(?-i:/?(?:[kKMBxyzei]|pi|x\d+))(?!\w)"
+    r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oah]\w*|tsd|tausend|dozen|quadrillion|мл[нр]\w*|милл\w*|тыс\w*"
+    r"|squared|cubed|factorial|(?:ten|hundred|thousand|million|billion)ths?)\b"
+    r"|[-+](?![\w.])| ?(?:[ap]\.?m|b\.?c(?:\.?e)?)\b| and (?:a|one) (?:half|quarter))?",
     re.IGNORECASE,
 )
 # (pattern, what it becomes, an example) before numbers are looked for: other ways to write a sign, a fraction, a relation
@@ -46,6 +48,7 @@ _SPELLINGS = [
     (r"</?[a-z]\w*/?>", " ", "<b>5</b> →  5 "),
     (r"\b_+([^_\s]+)_+\b", r"\1", "_5_ → 5"),
     (r"\\([$%])", r"\1", r"-\$5 → -$5"),
+    (r"\\(?:left|right)(?![a-z])", "", r"\left(5\right) → (5)"),
     (r"\^\{?\\circ\}?", "", r"90^\circ → 90"),
     (r"(?<=\d)\*\*(?=[-+]?\d)", "^", "2**3 → 2^3"),
     (r" ?\^ ?[{(]?([-+]?\d+)[})]?", r"^\1", "10 ^ {3} → 10^3"),
@@ -75,14 +78,16 @@ _SPELLINGS = [
     (r"(\$\d[\d.,]*)(?:k| ?K)\b", r"\1 thousand", "$2k → $2 thousand"),
     (r"(\$\d[\d.,]*)(?:m| ?(?:M|mn|mln))\b", r"\1 million", "$1.2m → $1.2 million"),
     (r"(\$\d[\d.,]*)(?:b| ?(?:B|bn))\b", r"\1 billion", "$3bn → $3 billion"),
+    (r"(\$\d[\d.,]*) ?(?:T|tr?n)\b", r"\1 trillion", "$5T → $5 trillion"),
     (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1", "25 cm^2 → 25 cm"),
 ]
 _REWRITES = [(re.compile(pattern), to) for pattern, to, _ in _SPELLINGS]
-_FRACTION = re.compile(r"(?:(\d+) )?(\d+)/(\d+)")
+# a part that begins with 0 is of a date: 01/02
+_FRACTION = re.compile(r"(?:(\d+) )?([1-9]\d*|0)/([1-9]\d*)")
 _POWER_OF_TEN = re.compile(r"(?:[eE]|(?:(?<=\d) ?[x*] ?|^)10\^)([-+]?\d{1,3})$")
 _PLAIN = re.compile(r"(\d*)(?:\.(\d+))?")
 _GROUPED = re.compile(r"([1-9]\d{0,2}(?:([,.'_ ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3})(?:([.,])(\d+))?")
-_DECIMAL_COMMA = re.compile(r"(\d+),(\d+)")
+_DECIMAL_COMMA = re.compile(r"(\d*),(\d+)")
 _TOLERANCE = Fraction(1, 10**6)  # relative
 
 
@@ -161,7 +166,7 @@ def _value(piece: str) -> tuple[Fraction, int | None] | None:
     scale, piece = sum(map(_SCALES.get, scales)), re.sub(f" ?({'|'.join(_SCALES)})s?", "", piece)
     if match := _FRACTION.fullmatch(piece):
         whole, top, bottom = (int(part or 0) for part in match.groups())
-        return (sign * (whole + Fraction(top, bottom)) * 10**scale, None) if bottom else None
+        return sign * (whole + Fraction(top, bottom)) * 10**scale, None
     power = _POWER_OF_TEN.search(piece)
     exponent, piece = (int(power.group(1)), piece[: power.start()] or "1") if power else (0, piece)
     if match := _PLAIN.fullmatch(piece) or _DECIMAL_COMMA.fullmatch(piece):
