@@ -21,6 +21,7 @@ from pyarrow import parquet
 
 import msft
 from msft.__main__ import main
+from msft.data.files import read_file
 from msft.data.reading import read_mixture
 from msft.data.rows import row_to_example
 from msft.errors import DataError, MsftError
@@ -341,6 +342,14 @@ def test_chats_that_stand_twice_are_quoted_by_what_they_ask(tmp_path, caplog):
     ]
     read(tmp_path, rows[:12], [rows[12], rows[12]])
     assert f"count as often: {rows[12]['messages'][1]['content']!r} (" in caplog.text
+
+
+def test_blanks_behind_the_commas_of_a_csv_are_no_part_of_its_cells(tmp_path):
+    cells = "".join(f'Code {i}?, "{i}, then {i}"\n' for i in range(12))
+    (tmp_path / "train.csv").write_text("question, answer\n" + cells)
+    read = read_file(tmp_path / "train.csv")
+    assert read.columns == ["question", "answer"] and not read.problems
+    assert read.rows[3][1] == {"question": "Code 3?", "answer": "3, then 3"}
 
 
 def test_a_stray_quote_drops_no_rows_in_silence(tmp_path):

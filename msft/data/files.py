@@ -123,7 +123,7 @@ def _objects(path: Path, found: Sequence[tuple[int | str, object]], problems: Se
 
 def _csv(path: Path, text: str) -> Rows:
     """Every cell is a text; a row is named by the line on which it ends."""
-    reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True), [], []
+    reader, rows, problems = csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True), [], []
     try:
         columns = reader.fieldnames or []
         if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):

@@ -13,7 +13,7 @@ from msft.data.chat import special_tokens
 from msft.data.example import Example, documents, target_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import MEASURED, Mixture, SubDataset
-from msft.data.scoring import extract, is_right, unwrapped
+from msft.data.scoring import extract, is_right, lowered, unwrapped
 from msft.errors import DataError, each, shortened, together
 
 _log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
                 told.append(f"{place}: {error}")
                 continue
             parts[part].append(back)
-            answer, other = unicodedata.normalize("NFC", example.answer).lower(), back.answer != example.answer
-            known, known_other, known_place = first.setdefault(back.answer.lower(), (answer, other, place))
+            answer, other = lowered(example.answer), back.answer != example.answer
+            known, known_other, known_place = first.setdefault(lowered(back.answer), (answer, other, place))
             if known != answer and (other or known_other):
                 both = f"{answer[:60]!r} and {known[:60]!r} ({known_place})"
                 mend = "take another tokenizer, or write one of them in another way"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from msft.data.example import Example, documents
-from msft.data.scoring import SCORERS, extract, is_right, normalised, numbers
+from msft.data.scoring import SCORERS, extract, is_right, lowered, normalised, numbers
 from msft.errors import DataError
 
 LOSS = "loss"
@@ -95,7 +95,7 @@ def _read(answer: str) -> float | Decimal | str:
         value = float(answer)
         return value if abs(value) < 2**53 else Decimal(answer)
     except (ValueError, ArithmeticError):
-        return answer.lower()
+        return lowered(answer)
 
 
 def token_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:

@@ -31,6 +31,9 @@ CHANGES_MEANING = frozenset(
     system_instruction rejected_response chosen_response preamble enable_thinking sentence""".replace("_", "").split()
 ) | {f"{kind}{letter}" for kind in ("", "op", "option", "choice") for letter in "abcde"}  # options, a column each
 WEIGHTS = ("weight", "loss", "train", "training")  # whether a message is learned, as other tools call it
+# the marks that join letters belong to the words of some scripts
+_UNSEEN_MARKS = r"[\s\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]+"
+_UNSEEN = re.compile(rf"\A{_UNSEEN_MARKS}|{_UNSEEN_MARKS}\Z")
 OF_A_MESSAGE = CHANGES_MEANING | {*WEIGHTS, "traindetail", "name", "prefix", "mask", "masked"}
 
 
@@ -61,12 +64,12 @@ def _question(row: Mapping, metric: str, place: str) -> Example:
                 problems.append(f"the key {key!r} is missing; the row has {sorted(map(str, row))}.{nearest(key, row)}")
         elif not isinstance(row[key], str):
             problems.append(f"{key!r} is a {type(row[key]).__name__}; give a string (numbers in quotes)")
-        elif key != "rationale" and not row[key].strip():
+        elif key != "rationale" and not stripped(row[key]):
             problems.append(f"{key!r} is empty")
     problems += _check_keys(row, QUESTION_KEYS, "question, answer or rationale")
     if problems:
         raise DataError("; ".join(problems))
-    question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
+    question, answer, rationale = (stripped(row.get(key, "")) for key in QUESTION_KEYS)
     if (marks := [mark for mark in ("####", "</think>") if mark in answer]) and metric != LOSS:
         mend = "say `benchmark: gsm8k` in the mixture's entry where rows are GSM8K's, else put what stands before under rationale"
         raise DataError(f"the answer holds {marks[0]!r}, so that it is a solution with its result: {mend}")
@@ -113,6 +116,11 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
         elif key == "role" and value not in ROLES:
             problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
     return problems
+
+
+def stripped(text: str) -> str:
+    """A text without what nobody sees at its ends: blanks, control characters, marks without a width."""
+    return _UNSEEN.sub("", text)
 
 
 def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:

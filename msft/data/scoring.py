@@ -104,18 +104,23 @@ def thoughtless(text: str) -> str:
     return "" if "<think>" in text and "</think>" not in text else text.rpartition("</think>")[2]
 
 
+def lowered(text: str) -> str:
+    """Text as the paper's scorer compares it: lower-cased; how letters are composed and how wide blanks are is not said."""
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
 def score(text: str, answer: str) -> bool:
-    """Whether a generated text gives the gold answer: equal as numbers if both are, else lower-cased."""
+    """Whether a generated text gives the gold answer: equal as numbers if both are, else as `lowered` texts."""
     said, gold = extract(text), answer.strip().rstrip(".").strip()
     try:
         one, other = float(said), float(gold)
     except ValueError:
-        return said.lower() == gold.lower()
+        return lowered(said) == lowered(gold)
     # where floats no longer tell whole numbers apart, the written numbers do
     try:
         return one == other and (abs(one) < 2**53 or Decimal(said) == Decimal(gold))
     except ArithmeticError:  # an exponent beyond what can be written out
-        return said.lower() == gold.lower()
+        return lowered(said) == lowered(gold)
 
 
 def _compatible(text: str) -> str:
