@@ -241,6 +241,14 @@ def test_number_match(text, answer, right):
     assert scoring.number_match(text, answer) is right
 
 
+@pytest.mark.parametrize("metric", ["", *scoring.SCORERS])
+@pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u00ad", "\u200e", "\x00", "\u200b. \u2060"])
+def test_what_nobody_sees_at_the_ends_of_an_answer_does_not_count(metric, mark):
+    for text, gold in ((f"#### 4{mark}", "4"), ("#### 4.", f"{mark}4{mark}" if "." not in mark else f"4{mark}")):
+        assert scoring.is_right(text, {"answer": gold, "metric": metric})
+    assert scoring.extract(f"#### {mark}\n5") == ""
+
+
 def test_numbers_beyond_what_can_be_written_out_are_no_error():
     assert scoring.score("#### 1e99999999999999999999", "inf") is False
     assert scoring.score("#### 1E99999999999999999999", "1e99999999999999999999") is True

@@ -13,7 +13,7 @@ from pathlib import Path
 from msft.data.example import Example, target_text
 from msft.data.files import read_file
 from msft.data.metrics import LOSS, check_example
-from msft.data.scoring import extract, thoughtless
+from msft.data.scoring import extract, stripped, thoughtless
 from msft.errors import DataError, nearest, shortened, together
 
 QUESTION_KEYS = ("question", "answer", "rationale")
@@ -31,9 +31,6 @@ CHANGES_MEANING = frozenset(
     system_instruction rejected_response chosen_response preamble enable_thinking sentence""".replace("_", "").split()
 ) | {f"{kind}{letter}" for kind in ("", "op", "option", "choice") for letter in "abcde"}  # options, a column each
 WEIGHTS = ("weight", "loss", "train", "training")  # whether a message is learned, as other tools call it
-# the marks that join letters belong to the words of some scripts
-_UNSEEN_MARKS = r"[\s\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]+"
-_UNSEEN = re.compile(rf"\A{_UNSEEN_MARKS}|{_UNSEEN_MARKS}\Z")
 OF_A_MESSAGE = CHANGES_MEANING | {*WEIGHTS, "traindetail", "name", "prefix", "mask", "masked"}
 
 
@@ -111,16 +108,11 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
             problems.append(f"message {number} has no {key}.{nearest(key, set(message) - {key})}")
         elif not isinstance(value, str):
             problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
-        elif key == "content" and not value.strip():
+        elif key == "content" and not stripped(value):
             problems.append(f"message {number}: content is empty")
         elif key == "role" and value not in ROLES:
             problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
     return problems
-
-
-def stripped(text: str) -> str:
-    """A text without what nobody sees at its ends: blanks, control characters, marks without a width."""
-    return _UNSEEN.sub("", text)
 
 
 def _check_keys(row: Mapping, known: Iterable[str], into: str) -> list[str]:

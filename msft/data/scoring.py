@@ -89,12 +89,24 @@ _PLAIN = re.compile(r"(\d*)(?:\.(\d+))?")
 _GROUPED = re.compile(r"([1-9]\d{0,2}(?:([,.'_ ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3})(?:([.,])(\d+))?")
 _DECIMAL_COMMA = re.compile(r"(\d*),(\d+)")
 _TOLERANCE = Fraction(1, 10**6)  # relative
+# marks that join letters are not among them: in some scripts they end words
+_UNSEEN = r"[\s\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]+"
+_UNSEEN_ENDS = re.compile(rf"\A{_UNSEEN}|{_UNSEEN}\Z")
+
+
+def stripped(text: str) -> str:
+    """A text without what nobody sees at its ends: blanks, control characters, marks without a width."""
+    return _UNSEEN_ENDS.sub("", text)
+
+
+def _bare(text: str) -> str:
+    return stripped(stripped(text).rstrip("."))
 
 
 def extract(text: str) -> str:
     """The answer in a generated text: what follows the first '####' on its line, or the whole text."""
     match = _ANSWER.search(text)
-    return (match.group(1) if match else text).strip().rstrip(".").strip()
+    return _bare(match.group(1) if match else text)
 
 
 def thoughtless(text: str) -> str:
@@ -111,7 +123,7 @@ def lowered(text: str) -> str:
 
 def score(text: str, answer: str) -> bool:
     """Whether a generated text gives the gold answer: equal as numbers if both are, else as `lowered` texts."""
-    said, gold = extract(text), answer.strip().rstrip(".").strip()
+    said, gold = extract(text), _bare(answer)
     try:
         one, other = float(said), float(gold)
     except ValueError:
@@ -191,7 +203,7 @@ def _value(piece: str) -> tuple[Fraction, int | None] | None:
 
 def exact_match(text: str, answer: str) -> bool:
     """Whether the answer in a generated text is the gold one, both `normalised`."""
-    return normalised(extract(text)) == normalised(answer.strip().rstrip(".").strip())
+    return normalised(extract(text)) == normalised(_bare(answer))
 
 
 def number_match(text: str, answer: str) -> bool:
