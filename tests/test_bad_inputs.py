@@ -468,6 +468,15 @@ def adapter(folder):
     (folder / "adapter_config.json").write_text("{}")
 
 
+def random_tokenizer(folder):
+    """Of a llama: transformers writes a Qwen2's model of merges anew."""
+    edit(folder, model_type="llama")
+    file = folder / "tokenizer.json"
+    written = json.loads(file.read_text())
+    written["model"]["dropout"] = 0.5
+    file.write_text(json.dumps(written))
+
+
 MODELS = [
     (no_config, ["has no config.json", "Hugging Face format"]),
     (lambda f: no_config(f) or (f / "best").mkdir(), ["has no config.json; give ", "model/best"]),
@@ -476,6 +485,7 @@ MODELS = [
     (no_tokenizer, ["the tokenizer of", "It has no vocabulary", "tokenizer.json"]),
     (lambda f: (f / "tokenizer.json").write_text("{"), ["the tokenizer of", "cannot be loaded"]),
     (lambda f: (f / "tokenizer.json").write_text("{}"), ["the tokenizer of", "cannot be loaded"]),
+    (random_tokenizer, ["the tokenizer of", "a text has other tokens each time", "set it to null"]),
     (no_weights, ["no file named model.safetensors", "*.safetensors"]),
     (pickle_alone, ["Pickle files (*.bin) can run code and are never opened", "convert them to safetensors"]),
     (pointer, ["pointers of Git LFS: fetch what they stand for with `git lfs pull`"]),
@@ -502,7 +512,7 @@ MODELS = [
     (lambda f: (f / "adapter_model.safetensors").touch(), ["holds an adapter (adapter_model.safetensors)"]),
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
-MODEL_IDS = "no_config a_run torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer no_weights pickle_alone pointer "
+MODEL_IDS = "no_config a_run torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer random_tokenizer no_weights pickle_alone pointer "
 MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 

@@ -33,7 +33,10 @@ OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tok
         ("Straße", "STRASSE", True),
         ("#### 红。", "红", True),
         ("#### हाँ।", "हाँ", True),
-        *((text, "A", True) for text in ("**A**", "*A*.", "A)", "(A)", r"\text{A}", r"$\boxed{A}$", "**'A'.**")),
+        *(
+            (text, "A", True)
+            for text in ("**A**", "*A*.", "A)", "(A)", r"\text{A}", r"$\boxed{A}$", r"\textbf{A}", "**'A'.**")
+        ),
         *((text, "A", False) for text in ("**A", "f(A", "A*A*A", "x) A)", "$A")),
         ("__init__", "init", False),
         ("2*3*4", "234", False),
@@ -110,7 +113,7 @@ NUMBERS = [
     ("3 hundred thousand", 300000),
     ("3 minus 5", 5),
     ("US$ 5", 5),
-    (r"\boxed{5}", 5),
+    *((text, 5) for text in (r"\boxed{5}", r"\textbf{5}", r"\underline{5}")),
     # as LaTeX has them
     *((text, Fraction(1, 2)) for text in (r"\boxed{\frac{1}{2}}", r"\frac12", r"\boxed{\dfrac{1}{2}}")),
     (r"3\frac12", Fraction(7, 2)),

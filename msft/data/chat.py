@@ -63,9 +63,9 @@ def _undated(tokenizer) -> str:
     """The chat template with one date in place of its clock, which would make another run of it every day."""
     try:
         template = tokenizer.get_chat_template()
-    except ValueError as error:  # several, and none by default
+        fixed = _CLOCK.sub(lambda call: repr(_DAY.strftime(call[2])), template)
+    except (ValueError, TypeError) as error:  # several, and none by default; or no text
         raise ModelError(f"the tokenizer's chat template cannot be chosen: {error}") from None
-    fixed = _CLOCK.sub(lambda call: repr(_DAY.strftime(call[2])), template)
     if fixed != template:
         _log.warning("the chat template writes today's date; %s stands in its place", f"{_DAY:%d %B %Y}")
     return fixed

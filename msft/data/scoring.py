@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(
 )
 _AROUND = re.compile(
     r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\)|([^\W\d_])\)"
-    r"|\*{1,3}([^\s*](?:[^*]*[^\s*])?)\*{1,3}|\$([^$]+)\$|\\(?:text|boxed|mathrm|mathbf)\{([^{}]+)\})"
+    r"|\*{1,3}([^\s*](?:[^*]*[^\s*])?)\*{1,3}|\$([^$]+)\$|\\(?:text(?:bf|it|rm)?|boxed|mathrm|mathbf|underline|fbox)\{([^{}]+)\})"
 )
 
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
@@ -41,7 +41,7 @@ _NUMBER = re.compile(
 )
 # (pattern, what it becomes, an example) before numbers are looked for: other ways to write a sign, a fraction, a relation
 _SPELLINGS = [
-    (r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", r"\text{5} km → 5 km"),
+    (r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|underline|fbox)\{([^{}]*)\}", r"\1", r"\text{5} km → 5 km"),
     (r"(?<=\d) *(?=\\[cdt]?frac)", " ", r"1\frac12 → 1 \frac12"),
     (r"\\[cdt]?frac *(?:\{ *(-?\d+) *\}|(\d)) *(?:\{ *(\d+) *\}|(\d))(?!\d)", r"\1\2/\3\4", r"\frac{1}{2} → 1/2"),
     (r"(?<=[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[-+$.\d])", " ", "共5个 → 共 5个"),
