@@ -14,10 +14,11 @@ _DECIDED = re.compile(r"\A(?:(?!####).)*####\s*\S[^\n]*\n", re.DOTALL)
 # what exact_match takes away around an answer: the end of a sentence behind a word, pairs of quotes, Markdown's stars,
 # LaTeX around text, brackets around one word. '5!', '(0, 1]' and '} ]' stay as they are
 _SENTENCE_END = re.compile(
-    r"(?<=[\w)\]}%\"'’”])[.,;:]+$|(?<=[^。।])[。।]+$|(?<=[^\W\d_]{2})[.,;:!?]+$|(?<=[^\W\d_]['\"’”])[!?]+$"
+    r"(?<=[\w)\]}%\"'])[.,;:]+$|(?<=[^。।])[。।]+$|(?<=[^\W\d_]{2})[.,;:!?]+$|(?<=[^\W\d_]['\"])[!?]+$"
 )
+_ALIKE = str.maketrans("‘’‚‛‹›“”„‟«»‐‑‒–", "'" * 6 + '"' * 6 + "-" * 4)  # quotes and hyphens of typesetters
 _AROUND = re.compile(
-    r"(?:([\"'`])([^\"'`]+)\1|“([^“”]+)”|‘([^‘’]+)’|\(([^\W\d_]+)\)|([^\W\d_])\)"
+    r"(?:([\"'`])([^\"'`]+)\1|\(([^\W\d_]+)\)|([^\W\d_])\)"
     r"|\*{1,3}([^\s*](?:[^*]*[^\s*])?)\*{1,3}|\$([^$]+)\$|\\(?:text(?:bf|it|rm)?|boxed|mathrm|mathbf|underline|fbox)\{([^{}]+)\})"
 )
 
@@ -151,10 +152,10 @@ def _compatible(text: str) -> str:
 def normalised(text: str) -> str:
     """Text as exact_match compares it: never empty where the text is not.
 
-    NFKC without merging raised digits or fractions, case folded, white space as single blanks; the end of a sentence
-    behind a word, and quotes or brackets around a word, fall away.
+    NFKC without merging raised digits or fractions, case folded, white space as single blanks, quotes and hyphens of one
+    kind; the end of a sentence behind a word, and quotes or brackets around a word, fall away.
     """
-    text, before = " ".join(_compatible(text).casefold().split()), None
+    text, before = " ".join(_compatible(text).casefold().translate(_ALIKE).split()), None
     while text != before:
         before = text
         text = _SENTENCE_END.sub("", text)
