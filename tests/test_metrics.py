@@ -259,6 +259,7 @@ def test_what_nobody_sees_at_the_ends_of_an_answer_does_not_count(metric, mark):
     for text, gold in ((f"#### 4{mark}", "4"), ("#### 4.", f"{mark}4{mark}" if "." not in mark else f"4{mark}")):
         assert scoring.is_right(text, {"answer": gold, "metric": metric})
     assert scoring.extract(f"#### {mark}\n5") == ""
+    assert not scoring.score("#### അവന്\u200d", "അവന്")  # a mark that joins letters is a part of its word
 
 
 def test_numbers_beyond_what_can_be_written_out_are_no_error():

@@ -66,7 +66,7 @@ def _question(row: Mapping, metric: str, place: str) -> Example:
     problems += _check_keys(row, QUESTION_KEYS, "question, answer or rationale")
     if problems:
         raise DataError("; ".join(problems))
-    question, answer, rationale = (stripped(row.get(key, "")) for key in QUESTION_KEYS)
+    question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
     if (marks := [mark for mark in ("####", "</think>") if mark in answer]) and metric != LOSS:
         mend = "say `benchmark: gsm8k` in the mixture's entry where rows are GSM8K's, else put what stands before under rationale"
         raise DataError(f"the answer holds {marks[0]!r}, so that it is a solution with its result: {mend}")
