@@ -337,6 +337,11 @@ def test_what_a_chat_thinks_before_its_answer_is_not_scored(metric):
     for text in ("<think>\nhm, 7?\n</think>\n\n4", "perhaps 7</think>4."):
         assert scoring.is_right(text, chat)
         assert not scoring.is_right(text, chat | {"answer": "7"})
+    for name in ("thinking", "thought", "reasoning", "seed:think"):
+        assert scoring.is_right(f"<{name}>\nhm, 7?\n</{name}>\n4", chat) and not scoring.is_right(f"<{name}>4", chat)
+    assert scoring.is_right("[THINK]7?[/THINK]4", chat) and scoring.is_right(
+        "7?[/THINK]4", chat | {"prompt": "[/INST][THINK]"}
+    )
     assert scoring.is_right("7</think>\n#### 4", chat) and scoring.is_right("7</think>\n#### 4", plain)
     assert not scoring.is_right("<think>4</think>", chat)
     assert not scoring.is_right("<think>\n3 + 1 = 4", chat)  # it was cut off

@@ -212,7 +212,14 @@ def test_any_row_is_read_or_refused(row, metric):
 
 @pytest.mark.parametrize("metric", ["", "exact_match", "number_match"])
 @pytest.mark.parametrize(
-    "answer", ["40+1=41 #### 41", "First 40.\nThen 41.\n#### 41", "####41", "<think>\n40, then 41\n</think>\n\n41"]
+    "answer",
+    [
+        "40+1=41 #### 41",
+        "First 40.\nThen 41.\n#### 41",
+        "####41",
+        "<think>\n40, then 41\n</think>\n\n41",
+        "<reasoning>40</reasoning> 41",
+    ],
 )
 def test_a_solution_in_the_answer_is_refused_with_both_ways_out(answer, metric):
     with pytest.raises(DataError, match="benchmark: gsm8k.*rationale"):

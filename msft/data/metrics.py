@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from msft.data.example import Example, documents
-from msft.data.scoring import SCORERS, extract, is_right, lowered, normalised, numbers
+from msft.data.scoring import SCORERS, THOUGHT_END, extract, is_right, lowered, normalised, numbers
 from msft.errors import DataError
 
 LOSS = "loss"
@@ -61,7 +61,7 @@ def check_example(example: Example, metric: str = "") -> None:
             "its last message has '####', behind which the scored answer stands, and lines behind that: end with "
             "'#### result', mark headings in another way, or take the metric loss"
         )
-    if example.messages and (not example.answer or "</think>" in example.answer):
+    if example.messages and (not example.answer or THOUGHT_END.search(example.answer)):
         raise DataError("its last message has no answer behind its thought: end the thought, and say the answer then")
     shown, is_number = repr(example.answer[:60]), metric == "number_match"
     values = numbers(example.answer) if is_number else []

@@ -13,7 +13,7 @@ from pathlib import Path
 from msft.data.example import Example, target_text
 from msft.data.files import read_file
 from msft.data.metrics import LOSS, check_example
-from msft.data.scoring import extract, stripped, thoughtless
+from msft.data.scoring import THOUGHT_END, extract, stripped, thoughtless
 from msft.errors import DataError, nearest, shortened, together
 
 QUESTION_KEYS = ("question", "answer", "rationale")
@@ -67,7 +67,7 @@ def _question(row: Mapping, metric: str, place: str) -> Example:
     if problems:
         raise DataError("; ".join(problems))
     question, answer, rationale = (row.get(key, "").strip() for key in QUESTION_KEYS)
-    if (marks := [mark for mark in ("####", "</think>") if mark in answer]) and metric != LOSS:
+    if (marks := ["####"] * ("####" in answer) or THOUGHT_END.findall(answer)) and metric != LOSS:
         mend = "say `benchmark: gsm8k` in the mixture's entry where rows are GSM8K's, else put what stands before under rationale"
         raise DataError(f"the answer holds {marks[0]!r}, so that it is a solution with its result: {mend}")
     return Example(question, target_text(answer, rationale), answer, place=place)

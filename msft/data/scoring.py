@@ -8,6 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 _ANSWER = re.compile(r"####\s*(.*)")
+# how reasoning models mark their thoughts
+_THOUGHT_BEGIN = re.compile(r"<(?:\w+:)?(?:think|thinking|thought|reasoning)>|\[THINK\]")
+THOUGHT_END = re.compile(r"</(?:\w+:)?(?:think|thinking|thought|reasoning)>|\[/THINK\]")
 # once a line ends after some text behind the first ####, no later token can change the score
 _DECIDED = re.compile(r"\A(?:(?!####).)*####\s*\S[^\n]*\n", re.DOTALL)
 
@@ -115,7 +118,8 @@ def thoughtless(text: str) -> str:
     """What a chat says behind its thought, nothing where that has no end; a text with '####' says its answer there."""
     if _ANSWER.search(text):
         return text
-    return "" if "<think>" in text and "</think>" not in text else text.rpartition("</think>")[2]
+    *_, said = THOUGHT_END.split(text)
+    return "" if said == text and _THOUGHT_BEGIN.search(text) else said
 
 
 def lowered(text: str) -> str:
@@ -237,7 +241,8 @@ def unwrapped(text: str, doc: dict) -> str:
     `after`, which the documents of chats have)."""
     if doc.get("before") is None:
         return text
-    opened = "<think>" if doc["prompt"].rstrip().endswith("<think>") else ""  # a thought that the prompt begins
+    prompt = doc["prompt"].rstrip()  # which may begin a thought
+    opened = next((match[0] for match in _THOUGHT_BEGIN.finditer(prompt) if match.end() == len(prompt)), "")
     text, before, after = thoughtless(opened + text), doc["before"], doc["after"] or ""
     return extract(text).removeprefix(before).removesuffix(after) if before or after else text
 
