@@ -75,7 +75,7 @@ _SPELLINGS = [
     (r"[×·⋅∙✕✖⨯]|\\(?:times|cdot)(?![a-z])", "*", "2×3 → 2*3"),
     ("’", "'", "1’000 → 1'000"),
     (r"(?<=[\w)\]}]) ?(?:[/÷]|\\over) ?[({]?(?=\d)", "/", "1 ÷ 2 → 1/2"),
-    (r"(?<=\d) *(?: |and|&|\+) *(?=\d+/\d)", " ", "1 and 1/2 → 1 1/2"),
+    (r"(?<=\d)(?: +| *(?:and|&|\+) *)(?=\d+/\d)", " ", "1 and 1/2 → 1 1/2"),
     (r"\b(?:USD|EUR|GBP|CHF|JPY|INR|CNY|Rs\.?) ?(?=[-+.\d])", "$", "EUR 5 → $5"),
     (r"(?:\b[A-Z]{1,2})?(\$) *(?=[-+.\d])", r"\1", "US$ 5 → $5"),
     (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2", "= - 5 → =-5"),
@@ -94,14 +94,14 @@ _PLAIN = re.compile(r"(\d*)(?:\.(\d*))?")
 _GROUPED = re.compile(r"([1-9]\d{0,2}(?:([,.'_ ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3})(?:([.,])(\d+))?")
 _DECIMAL_COMMA = re.compile(r"(\d*),(\d+)")
 _TOLERANCE = Fraction(1, 10**6)  # relative
-# marks that join letters are not among them: in some scripts they end words
-_UNSEEN = r"[\s\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]+"
-_UNSEEN_ENDS = re.compile(rf"\A{_UNSEEN}|{_UNSEEN}\Z")
+# blanks, control characters, marks without a width, but for those that join letters: in some scripts they end words
+_UNSEEN = "".join(c for c in map(chr, range(2**16)) if unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp"))
+_UNSEEN = _UNSEEN.replace("\u200c\u200d", "")
 
 
 def stripped(text: str) -> str:
     """A text without what nobody sees at its ends: blanks, control characters, marks without a width."""
-    return _UNSEEN_ENDS.sub("", text)
+    return text.strip(_UNSEEN)
 
 
 def _bare(text: str) -> str:
