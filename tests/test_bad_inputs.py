@@ -563,11 +563,17 @@ def test_cuda_without_a_gpu(refused, base, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["gpu", "cuda:x", "cpu:-1", "meta", "xpu"],
+    ("name", "error"),
+    [
+        ("gpu", ConfigError),
+        ("cuda:x", ConfigError),
+        ("cpu:-1", ConfigError),
+        ("meta", ConfigError),
+        ("xpu", ModelError),
+    ],
 )
-def test_unknown_device(refused, base, name):
-    refused({**base, "device": name}, ModelError, [f"device {name!r}", "cpu, cuda, cuda:0"])
+def test_unknown_device(refused, base, name, error):
+    refused({**base, "device": name}, error, [f"device {name!r}", "cpu, cuda, cuda:0"])
 
 
 def test_a_runs_dir_whose_name_is_too_long(refused, base, lab):
