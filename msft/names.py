@@ -60,8 +60,8 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
 def mixture_of(config: RunConfig, tokenizer) -> Mixture:
     """The mixture of a run, drawn and written for its tokenizer. Raises as `load_mixture`."""
     names = (*_SIZES, "data_dir", "revision", "max_tokens", "max_prompt_tokens")
-    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    return load_mixture(config.mixture, tokenizer=tokenizer, **given)
+    options = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return load_mixture(config.mixture, tokenizer=tokenizer, **options)
 
 
 def filled(config: RunConfig) -> RunConfig:
@@ -132,13 +132,13 @@ def model_identity(source: str, revision: str | None) -> str:
     return digest.hexdigest()
 
 
-def check_base(told: Mapping, source: str, revision: str | None) -> None:
+def check_base(model_then: Mapping, source: str, revision: str | None) -> None:
     """Raises ModelError where a folder's weights are not those that a run's adapter was trained on.
 
-    told: what the run's run.json says of its model; older ones do not say which weights they were.
+    model_then: what the run's run.json says of its model; older ones do not say which weights they were.
     """
     now = model_identity(source, revision)
-    if told.get("identity", now) != now:
+    if model_then.get("identity", now) != now:
         what = f"the files of the base model in {source!r} are not those that the adapter was trained on"
         raise ModelError(f"{what}; put them back, or train the run again")
 

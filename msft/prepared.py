@@ -106,7 +106,7 @@ def name_of(config: RunConfig, known: dict) -> str:
 
 def prepare(config: RunConfig) -> Prepared:
     """Loads and checks what a run needs but its weights. Raises ConfigError, DataError or ModelError, all problems at once."""
-    given, config, check = config, names.filled(config), Checks()
+    as_asked, config, check = config, names.filled(config), Checks()
     if config.device or distributed.size() > 1:
         check(distributed.device, config.device)
     check(adapter.check, config)
@@ -118,7 +118,7 @@ def prepare(config: RunConfig) -> Prepared:
             check(lambda: adapter.trained_parameters(config, names.load_architecture(source, config)))
     # without a tokenizer nothing will be trained: the paper's data are not fetched for it
     can_load = tokenizer or config.mixture not in names.paper_mixtures.NAMES
-    if mixture := check(names.mixture_of, given, tokenizer) if can_load else None:
+    if mixture := check(names.mixture_of, as_asked, tokenizer) if can_load else None:
         check(mixture.check_selection, config.select_on, config.select_metric)
     check.done()
     contents = [mixture.fingerprint(), names.model_identity(source, config.model_revision)]

@@ -66,11 +66,11 @@ def run(
         prepared = prepare(config)
         directory = runs_dir / prepared.name
         lock = filelock.FileLock(directory / ".lock", timeout=-1 if wait else 0)
-        found = Run(directory)
+        done = Run(directory)
     distributed.check_same(prepared.name)
-    if distributed.on_main(_is_ready, runs_dir, found, lock, progress):
-        show_end(found, watchers)
-        return found
+    if distributed.on_main(_is_ready, runs_dir, done, lock, progress):
+        show_end(done, watchers)
+        return done
     with distributed.agreed():
         examples, mixture = prepared.tokens()
         model = prepared.load_model()
@@ -86,9 +86,9 @@ def run(
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(prepared.config.threads or before)  # another number can give other last bits
         distributed.on_main(lambda: stack.enter_context(locked(lock, directory, progress)))
-        if not distributed.on_main(lambda: found.status == "finished"):
+        if not distributed.on_main(lambda: done.status == "finished"):
             _train(prepared, directory, model, examples, mixture, evaluators, progress, watchers)
-    return found
+    return done
 
 
 def _is_ready(runs_dir: Path, run: Run, lock, progress: bool) -> bool:
@@ -146,13 +146,13 @@ def _begin(prepared: Prepared, directory: Path, mixture, model) -> None:
     """Writes what says of a run what it is; a run that goes on has it, where it can be read, but for packages since."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        told, now = Run(directory).about, provenance.versions()
-        before = [told.get("versions", now), *told.get("later_versions", [])][-1]
+        about, now = Run(directory).about, provenance.versions()
+        before = [about.get("versions", now), *about.get("later_versions", [])][-1]
         if before != now:
             changes = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
             print(f"{directory.name}: goes on with other packages than before: {', '.join(changes)}", file=sys.stderr)
-            told["later_versions"] = [*told.get("later_versions", []), now]
-            write_atomic(directory / "run.json", json.dumps(told, indent=1))
+            about["later_versions"] = [*about.get("later_versions", []), now]
+            write_atomic(directory / "run.json", json.dumps(about, indent=1))
     except RunError:
         write_tasks(directory / "tasks", mixture, prepared.config.max_new_tokens)
         if any(sub.confirmation for sub in mixture):

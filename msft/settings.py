@@ -101,8 +101,8 @@ def _read(value, kinds: tuple[type, ...]):
             with contextlib.suppress(*_REFUSED):
                 return reader(value)
     origins = (typing.get_origin(kind) or kind for kind in kinds)  # list[str] is a list
-    own = tuple(kind for kind in origins if isinstance(kind, type) and kind not in _READERS)
-    if isinstance(value, own):  # of a user's method, such as a list
+    classes = tuple(kind for kind in origins if isinstance(kind, type) and kind not in _READERS)
+    if isinstance(value, classes):  # of a user's method, such as a list
         return value
     raise ValueError
 

@@ -170,7 +170,7 @@ class Trainer:
 
         of_base: what is known of the base model already.
         """
-        started, found = time.monotonic(), dict(of_base or {})
+        started, scores_of = time.monotonic(), dict(of_base or {})
         for name in ("best",) if of_base else ("base", "best"):
             checkpoints.restore(self.model, self.run.base_weights() if name == "base" else self.durable.best_weights)
             distributed.refresh(self.measured, self.model)
@@ -179,10 +179,10 @@ class Trainer:
                     scores = evaluator.evaluate()
             except Stopped:
                 self.durable.interrupt()
-            found[name] = {task: score.accuracy for task, score in scores.items()}
-            found[f"{name}_loss"] = {task: score.loss for task, score in scores.items()}
+            scores_of[name] = {task: score.accuracy for task, score in scores.items()}
+            scores_of[f"{name}_loss"] = {task: score.loss for task, score in scores.items()}
         self._clock["evaluate"] += time.monotonic() - started
-        return found
+        return scores_of
 
     def note(self, what: str, **values) -> None:
         """Records values in the journal that a figure of the method needs."""

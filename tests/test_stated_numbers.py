@@ -184,7 +184,9 @@ def test_the_verdicts_are_those_of_the_tables():
     assert set(said["06_claims"].values()) == {"yes"}
     gains = [row["mSFT"] for name, row in table("07_gains_table").items() if name != "mean"]
     assert f"{gains.count(0)} of {len(gains)} sub-categories are as under SFT" in row_of("| 07_medmcqa_granularity |")
-    assert re.search(r"over-fitting [^(]*; forgetting \(Eq. 4\) [^(]*\(cannot tell from 0\)", finding("08_decomposition"))
+    assert re.search(
+        r"over-fitting [^(]*; forgetting \(Eq. 4\) [^(]*\(cannot tell from 0\)", finding("08_decomposition")
+    )
     assert "prevented over-fitting: shown" in row_of("| 08_forgetting |")
     models = table("08_by_model")
     prevented = [f"{row['prevention']:.1f} ± {row['± of prevention']:.1f}" for row in models.values()]

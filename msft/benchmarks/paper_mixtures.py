@@ -254,9 +254,9 @@ def _sub_dataset(name: str, benchmark: str, train: list[dict], test: list[dict],
     counts = {reason: count for reason, count in left_out.items() if count}
     if len(shots) < SHOTS or not trained or not measured["test"]:
         got = f"{len(shots)} shots, {len(trained)} train and {len(measured['test'])} test items"
-        given = f"{len(train)} train and {len(test)} test records; at least {SHOTS}, 1 and 1 are needed"
+        records = f"{len(train)} train and {len(test)} test records; at least {SHOTS}, 1 and 1 are needed"
         why = f"Left out: {counts or 'nothing'}. First refusal: {refusals[0] if refusals else 'none'}"
-        raise DataError(f"{name}: {got} come out of {given}. {why}")
+        raise DataError(f"{name}: {got} come out of {records}. {why}")
     return SubDataset(name, trained, shots=shots, left_out=counts, **measured)
 
 

@@ -123,9 +123,9 @@ def _as_in_its_run(flags: options.Eval):
     run = Run(place.parent)
     is_of_run = place.is_dir() and (run.directory / "run.json").is_file()
     of_run = run.about["config"] if is_of_run else {"mixture": "tiny"}
-    given = {name: value for name, value in vars(flags).items() if value is not None}
-    given |= {"eval_precision": None} if flags.precision else {}
-    values = {**of_run, **given}
+    set_flags = {name: value for name, value in vars(flags).items() if value is not None}
+    set_flags |= {"eval_precision": None} if flags.precision else {}
+    values = {**of_run, **set_flags}
     values = {name: values[name] for name in _MEASURED if values.get(name) is not None}
     is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
     if is_adapter:
@@ -133,8 +133,8 @@ def _as_in_its_run(flags: options.Eval):
         values |= {name: of_run[name] for name in ("model", "model_revision")}
     prepared = runs.prepare(RunConfig(**{"model": flags.model, **values}, method="sft"))
     if "precision" not in values:
-        own = names.load_architecture(prepared.source, prepared.config).dtype
-        precision = "bf16" if str(own) == "torch.bfloat16" else "fp32"
+        dtype = names.load_architecture(prepared.source, prepared.config).dtype
+        precision = "bf16" if str(dtype) == "torch.bfloat16" else "fp32"
         prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, precision=precision))
     if is_adapter:
         names.check_base(run.about.get("model", {}), prepared.source, prepared.config.model_revision)

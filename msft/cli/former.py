@@ -20,8 +20,8 @@ def read(command: str, words: Sequence[str]) -> tuple[dict, dict[type, dict], li
     return places, {kind: values, **({kind.more: flags.given} if kind.more else {})}, flags.problems
 
 
-def settings(flags: Mapping, given: dict, problems: list[str]) -> RunConfig:
+def settings(flags: Mapping, values: dict, problems: list[str]) -> RunConfig:
     """The config of `run` and `plan`. Raises ConfigError with every problem."""
     whole = Run(config=flags.get("config"))
-    whole.given, whole.problems = given, problems
+    whole.given, whole.problems = values, problems
     return options.config_of(whole)

@@ -194,7 +194,7 @@ def _disk(config: RunConfig, copy: int, peaks: int) -> dict:
 
 def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:
     """Bytes on the device (weights, gradients, two Adam moments, activations of a full batch) and snapshots on the host."""
-    held = peaks if config.keep_peaks == "memory" else 0
+    in_memory = peaks if config.keep_peaks == "memory" else 0
     frozen = _BYTES[config.weights] * sizes.frozen
     parts = {"weights": frozen + copy, "gradients": copy, "adam": 2 * copy}
     budget = 0
@@ -205,7 +205,7 @@ def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float)
         each = activation_bytes(sizes.shape, config.precision)
         parts["activations"] = tokens * each
         budget = max(int((card * 1e9 - frozen - 4 * copy) / each), 0)
-    return {"device": parts, "fitting_budget": budget, "host": (held + 2) * copy}
+    return {"device": parts, "fitting_budget": budget, "host": (in_memory + 2) * copy}
 
 
 def activation_bytes(shape: dict, precision: str) -> float:

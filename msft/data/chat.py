@@ -42,11 +42,11 @@ def rendered(mixture, tokenizer):
         parts, stops, closed, left_out = {}, [], 0, dict(sub.left_out)
         for part in ("train", *MEASURED) if sub.is_chat else ():
             pairs, refused = each(write, getattr(sub, part))
-            told = [f"{example.place or part}: {error}" for example, error in refused]
-            if told and pairs and sub.skips:
-                left_out[f"{part}: rows that the chat template does not take, such as {told[0]}"] = len(told)
+            refusals = [f"{example.place or part}: {error}" for example, error in refused]
+            if refusals and pairs and sub.skips:
+                left_out[f"{part}: rows that the chat template does not take, such as {refusals[0]}"] = len(refusals)
             else:
-                problems += [f"{sub.name}: {problem}" for problem in told]
+                problems += [f"{sub.name}: {problem}" for problem in refusals]
             parts[part] = [example for example, _, _ in pairs]
             stops += [stop for _, stop, _ in pairs]
             closed += sum(is_closed for _, _, is_closed in pairs)

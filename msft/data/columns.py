@@ -67,15 +67,15 @@ class Source:
         """The columns that every row must have a value for."""
         return list(FORMATS.get(self.format) or [name for ours, name in self._names.items() if ours != "rationale"])
 
-    def missing(self, found: Rows) -> str:
+    def missing(self, rows: Rows) -> str:
         """What is wrong with the names of the columns, or ''."""
         needed, mend = [*self._required, *([] if self.format else [*self._joined, *self.columns.values()])], ""
-        if not needed and found.is_table and "messages" not in found.columns:
+        if not needed and rows.is_table and "messages" not in rows.columns:
             needed = QUESTION_KEYS[:2]
             mend = f" Say under `columns` which they are, or name a `format`: {', '.join(FORMATS)}."
-        absent = [name for name in dict.fromkeys(needed) if name not in found.columns]
-        told = [f"no column {name!r}.{nearest(name, found.columns)}" for name in absent]
-        return f"{' '.join(told)} It has: {', '.join(map(str, found.columns))}.{mend}" if told else ""
+        absent = [name for name in dict.fromkeys(needed) if name not in rows.columns]
+        problems = [f"no column {name!r}.{nearest(name, rows.columns)}" for name in absent]
+        return f"{' '.join(problems)} It has: {', '.join(map(str, rows.columns))}.{mend}" if problems else ""
 
     def shaped(self, row: dict) -> tuple[dict, set[str]]:
         """(the row with our names, its columns that were left aside by not being named). Raises DataError."""
@@ -103,11 +103,11 @@ _HOW_TO_READ = {"hub", *_OF_HUB, "format", "columns", "template"}
 
 def read_source(entry: Mapping) -> tuple[Source | None, list[str]]:
     """(what a mixture's entry says of its rows, None where they cannot be read by it; problems)."""
-    given = {key: entry[key] for key in KEYS if key in entry}
-    clean, problems = check_values(Source, given, "key")
+    values = {key: entry[key] for key in KEYS if key in entry}
+    clean, problems = check_values(Source, values, "key")
     source = Source(**clean)
     wrong = _wrong(source, {key for key, value in entry.items() if value is not None})
-    is_readable = not wrong and not _HOW_TO_READ & (set(given) - set(clean))
+    is_readable = not wrong and not _HOW_TO_READ & (set(values) - set(clean))
     return replace(source, **_SAYS.get(source.format, {})) if is_readable else None, problems + wrong
 
 

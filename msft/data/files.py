@@ -107,16 +107,16 @@ def _json(path: Path, text: str) -> Rows:
     if not text.lstrip().startswith("["):
         return _json_lines(path, text)
     try:
-        found = json.loads(text, object_pairs_hook=_object)
-        return _objects(path, [(f"row {number}", row) for number, row in enumerate(found, 1)])
+        values = json.loads(text, object_pairs_hook=_object)
+        return _objects(path, [(f"row {number}", row) for number, row in enumerate(values, 1)])
     except (ValueError, RecursionError) as error:
         return Rows(problems=[f"{path}: not JSON ({error})"])
 
 
-def _objects(path: Path, found: Sequence[tuple[int | str, object]], problems: Sequence[str] = ()) -> Rows:
+def _objects(path: Path, values: Sequence[tuple[int | str, object]], problems: Sequence[str] = ()) -> Rows:
     """The JSON values that are objects; data sets that were joined have every column, null where a row lacks it."""
-    rows = [(number, {k: v for k, v in row.items() if v is not None}) for number, row in found if type(row) is dict]
-    others = [(number, type(row).__name__) for number, row in found if type(row) is not dict]
+    rows = [(number, {k: v for k, v in row.items() if v is not None}) for number, row in values if type(row) is dict]
+    others = [(number, type(row).__name__) for number, row in values if type(row) is not dict]
     problems = [*problems, *(f"{path}:{number}: a {kind}, not an object with keys" for number, kind in others)]
     return Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), False, problems)
 

@@ -73,13 +73,13 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
             "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
         )  # fmt: skip
     for part in MEASURED:
-        parts[part], told = [], []
+        parts[part], wrong = [], []
         for number, example in enumerate(getattr(sub, part), 1):
             place = example.place or f"{part} {number}"
             try:
                 back = given_back(tokenizer, example, sub.metric, sub.stop)
             except DataError as error:
-                told.append(f"{place}: {error}")
+                wrong.append(f"{place}: {error}")
                 continue
             parts[part].append(back)
             answer, other = lowered(example.answer), back.answer != example.answer
@@ -88,10 +88,10 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
                 both = f"{answer[:60]!r} and {known[:60]!r} ({known_place})"
                 mend = "take another tokenizer, or write one of them in another way"
                 problems.append(f"{sub.name}: {place}: the tokenizer gives the answers {both} back alike; {mend}")
-        if told and parts[part] and sub.skips:
-            left_out[f"{part}: answers that could never be right, such as {told[0]}"] = len(told)
+        if wrong and parts[part] and sub.skips:
+            left_out[f"{part}: answers that could never be right, such as {wrong[0]}"] = len(wrong)
         else:
-            problems += [f"{sub.name}: {problem}" for problem in told]
+            problems += [f"{sub.name}: {problem}" for problem in wrong]
     return replace(sub, **parts, left_out=left_out), problems
 
 
@@ -100,10 +100,10 @@ def _say_special(tokenizer, sub: SubDataset) -> None:
     special = special_tokens(tokenizer)
     items = [example for part in ("train", *MEASURED) for example in getattr(sub, part)]
     texts = (f"{item.question}\n{item.messages[-1][1] if item.messages else item.target}" for item in items)
-    found = [(item, match[0]) for item, text in zip(items, texts, strict=True) if (match := special.search(text))]
-    if found:
+    marked = [(item, match[0]) for item, text in zip(items, texts, strict=True) if (match := special.search(text))]
+    if marked:
         text = "%s: %d of %d rows hold special tokens, which the tokenizer reads as such: %r (%s)"
-        _log.warning(text, sub.name, len(found), len(items), found[0][1], found[0][0].place)
+        _log.warning(text, sub.name, len(marked), len(items), marked[0][1], marked[0][0].place)
 
 
 def checked(mixture: Mixture, tokenizer) -> Mixture:

@@ -23,7 +23,7 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
     """Problems of a judge's requests. length: tokens that the model reads, those that it generates among them."""
     from lm_eval.models.utils import normalize_gen_kwargs
 
-    problems, own = [], "a task file of your own"
+    problems, other_task = [], "a task file of your own"
     by_kind: dict[tuple, list] = {}  # a task may ask in several ways
     for task in judge.tasks:
         for request in task.instances:
@@ -35,14 +35,14 @@ def _problems(judge: Judge, tokenizer, length: int) -> list[str]:
         if kind == "generate_until":
             texts = [prompt for prompt, _ in asked]
             new = max(normalize_gen_kwargs(options)["max_gen_toks"] for _, options in asked)
-            kept, mend = f" and max_gen_toks = {new}", f"{own} with a lower max_gen_toks"
+            kept, mend = f" and max_gen_toks = {new}", f"{other_task} with a lower max_gen_toks"
             if new < 1:
                 problems.append(f"{judge.label}: {task.task_name} has max_gen_toks = {new}; give at least 1")
             if not all(tokenizer(text)["input_ids"] for text in texts):
                 problems.append(f"{judge.label}: {task.task_name} has an empty prompt; a model continues some text")
         else:  # the last token of a continuation is predicted, not read
             texts, new, kept = ["".join(pair) for pair in asked], -1, ""
-            mend = f"{own} whose process_docs leaves long items out"
+            mend = f"{other_task} whose process_docs leaves long items out"
         shortest = float("inf")
         for text in sorted(texts, key=len):  # one that fits is enough, and the first one mostly does
             shortest = min(shortest, len(tokenizer(text)["input_ids"]))

@@ -141,27 +141,28 @@ def _stock():
     return TaskManager()
 
 
-def _tasks(wanted: Settings, own: Path | None) -> tuple[list, object]:
+def _tasks(wanted: Settings, folder: Path | None) -> tuple[list, object]:
     """(the tasks of a name, its group where it is one): of a folder of one's own, else of lm-eval."""
     from lm_eval.tasks import TaskManager
 
-    if own is not None and not own.is_dir():
-        raise DataError(f"include_path: {str(own)!r} is no folder; give the folder of your task files")
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"include_path: {str(folder)!r} is no folder; give the folder of your task files")
     name, known = wanted.lm_eval, []
     try:
-        for manager in ([lambda: TaskManager(include_path=own, include_defaults=False)] if own else []) + [_stock]:
-            found = manager()
-            if name in found.all_tasks:
-                loaded = found.load([name])
+        of_user = [lambda: TaskManager(include_path=folder, include_defaults=False)] if folder else []
+        for manager in (*of_user, _stock):
+            tasks = manager()
+            if name in tasks.all_tasks:
+                loaded = tasks.load([name])
                 return list(loaded["tasks"].values()), loaded["groups"].get(name)
-            known += found.all_tasks
+            known += tasks.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
         why = f"{type(error).__name__}: {str(error)[:300]}"
         is_its_own = isinstance(error, LookupError | TypeError | AttributeError | StopIteration | yaml.YAMLError)
         way = "See its task file" if is_its_own else "Its data must be on this machine, or the hub must be reached"
         raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
     way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
-    raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}{_broken(own)}")
+    raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}{_broken(folder)}")
 
 
 def _broken(folder: Path | None) -> str:
@@ -277,20 +278,20 @@ class Court:
         for task in judge.tasks:
             try:
                 task.apply_filters()
-                found = list(_item_values(task, judge))
+                values = list(_item_values(task, judge))
             except Exception as error:  # of the task's own code
                 what = f"the scoring of the lm-eval task {task.task_name!r} fails: {type(error).__name__}: {error}"
                 raise error if isinstance(error, MsftError) else RunError(what) from error
             try:
-                mean = float(task.aggregation()[judge.metric]([value for _, value in found]))
+                mean = float(task.aggregation()[judge.metric]([value for _, value in values]))
             except OverflowError:  # of a perplexity
                 mean = math.inf
             if not math.isfinite(mean):
                 raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
             means.append(mean)
-            weights.append(len(found) if judge.by_size else 1)
-            outputs += [text for text, _ in found]
-            items += [value for _, value in found]
+            weights.append(len(values) if judge.by_size else 1)
+            outputs += [text for text, _ in values]
+            items += [value for _, value in values]
         tokens = self._prompt_tokens[name] + sum(counts[task.task_name] for task in judge.tasks)
         if judge.on_own_scale:
             outputs = items = []

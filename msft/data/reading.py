@@ -102,11 +102,11 @@ def _read_rows(draft: Draft, folder: Path, to_example: _Convert | None) -> None:
         return example
 
     try:
-        found, draft.origin = _found(folder, entry, source)
+        rows_of, draft.origin = _found(folder, entry, source)
     except DataError as error:  # of the hub
         draft.problems.append(str(error))
         return
-    for part, (place, rows) in found.items():
+    for part, (place, rows) in rows_of.items():
         draft.parts[part], wrong = _read(place, rows, source, convert, "benchmark" in entry)
         if source.skip_bad_rows and draft.parts[part] and wrong:
             draft.left_out[f"{part}: rows that cannot be used, such as {wrong[0]}"] = len(wrong)
@@ -128,15 +128,15 @@ def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[s
         return {}, {}
     sets, commit = from_hub.load(source.hub, source.config, names.values(), source.revision, _INSTEAD)
     places = {part: f"{source.hub} {split}" for part, split in names.items()}
-    rows = [table_rows(found, place, is_raw) for found, place in zip(sets, places.values(), strict=True)]
+    rows = [table_rows(split, place, is_raw) for split, place in zip(sets, places.values(), strict=True)]
     origin = {"hub_id": source.hub, "config": source.config or "default", "revision": commit}
     origin |= {f"{part}_split": split for part, split in names.items()}
     return dict(zip(places, zip(places.values(), rows, strict=True), strict=True)), origin
 
 
-def _read(place: str, found: Rows, source: Source, convert: Callable, is_raw: bool) -> tuple[list[Example], list[str]]:
+def _read(place: str, rows: Rows, source: Source, convert: Callable, is_raw: bool) -> tuple[list[Example], list[str]]:
     """(the examples of a file or split, the problems of its other rows)."""
-    if found.rows and not is_raw and (wrong := source.missing(found)):
-        return [], [*found.problems, f"{place}: {wrong}"]
-    examples, refused = each(lambda row: convert(row[1], f"{place}:{row[0]}"), found.rows)
-    return examples, [*found.problems, *(f"{place}:{number}: {error}" for (number, _), error in refused)]
+    if rows.rows and not is_raw and (wrong := source.missing(rows)):
+        return [], [*rows.problems, f"{place}: {wrong}"]
+    examples, refused = each(lambda row: convert(row[1], f"{place}:{row[0]}"), rows.rows)
+    return examples, [*rows.problems, *(f"{place}:{number}: {error}" for (number, _), error in refused)]

@@ -177,8 +177,8 @@ def numbers(text: str) -> list[tuple[Fraction, int | None] | None]:
     text = "".join(kinds.get(unicodedata.category(c), str(unicodedata.decimal(c, c))) for c in _compatible(text))
     for pattern, to in _REWRITES:
         text = pattern.sub(to, text)
-    found = _NUMBER.finditer(text)
-    return [None if m["odd"] or m["root"] or m["tail"] else _value(m["piece"]) for m in found]
+    matches = _NUMBER.finditer(text)
+    return [None if m["odd"] or m["root"] or m["tail"] else _value(m["piece"]) for m in matches]
 
 
 def _value(piece: str) -> tuple[Fraction, int | None] | None:

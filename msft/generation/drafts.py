@@ -24,23 +24,23 @@ class Repeats:
 
         free: so many are tried after any match, since a step takes no longer for them.
         """
-        own, behind, matched = self._prompt + as_string(out), "", 0
+        written, behind, matched = self._prompt + as_string(out), "", 0
         for size in range(1 if free else self._least, _LONGEST + 1):
-            longer = self._behind(own, own[-size:])
+            longer = self._behind(written, written[-size:])
             if not longer:
                 break
             behind, matched = longer, size
         self._is_sure = matched >= self._least
         return list(map(ord, behind[: min(most, max(free, self._most if self._is_sure else 0))]))
 
-    def _behind(self, own: str, newest: str) -> str:
+    def _behind(self, written: str, newest: str) -> str:
         """What stood behind the newest tokens of a text."""
         for text in self._texts:
             if behind := text.rpartition(newest)[2] if newest in text else "":
                 return behind
-        place = own.rfind(newest, 0, -1)
+        place = written.rfind(newest, 0, -1)
         # what comes again and again goes on with itself
-        return own[place + len(newest) :] * _MOST if place >= 0 else ""
+        return written[place + len(newest) :] * _MOST if place >= 0 else ""
 
     def learn(self, tried: int, right: int) -> None:
         """Drafts get longer while they are right; where they are not, they get shorter and need longer matches."""

@@ -202,8 +202,8 @@ class PrefixCachedLM(HFLM):
         with _answering(self.model, packed=False):
             for has_bos in sorted(set(have_bos)):
                 some = [i for i, has in enumerate(have_bos) if has == has_bos]
-                found = super().generate_until([requests[i] for i in some], disable_tqdm=True)
-                for i, text in zip(some, found, strict=True):
+                generated = super().generate_until([requests[i] for i in some], disable_tqdm=True)
+                for i, text in zip(some, generated, strict=True):
                     texts[i] = text
         for request, text in zip(requests, texts, strict=True):
             # HFLM gives texts only: their tokens and EOS stand for what was generated
@@ -226,9 +226,9 @@ class PrefixCachedLM(HFLM):
         """(log-likelihood, is greedy) of each (texts, context ids, continuation ids)."""
         for texts, context, continuation in requests:
             if not context or not continuation or len(continuation) > self.max_length:
-                found = f"{len(context)} context and {len(continuation)} continuation tokens"
+                lengths = f"{len(context)} context and {len(continuation)} continuation tokens"
                 mend = f"each needs one at least, and a continuation may have {self.max_length} (the model's length)"
-                raise ModelError(f"the request {texts!r} has {found}; {mend}")
+                raise ModelError(f"the request {texts!r} has {lengths}; {mend}")
         if self.path != "packed":
             with _as_it_was(self.model):
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
@@ -295,11 +295,11 @@ class PrefixCachedLM(HFLM):
 
 def _check_quantization(model) -> None:
     """Raises ModelError for a quantization of the configuration that transformers skips and HFLM dies of."""
-    given = getattr(model.config, "quantization_config", None)
+    config = getattr(model.config, "quantization_config", None)
     try:
-        AutoQuantizationConfig.from_dict(given) if isinstance(given, dict) else None
+        AutoQuantizationConfig.from_dict(config) if isinstance(config, dict) else None
     except ValueError as error:
-        said = f"the model's config.json has quantization_config with quant_method = {given.get('quant_method')!r}"
+        said = f"the model's config.json has quantization_config with quant_method = {config.get('quant_method')!r}"
         mend = "if the weights are plain ones, delete quantization_config there"
         raise ModelError(f"{said}, which transformers does not take ({error}); {mend}") from error
 

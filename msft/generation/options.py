@@ -40,17 +40,17 @@ def changes_greedy(model, options: Mapping) -> str:
     return f"its generation_config has {', '.join(changing)}" if changing else ""
 
 
-def ends(model, tokenizer, stops: Sequence[str] = (), given: int | list[int] | None = None) -> list[int]:
-    """Tokens that end a text: EOS, the checkpoint's (chat models have several) or, in their place, those given with a
-    request, and stops that are one special token.
+def ends(model, tokenizer, stops: Sequence[str] = (), eos: int | list[int] | None = None) -> list[int]:
+    """Tokens that end a text: EOS, the checkpoint's (chat models have several) or, in their place, a
+    request's `eos`, and stops that are one special token.
 
     Raises ModelError where the checkpoint's are no token ids.
     """
-    given = getattr(model.generation_config, "eos_token_id", None) if given is None else given
-    configured = given if isinstance(given, list) else [given]
+    eos = getattr(model.generation_config, "eos_token_id", None) if eos is None else eos
+    configured = eos if isinstance(eos, list) else [eos]
     if not all(token is None or isinstance(token, int) for token in configured):
         mend = "write a number or a list of numbers into its generation_config.json"
-        raise ModelError(f"the model's generation_config has eos_token_id = {given!r}, which is no token id; {mend}")
+        raise ModelError(f"the model's generation_config has eos_token_id = {eos!r}, which is no token id; {mend}")
     tokens = [tokenizer.eos_token_id, *configured]
     for stop in stops:
         ids = tokenizer.encode(stop, add_special_tokens=False)

@@ -181,9 +181,9 @@ class _Step(Pass):
             seen = cached[rows, None, None] + asked[..., None]  # [b, m, 1]
             is_seen = torch.arange(end, device=device) <= seen  # [b, m, end]
             mask = torch.zeros(is_seen.shape, dtype=model.dtype, device=device).masked_fill(~is_seen, -torch.inf)
-            own = torch.arange(len(group.texts), device=device).repeat_interleave(counts[rows])  # [tokens of the group]
-            at = own, slice(None), places[first:last]
-            home = own * most + columns[first:last]  # [tokens of the group]
+            owner = torch.arange(len(group.texts), device=device).repeat_interleave(counts[rows])  # [t of the group]
+            at = owner, slice(None), places[first:last]
+            home = owner * most + columns[first:last]  # [t of the group]
             self.reads.append(_Read(group, slice(first, last), at, firsts[rows, None] + asked, mask[:, None], home))
             first, row = last, rows.stop
 

@@ -47,14 +47,14 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     path = _HERE / f"{name_or_path}.yaml" if name_or_path in built_in() else Path(usable(name_or_path))
     if not path.is_file():
         raise ConfigError(unknown("grid", name_or_path, built_in()) + " Or give the path of a YAML file.")
-    told = read_yaml(path)
-    own = {"params": {}, **{key: value for key, value in told.items() if key not in ("blocks", "slurm")}}
-    blocks = told.get("blocks", [{}])
-    problems = _check(own, blocks, told.get("slurm", {}))
+    document = read_yaml(path)
+    common = {"params": {}, **{key: value for key, value in document.items() if key not in ("blocks", "slurm")}}
+    blocks = document.get("blocks", [{}])
+    problems = _check(common, blocks, document.get("slurm", {}))
     runs: dict[RunConfig, RunConfig] = {}  # each once, in the file's order, by what its run will have
     used: set[str] = set()  # methods
     for block in [] if problems else blocks:
-        merged = {**own, **block, "params": {**own["params"], **block.get("params", {})}}
+        merged = {**common, **block, "params": {**common["params"], **block.get("params", {})}}
         merged |= {key: value for key, value in (settings or {}).items() if value is not None}
         if isinstance(merged.get("methods_dir"), str):
             merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
@@ -67,24 +67,24 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
                 runs.setdefault(filled(config), config)
             except ConfigError as error:
                 problems += error.problems
-    problems += [] if problems else [_unused(method, sorted(used)) for method in own["params"] if method not in used]
+    problems += [] if problems else [_unused(method, sorted(used)) for method in common["params"] if method not in used]
     if problems:
         raise ConfigError(together(f"{path}: the grid cannot be expanded:", list(dict.fromkeys(problems))))
-    return Grid(tuple(runs.values()), dict(told.get("slurm", {})))
+    return Grid(tuple(runs.values()), dict(document.get("slurm", {})))
 
 
-def _check(own: Mapping, blocks: object, slurm: object) -> list[str]:
-    problems = [unknown("key", key, [*_SETTINGS, "blocks", "slurm"]) for key in own if key not in _SETTINGS]
+def _check(common: Mapping, blocks: object, slurm: object) -> list[str]:
+    problems = [unknown("key", key, [*_SETTINGS, "blocks", "slurm"]) for key in common if key not in _SETTINGS]
     if not isinstance(slurm, dict):
         problems.append(f"slurm = {slurm!r}: give a mapping of options")
     if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) for block in blocks):
         return [*problems, f"blocks = {blocks!r}: give a list of mappings"]
-    for key, value in ((key, value) for part in (own, *blocks) for key, value in part.items()):
+    for key, value in ((key, value) for part in (common, *blocks) for key, value in part.items()):
         if isinstance(value, list) and (not value or any(isinstance(each, list) for each in value)):
             problems.append(f"{key} = {value!r}: give one value or a list of values, at least one")
     for number, block in enumerate(blocks, 1):
         problems += [f"block {number}: {unknown('key', key, _SETTINGS)}" for key in block if key not in _SETTINGS]
-    for params in (own["params"], *(block.get("params", {}) for block in blocks)):
+    for params in (common["params"], *(block.get("params", {}) for block in blocks)):
         if not isinstance(params, dict) or not all(isinstance(values, dict) for values in params.values()):
             problems.append(f"params = {params!r}: give a mapping of methods to their parameters")
         elif any(value == [] for values in params.values() for value in values.values()):
@@ -104,9 +104,9 @@ def _product(merged: Mapping, problems: list[str]):
     problems += [f"params: {unknown('method', method, known)}" for method in merged["params"] if method not in known]
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        own = merged["params"].get(chosen.get("method", RunConfig().method), {})
-        for params in itertools.product(*map(_axis, own.values())):
-            yield {**chosen, "params": dict(zip(own, params, strict=True))}
+        params_of = merged["params"].get(chosen.get("method", RunConfig().method), {})
+        for params in itertools.product(*map(_axis, params_of.values())):
+            yield {**chosen, "params": dict(zip(params_of, params, strict=True))}
 
 
 def _axis(value) -> list:

@@ -59,8 +59,8 @@ def run_all(
     """
     names = run_names(configs)
     runs = [Run(Path(usable(runs_dir)) / name) for name in names]
-    given = zip(configs, names, runs, strict=True)
-    missing = {name: config for config, name, known in given if known.status != "finished"}
+    triples = zip(configs, names, runs, strict=True)
+    missing = {name: config for config, name, known in triples if known.status != "finished"}
     todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
     problems, ours = [], [missing[name] for name in todo]
     if ours:
@@ -193,13 +193,13 @@ class _Worker:
     def __init__(self, place: int, runs_dir: Path):
         # idle OpenMP threads would spin on the cores that the other runs need
         gpus = (os.environ.get("CUDA_VISIBLE_DEVICES") or str(place)).split(",")
-        own = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
         self.runs_dir, log = runs_dir, log_of(runs_dir, f"worker{place}")
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from msft.launch.local import work; work()"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=own, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=environment, text=True,
             )  # fmt: skip
 
     def train(self, job: _Job) -> tuple[str, bool]:

@@ -135,8 +135,8 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
         searches = [jobs[j].job_id for i in places for j in jobs if configs[j] == search_of(configs[i])]
         executor = _executor(runs_dir / "logs" / "jobs", options, cluster, list(dict.fromkeys(searches)))
         with executor.batch():
-            found = [executor.submit(Job(configs[i], str(runs_dir), options.gpus)) for i in places]
-        jobs |= dict(zip(places, found, strict=True))
+            submitted = [executor.submit(Job(configs[i], str(runs_dir), options.gpus)) for i in places]
+        jobs |= dict(zip(places, submitted, strict=True))
     return [jobs[i] for i in range(len(configs))]
 
 
@@ -150,7 +150,7 @@ def _executor(folder: Path, options: Options, cluster: str, after: Sequence[str]
         raise RunError(f"{error} Submit from a login node of the cluster, or take --submit local") from None
     # afterany: where the search fails, the run trains it itself
     dependency = {"dependency": "afterany:" + ":".join(after)} if after else {}
-    given = {
+    parameters = {
         "timeout_min": round(60 * options.hours),
         "gpus_per_node": options.gpus,
         "cpus_per_task": options.cpus,
@@ -165,5 +165,5 @@ def _executor(folder: Path, options: Options, cluster: str, after: Sequence[str]
         "slurm_signal_delay_s": options.warning,
         "slurm_additional_parameters": {"requeue": True, **dependency},
     }
-    executor.update_parameters(**{name: value for name, value in given.items() if value is not None})
+    executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
     return executor

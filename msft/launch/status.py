@@ -58,11 +58,11 @@ def _row(run: Run, others: list[Run]) -> dict:
         return {**row, "state": "damaged", "paths": {}, "why": why}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
         rates, device = plan.rates_of(others), str(run.about.get("machine", {}).get("device", ""))
-        found = plan.estimate(config, rates, has_search=True)
-        row |= {"flops_estimate": found.expected.flops["total"]}
+        estimate = plan.estimate(config, rates, has_search=True)
+        row |= {"flops_estimate": estimate.expected.flops["total"]}
         if config.model in rates.measured or not device.startswith("cpu"):  # else it would be a GPU's time
-            row |= {"seconds_estimate": found.expected.seconds}
-        row |= {"disk_peak_estimate": int(found.disk_peak)}
+            row |= {"seconds_estimate": estimate.expected.seconds}
+        row |= {"disk_peak_estimate": int(estimate.disk_peak)}
     return row
 
 

@@ -25,10 +25,10 @@ _HERE = Path(__file__).parent
 def _files(folder: str | None = None) -> dict[str, Path]:
     if folder and not Path(folder).is_dir():
         raise ConfigError(f"methods_dir {folder!r} is no folder; give a folder of method files")
-    own = sorted(Path(folder).glob("*.py")) if folder else []
-    if taken := [path for path in own if path.stem[0] != "_" and (_HERE / path.name).is_file()]:
+    of_user = sorted(Path(folder).glob("*.py")) if folder else []
+    if taken := [path for path in of_user if path.stem[0] != "_" and (_HERE / path.name).is_file()]:
         raise ConfigError(f"{taken[0]} has the name of a method of this package; give the file another one")
-    files = {path.stem: path for path in [*sorted(_HERE.glob("*.py")), *own]}
+    files = {path.stem: path for path in [*sorted(_HERE.glob("*.py")), *of_user]}
     return {name: path for name, path in sorted(files.items()) if not name.startswith("_")}
 
 

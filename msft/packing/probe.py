@@ -82,8 +82,8 @@ def begin_row(model) -> None:
 
 def _rotations(model) -> set:
     """Types of a model's rotary embeddings: one, or one for each kind of layer."""
-    given = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    return {some.get("rope_type") for some in (given, *given.values()) if isinstance(some, dict)}
+    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    return {some.get("rope_type") for some in (rope, *rope.values()) if isinstance(some, dict)}
 
 
 def why_not_packed(model) -> str:
@@ -103,8 +103,8 @@ def why_not_trained_packed(model) -> str:
     """Why training on packed rows does not give the gradients of padded ones, or '' where its losses were shown equal."""
     kind = model.config.model_type
     if not is_of_kinds(model):
-        own = " with code of its own" * (kind in KINDS)
-        return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}{own}"
+        note = " with code of its own" * (kind in KINDS)
+        return f"packed training knows the architectures {', '.join(KINDS)}, not {kind}{note}"
     if model.config.attention_dropout:
         return "it has attention dropout"
     return why_not_packed(model) or _other_head(model)

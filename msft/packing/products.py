@@ -87,11 +87,11 @@ def _functions(model, layers: Sequence[nn.Linear], packed: bool):
     alone = dict.fromkeys(layers)
     blocks = model.base_model.layers[:-1] if packed and is_of_kinds(model) else ()
     for block in blocks:  # the last one runs for few tokens, whose keys and values alone are of all
-        own = {part for part in block.modules() if isinstance(part, nn.Linear)}
+        linears = {part for part in block.modules() if isinstance(part, nn.Linear)}
         # seven as they were made: none is pruned, and none has an adapter, a hook or code of its own
-        if len(own) == 7 and alone.keys() >= own and all(map(_is_stock, block.modules())):
+        if len(linears) == 7 and alone.keys() >= linears and all(map(_is_stock, block.modules())):
             yield block, "laid_out", LaidOutLayer(block, _product)
-            for layer in own:
+            for layer in linears:
                 del alone[layer]
     for layer in alone:
         yield layer, "forward", _or_plain(layer.forward, _product(layer), layer.weight.dtype)

@@ -143,13 +143,13 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> Reads:
         is_causal = m == n and not any(rows[r].branches for r in members) and (counts == lengths)[members].all()
         mask = None if is_causal else _mask([rows[r] for r in members], of_row, n).to(device, dtype)  # [b, 1, m, n]
         blocks.append(Block(len(members), int(m), int(n), mask))
-        for found, some in zip(places, (queries, keys), strict=True):
-            found.append(some.ravel())
+        for indices, some in zip(places, (queries, keys), strict=True):
+            indices.append(some.ravel())
         for b, r in enumerate(members):
             home[firsts[r] : firsts[r] + counts[r]] = used + b * m + np.arange(counts[r])
         used += len(members) * m
-    of_blocks = (np.concatenate([np.zeros(0, dtype=np.int64), *found]) for found in places)
-    return Reads(segments, blocks, *(on_device(found, device) for found in of_blocks), on_device(home, device))
+    of_blocks = (np.concatenate([np.zeros(0, dtype=np.int64), *indices]) for indices in places)
+    return Reads(segments, blocks, *(on_device(indices, device) for indices in of_blocks), on_device(home, device))
 
 
 def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:

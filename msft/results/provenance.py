@@ -15,11 +15,11 @@ PACKAGES = ("msft", "torch", "transformers", "datasets", "lm-eval", "accelerate"
 
 def versions() -> dict[str, str]:
     """The packages that a run's numbers depend on, as they are now."""
-    found = dict.fromkeys(PACKAGES, "not installed")
+    versions_here = dict.fromkeys(PACKAGES, "not installed")
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions_here[name] = metadata.version(name)
+    return versions_here
 
 
 def about(prepared, mixture, model) -> dict:

@@ -78,18 +78,18 @@ class Run:
                 raise self.damaged(path, "it is not there")
             raise RunError(f"{self.directory} is {self.status}: it has no {name}; run its command again to finish it")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            contents = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
         except ValueError as error:
             raise self.damaged(path, str(error)) from None
         for key in needed:
-            value = found
+            value = contents
             for word in key.split("."):
                 value = value.get(word) if isinstance(value, dict) else None
             if not isinstance(value, dict if name == "run.json" else int | float):
                 raise self.damaged(path, f"it has no {key!r}, or another kind of value under it")
-        return found
+        return contents
 
     def damaged(self, path: Path, why: str) -> RunError:
         """The error of a finished run's file that cannot be used."""

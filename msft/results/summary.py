@@ -53,9 +53,9 @@ def summary(run: Run) -> str:
         lines.append(f"  {label}, only watched: {start:.4g} before, {end:.4g} at the best checkpoint")
     lines += [textwrap.fill(f"  {doubt}", 100, subsequent_indent="    ") for doubt in doubts(run.leads)]
     kinds = {"training": "train", "evaluation": "evaluate", "saving": "save"}
-    told = {what: seconds[name] / seconds["total"] for what, name in kinds.items()}
-    told["the rest"] = 1 - sum(told.values())
-    lines += ["", "  time: " + ", ".join(f"{what} {share:.0%}" for what, share in told.items())]
+    shares = {what: seconds[name] / seconds["total"] for what, name in kinds.items()}
+    shares["the rest"] = 1 - sum(shares.values())
+    lines += ["", "  time: " + ", ".join(f"{what} {share:.0%}" for what, share in shares.items())]
     for what, path in result.get("paths", {}).items():
         if path != "packed":
             lines.append(f"  {what}: {path}")

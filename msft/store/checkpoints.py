@@ -72,8 +72,8 @@ def load_optimizer(optimizer, tensors: Weights) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in distributed.handed_out(tensors, parameters[0].device):
         index, key = name.split(".", 1)
-        own = tensor if key == "step" else distributed.like(parameters[int(index)], tensor)
-        state.setdefault(int(index), {})[key] = own
+        shard = tensor if key == "step" else distributed.like(parameters[int(index)], tensor)
+        state.setdefault(int(index), {})[key] = shard
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

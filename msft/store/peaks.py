@@ -45,8 +45,8 @@ class Peaks:
 
     def keep_held(self, holders: Mapping[str, list]) -> bool:
         """Drops what nobody holds; returns whether a file may be deleted now."""
-        held, before = {str(epoch) for epoch, _ in holders.values()}, self._slots
-        self._slots = {epoch: slot for epoch, slot in before.items() if epoch in held}
+        wanted, before = {str(epoch) for epoch, _ in holders.values()}, self._slots
+        self._slots = {epoch: slot for epoch, slot in before.items() if epoch in wanted}
         return len(self._slots) < len(before) and not self.in_memory
 
     def weights(self, epoch: float) -> Weights | None:
