@@ -42,7 +42,7 @@ about = data.sample(runs)
 
 # %%
 page.figure(
-    granularity.bars(table, spans),
+    granularity.points(table, spans),
     "gains",
     item="Fig. 7",
     caption=granularity.BARS_CAPTION + about,

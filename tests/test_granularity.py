@@ -64,7 +64,7 @@ def test_a_category_is_the_mean_of_its_sub_datasets_and_the_mean_that_of_all():
 
 def test_categories_are_sorted_with_the_mean_last():
     shown = granularity.by_category(granularity.gains(runs_of()))
-    ax = granularity.bars(shown, granularity.intervals(runs_of(), 200))
+    ax = granularity.points(shown, granularity.intervals(runs_of(), 200))
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "mean"]
     gains = [list(points.lines[0].get_xdata()) for points in ax.containers]
     assert gains == [pytest.approx([20, 10, 15]), pytest.approx([0, -10, -5])]
@@ -78,7 +78,7 @@ def test_categories_are_sorted_with_the_mean_last():
 def test_sft_s_line_is_seen_and_a_method_that_equals_it_has_no_interval():
     runs = runs_of()
     runs["ies"] = runs["sft"]
-    ax = granularity.bars(granularity.by_category(granularity.gains(runs)), granularity.intervals(runs, 200))
+    ax = granularity.points(granularity.by_category(granularity.gains(runs)), granularity.intervals(runs, 200))
     assert ax.get_xlim()[0] < 0
     assert style.said(ax).endswith("IES equals SFT") and "IES 0" not in style.said(ax)
     plt.close("all")
@@ -88,7 +88,7 @@ def test_categories_without_a_difference_share_a_row():
     table = granularity.gains(runs_of())
     level = [table[table.task == "a"].assign(task=name, category=name, gain=0.0) for name in ("c", "d")]
     shown = granularity.by_category(pd.concat([table, *level]))
-    ax = granularity.bars(shown, granularity.intervals(runs_of(), 200))
+    ax = granularity.points(shown, granularity.intervals(runs_of(), 200))
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "2 more: as SFT", "mean"]
     plt.close("all")
 

@@ -105,7 +105,7 @@ def intervals(runs, draws: int = findings.DRAWS) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def bars(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
+def points(table: pd.DataFrame, spans: pd.DataFrame, ax=None):
     """Fig. 7: gain over SFT of mSFT and IES in each category, best gain of mSFT on top, the mean below all.
 
     table: as by_category gives it.  spans: as intervals does. Categories without any difference are one row. Returns the axes.
