@@ -142,7 +142,9 @@ def start(path, runs_dir):
         "--slots",
         "2",
     ]
-    return subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # one that is started in the background may ignore Ctrl-C
+    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
+    return subprocess.Popen(words, **listen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(ready, seconds=120):

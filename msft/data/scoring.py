@@ -123,8 +123,8 @@ def thoughtless(text: str) -> str:
 
 
 def lowered(text: str) -> str:
-    """Text as the paper's scorer compares it: lower-cased; how letters are composed and how wide blanks are is not said."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+    """Text as the paper's scorer compares it: lower-cased; how letters are composed and how wide a blank is is not said."""
+    return re.sub(r"\s", " ", unicodedata.normalize("NFC", text).lower())
 
 
 def score(text: str, answer: str) -> bool:
