@@ -168,9 +168,7 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
         if not tokenizer("Q: 1\nA: ")["input_ids"]:  # made up where a folder has none of its files
             raise ValueError("It has no vocabulary.")
         if tokenizer.is_fast and getattr(tokenizer.backend_tokenizer.model, "dropout", None):
-            raise ValueError(
-                "Its tokenizer.json has `dropout`, so that a text has other tokens each time; set it to null."
-            )
+            raise ValueError("Its tokenizer.json has `dropout`: a text has other tokens each time; set it to null.")
         if tokenizer.init_kwargs.get("auto_map") == {"AutoTokenizer": [None, None]}:
             # of the tiny models: beside an adapter, where no config.json lies, transformers looks into these names
             tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": ["", ""]}

@@ -240,7 +240,7 @@ def test_ctrl_c_saves_every_run_before_the_launcher_ends(six, tmp_path, everybod
     wait_until(lambda: in_the_middle(configs, runs_dir))
     workers = psutil.Process(launcher.pid).children()
     (os.killpg if everybody else os.kill)(launcher.pid, signal.SIGINT)
-    _, errors = launcher.communicate(timeout=60)
+    _, errors = launcher.communicate(timeout=300)
     assert launcher.returncode == 130
     assert "stopping: every run saves its state first" in errors and "was saved is kept" in errors
     assert len(workers) == 2 and psutil.wait_procs(workers, timeout=5)[1] == []

@@ -299,7 +299,7 @@ def test_the_paper_s_grid_is_planned_without_network_gpu_or_torch(tmp_path):
 
 @pytest.mark.parametrize("flag", [[], ["--json"]])
 def test_a_plan_of_one_run_without_an_estimate_is_an_error(capsys, tmp_path, flag):
-    assert main(["plan", "--model", "tiny-qwen4", "--runs-dir", str(tmp_path), *flag]) == 1
+    assert main(["plan", "--model", "tiny-qwen4", "--runs-dir", str(tmp_path), *flag]) == 2
     said = capsys.readouterr()
     assert said.out == "" and "no estimate: unknown model 'tiny-qwen4'. Did you mean 'tiny-qwen3'?" in said.err
 

@@ -139,3 +139,14 @@ def test_every_text_file_is_read_and_written_with_its_encoding_named(folder):
             if (opens or name in ("read_text", "write_text")) and "encoding=" not in call:
                 bare.append(f"{file.relative_to(ROOT)}:{node.lineno}: {call}")
     assert not bare
+
+
+def test_no_local_is_called_by_how_it_came_here():
+    vague = {"told", "given", "found", "own", "held"}
+    for path in sorted((ROOT / "msft").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.Lambda):
+                names = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+                stored = (node for node in ast.walk(function) if isinstance(node, ast.Name))
+                names |= {node.id for node in stored if isinstance(node.ctx, ast.Store)}
+                assert not names & vague, f"{path}:{function.lineno}"

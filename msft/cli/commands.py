@@ -53,7 +53,7 @@ def plan(flags: options.Plan) -> int:
     rates = costs.rates_of(load_runs(flags.runs_dir), flags.utilisation, flags.peak)
     estimates = costs.plan(configs, flags.runs_dir, rates, flags.card)
     if estimates[0].problem and not flags.grid:  # of one run that is all there is to say
-        raise RunError(f"no estimate: {estimates[0].problem}")
+        raise ConfigError(f"no estimate: {estimates[0].problem}")
     if flags.json:
         print(json.dumps([describe.as_dict(estimate) for estimate in estimates], indent=1))
     else:

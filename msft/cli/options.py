@@ -206,7 +206,7 @@ def read(kind: type[Flags], words: Sequence[str]) -> Flags:
         for before, word in zip(["", *unread], unread, strict=False)
         if word.startswith("-") or not before.startswith("--")  # the value of an unknown flag is no second error
     ]
-    values, *given = [_given(parsed, part, problems) for part in parts]
+    values, *of_more = [_given(parsed, part, problems) for part in parts]
     clean, wrong = check_values(kind, values, "flag")
     problems += wrong
     places = {name: usable(getattr(parsed, name) or "") for name in positionals_of(kind)}
@@ -215,7 +215,7 @@ def read(kind: type[Flags], words: Sequence[str]) -> Flags:
         missing = {name: doc for name, doc in positionals_of(kind).items() if not places[name]}
         problems += [f"{name.upper()} is missing: {doc}" for name, doc in missing.items()]
     flags = kind(**clean, **places)
-    flags.given, flags.problems = given[0] if given else {}, problems
+    flags.given, flags.problems = of_more[0] if of_more else {}, problems
     return flags
 
 

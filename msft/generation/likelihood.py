@@ -29,7 +29,7 @@ def score(model, pairs: Sequence[Pair], batch_size: int, pause: Callable[[], Non
     for number, (prefix, members) in enumerate(groups):
         ranked = sorted((shares[i] for i in members), key=lambda share: (-len(share[0]), share[0]))
         start, number = len(prefix), number if prefix else None
-        trees = [_tree(context[start:], start, number, {i: pairs[i][1] for i in own}) for context, own in ranked]
+        trees = [_tree(context[start:], start, number, {i: pairs[i][1] for i in some}) for context, some in ranked]
         most = max(1, batch_size // max(len(tree.reads) for tree in trees))
         for first, last in chunks([len(tree.row.tokens) for tree in trees], most, model.device):
             pause()

@@ -31,10 +31,10 @@ class WeightedPasses(Schedule):
     def examples(self, epoch: int) -> np.ndarray:
         """Full passes over each sub-dataset, then a seeded part of one."""
         trainer, drawn = self.trainer, []
-        for task, own in zip(self.active, self.members, strict=True):
-            full, rest = divmod(round(self.weights[task] * len(own)), len(own))
+        for task, indices in zip(self.active, self.members, strict=True):
+            full, rest = divmod(round(self.weights[task] * len(indices)), len(indices))
             part = generator(trainer.config.seed, "remainder", trainer.order_stage, epoch, task)
-            drawn += [own] * full + [np.sort(part.choice(own, rest, replace=False))]
+            drawn += [indices] * full + [np.sort(part.choice(indices, rest, replace=False))]
         return np.concatenate(drawn)
 
 

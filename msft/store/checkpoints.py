@@ -116,9 +116,8 @@ class Store:
         self.reference, self.result, self.facts = reference, result, {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
-            if (
-                path.is_file() and path.suffix != _WHOLE
-            ):  # ours and safetensors' own, of a process that was killed while it wrote
+            # ours and safetensors' own, of a process that was killed while it wrote
+            if path.is_file() and path.suffix != _WHOLE:
                 path.unlink()
         known, there = read_lines(ledger), sum(self._sizes().values())
         before = known[-1].get("bytes", 0) if known else 0
