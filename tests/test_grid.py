@@ -239,13 +239,15 @@ def test_ctrl_c_saves_every_run_before_the_launcher_ends(six, tmp_path, everybod
     launcher = start(path, runs_dir)
     wait_until(lambda: in_the_middle(configs, runs_dir))
     workers = psutil.Process(launcher.pid).children()
+    begun = sum(run is not None for run in matching(configs, runs_dir))
     (os.killpg if everybody else os.kill)(launcher.pid, signal.SIGINT)
     _, errors = launcher.communicate(timeout=300)
     assert launcher.returncode == 130
     assert "stopping: every run saves its state first" in errors and "was saved is kept" in errors
     assert len(workers) == 2 and psutil.wait_procs(workers, timeout=5)[1] == []
     runs = [run for run in matching(configs, runs_dir) if run]
-    assert len(runs) < 6 and not any(run.failure for run in runs)  # one at its very end is finished
+    # one at its very end is finished; each of two slots may just have taken another
+    assert len(runs) <= begun + 2 and not any(run.failure for run in runs)
     for run in runs:
         log = (runs_dir / "logs" / f"{run.directory.name}.log").read_text()
         assert run.status == "finished" or (run.status == "unfinished" and "the state is saved" in log)
