@@ -363,7 +363,7 @@ def test_what_vllm_said_of_exports_is_what_the_readme_says():
     result = json.loads((results / "vllm_export.json").read_text(encoding="utf-8"))
     assert vllm_export.table(result) == (results / "vllm_export.md").read_text(encoding="utf-8")
     assert list(result["found"]) == ["weights", "LoRA, merged"]
-    readme = (results.parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (results.parents[1] / "docs" / "your_mixture.md").read_text(encoding="utf-8")
     for of in result["found"].values():
         assert of["same_prompt_tokens"] == of["items"] > of["different_texts"] > 5
         assert f"{of['equal']} of {of['items']} texts each, of weights and of a merged adapter" in readme

@@ -1,4 +1,4 @@
-"""What README tells a reader to type: commands, settings, code and the mixture file, without training anything."""
+"""What README and docs/ tell a reader to type: commands, settings, code and the mixture file, without training anything."""
 
 import ast
 import re
@@ -17,8 +17,9 @@ from paper_figures import execute
 from paper_figures.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PARTS = README.split("```")
+PAGES = {page: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES[ROOT / "README.md"]
+PARTS = "\n".join(PAGES.values()).split("```")
 BLOCKS = [(text.partition("\n")[0], text.partition("\n")[2]) for text in PARTS[1::2]]
 SPANS = re.findall(r"`([^`\n]+)`", "".join(PARTS[::2]))
 LINES = [line for kind, text in BLOCKS if not kind for line in text.replace("\\\n", " ").splitlines()] + SPANS
@@ -63,11 +64,18 @@ def test_make_has_this_target(line):
 
 
 def test_files_and_places_that_are_linked_are_there():
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
-    local = [link for link in links if not link.startswith(("http", "#"))]
-    assert [link for link in local if not (ROOT / link).exists()] == []
-    heads = {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in re.findall(r"^#+ (.*)$", README, re.M)}
-    assert {link[1:] for link in links if link.startswith("#")} <= heads
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            file, _, place = link.partition("#")
+            if not link.startswith("http"):
+                there = (page.parent / file).resolve() if file else page
+                assert there.exists() and there.is_relative_to(ROOT), link
+                assert not place or place in heads(PAGES[there]), link
+
+
+def heads(text: str) -> set[str]:
+    """The places of a page that a link may name."""
+    return {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.M)}
 
 
 def test_every_notebook_of_the_table_and_its_pictures_are_there():

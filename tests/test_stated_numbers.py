@@ -1,4 +1,4 @@
-"""Numbers and verdicts in README.md and DIFFERENCES.md against the committed files that hold them.
+"""Numbers and verdicts in README.md, docs/ and DIFFERENCES.md against the committed files that hold them.
 
 A result that is made anew makes a sentence here fail: it says what the text should now say. The block of the methods on
 the tiny mixture is compared in test_evidence.py.
@@ -22,7 +22,9 @@ from paper_figures.figures import real_model
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RESULTS = ROOT / "paper_figures" / "out" / "tiny", ROOT / "benchmarks" / "results"
-README, DIFFERENCES = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "DIFFERENCES.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]  # in docs/ a link to a file begins with ../
+README = "\n".join(page.read_text(encoding="utf-8").replace("](../", "](") for page in PAGES)
+DIFFERENCES = (ROOT / "DIFFERENCES.md").read_text(encoding="utf-8")
 WAYS = ("HFLM", "first", "further", "vLLM")
 TINY = ["tiny-qwen2", "tiny-qwen3", "tiny-olmo2"]
 
