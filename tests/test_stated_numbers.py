@@ -479,6 +479,20 @@ def test_the_page_of_the_first_real_model_is_what_its_committed_histories_give(t
         pd.testing.assert_frame_equal(table, committed, rtol=1e-5, check_dtype=False)
 
 
+def test_the_methods_on_the_first_real_model_are_those_of_its_page():
+    table = pd.read_csv(OUT.parent / "laptop" / "15_methods.csv", index_col=0)
+    lines = {}
+    for name, row in table.dropna(subset="loss against SFT (nats)").iterrows():
+        method, _, seed = name.removesuffix(")").partition(" (seed ")
+        low, *span = (f"{row[of]:+.2f}" for of in ("loss against SFT (nats)", "loss from", "loss to"))
+        lines.setdefault(method, {})[seed or "20"] = f"{low} ({' to '.join(span)})".replace("-0.00", "+0.00")
+    for method, of in lines.items():
+        assert f"| {method} | {' | '.join(of.get(seed, '–') for seed in ('20', '30', '40'))} |" in README
+    assert "no other method can be told from SFT, and in accuracy none can" in README
+    others = table[[not name.startswith("mSFT") for name in table.index]]
+    assert (others["loss from"].dropna() <= 0).all() and (others["loss to"].dropna() >= 0).all()
+
+
 def test_what_is_said_of_the_methods_on_the_first_real_model():
     place = OUT.parent / "laptop"
 
