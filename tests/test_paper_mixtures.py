@@ -386,7 +386,7 @@ def test_script_repositories_are_read_from_their_conversion(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
     for name in ("hellaswag", "piqa"):
         with pytest.raises(DataError):
-            read_hub(None)(BENCHMARKS[name])
+            read_hub(BENCHMARKS[name], None)
     assert asked == {"Rowan/hellaswag": None, "ybisk/piqa": "refs/convert/parquet"}
 
 

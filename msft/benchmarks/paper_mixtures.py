@@ -40,8 +40,7 @@ SUBJECTS = (
     "Pediatrics", "Pharmacology", "Physiology", "Psychiatry", "Radiology", "Skin",
     "Social & Preventive Medicine", "Surgery", "Unknown",
 )  # fmt: skip
-# of one benchmark: (train records, test records, where they come from)
-Reader = Callable[[Benchmark], tuple[list[dict], list[dict], dict[str, str]]]
+_Records = tuple[list[dict], list[dict], dict[str, str]]  # train, test, where they come from
 _INSTEAD = (
     "make a folder with <benchmark>/train.jsonl and <benchmark>/test.jsonl, one JSON object a line in the hub's columns, "
     "and pass it as data_dir"
@@ -105,13 +104,14 @@ def load(
     is_granular = name == "medmcqa-21"
     sizes = sizes_of(name, train_size, test_size, validation_size, confirmation_size)
     draw, benchmarks = _Draw(*sizes, seed, tokenizer, max_tokens, max_prompt_tokens), mixture_benchmarks(name)
-    read = read_local(data_dir, benchmarks) if data_dir is not None else read_hub(revision)
+    folder = None if data_dir is None else Path(expanded(data_dir))
+    _check_records(folder, benchmarks, revision)
     subs, problems = [], []
     for benchmark in benchmarks:
         try:
-            train, test, source = read(benchmark)
+            train, test, source = read_local(benchmark, folder) if folder else read_hub(benchmark, revision)
         except DataError as error:
-            if data_dir is None:  # a hub that cannot be reached is no better for the next one
+            if folder is None:  # a hub that cannot be reached is no better for the next one
                 raise
             problems.append(str(error))
             continue
@@ -169,39 +169,31 @@ def _by_subject(train: Iterable[dict], test: Iterable[dict]) -> dict[str, tuple[
 # ---- records of a benchmark
 
 
-def read_local(data_dir: str | Path, benchmarks: Sequence[Benchmark]) -> Reader:
-    """A reader of <data_dir>/<name>/train.jsonl and test.jsonl; complains of all missing files at once."""
-    folder = Path(expanded(data_dir))
-    files = {b.name: {part: folder / b.name / f"{part}.jsonl" for part in ("train", "test")} for b in benchmarks}
-    missing = [str(file) for parts in files.values() for file in parts.values() if not file.is_file()]
-    if missing:
+def _check_records(folder: Path | None, benchmarks: Sequence[Benchmark], revision: str | dict[str, str] | None) -> None:
+    """Raises DataError with all files that a folder of records lacks, or for a revision of what is no benchmark."""
+    files = [folder / b.name / f"{part}.jsonl" for b in benchmarks for part in ("train", "test")] if folder else []
+    if missing := [str(file) for file in files if not file.is_file()]:
         title = "data_dir must hold <benchmark>/train.jsonl and test.jsonl, one hub record a line; missing:"
         raise DataError(together(title, missing))
-
-    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
-        source, records = {**_source(benchmark), "revision": "local"}, {}
-        for part, file in files[benchmark.name].items():
-            records[part] = read_rows(file)
-            source[f"{part}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        return records["train"], records["test"], source
-
-    return read
-
-
-def read_hub(revision: str | dict[str, str] | None) -> Reader:
-    """A reader of the hub; each repository is pinned to the commit that its revision names now."""
-    asked = revision if isinstance(revision, dict) else dict.fromkeys(BENCHMARKS, revision)
-    for name in asked:
+    for name in revision if isinstance(revision, dict) and not folder else ():
         if name not in BENCHMARKS:
             raise DataError("revision: " + unknown("benchmark", name, list(BENCHMARKS)))
 
-    def read(benchmark: Benchmark) -> tuple[list[dict], list[dict], dict[str, str]]:
-        wanted = asked.get(benchmark.name) or benchmark.revision
-        splits = (benchmark.train_split, benchmark.test_split)
-        (train, test), commit = from_hub.load(benchmark.hub_id, benchmark.config, splits, wanted, _INSTEAD)
-        return train.to_list(), test.to_list(), {**_source(benchmark), "revision": commit}
 
-    return read
+def read_local(benchmark: Benchmark, folder: Path) -> _Records:
+    """The records in <folder>/<name>/train.jsonl and test.jsonl."""
+    files = {part: folder / benchmark.name / f"{part}.jsonl" for part in ("train", "test")}
+    train, test = map(read_rows, files.values())
+    digests = {f"{part}_sha256": hashlib.sha256(file.read_bytes()).hexdigest() for part, file in files.items()}
+    return train, test, {**_source(benchmark), "revision": "local", **digests}
+
+
+def read_hub(benchmark: Benchmark, revision: str | dict[str, str] | None) -> _Records:
+    """The records of the hub, at the commit that the revision names now."""
+    asked = revision.get(benchmark.name) if isinstance(revision, dict) else revision
+    splits, wanted = (benchmark.train_split, benchmark.test_split), asked or benchmark.revision
+    (train, test), commit = from_hub.load(benchmark.hub_id, benchmark.config, splits, wanted, _INSTEAD)
+    return train.to_list(), test.to_list(), {**_source(benchmark), "revision": commit}
 
 
 def _source(benchmark: Benchmark) -> dict[str, str]:
