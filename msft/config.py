@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msft import methods
@@ -124,10 +124,10 @@ class RunConfig:
             raise ConfigError(CANNOT_START, problems)
 
     @classmethod
-    def from_mapping(cls, values: Mapping) -> "RunConfig":
-        """A config from a mapping such as a YAML file or flags; unknown names are errors."""
+    def from_mapping(cls, values: Mapping, problems: Sequence[str] = ()) -> "RunConfig":
+        """A config from a mapping such as a YAML file or flags; unknown names are errors, beside the problems given."""
         names = [field.name for field in dataclasses.fields(cls)]
-        problems = [unknown("setting", name, names) for name in values if name not in names]
+        problems = [*problems, *(unknown("setting", name, names) for name in values if name not in names)]
         try:
             config = cls(**{name: value for name, value in values.items() if name in names})
         except ConfigError as error:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from msft.config import CANNOT_START, LORA_SETTINGS, PAPER_SETTINGS, RunConfig
+from msft.config import LORA_SETTINGS, PAPER_SETTINGS, RunConfig
 from msft.cost.plan import CARD, PEAK, UTILISATION
 from msft.errors import ConfigError, nearest
 from msft.launch import grid
@@ -260,10 +260,5 @@ def config_of(flags: Flags) -> RunConfig:
         problems.append(f"{flags.config}: params = {in_file!r}: give a mapping of names to values")
     elif in_file or params:
         values["params"] = {**in_file, **params}
-    try:
-        config = RunConfig.from_mapping({**values, **{k: v for k, v in flags.given.items() if k != "params"}})
-    except ConfigError as error:
-        problems += error.problems
-    if problems:
-        raise ConfigError(CANNOT_START, problems)
-    return config
+    settings = {name: value for name, value in flags.given.items() if name != "params"}
+    return RunConfig.from_mapping({**values, **settings}, problems)
