@@ -18,13 +18,15 @@ class Draft:
     """What is known of a sub-dataset while its entry is read. A step adds what is wrong to `problems` and goes on where it
     can, so that one reading says all.
 
-    entry: what the mixture's file says of it, `source` its rows.  seed: of splits, shots and draws.
+    entry: what the mixture's file says of it, `source` of its rows.  metric: what these are checked for, '' being the
+    paper's scorer.  seed: of splits, shots and draws.
     judge: the lm-eval task that judges it.  parts: {part: its examples}.  origin: where rows of the hub come from.
     left_out: rows that each rule kept out.
     """
 
     entry: dict
     source: Source
+    metric: str
     seed: int
     judge: object = None
     parts: dict[str, list[Example]] = field(default_factory=dict)
@@ -36,11 +38,6 @@ class Draft:
     def name(self) -> str:
         """Of the sub-dataset."""
         return self.entry["name"]
-
-    @property
-    def metric(self) -> str:
-        """What its rows are checked for; '' is the paper's scorer."""
-        return self.entry.get("metric", "")
 
     def split(self) -> None:
         """Takes the asked shares of train's questions out of it; rows of one question stay together."""

@@ -68,10 +68,10 @@ def read_mixture(path: str | Path, to_example: _Convert | None = None) -> Mixtur
 
 def _read_entry(folder: Path, entry: dict, source: Source, said: dict, to_example: _Convert | None) -> Draft:
     """Takes an entry through all steps. said: what the file says for all entries, `seed` and `allow_overlap`."""
-    draft = Draft(entry, source, said["seed"])
-    if judges.is_judged(entry.get("metric")):
-        # the rows need no answer that can be checked: they count as texts measured by their loss
-        draft.entry = {**entry, "metric": metrics.LOSS}
+    # the rows of a judged one need no answer that can be checked: they count as texts measured by their loss
+    is_judged = judges.is_judged(entry.get("metric"))
+    draft = Draft(entry, source, metrics.LOSS if is_judged else entry.get("metric", ""), said["seed"])
+    if is_judged:
         try:
             draft.judge = judges.load(entry["metric"], folder)
         except DataError as error:
