@@ -68,10 +68,8 @@ def trained_parameters(config, architecture) -> int:
         asked = [] if config.lora_target_modules in (None, ALL) else config.lora_target_modules.split(",")
         lacking = [target for target in asked if not any(name.endswith(f".{target}") for name in linear)]
         if lacking:
-            raise ConfigError(
-                f"lora_target_modules does not fit the model {config.model!r}:",
-                [unknown("linear layer", target, allowed) + f" Or {ALL} alone." for target in lacking],
-            )
+            wrong = [unknown("linear layer", target, allowed) + f" Or {ALL} alone." for target in lacking]
+            raise ConfigError(f"lora_target_modules does not fit the model {config.model!r}:", wrong)
         try:
             added(model, config)
         except ValueError as error:

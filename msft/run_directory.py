@@ -77,11 +77,9 @@ class RunDirectory:
         except RunError as error:
             why, place = str(error), 0
         if why or place < len(journal.entries):
-            warnings.warn(
-                f"{journal.path} was damaged or its last state was ({why or 'it ends in no saved state'}); going on from "
-                f"{'the last state that is whole' if place else 'the start'}",
-                stacklevel=2,
-            )
+            what = f"{journal.path} was damaged or its last state was ({why or 'it ends in no saved state'})"
+            start = "the last state that is whole" if place else "the start"
+            warnings.warn(f"{what}; going on from {start}", stacklevel=2)
             journal.rewind(place)
             self.prune([])  # equal content is stored once: another damaged file would stand for it
 

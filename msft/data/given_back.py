@@ -68,10 +68,9 @@ def _of_sub(tokenizer, sub: SubDataset) -> tuple[SubDataset, list[str]]:
     parts, problems, first, left_out = {}, [], {}, dict(sub.left_out)
     _, refused = each(lambda example: given_back(tokenizer, example, sub.metric, sub.stop), sub.train)
     if refused:
-        _log.warning(
-            "%s: %d of %d train answers are not what the tokenizer gives back, and would be learned so: "
-            "%s: %s", sub.name, len(refused), len(sub.train), refused[0][0].place or "train", refused[0][1],
-        )  # fmt: skip
+        example, error = refused[0]
+        text = "%s: %d of %d train answers are not what the tokenizer gives back, and would be learned so: %s: %s"
+        _log.warning(text, sub.name, len(refused), len(sub.train), example.place or "train", error)
     for part in MEASURED:
         parts[part], wrong = [], []
         for number, example in enumerate(getattr(sub, part), 1):

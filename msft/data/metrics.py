@@ -57,10 +57,8 @@ def check_example(example: Example, metric: str = "") -> None:
     if metric == LOSS:
         return
     if example.messages and "\n" in example.target.partition("####")[2].strip():
-        raise DataError(
-            "its last message has '####', behind which the scored answer stands, and lines behind that: end with "
-            "'#### result', mark headings in another way, or take the metric loss"
-        )
+        what = "its last message has '####', behind which the scored answer stands, and lines behind that"
+        raise DataError(f"{what}: end with '#### result', mark headings in another way, or take the metric loss")
     if example.messages and (not example.answer or THOUGHT_END.search(example.answer)):
         raise DataError("its last message has no answer behind its thought: end the thought, and say the answer then")
     shown, is_number = repr(example.answer[:60]), metric == "number_match"
