@@ -4,6 +4,7 @@ Fine-tuning leaves most bits of most weights alone: at the paper's rate of 1e-5 
 the last place of a bf16 weight and changes nothing. What is equal becomes zero, and zeros take no room.
 """
 
+import numpy as np
 import torch
 import zstandard
 
@@ -12,8 +13,7 @@ Weights = dict[str, torch.Tensor]
 
 def raw(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes of a tensor, [n] uint8."""
-    flat = tensor.contiguous().reshape(-1)
-    return flat.view(torch.uint8) if flat.numel() else torch.empty(0, dtype=torch.uint8)  # a view of nothing fails
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def fits(tensors: Weights, reference: Weights | None) -> bool:
@@ -50,9 +50,6 @@ def decode(coded: Weights, reference: Weights) -> Weights:
             raise ValueError(str(error)) from error
         if len(planes) != size:
             raise ValueError(f"{name} has {len(planes)} bytes, not {size}")
-        if not size:
-            tensors[name] = base.clone()
-            continue
-        difference = torch.frombuffer(bytearray(planes), dtype=torch.uint8).reshape(base.element_size(), -1).T
+        difference = torch.from_numpy(np.frombuffer(planes, np.uint8).copy()).reshape(base.element_size(), -1).T
         tensors[name] = (difference.reshape(-1) ^ raw(base)).view(base.dtype).reshape(base.shape)
     return tensors
