@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 import msft
 from msft import evaluation
+from msft.cli.main import main
 from msft.errors import ConfigError, RunError
 from msft.loss.tokens import Tokens
 from msft.methods import dynamix_sft, ies, soft_sro_sft
@@ -131,6 +132,12 @@ def test_method_in_one_file_of_a_folder_of_the_users_own(settings, tmp_path):
     other = train(own, tmp_path / "runs", "backwards", {})
     assert other.directory != run.directory
     assert [e["arguments"]["active"] for e in other.journal] == [[task] for task in TASKS]
+    # what is trained is read and exported where the method's file is not, as on another machine
+    folder.rename(tmp_path / "elsewhere")
+    assert (other.config.method, other.config.params) == ("backwards", {"epochs": 0.5})
+    assert main(["status", "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert main(["export", str(other.directory), str(tmp_path / "new")]) == 0
+    assert "--method backwards" in (tmp_path / "new" / "README.md").read_text()
 
 
 def test_method_file_of_the_users_own_with_postponed_annotations(tmp_path):

@@ -497,7 +497,7 @@ READ = (
 )
 ODD = {
     "result.json": [{"paths": None}, {"paths": []}, {"best": []}, {"best": {"accuracy": "0.5", "path_epoch": 1.0}}],
-    "run.json": [{"config": []}, {"mixture": []}],
+    "run.json": [{"config": []}, {"mixture": []}, {"mixture": {"groups": {}}}, {"machine": None}, {"versions": 1}],
 }
 
 
@@ -510,6 +510,30 @@ def test_a_run_with_odd_values_is_damaged_and_the_others_are_listed(small_msft_r
     assert main(["status", "--runs-dir", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "one: damaged" in said.out and "two: finished" in said.out and str(tmp_path / "one") in said.err
+
+
+def with_config(run, folder, **changes):
+    """A copy of a run whose run.json was edited by hand; None takes a setting out."""
+    shutil.copytree(run.directory, folder)
+    about = json.loads((folder / "run.json").read_text())
+    about["config"] = {name: v for name, v in {**about["config"], **changes}.items() if v is not None}
+    (folder / "run.json").write_text(json.dumps(about))
+    return msft.Run(folder)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", "abc"), ("method", "their_own"), ("params", {"epoch": 1})])
+def test_settings_of_a_run_that_none_can_have_are_named_with_its_file(small_run, tmp_path, capsys, name, value):
+    run = with_config(small_run, tmp_path / "run", **{name: value})
+    assert main(["export", str(run.directory), str(tmp_path / "new")]) == 1
+    said = capsys.readouterr().err
+    assert f"{run.directory / 'run.json'} is damaged" in said and str(next(iter(value))) in said
+
+
+def test_settings_that_a_run_does_not_name_are_those_of_its_model(small_run, tmp_path, capsys):
+    run = with_config(small_run, tmp_path / "run", batch_size=None, precision=None)
+    assert (run.config.batch_size, run.config.precision) == (64, "bf16")
+    assert main(["status", "--runs-dir", str(tmp_path)]) == 0
+    assert "run: finished" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs another user")

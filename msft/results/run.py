@@ -11,7 +11,7 @@ import filelock
 import pandas as pd
 
 from msft.config import RunConfig
-from msft.errors import RunError
+from msft.errors import ConfigError, RunError
 from msft.names import filled
 from msft.paths import usable
 from msft.results import leads
@@ -20,6 +20,7 @@ from msft.results.history import history_rows, roll_outs
 from msft.store.files import read_lines
 from msft.store.journal import Journal
 
+_METHOD = ("params", "method", "methods_dir")  # what a method's own file checks
 FAILED = "failed.json"  # a launcher's note in the directory of a run that failed
 
 
@@ -99,12 +100,22 @@ class Run:
     def config(self) -> RunConfig:
         """The settings, defaults filled in; one that this version no longer has is left out."""
         names = {field.name for field in dataclasses.fields(RunConfig)}
-        return RunConfig.from_mapping({name: v for name, v in self.about["config"].items() if name in names})
+        values = {name: value for name, value in self.about["config"].items() if name in names}
+        # a method of one's own was checked when the run began: its file may be on another machine now
+        own = {name: values.pop(name) for name in _METHOD if name in values and values.get("methods_dir")}
+        try:
+            config = filled(RunConfig.from_mapping({**values, **({"method": "sft"} if own else {})}))
+        except ConfigError as error:
+            raise self.damaged(self.directory / "run.json", "; ".join(error.problems)) from None
+        for name, value in own.items():
+            object.__setattr__(config, name, value)
+        return config
 
     @property
     def about(self) -> dict:
         """What run.json holds: config, versions, git_commit, machine, model, mixture."""
-        return self._read("run.json", "config", "mixture")
+        needed = ("config.params", "versions", "machine", "model", "mixture.groups", "mixture.sub_datasets")
+        return self._read("run.json", *needed)
 
     @property
     def journal(self) -> list[dict]:
