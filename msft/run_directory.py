@@ -60,7 +60,7 @@ class RunDirectory:
         self.store = Store(directory / "state", directory / "disk.jsonl", model_bytes, base, directory / "best")
         self.journal = Journal(directory / "journal.jsonl")
         (directory / "outputs").mkdir(exist_ok=True)
-        for place in (directory, directory / "outputs"):
+        for place in (directory, directory / "outputs", directory / "tasks", directory / "confirmation"):
             for partial in place.glob(f"*{PARTIAL}"):  # of a process that was killed; this one holds the lock
                 partial.unlink() if partial.is_file() else shutil.rmtree(partial)
         self._recover()

@@ -154,14 +154,18 @@ def test_ctrl_c_where_nothing_is_there_to_save_is_no_traceback(monkeypatch, caps
     assert capsys.readouterr().err.startswith("stopped; ")
 
 
-def test_a_full_disk_under_a_file_is_not_laid_to_the_standard_output(monkeypatch, capfd):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_under_a_file_is_not_laid_to_the_standard_output(monkeypatch, capfd, number):
     def full(flags):
-        raise OSError(errno.ENOSPC, "No space left on device", "tasks/scoring.py")
+        raise OSError(number, "No space left on device", "tasks/scoring.py")
 
     monkeypatch.setitem(COMMANDS, "methods", (options.Methods, full))
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     assert main(["methods"]) == 1
-    assert "a file cannot be written ([Errno 28] No space left on device: 'tasks/scoring.py')" in capfd.readouterr().err
+    assert (
+        f"a file cannot be written ([Errno {number}] No space left on device: 'tasks/scoring.py')"
+        in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("where", "code"), [(">&-", 0), ("> /dev/full", 1)])

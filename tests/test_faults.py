@@ -1,5 +1,6 @@
 """The short version of benchmarks/faults.py, and the ledger held against the file system on the way."""
 
+import errno
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from recorder import PARAMS
 
 import msft
 from msft import run_directory
+from msft.errors import RunError
 from msft.store import files
 from msft.store.journal import Journal
 from msft.training import Trainer
@@ -28,6 +30,23 @@ def test_nothing_committed_is_lost_to_a_write_fault(method, kind, monkeypatch):
 def test_killed_process_goes_on_as_if_it_never_was():
     rows = faults.kills(1, seed=3, methods=("msft",), say=lambda line: None)
     assert len(rows) == 1
+
+
+@pytest.mark.parametrize("name", ["scoring.py", "msft_run.yaml", "run.json"])
+def test_a_disk_that_is_full_before_the_first_step_is_said_and_the_run_begins_later(
+    small_settings, tmp_path, monkeypatch, name
+):
+    def full(path):
+        if path.name.startswith(name):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    config = msft.RunConfig(**{**small_settings, "params": {"epochs": 0.25}})
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", full)
+        with pytest.raises(RunError, match=f"cannot write .*{name} .*Disk quota exceeded. .* make room"):
+            msft.run(config, tmp_path, progress=False)
+    assert not list(tmp_path.rglob(f"*{name}*"))
+    assert msft.run(config, tmp_path, progress=False).status == "finished"
 
 
 def on_disk(directory):

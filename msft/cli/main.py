@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         say("stopped; what was saved is kept, and the same command goes on")
         return 130
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # full, or what a user may take of it
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = "a file" if error.filename else "the standard output"

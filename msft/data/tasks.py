@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from msft.data import scoring
 from msft.data.example import Example, documents, shot_text, training_text
 from msft.data.metrics import LOSS
 from msft.data.mixture import Mixture, SubDataset
+from msft.store.files import write_atomic
 
 GROUP = "msft_run"
 
@@ -58,16 +58,16 @@ def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int, part: str =
     What is measured by its loss is no generation task; the group's file names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(scoring.__file__, folder / "scoring.py")
+    write_atomic(folder / "scoring.py", Path(scoring.__file__).read_bytes())
     tasks = {task_name(sub.name): sub for sub in mixture if sub.metric != LOSS and getattr(sub, part)}
     for name, sub in tasks.items():
         rows = "".join(json.dumps(row) + "\n" for row in documents(getattr(sub, part), sub.metric))
-        (folder / f"{name}.jsonl").write_text(rows, encoding="utf-8")
+        write_atomic(folder / f"{name}.jsonl", rows)
         config = task_config(sub, max_new_tokens) | {"dataset_kwargs": {"file": f"{name}.jsonl"}}
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         # the tag that makes lm-eval call a function cannot be written by a safe dump
         text += "custom_dataset: !function scoring.dataset\nprocess_results: !function scoring.process_results\n"
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        write_atomic(folder / f"{name}.yaml", text)
     mean = {"metric": "acc", "aggregation": "mean", "weight_by_size": True}
     group = {"group": GROUP, "task": list(tasks), "aggregate_metric_list": [mean]}
     text = yaml.safe_dump(group, sort_keys=False) if tasks else ""
@@ -75,7 +75,7 @@ def write_tasks(folder: Path, mixture: Mixture, max_new_tokens: int, part: str =
         text = f"# no task, since their metric is held-out loss: {json.dumps(others)}\n" + text
     if judged := {sub.name: sub.judge.label for sub in mixture if sub.judge}:
         text = f"# no task here, since they are judged by tasks of their own: {json.dumps(judged)}\n" + text
-    (folder / f"{GROUP}.yaml").write_text(text, encoding="utf-8")
+    write_atomic(folder / f"{GROUP}.yaml", text)
 
 
 def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int):
