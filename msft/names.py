@@ -186,8 +186,10 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     logging.disable_progress_bar()  # a run draws its own
     hub = {"revision": revision, "trust_remote_code": trust_remote_code, "output_loading_info": True}
     hub |= {"ignore_mismatched_sizes": True}  # they are named below
+    # what a pass gives back is asked for here, whatever config.json says; some of it could not be saved at the end
+    hub |= {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     with _loading("model", source):
-        _refuse_pickles(source, revision)
+        _check_files(source, revision)
         dtype = getattr(torch, DTYPES[precision])
         model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
         is_encoder = sees_later_tokens(model)
@@ -221,21 +223,35 @@ def _surplus(model, unexpected: Iterable[str]) -> list[str]:
     return sorted([*surplus, *(key for key in unexpected if key.startswith(("score.", "classifier.")))])
 
 
-def _refuse_pickles(source: str, revision: str | None) -> None:
-    """Raises ValueError where the config or an index names other weights than safetensors, whatever use_safetensors says."""
+def _check_files(source: str, revision: str | None) -> None:
+    """Raises ValueError where the config or an index names other weights than safetensors, whatever use_safetensors says,
+    and where weights are whole numbers or fp8 that nothing says the scale of: they would be cast as they are."""
+    from safetensors import safe_open
     from transformers.utils import cached_file
 
-    def read(name: str) -> dict:
+    def place(name: str) -> str | None:
         try:
-            file = cached_file(source, name, revision=revision)
+            return cached_file(source, name, revision=revision)
         except OSError:  # a model in one file has no index
-            return {}
-        return json.loads(Path(file).read_text(encoding="utf-8"))
+            return None
 
-    index = read("config.json").get("transformers_weights") or "model.safetensors.index.json"
+    def read(name: str) -> dict:
+        file = place(name)
+        return json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+
+    config = read("config.json")
+    index = config.get("transformers_weights") or "model.safetensors.index.json"
     files = read(index).get("weight_map", {}).values() if index.endswith(".index.json") else [index]
     if not all(str(file).endswith(".safetensors") for file in files):
         raise ValueError("It names a pickle file as its weights.")
+    is_plain = not config.get("quantization_config")
+    for file in filter(None, map(place, dict.fromkeys(files or ["model.safetensors"]) if is_plain else ())):
+        with safe_open(file, "np") as weights:
+            kinds = {key: weights.get_slice(key).get_dtype() for key in weights.keys() if key.endswith("weight")}
+        if odd := next((key for key, kind in kinds.items() if kind not in ("F64", "F32", "F16", "BF16")), ""):
+            raise ValueError(
+                f"Its {odd} is quantised ({kinds[odd]}), and config.json has no quantization_config for it"
+            )
 
 
 @contextlib.contextmanager

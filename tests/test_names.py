@@ -12,9 +12,11 @@ from pathlib import Path
 
 import helpers
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import msft
 from msft import names, paths
@@ -154,6 +156,38 @@ def test_what_a_config_says_of_other_weights_is_named(model_folder, tmp_path, ch
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelError, match=said):
         names.load_model(str(folder), "fp32")
+
+
+@pytest.mark.parametrize(("kind", "said"), [("int8", "I8"), ("uint8", "U8"), ("float8_e4m3fn", "F8_E4M3")])
+def test_weights_that_are_quantised_and_of_no_known_scale_are_refused(model_folder, tmp_path, kind, said):
+    """They would be cast as they are: 127 in place of 0.02."""
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("mlp.down_proj.weight"))
+    other = {**weights, name: weights[name].to(getattr(torch, kind))}
+    save_file(other, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=rf"{name} is quantised \({said}\), and config.json has no quantization_config"
+    ):
+        names.load_model(str(folder), "fp32")
+    save_file({**weights, name: weights[name].half()}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert names.load_model(str(folder), "fp32").dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", [{"output_attentions": True, "output_hidden_states": True}, {"return_dict": False}])
+def test_what_a_config_asks_a_pass_to_give_back_changes_nothing(small_settings, tmp_path, change):
+    """With attentions the checkpoint could not be saved once the run was trained."""
+    folder = shutil.copytree(small_settings["model"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    runs = []
+    for number, more in enumerate(({}, change)):
+        (folder / "config.json").write_text(json.dumps({**config, **more}))
+        own = msft.RunConfig(**{**small_settings, "model": str(folder), "params": {"epochs": 0.25}})
+        runs.append(msft.run(own, tmp_path / str(number), progress=False))
+    plain, changed = runs
+    assert changed.history.equals(plain.history) and changed.result["paths"] == plain.result["paths"]
+    stored = [(run.best.path / "model.safetensors").read_bytes() for run in runs]
+    assert stored[0] == stored[1]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json"])
