@@ -317,6 +317,20 @@ def test_shipped_configuration_is_one_of_accelerates(name, kind):
     assert loaded.mixed_precision == "no"
 
 
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_runs_of_a_machine_that_start_at_once_have_a_port_each(name):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    words = ["--config_file", str(CONFIGS / f"{name}.yaml"), "--num_processes", "2", "script.py"]
+    ports = set()
+    for _ in range(2):
+        args, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+        prepare_multi_gpu_env(args)
+        ports.add(args.master_port)
+    assert len(ports) == 2 and not {"0", "29500"} & ports
+
+
 def environment_of(*words):
     """The variables that `accelerate launch` sets for its processes, by its own code."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser

@@ -230,3 +230,25 @@ def test_a_folder_of_runs_that_is_a_file_is_named_before_a_worker_starts(small_s
     (tmp_path / "runs").write_text("")
     with pytest.raises(RunError, match="^runs_dir '.*runs': .*runs is a file; give a folder$"):
         local.run_all([config_of(small_settings)] * 2, tmp_path / "runs", slots=2)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "wanted"),
+    [
+        (None, 2, ["0", "1", "0", "1"]),
+        (None, 0, ["", "", "", ""]),
+        ("", 0, ["", "", "", ""]),
+        ("5,3", 2, ["5", "3", "5", "3"]),
+        ("MIG-1/7/0", 1, ["MIG-1/7/0"] * 4),
+    ],
+)
+def test_each_slot_sees_one_gpu_of_those_that_are_there(tmp_path, monkeypatch, visible, count, wanted):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    seen = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: seen.append(env["CUDA_VISIBLE_DEVICES"]))
+    for place in range(4):
+        local._Worker(place, tmp_path)
+    assert seen == wanted

@@ -191,8 +191,12 @@ class _Worker:
     """A process that trains one run after the other; libraries are loaded once."""
 
     def __init__(self, place: int, runs_dir: Path):
+        import torch
+
+        # '' hides all GPUs, and the number of one that is not there would hide them too: several slots share one then
+        everyone = ",".join(map(str, range(torch.cuda.device_count())))
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", everyone).split(",")
         # idle OpenMP threads would spin on the cores that the other runs need
-        gpus = (os.environ.get("CUDA_VISIBLE_DEVICES") or str(place)).split(",")
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
         self.runs_dir, log = runs_dir, log_of(runs_dir, f"worker{place}")
         log.parent.mkdir(parents=True, exist_ok=True)
