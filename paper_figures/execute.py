@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from msft.errors import ConfigError, MsftError, together, unknown
+from msft.paths import check_folder, usable
 from paper_figures import contents, manifest
 from paper_figures.profiles import PROFILES
 
@@ -206,16 +207,17 @@ def main(argv: list[str] | None = None) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:
         return _NOT_EXECUTED if stop.code else 0
-    out = Path(options.out or ROOT / "paper_figures" / "out" / options.profile).resolve()
-    given = {"profile": options.profile, "runs_dir": str(Path(options.runs).resolve()), "out_dir": str(out)}
     try:
+        out = Path(usable(options.out or ROOT / "paper_figures" / "out" / options.profile)).resolve()
+        given = {"profile": options.profile, "runs_dir": str(Path(usable(options.runs)).resolve()), "out_dir": str(out)}
+        check_folder(Path(given["runs_dir"]), "runs_dir")
         chosen = notebooks(options.names)
         given |= _parameters(options.p)
         for notebook in chosen:
             check_parameters(notebook, given)
         page = Study("all", **{name: value for name, value in given.items() if name in _STUDY})
         needs, untrained = needed([path.stem for path in chosen], page, given)
-    except ConfigError as error:
+    except MsftError as error:
         print(error, file=sys.stderr)
         return _NOT_EXECUTED
     began = time.monotonic()

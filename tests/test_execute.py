@@ -102,6 +102,26 @@ def test_settings_that_no_run_can_have_stop_before_anything_runs(folder, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("flag", "name"), [("--out", "out_dir"), ("--runs", "runs_dir")])
+def test_a_file_where_a_folder_belongs_stops_before_anything_runs(folder, tmp_path, capsys, flag, name):
+    write_notebook(folder, "one", "1")
+    (tmp_path / "taken").write_text("mine")
+    words = {"--out": tmp_path / "out", "--runs": tmp_path / "runs", flag: tmp_path / "taken"}
+    assert execute.main([str(word) for pair in words.items() for word in pair]) == 126
+    assert f"{name} '{tmp_path / 'taken'}': {tmp_path / 'taken'} is a file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notebooks", "taken"]
+
+
+def test_the_home_folder_is_meant_by_a_tilde(folder, tmp_path, monkeypatch, capsys):
+    """No shell expands it in --out=~/x."""
+    write_notebook(folder, "one", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "taken").write_text("mine")
+    for flag in ("--out=~/taken", "--runs=~/taken"):
+        assert execute.main([flag]) == 126
+        assert f"{tmp_path / 'taken'} is a file" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """(exit code, folder of outputs, standard output) of three notebooks of which two fail, executed together."""

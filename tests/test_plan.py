@@ -1,12 +1,14 @@
 """What runs will cost: counted by hand, against finished runs, and without a network, a GPU or torch."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
 import helpers
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 import msft
@@ -302,6 +304,18 @@ def test_a_plan_of_one_run_without_an_estimate_is_an_error(capsys, tmp_path, fla
     assert main(["plan", "--model", "tiny-qwen4", "--runs-dir", str(tmp_path), *flag]) == 2
     said = capsys.readouterr()
     assert said.out == "" and "no estimate: unknown model 'tiny-qwen4'. Did you mean 'tiny-qwen3'?" in said.err
+
+
+def test_a_finished_run_whose_model_is_gone_is_planned_as_finished(small_settings, tmp_path, capsys):
+    folder = shutil.copytree(small_settings["model"], tmp_path / "model")
+    settings = {**small_settings, "model": str(folder), "params": {"epochs": 0.25}}
+    msft.run(msft.RunConfig(**settings), tmp_path / "runs", progress=False)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    shutil.rmtree(folder)
+    assert main(["plan", "--config", str(tmp_path / "run.yaml"), "--runs-dir", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    assert "1 run in" in said and "1 finished" in said and f"no estimate: unknown model '{folder}'" in said
+    assert "Nothing is left to train." in said
 
 
 def test_a_plan_as_json(capsys, tmp_path):

@@ -512,6 +512,11 @@ def test_a_run_with_odd_values_is_damaged_and_the_others_are_listed(small_msft_r
     assert "one: damaged" in said.out and "two: finished" in said.out and str(tmp_path / "one") in said.err
 
 
+def test_a_folder_without_runs_such_as_a_run_s_own_is_said_to_hold_none(small_run, capsys):
+    assert main(["status", "--runs-dir", str(small_run.directory)]) == 0
+    assert f"{small_run.directory} holds no run; give a folder of runs" in capsys.readouterr().err
+
+
 def with_config(run, folder, **changes):
     """A copy of a run whose run.json was edited by hand; None takes a setting out."""
     shutil.copytree(run.directory, folder)

@@ -52,7 +52,7 @@ def plan(flags: options.Plan) -> int:
         configs = (options.config_of(flags),)
     rates = costs.rates_of(load_runs(flags.runs_dir), flags.utilisation, flags.peak)
     estimates = costs.plan(configs, flags.runs_dir, rates, flags.card)
-    if estimates[0].problem and not flags.grid:  # of one run that is all there is to say
+    if estimates[0].problem and not flags.grid and estimates[0].state != "finished":  # that is all there is to say
         raise ConfigError(f"no estimate: {estimates[0].problem}")
     if flags.json:
         print(json.dumps([describe.as_dict(estimate) for estimate in estimates], indent=1))
@@ -109,6 +109,8 @@ def status(flags: options.Status) -> int:
         print(text)
     for row in damaged:
         print(row["why"], file=sys.stderr)
+    if not rows:
+        print(f"{flags.runs_dir} holds no run; give a folder of runs", file=sys.stderr)
     return 1 if damaged else 0
 
 
