@@ -12,6 +12,9 @@ from msft.errors import ConfigError, RunError
 # of the environment: lm-eval's tasks read them
 VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS")
 LONGEST = 255  # bytes of a file's name on most systems
+_HUB_ID = re.compile(
+    r"\w+([.-]\w+)*/(?!.{97}|.*[.]git$)\w+([.-]\w+)*", re.ASCII
+)  # of all else its client raises an error
 _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
 
 
@@ -56,7 +59,7 @@ def is_mixture_file(path: str) -> bool:
 
 def is_hub_id(name: str) -> bool:
     """Whether a name is of the form of the hub, owner/name, and no path that is there."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not os.path.exists(name)
+    return bool(_HUB_ID.fullmatch(name)) and not os.path.exists(name)
 
 
 def settled(name: str, value: str) -> str:

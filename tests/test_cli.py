@@ -47,6 +47,7 @@ ERRORS = [
     ("plan --grid tiny --config x.yaml", ["--config is for one run"]),
     ("grid tiny --submit local --partition gpu", ["--partition is for --submit slurm"]),
     ("export some new --public", ["--public is for --push"]),
+    ("status --runs-dir=", ["--runs-dir needs a value"]),
     ("status --josn", ["'--josn'. Did you mean '--json'?"]),
     ("methods x", ["unknown argument 'x'"]),
     ("run --seed 1 --method sft --seed 2", ["--seed is given 2 times: '1', '2'; give it once"]),

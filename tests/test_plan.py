@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 import msft
+from msft import paths
 from msft.__main__ import main
 from msft.cost import describe, plan, rehearsal, sizes
 from msft.cost.sizes import SetSize
@@ -304,6 +305,16 @@ def test_a_plan_of_one_run_without_an_estimate_is_an_error(capsys, tmp_path, fla
     assert main(["plan", "--model", "tiny-qwen4", "--runs-dir", str(tmp_path), *flag]) == 2
     said = capsys.readouterr()
     assert said.out == "" and "no estimate: unknown model 'tiny-qwen4'. Did you mean 'tiny-qwen3'?" in said.err
+
+
+@pytest.mark.parametrize(
+    "name", ["my models/small", "x/y--z", "x/y..z", "x/" + 97 * "a", "données/x", "${HOME}/x", "x/y.git"]
+)
+def test_a_name_that_the_hub_cannot_have_is_an_unknown_model(name, capsys, tmp_path):
+    """Its client raises an error of its own where it is asked for one."""
+    assert main(["plan", "--model", name, "--runs-dir", str(tmp_path)]) == 2
+    assert f"no estimate: unknown model '{name}'." in capsys.readouterr().err
+    assert paths.is_hub_id("allenai/OLMo-2-0425-1B") and paths.is_hub_id("x/" + 96 * "a")
 
 
 def test_a_finished_run_whose_model_is_gone_is_planned_as_finished(small_settings, tmp_path, capsys):

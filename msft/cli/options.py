@@ -234,7 +234,7 @@ def _given(parsed: argparse.Namespace, part: type, problems: list[str]) -> dict:
         if value is not None:
             is_path = isinstance(value, str) and (value.startswith("~") or name.endswith("_dir"))
             try:  # no shell expands it in --flag=~/x
-                values[name] = usable(value) if is_path else value
+                values[name] = (usable(value) or _MISSING) if is_path else value
             except ConfigError as error:
                 problems += [f"{_flag(name)}: {problem}" for problem in error.problems]
     problems += [f"{_flag(name)} needs a value" for name, value in values.items() if value is _MISSING]
