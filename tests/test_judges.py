@@ -67,6 +67,8 @@ def tasks(tmp_path_factory):
     for name, options in (("mute", {"max_gen_toks": 0}), ("stopped", {"until": 5})):
         given = {**said, "generation_kwargs": {**generation, **options}}
         write_task(folder, f"trees_{name}", doc_to_target="answer", metric_list=SHARES[2:], **given)
+    lost = [{**SHARES[2], "metric": "exact_mach"}]
+    write_task(folder, "trees_lost", doc_to_target="answer", metric_list=[*SHARES[2:], *lost], **said)
     write_task(folder, "trees_blank", doc_to_target="answer", metric_list=SHARES[2:], **{**said, "doc_to_text": ""})
     (folder / "closed.yaml").write_text(
         (folder / "trees_choice_again.yaml").read_text().replace("again", "closed") + "num_fewshot: 0\n"
@@ -311,6 +313,7 @@ WRONG = {
     "no name": ({"metric": "acc"}, "a judge needs the name of a task"),
     "limit": ({"lm_eval": "trees_choice", "limit": 0}, "limit = 0: must lie in [1, "),
     "shots": ({"lm_eval": "trees_choice_closed", "num_fewshot": 2}, "is made for no shots"),
+    "metric that lm-eval has not": ({"lm_eval": "trees_lost"}, "lm-eval has no metric 'exact_mach'"),
     "sampling": ({"lm_eval": "trees_sampled"}, "samples its answers"),
     "own scoring": (
         {"lm_eval": "trees_lacking"},

@@ -190,6 +190,12 @@ def _problems(task, wanted: Settings) -> list[str]:
         problems.append(f"{name} samples its answers, which differ from time to time: take one that decodes greedily")
     if wanted.num_fewshot and config.num_fewshot == 0:
         problems.append(f"{name} is made for no shots (num_fewshot: 0 in its file); take num_fewshot away")
+    # lm-eval goes on with a metric that it does not find, and calls it at the first answer
+    functions = vars(task).get("_metric_fn_list", {}) if options and not config.process_results else {}
+    if lost := [metric for metric, function in functions.items() if function is None]:
+        problems.append(
+            f"{name}: lm-eval has no metric {lost[0]!r}, nor has Hugging Face's evaluate here; name another"
+        )
     until = options.get("until") or []
     if not all(isinstance(stop, str) for stop in (until if isinstance(until, list) else [until])):
         problems.append(f"{name}: until = {until!r}; give a text or a list of texts")
