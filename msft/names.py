@@ -244,8 +244,8 @@ def _check_files(source: str, revision: str | None) -> None:
     files = read(index).get("weight_map", {}).values() if index.endswith(".index.json") else [index]
     if not all(str(file).endswith(".safetensors") for file in files):
         raise ValueError("It names a pickle file as its weights.")
-    is_plain = not config.get("quantization_config")
-    for file in filter(None, map(place, dict.fromkeys(files or ["model.safetensors"]) if is_plain else ())):
+    files = [] if config.get("quantization_config") else dict.fromkeys(files or ["model.safetensors"])
+    for file in filter(None, map(place, files)):
         with safe_open(file, "np") as weights:
             kinds = {key: weights.get_slice(key).get_dtype() for key in weights.keys() if key.endswith("weight")}
         if odd := next((key for key, kind in kinds.items() if kind not in ("F64", "F32", "F16", "BF16")), ""):

@@ -210,6 +210,10 @@ SPECS = [
         ["tran.jsonl: no such file", "Did you mean 'train.jsonl'?"],
     ),
     ("outside", of({**ENTRY, "train": "../none.jsonl"}), ["sums: ", "../none.jsonl: no such file"]),
+    *(
+        (f"address {at}", of({**ENTRY, "train": f"{at}://x/a.jsonl"}), [f"{at}:/x/a.jsonl: no such file", "download"])
+        for at in ("https", "s3", "hf", "file")
+    ),
     ("outside, no data", of({**ENTRY, "train": "/etc/passwd"}), ["/etc/passwd:1: not JSON"]),
     ("folder as data", of({**ENTRY, "train": "."}), ["cannot be read", "give a data file"]),
     ("device as data", of({**ENTRY, "train": "/dev/zero"}), ["/dev/zero: cannot be read", "give a data file"]),

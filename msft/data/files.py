@@ -70,8 +70,10 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
     except FileNotFoundError:
         if path.is_symlink():
             return Rows(problems=[f"{path}: a link to {os.readlink(path)}, which is not there"])
-        close = nearest(path.name, [other.name for other in path.parent.glob("*")])
-        return Rows(problems=[f"{path}: no such file.{close}"])
+        is_url = ":/" in str(path)  # Path keeps one slash of two
+        way = nearest(path.name, [other.name for other in path.parent.glob("*")])
+        way = " It is an address: download the file and name that, or say `hub: owner/name`." if is_url else way
+        return Rows(problems=[f"{path}: no such file.{way}"])
     except UnicodeError as error:
         mend = f"save it as UTF-8, or name it by what it is: .parquet, .csv or .json, compressed {', '.join(_OPEN)}"
         return Rows(problems=[f"{path}: not UTF-8 text ({error}); {mend}"])

@@ -20,7 +20,6 @@ from msft.results.history import history_rows, roll_outs
 from msft.store.files import read_lines
 from msft.store.journal import Journal
 
-_METHOD = ("params", "method", "methods_dir")  # what a method's own file checks
 FAILED = "failed.json"  # a launcher's note in the directory of a run that failed
 
 
@@ -102,7 +101,8 @@ class Run:
         names = {field.name for field in dataclasses.fields(RunConfig)}
         values = {name: value for name, value in self.about["config"].items() if name in names}
         # a method of one's own was checked when the run began: its file may be on another machine now
-        own = {name: values.pop(name) for name in _METHOD if name in values and values.get("methods_dir")}
+        parts = ("params", "method", "methods_dir") if values.get("methods_dir") else ()
+        own = {name: values.pop(name, None) for name in parts}
         try:
             config = filled(RunConfig.from_mapping({**values, **({"method": "sft"} if own else {})}))
         except ConfigError as error:
