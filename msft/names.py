@@ -181,7 +181,7 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from msft.packing.probe import sees_later_tokens  # loads torch
+    from msft.packing.probe import keep_apart, sees_later_tokens  # loads torch
 
     logging.disable_progress_bar()  # a run draws its own
     hub = {"revision": revision, "trust_remote_code": trust_remote_code, "output_loading_info": True}
@@ -193,6 +193,7 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         dtype = getattr(torch, DTYPES[precision])
         model, report = AutoModelForCausalLM.from_pretrained(source, **hub, dtype=dtype, use_safetensors=True)
         is_encoder = sees_later_tokens(model)
+        keep_apart(model)
     kind, missing = type(model).__name__, sorted(report["missing_keys"])
     if others := sorted(report["mismatched_keys"]):
         shapes = f"{tuple(others[0][1])} in the file and {tuple(others[0][2])} by config.json"

@@ -10,12 +10,14 @@ import pytest
 import torch
 import vllm_export
 import yaml
+from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import msft
 from msft.cli.main import main
 from msft.errors import ConfigError, RunError
+from msft.generation import PrefixCachedLM
 from msft.results import card, export
 from msft.results.run import Run
 
@@ -328,6 +330,29 @@ def test_what_is_exported_decodes_greedily_whatever_the_base_model_asked_for(sma
         saved = GenerationConfig.from_pretrained(place)
         assert saved.eos_token_id == [AutoTokenizer.from_pretrained(place).eos_token_id, 7]
         assert (saved.do_sample, saved.repetition_penalty, saved.min_new_tokens) == (False, None, None)
+
+
+def test_an_output_embedding_of_its_own_stays_whatever_the_configuration_says(small_settings, tmp_path):
+    """transformers loads both embeddings where they differ; HFLM would tie them by the configuration, and so would whoever
+    loads the checkpoint."""
+    base = tmp_path / "base"
+    shutil.copytree(small_settings["model"], base)
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": True}))
+    stored = load_file(base / "model.safetensors")["lm_head.weight"]
+    model = AutoModelForCausalLM.from_pretrained(base)
+    HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(base))
+    assert not torch.equal(model.lm_head.weight, stored)  # what stock does
+    model = AutoModelForCausalLM.from_pretrained(base)
+    PrefixCachedLM(model, AutoTokenizer.from_pretrained(base))
+    assert torch.equal(model.lm_head.weight, stored)
+    config = msft.RunConfig(**{**small_settings, "model": str(base), "method": "sft", "params": {"epochs": 0.25}})
+    run = msft.run(config, tmp_path / "runs", progress=False)
+    for place in (run.best.path, export.export(run, tmp_path / "out", dtype="fp32")):
+        model = AutoModelForCausalLM.from_pretrained(place)
+        HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(place))
+        assert torch.allclose(model.lm_head.weight, stored, atol=0.1)
+        assert not torch.allclose(model.lm_head.weight, model.get_input_embeddings().weight, atol=0.1)
 
 
 @pytest.mark.parametrize("pad", ["[PAD]", None])

@@ -30,7 +30,7 @@ from msft.generation.likelihood import score
 from msft.generation.options import changes_greedy, check_names, ends, padded
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
-from msft.packing.probe import begin_row, mixes_rows, reads_padding, why_not_packed
+from msft.packing.probe import begin_row, keep_apart, mixes_rows, reads_padding, why_not_packed
 from msft.packing.products import laid_out
 
 _MOST_TEXTS = 2**17  # texts of token sequences that are remembered
@@ -103,6 +103,7 @@ class PrefixCachedLM(HFLM):
         tokenizer = padded(tokenizer, model)
         batch_size = 1 if mixes_rows(model) else batch_size
         _check_quantization(model)
+        keep_apart(model)
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of = stop_when, draft_of or _gold_text

@@ -29,6 +29,14 @@ def vocabulary(model) -> int:
     return len(next(model.get_input_embeddings().parameters()))
 
 
+def keep_apart(model) -> None:
+    """Lets the configuration of a model whose output embedding has weights of its own say so: HFLM and what loads a saved
+    checkpoint tie the two embeddings by it, and the output embedding's weights would be gone."""
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    if last is not None and last.weight is not first.weight:
+        model.config.tie_word_embeddings = model.config.get_text_config(decoder=True).tie_word_embeddings = False
+
+
 def mixes_rows(model) -> bool:
     """Whether what a model makes of a row depends on the longest one beside it: such a row must go alone."""
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
