@@ -582,6 +582,20 @@ def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
         lm.generate_until(with_options(repetition_penlty=1.2))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_lenght": 16}, "unknown option of HFLM 'max_lenght'. Did you mean 'max_length'"),
+        ({"load_in_4bit": True}, "unknown option of HFLM 'load_in_4bit'"),
+        ({"peft": "folder"}, "peft = 'folder' is of a model that HFLM loads itself"),
+    ],
+)
+def test_an_option_that_a_live_model_would_not_heed_is_an_error(options, words, tokenizer):
+    with pytest.raises(ModelError, match=re.escape(words)):
+        PrefixCachedLM(make_model(), tokenizer, **options)
+    PrefixCachedLM(make_model(), tokenizer, peft=None, device="cpu", dtype="auto")  # what they say is so
+
+
 @pytest.mark.parametrize("name", ["max_gen_toks", "max_new_tokens"])
 @pytest.mark.parametrize("limit", [0, -1])
 @pytest.mark.parametrize("falls_back", [False, True])

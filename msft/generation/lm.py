@@ -27,7 +27,7 @@ from transformers.quantizers import AutoQuantizationConfig
 from msft.errors import ModelError, Stopped
 from msft.generation.decoding import Batches, decode, make_batches
 from msft.generation.likelihood import score
-from msft.generation.options import changes_greedy, check_names, ends, padded
+from msft.generation.options import changes_greedy, check_lm_options, check_names, ends, padded
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
 from msft.packing.probe import begin_row, keep_apart, mixes_rows, reads_padding, why_not_packed
@@ -85,7 +85,8 @@ class PrefixCachedLM(HFLM):
     path: 'packed', or 'HFLM: ' and why.
     should_stop: an attribute, None, a bool or a function without arguments, asked before every forward pass: where it
     is true the call raises Stopped.
-    Raises ModelError for a generation option or a quantization that nobody knows, and for requests without tokens.
+    Raises ModelError for an option or a quantization that nobody knows, weights that are not the model's, and requests
+    without tokens.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class PrefixCachedLM(HFLM):
         encoded: dict | None = None,
         **options,
     ):
+        check_lm_options(options)
         model = _without_wrapper(model)
         tokenizer = padded(tokenizer, model)
         batch_size = 1 if mixes_rows(model) else batch_size

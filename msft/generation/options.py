@@ -1,8 +1,10 @@
 """Generation options: which of them change what greedy decoding gives, and a configuration that says nothing else."""
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 
+from lm_eval.models.huggingface import HFLM
 from transformers import GenerationConfig
 
 from msft.errors import ModelError, unknown
@@ -18,6 +20,20 @@ _HARMLESS = {
     *("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
     *("transformers_version", "_from_model_config", "return_dict_in_generate"),
 }
+_OTHER_WEIGHTS = ("peft", "delta", "gguf_file", "autogptq", "gptqmodel")  # of a model that HFLM loads itself
+
+
+def check_lm_options(options: Mapping) -> None:
+    """Raises ModelError for what HFLM would pass over in silence beside a live model: an option that it does not know,
+    which is for the loading of a model, and one that asks for other weights."""
+    known = list(inspect.signature(HFLM).parameters)
+    for name, value in options.items():
+        if name not in known:
+            raise ModelError(unknown("option of HFLM", name, known))
+        if value and name in _OTHER_WEIGHTS:
+            raise ModelError(
+                f"{name} = {value!r} is of a model that HFLM loads itself: give the model that has it loaded"
+            )
 
 
 def check_names(options: Mapping) -> None:
