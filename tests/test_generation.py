@@ -582,6 +582,15 @@ def test_a_misspelt_option_names_the_nearest(falls_back, tokenizer):
         lm.generate_until(with_options(repetition_penlty=1.2))
 
 
+@pytest.mark.parametrize("until", [None, 5, ["a", None], ("a",)])
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_a_stop_that_is_no_text_is_named(until, falls_back, tokenizer):
+    """An `until:` with nothing behind it in a task file is None."""
+    lm = sliding_lm("gemma2", tokenizer)[1] if falls_back else PrefixCachedLM(make_model(), tokenizer)
+    with pytest.raises(ModelError, match=re.escape(f"until = {until!r}; give a text or a list of texts")):
+        lm.generate_until(with_options(until=until))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

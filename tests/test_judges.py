@@ -356,6 +356,16 @@ def test_a_scoring_that_raises_is_named_with_its_task(base, tasks):
         judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
 
 
+def test_a_mean_that_cannot_be_had_is_named_with_its_task(base, tmp_path):
+    """f1 of scikit-learn's default kind, where there are more than two classes."""
+    write_task(tmp_path, "trees_f1", **CHOICE, metric_list=[{"metric": "f1"}])
+    judge = judges.load({"lm_eval": "trees_f1", "include_path": str(tmp_path)}, tmp_path)
+    with pytest.raises(
+        RunError, match="the scoring of the lm-eval task 'trees_f1' fails: ValueError: Target is multiclass"
+    ):
+        judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
+
+
 def test_task_files_that_are_no_yaml_are_named(tasks, tmp_path):
     (tmp_path / "foo.yaml").write_text("task: foo\noutput_type: [\n")
     with pytest.raises(DataError, match=r"no task 'foo'\..*foo.yaml cannot be read \(while parsing a flow"):

@@ -178,7 +178,7 @@ def _broken(folder: Path | None) -> str:
 
 def _problems(task, wanted: Settings) -> list[str]:
     """Why a task can be no judge."""
-    from msft.generation.options import check_names
+    from msft.generation.options import check_request
 
     name, config, problems = task.task_name, task.config, []
     options = (config.generation_kwargs or {}) if config.output_type == "generate_until" else {}
@@ -193,14 +193,10 @@ def _problems(task, wanted: Settings) -> list[str]:
     # lm-eval goes on with a metric that it does not find, and calls it at the first answer
     functions = vars(task).get("_metric_fn_list", {}) if options and not config.process_results else {}
     if lost := [metric for metric, function in functions.items() if function is None]:
-        problems.append(
-            f"{name}: lm-eval has no metric {lost[0]!r}, nor has Hugging Face's evaluate here; name another"
-        )
-    until = options.get("until") or []
-    if not all(isinstance(stop, str) for stop in (until if isinstance(until, list) else [until])):
-        problems.append(f"{name}: until = {until!r}; give a text or a list of texts")
+        mend = "nor has Hugging Face's evaluate here; name another"
+        problems.append(f"{name}: lm-eval has no metric {lost[0]!r}, {mend}")
     try:
-        check_names(options)
+        check_request(options)
     except ModelError as error:
         problems.append(f"{name}: {error}")
     return problems
@@ -285,13 +281,12 @@ class Court:
             try:
                 task.apply_filters()
                 values = list(_item_values(task, judge))
-            except Exception as error:  # of the task's own code
-                what = f"the scoring of the lm-eval task {task.task_name!r} fails: {type(error).__name__}: {error}"
-                raise error if isinstance(error, MsftError) else RunError(what) from error
-            try:
                 mean = float(task.aggregation()[judge.metric]([value for _, value in values]))
             except OverflowError:  # of a perplexity
                 mean = math.inf
+            except Exception as error:  # of the task's own code
+                what = f"the scoring of the lm-eval task {task.task_name!r} fails: {type(error).__name__}: {error}"
+                raise error if isinstance(error, MsftError) else RunError(what) from error
             if not math.isfinite(mean):
                 raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
             means.append(mean)

@@ -27,7 +27,7 @@ from transformers.quantizers import AutoQuantizationConfig
 from msft.errors import ModelError, Stopped
 from msft.generation.decoding import Batches, decode, make_batches
 from msft.generation.likelihood import score
-from msft.generation.options import changes_greedy, check_lm_options, check_names, ends, padded
+from msft.generation.options import changes_greedy, check_lm_options, check_request, ends, padded
 from msft.generation.steps import Item
 from msft.packing.attention import evaluating, packed_attention
 from msft.packing.probe import begin_row, keep_apart, mixes_rows, reads_padding, why_not_packed
@@ -252,7 +252,7 @@ class PrefixCachedLM(HFLM):
             raise Stopped("the evaluation was asked to stop between two batches")
 
     def _rule(self, request_options: dict) -> _Rule:
-        check_names(request_options)
+        check_request(request_options)
         if self.eot_token_id is None:
             raise ModelError("the tokenizer has no EOS token, without which no text ends: set its eos_token")
         options = normalize_gen_kwargs(request_options, self.max_gen_toks)

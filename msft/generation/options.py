@@ -36,12 +36,16 @@ def check_lm_options(options: Mapping) -> None:
             )
 
 
-def check_names(options: Mapping) -> None:
-    """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do."""
+def check_request(options: Mapping) -> None:
+    """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do, and for
+    stops that are no texts."""
     known = {*_HFLM, *vars(GenerationConfig())}
     for name in options:
         if name not in known:
             raise ModelError(unknown("generation option", name, sorted(n for n in known if not n.startswith("_"))))
+    until = options.get("until", [])
+    if not all(isinstance(stop, str) for stop in (until if isinstance(until, list) else [until])):
+        raise ModelError(f"until = {until!r}; give a text or a list of texts")
 
 
 def changes_greedy(model, options: Mapping) -> str:
