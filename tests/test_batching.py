@@ -1,5 +1,6 @@
 """Tokens and masks, the exact loss weights, the order of a run, batches under a budget, the evaluation grid."""
 
+import copy
 import random
 import unicodedata
 
@@ -403,3 +404,12 @@ def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
     assert sums.tolist() == pytest.approx(wanted[1].tolist(), rel=1e-12)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-13)
+
+
+def test_a_tokenizer_without_an_end_is_named_with_the_mend(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(
+        ModelError, match="no EOS token, with which answers end: set its eos_token, then .*save_pretrained"
+    ):
+        tokenize(tokenizer, [Example("1 + 1?", "#### 2", "2")])

@@ -35,7 +35,13 @@ def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
     one that ends the turn too; for them nothing is added.
     """
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
-        raise ModelError("the tokenizer must be a fast one with an EOS token; this one is not")
+        lack = (
+            "no EOS token, with which answers end: set its eos_token"
+            if tokenizer.is_fast
+            else "no fast form: convert it"
+        )
+        way = "then tokenizer.save_pretrained(folder), and take that folder as the model"
+        raise ModelError(f"the tokenizer has {lack}, {way}")
     if not examples:
         return []
     is_chat, eos, rows = bool(examples[0].prompt), tokenizer.eos_token_id, []
