@@ -355,6 +355,17 @@ def test_an_output_embedding_of_its_own_stays_whatever_the_configuration_says(sm
         assert not torch.allclose(model.lm_head.weight, model.get_input_embeddings().weight, atol=0.1)
 
 
+def test_every_chat_template_of_the_tokenizer_is_exported(small_settings, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(small_settings["model"], base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "{{ tools }}"}
+    tokenizer.save_pretrained(base)
+    config = msft.RunConfig(**{**small_settings, "model": str(base), "method": "sft", "params": {"epochs": 0.25}})
+    folder = export.export(msft.run(config, tmp_path / "runs", progress=False), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(folder).chat_template == tokenizer.chat_template
+
+
 @pytest.mark.parametrize("pad", ["[PAD]", None])
 def test_a_pad_token_that_the_model_does_not_know_is_not_saved(small_settings, tmp_path, pad):
     """Stock lm-eval pads a batch with it, and would look beyond the embedding."""

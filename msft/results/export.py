@@ -128,7 +128,9 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
     # how the run decoded is the checkpoint's word: the base model's generation_config may ask for sampling or a penalty
     is_here = ("adapter_", "model", "config.json") if model is not None else ()
     for path in run.best.path.iterdir():
-        if path.is_file() and not path.name.startswith(is_here):
+        if path.is_dir():  # of a tokenizer with several chat templates
+            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+        elif not path.name.startswith(is_here):
             shutil.copyfile(path, folder / path.name)
     card.draw(run, folder / "curves.png")
     (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
