@@ -250,9 +250,7 @@ def _check_files(source: str, revision: str | None) -> None:
         with safe_open(file, "np") as weights:
             kinds = {key: weights.get_slice(key).get_dtype() for key in weights.keys() if key.endswith("weight")}
         if odd := next((key for key, kind in kinds.items() if kind not in ("F64", "F32", "F16", "BF16")), ""):
-            raise ValueError(
-                f"Its {odd} is quantised ({kinds[odd]}), and config.json has no quantization_config for it"
-            )
+            raise ValueError(f"Its {odd} is quantised ({kinds[odd]}), for which config.json has no quantization_config")
 
 
 @contextlib.contextmanager

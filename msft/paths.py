@@ -12,9 +12,8 @@ from msft.errors import ConfigError, RunError
 # of the environment: lm-eval's tasks read them
 VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS")
 LONGEST = 255  # bytes of a file's name on most systems
-_HUB_ID = re.compile(
-    r"\w+([.-]\w+)*/(?!.{97}|.*[.]git$)\w+([.-]\w+)*", re.ASCII
-)  # of all else its client raises an error
+# owner/name as the hub can have it; for all else its client raises an error
+_HUB_ID = re.compile(r"\w+([.-]\w+)*/(?!.{97}|.*[.]git$)\w+([.-]\w+)*", re.ASCII)
 _MIXTURES = re.compile(r"tiny(-\d+|-smoke)?|paper-\d+|medmcqa-21")  # the names of the package's own
 
 

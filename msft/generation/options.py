@@ -31,9 +31,8 @@ def check_lm_options(options: Mapping) -> None:
         if name not in known:
             raise ModelError(unknown("option of HFLM", name, known))
         if value and name in _OTHER_WEIGHTS:
-            raise ModelError(
-                f"{name} = {value!r} is of a model that HFLM loads itself: give the model that has it loaded"
-            )
+            what = f"{name} = {value!r} is of a model that HFLM loads itself"
+            raise ModelError(f"{what}: give the model that has it loaded")
 
 
 def check_request(options: Mapping) -> None:

@@ -35,13 +35,9 @@ def tokenize(tokenizer, examples: Sequence[Example]) -> list[Tokens]:
     one that ends the turn too; for them nothing is added.
     """
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
-        lack = (
-            "no EOS token, with which answers end: set its eos_token"
-            if tokenizer.is_fast
-            else "no fast form: convert it"
-        )
+        lack = "EOS token, with which answers end: set its eos_token" if tokenizer.is_fast else "fast form: convert it"
         way = "then tokenizer.save_pretrained(folder), and take that folder as the model"
-        raise ModelError(f"the tokenizer has {lack}, {way}")
+        raise ModelError(f"the tokenizer has no {lack}, {way}")
     if not examples:
         return []
     is_chat, eos, rows = bool(examples[0].prompt), tokenizer.eos_token_id, []

@@ -102,12 +102,12 @@ class Run:
         values = {name: value for name, value in self.about["config"].items() if name in names}
         # a method of one's own was checked when the run began: its file may be on another machine now
         parts = ("params", "method", "methods_dir") if values.get("methods_dir") else ()
-        own = {name: values.pop(name, None) for name in parts}
+        of_method = {name: values.pop(name, None) for name in parts}
         try:
-            config = filled(RunConfig.from_mapping({**values, **({"method": "sft"} if own else {})}))
+            config = filled(RunConfig.from_mapping({**values, **({"method": "sft"} if of_method else {})}))
         except ConfigError as error:
             raise self.damaged(self.directory / "run.json", "; ".join(error.problems)) from None
-        for name, value in own.items():
+        for name, value in of_method.items():
             object.__setattr__(config, name, value)
         return config
 
