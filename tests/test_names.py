@@ -167,7 +167,7 @@ def test_weights_that_are_quantised_and_of_no_known_scale_are_refused(model_fold
     other = {**weights, name: weights[name].to(getattr(torch, kind))}
     save_file(other, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        ModelError, match=rf"{name} is quantised \({said}\), and config.json has no quantization_config"
+        ModelError, match=rf"{name} is quantised \({said}\), for which config.json has no quantization_config"
     ):
         names.load_model(str(folder), "fp32")
     save_file({**weights, name: weights[name].half()}, folder / "model.safetensors", metadata={"format": "pt"})
