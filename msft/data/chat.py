@@ -19,6 +19,7 @@ from msft.errors import DataError, ModelError, each, shortened, together
 
 _log = logging.getLogger(__name__)
 _CLOCK = re.compile(r"""\bstrftime_now\((['"])(.*?)\1\)""")
+_SAVE = "then tokenizer.save_pretrained(folder), and take that folder as the model"
 _DAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's template takes where it has no clock
 
 
@@ -81,44 +82,53 @@ def special_tokens(tokenizer) -> re.Pattern:
 def _written(tokenizer, render: Callable, special: re.Pattern, example: Example) -> tuple[Example, str, bool]:
     """(the example with the template's texts, the text of the token that ends a turn, whether its prompt is the one that
     asks for no thought). render: messages to text.  special: finds special tokens."""
+    prompt, text, is_closed = _prompt_and_text(tokenizer, render, example)
+    _check_nothing_is_lost(example, text)
+    completion, stop = _turn(tokenizer, special, prompt, text)
+    return replace(example, prompt=prompt, target=completion), stop, is_closed
+
+
+def _prompt_and_text(tokenizer, render: Callable, example: Example) -> tuple[str, str, bool]:
+    """(the prompt, the text of all messages, which begins with it, whether that prompt asks for no thought)."""
     messages = [{"role": role, "content": content} for role, content in example.messages]
-    bare = {"add_special_tokens": False}
     # where the generation prompt opens a thought, an answer without one stands behind the prompt that closes it
     for how in ({}, {"enable_thinking": False}):
         try:
             prompt, text = render(messages[:-1], add_generation_prompt=True, **how), render(messages, **how)
         except Exception as error:  # a template raises what it likes: jinja's errors, its own raise_exception
             raise DataError(f"the template refuses it: {str(error).strip() or type(error).__name__}") from None
-        asked, ids = tokenizer(prompt, **bare)["input_ids"], tokenizer(text, **bare)["input_ids"]
-        if is_split := asked and ids[: len(asked)] == asked and text.startswith(prompt):
-            break
-    if not is_split:
-        what = "the template of all messages does not begin with the tokens of the generation prompt"
-        why = "white space that belongs to both, a thought that the prompt alone opens, or earlier turns written anew"
-        way = "Set tokenizer.chat_template to one that writes before an answer what its generation prompt writes, then "
-        way += "tokenizer.save_pretrained(folder), and take that folder as the model"
-        raise DataError(f"{what}, and prompt and answer cannot be told apart: {why}. {way}")
-    _check_special_tokens(tokenizer, prompt, asked)
+        asked, ids = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt, text))
+        if asked and ids[: len(asked)] == asked and text.startswith(prompt):
+            _check_special_tokens(tokenizer, prompt, asked)
+            return prompt, text, bool(how)
+    what = "the template of all messages does not begin with the tokens of the generation prompt"
+    why = "white space that belongs to both, a thought that the prompt alone opens, or earlier turns written anew"
+    way = "Set tokenizer.chat_template to one that writes before an answer what its generation prompt writes"
+    raise DataError(f"{what}, and prompt and answer cannot be told apart: {why}. {way}, {_SAVE}")
+
+
+def _check_nothing_is_lost(example: Example, text: str) -> None:
+    *earlier, (last, answer) = example.messages
     # what reasoning stands before an earlier answer, templates leave out on purpose
-    said = [(role, content.rpartition("</think>")[2:]) for role, content in example.messages[:-1]]
-    said.append((example.messages[-1][0], re.split("</?think>", example.messages[-1][1])))
+    said = [(role, content.rpartition("</think>")[2:]) for role, content in earlier]
+    said.append((last, re.split("</?think>", answer)))
     if lost := [role for role, parts in said if any(part.strip() not in text for part in parts)]:
         raise DataError(f"the template leaves out or changes what the {lost[0]} message says, so that it would be lost")
+
+
+def _turn(tokenizer, special: re.Pattern, prompt: str, text: str) -> tuple[str, str]:
+    """(what the text adds to its prompt, up to the end of the turn, the text of the token that ends it)."""
+    added = text[len(prompt) :]
     # a template that always opens the next turn ends prompt and text alike: the turn ends with the first token of that end
-    shared = os.path.commonprefix([prompt[::-1], text[len(prompt) :][::-1]])[::-1]
-    first, *others = [*special.finditer(shared)] or [None]
-    completion = text[len(prompt) : len(text) - len(shared) + first.end() if others else None].rstrip()
-    closed = [match for match in special.finditer(completion) if match.end() == len(completion)]
-    if closed:
-        stop = closed[0][0]
-    elif tokenizer.eos_token is None:
+    shared = os.path.commonprefix([prompt[::-1], added[::-1]])[::-1]
+    ends = [match.end() for match in special.finditer(shared)]
+    completion = added[: len(added) - len(shared) + ends[0] if len(ends) > 1 else None].rstrip()
+    if stops := [match[0] for match in special.finditer(completion) if match.end() == len(completion)]:
+        return completion, stops[0]
+    if tokenizer.eos_token is None:
         what = "the tokenizer has no EOS token and its chat template ends no turn with a special token: no answer would end"
-        way = "Set tokenizer.eos_token, then tokenizer.save_pretrained(folder), and take that folder as the model"
-        raise ModelError(f"{what}. {way}")
-    else:
-        stop = tokenizer.eos_token
-        completion += stop
-    return replace(example, prompt=prompt, target=completion), stop, bool(how)
+        raise ModelError(f"{what}. Set tokenizer.eos_token, {_SAVE}")
+    return completion + tokenizer.eos_token, tokenizer.eos_token
 
 
 def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:
@@ -129,5 +139,4 @@ def _check_special_tokens(tokenizer, prompt: str, asked: list[int]) -> None:
         added = ", ".join(tokenizer.convert_ids_to_tokens([i for i in dict.fromkeys(whole) if i not in asked]))
         what = f"the tokenizer adds special tokens ({added}) that its chat template does not write, so that stock tools"
         bos = "the template '{{ bos_token }}' + tokenizer.chat_template, or add_bos_token=False"
-        way = f"For a BOS set {bos}, then tokenizer.save_pretrained(folder), and take that folder as the model"
-        raise ModelError(f"{what} would see other prompts than training. {way}")
+        raise ModelError(f"{what} would see other prompts than training. For a BOS set {bos}, {_SAVE}")
