@@ -31,7 +31,7 @@ from msft.store import checkpoints
 from msft.store.curve import Curve
 from msft.store.durable import Durable
 from msft.store.peaks import START, holders_after
-from msft.store.state import MEASURED, Best, Progress, best_of, measured, read_losses
+from msft.store.state import SCORE_KEYS, Best, Progress, best_of, measured, read_losses
 
 
 @dataclasses.dataclass
@@ -297,7 +297,7 @@ class Trainer:
         point = {"epoch": epoch, "train_loss": train_loss, "train_losses": of_tasks, "reused": False}
         if not progress.points and self.here is not None:
             # the start point is the very weights that were evaluated before
-            point |= {key: self.here[key] for key in MEASURED if key in self.here} | {"reused": True}
+            point |= {key: self.here[key] for key in SCORE_KEYS if key in self.here} | {"reused": True}
         else:
             roll_out.shown.evaluating()
             try:

@@ -23,9 +23,9 @@ from msft.results.progress import say_left_out
 from msft.results.run import Run, load_runs
 
 # what of a run's settings a measurement depends on
-_MEASURED = {"mixture", "precision", "eval_precision", "max_tokens", "max_prompt_tokens", "max_new_tokens"}
-_MEASURED |= {"eval_batch_size", "data_dir", "revision", "trust_remote_code", "device", "threads"}
-_MEASURED |= {"train_size", "test_size", "validation_size", "confirmation_size"}
+_EVALUATION_SETTINGS = {"mixture", "precision", "eval_precision", "max_tokens", "max_prompt_tokens", "max_new_tokens"}
+_EVALUATION_SETTINGS |= {"eval_batch_size", "data_dir", "revision", "trust_remote_code", "device", "threads"}
+_EVALUATION_SETTINGS |= {"train_size", "test_size", "validation_size", "confirmation_size"}
 
 
 def run(flags: options.Run) -> int:
@@ -128,7 +128,7 @@ def _as_in_its_run(flags: options.Eval):
     set_flags = {name: value for name, value in vars(flags).items() if value is not None}
     set_flags |= {"eval_precision": None} if flags.precision else {}
     values = {**of_run, **set_flags}
-    values = {name: values[name] for name in _MEASURED if values.get(name) is not None}
+    values = {name: values[name] for name in _EVALUATION_SETTINGS if values.get(name) is not None}
     is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
     if is_adapter:
         adapter.available()
@@ -177,7 +177,7 @@ def mixture(flags: options.Mixture) -> int:
     from msft import runs
     from msft.data import overview
 
-    values = {name: value for name, value in vars(flags).items() if name in _MEASURED and value is not None}
+    values = {name: value for name, value in vars(flags).items() if name in _EVALUATION_SETTINGS and value is not None}
     prepared = runs.prepare(RunConfig(**values, method="sft", model=flags.model))
     examples, whole = prepared.tokens()
     lengths = {name: [len(row.ids) for row in rows] for name, rows in examples.items()}

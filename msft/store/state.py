@@ -40,11 +40,11 @@ class Best:
     path_epoch: float = 0.0
 
 
-MEASURED = ("selection", "selected_from", "accuracy", "loss", "n", "tokens", "on_own_scale", "watched")
+SCORE_KEYS = ("selection", "selected_from", "accuracy", "loss", "n", "tokens", "on_own_scale", "watched")
 
 
 def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -> dict[str, dict]:
-    """What an evaluated point holds of its scores, by sub-dataset: the keys of MEASURED, the last two where they say anything.
+    """What an evaluated point holds of its scores (SCORE_KEYS), by sub-dataset; the last two where they say anything.
 
     test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
     metric: "accuracy" or "loss". In `selection` higher is better, so that a loss, or a judge's value of which a lower one is
