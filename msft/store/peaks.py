@@ -22,7 +22,7 @@ class Peaks:
     """The weights at the peaks of the stage that is under way, by epoch, in memory or on disk.
 
     store: where files go.  where: "memory" or "disk".  writer: who writes them.
-    A peak on disk is the name of its file, or the promise of it; one in memory goes to disk with the states that need it.
+    A peak in memory goes to disk with the states that need it; once loaded, it is in a file alone.
     What is held is replaced, never changed: a shallow copy stays as it is, for a job of the writer.
     """
 
@@ -32,49 +32,52 @@ class Peaks:
 
     def clear(self) -> None:
         """A stage ends: its peaks are dropped."""
-        self._slots: dict[str, Weights | str | Future] = {}
+        self._weights: dict[str, Weights] = {}  # of the peaks in memory
+        self._files: dict[str, str | Future] = {}  # of the others, which alone are loaded: names, or promises of them
         self._written: dict[str, str] = {}  # the files of those in memory
 
     def add(self, epoch: float, weights: Weights) -> None:
         """Keeps the weights of an evaluated point; on the way to disk one host copy at most."""
-        slot = weights
-        if not self.in_memory:
+        if self.in_memory:
+            self._weights = {**self._weights, str(epoch): weights}
+        else:
             self.writer.wait()
-            slot = self.writer.submit(lambda: self.store.put(weights, "weights"))
-        self._slots = {**self._slots, str(epoch): slot}
+            promise = self.writer.submit(lambda: self.store.put(weights, "weights"))
+            self._files = {**self._files, str(epoch): promise}
 
     def keep_held(self, holders: Mapping[str, list]) -> bool:
         """Drops what nobody holds; returns whether a file may be deleted now."""
-        wanted, before = {str(epoch) for epoch, _ in holders.values()}, self._slots
-        self._slots = {epoch: slot for epoch, slot in before.items() if epoch in wanted}
-        return len(self._slots) < len(before) and not self.in_memory
+        wanted, before = {str(epoch) for epoch, _ in holders.values()}, len(self.epochs())
+        self._weights = {epoch: weights for epoch, weights in self._weights.items() if epoch in wanted}
+        self._files = {epoch: file for epoch, file in self._files.items() if epoch in wanted}
+        return len(self.epochs()) < before and not self.in_memory
 
     def weights(self, epoch: float) -> Weights | None:
         """The weights of an epoch's point, or None where it is not kept."""
-        slot = _file(self._slots.get(str(epoch)))
-        return self.store.get(slot) if isinstance(slot, str) else slot
+        file = self._files.get(str(epoch))
+        return self._weights.get(str(epoch)) if file is None else self.store.get(_name(file))
 
     def epochs(self) -> list[str]:
         """The epochs that are kept."""
-        return list(self._slots)
+        return [*self._files, *self._weights]
 
     def files(self) -> list[str]:
         """Names of the files that peaks are in."""
-        return [slot for slot in map(_file, self._slots.values()) if isinstance(slot, str)]
+        return [_name(file) for file in self._files.values()]
 
     def to_disk(self) -> dict[str, str]:
         """{epoch: file}; those in memory are written."""
-        for epoch, slot in self._slots.items():
+        for epoch, weights in self._weights.items():
             if epoch not in self._written:
-                slot = _file(slot)
-                self._written[epoch] = slot if isinstance(slot, str) else self.store.put(slot, "weights")
-        return {epoch: self._written[epoch] for epoch in self._slots}
+                self._written[epoch] = self.store.put(weights, "weights")
+        names = {epoch: _name(file) for epoch, file in self._files.items()}
+        return names | {epoch: self._written[epoch] for epoch in self._weights}
 
     def load(self, files: Mapping[str, str]) -> None:
         """Puts `to_disk` back."""
-        self._slots = dict(files)
+        self._files = dict(files)
 
 
-def _file(slot):
-    """A slot, its promise kept: raises what went wrong with the write."""
-    return slot.result() if isinstance(slot, Future) else slot
+def _name(file: str | Future) -> str:
+    """Of a file, its promise kept: raises what went wrong with the write."""
+    return file.result() if isinstance(file, Future) else file
