@@ -92,36 +92,21 @@ class RunConfig:
 
     def __post_init__(self):
         clean, problems = check_values(RunConfig, vars(self), "setting")
-        for name, value in list(clean.items()):
-            if value and name in ("model", "mixture", "data_dir", "methods_dir"):
-                try:
-                    value = clean[name] = settled(name, value)
-                except ConfigError as error:
-                    clean.pop(name)
-                    problems += [f"setting {name}: {problem}" for problem in error.problems]
-            if value and name == "lora_target_modules":
-                value = clean[name] = ",".join(sorted({word.strip() for word in value.split(",")} - {""}))
-            object.__setattr__(self, name, value)
+        clean, wrong_paths = _with_settled_paths(clean)
+        problems += wrong_paths
+        if names := clean.get("lora_target_modules"):
+            clean["lora_target_modules"] = ",".join(sorted({name.strip() for name in names.split(",")} - {""}))
         if "mixture" in clean and clean.get("select_on", "") is None:
-            object.__setattr__(self, "select_on", _selects_on(clean["mixture"]))
+            clean["select_on"] = _selects_on(clean["mixture"])
         if "method" in clean and "params" in clean:
-            params, wrong = methods.check_params(
-                clean["method"], clean["params"], clean.get("methods_dir"), clean.get("evaluations_per_epoch")
-            )
-            object.__setattr__(self, "params", params)
-            problems += wrong
-        if not clean.get("adapter"):
-            others = [name for name in ADAPTER if clean.get(name) is not None]
-            problems += [f"setting {name} = {clean[name]!r} is for a run with adapter=lora" for name in others]
-        trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
-        problems += [unknown("tracker", name, TRACKERS) for name in trackers if name not in TRACKERS]
-        if not re.fullmatch(_DEVICES, clean.get("device") or "cpu"):
-            problems.append(f"setting device: unknown device {clean['device']!r}. Allowed: cpu, cuda, cuda:0, ...")
-        for name in ("model", "mixture", "lora_target_modules"):
-            if clean.get(name) is not None and not clean[name].strip():
-                problems.append(f"setting {name} is empty")
+            folder, evaluations = clean.get("methods_dir"), clean.get("evaluations_per_epoch")
+            clean["params"], wrong_params = methods.check_params(clean["method"], clean["params"], folder, evaluations)
+            problems += wrong_params
+        problems += _misfits(clean)
         if problems:
             raise ConfigError(CANNOT_START, problems)
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_mapping(cls, values: Mapping, problems: Sequence[str] = ()) -> "RunConfig":
@@ -203,6 +188,30 @@ class RunConfig:
         fields |= {name: Path(fields[name]).name for name in ("model", "mixture") if Path(fields[name]).is_absolute()}
         text = json.dumps([fields, contents], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_settled_paths(clean: Mapping) -> tuple[dict, list[str]]:
+    """(the settings with their paths in one spelling, without those that can be no path; the problems of these)."""
+    settings, problems = {}, []
+    for name, value in clean.items():
+        is_path = value and name in ("model", "mixture", "data_dir", "methods_dir")
+        try:
+            settings[name] = settled(name, value) if is_path else value
+        except ConfigError as error:
+            problems += [f"setting {name}: {problem}" for problem in error.problems]
+    return settings, problems
+
+
+def _misfits(clean: Mapping) -> list[str]:
+    """Problems of settings that have the right type and bounds each."""
+    others = [] if clean.get("adapter") else [name for name in ADAPTER if clean.get(name) is not None]
+    problems = [f"setting {name} = {clean[name]!r} is for a run with adapter=lora" for name in others]
+    trackers = [] if clean.get("track") is None else [name.strip() for name in clean["track"].split(",")]
+    problems += [unknown("tracker", name, TRACKERS) for name in trackers if name not in TRACKERS]
+    if not re.fullmatch(_DEVICES, clean.get("device") or "cpu"):
+        problems.append(f"setting device: unknown device {clean['device']!r}. Allowed: cpu, cuda, cuda:0, ...")
+    names = [name for name in ("model", "mixture", "lora_target_modules") if clean.get(name) is not None]
+    return problems + [f"setting {name} is empty" for name in names if not clean[name].strip()]
 
 
 def _selects_on(mixture: str) -> str:
