@@ -3,6 +3,7 @@
 import contextlib
 from pathlib import Path
 
+from msft.config import RunConfig
 from msft.cost import describe, plan
 from msft.errors import MsftError
 from msft.paths import usable
@@ -29,26 +30,21 @@ def rows_of(runs: list[Run]) -> list[dict]:
 
 
 def _row(run: Run, others: list[Run]) -> dict:
-    row: dict = {"name": run.directory.name, "state": run.status, "why": None, "log": None}
-    if row["state"] == "failed":
-        row |= {"why": run.failure["why"], "log": run.failure["log"]}
+    state = run.status
+    failure = run.failure if state == "failed" else {"why": None, "log": None}
+    row = {"name": run.directory.name, "state": state, "why": failure["why"], "log": failure["log"]}
     row |= {"saves": 0, "bytes_written": 0, "save_interval": None}
     try:
         disk = run.disk
-        saved = disk[disk.event == "saved"]
-        row |= {"saves": len(saved), "bytes_written": int(disk.change[disk.event.str.startswith("write")].sum())}
+        saved, written = disk[disk.event == "saved"], disk[disk.event.str.startswith("write")]
+        row |= {"saves": len(saved), "bytes_written": int(written.change.sum())}
         row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
-        if row["state"] != "finished":
-            journal = Journal(run.directory / "journal.jsonl")
-            for entry in journal.saved[-1:]:
-                done = entry["state"]["progress"] or {"epoch": 0, "step": 0}
-                row |= {"saved_stage": len(roll_outs(journal.verbs())) + 1}
-                row |= {f"saved_{name}": done[name] for name in ("epoch", "step")}
-            return row
-        best = run.best
+        if state != "finished":
+            return row | _saved_place(run)
+        best, result = run.best, run.result
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
-        row |= {"seconds": None if run.result.get("resumed") else run.result["seconds"]["total"]}
-        row |= {"disk_peak": int(disk["bytes"].max()) if len(disk) else None, "paths": {**run.result.get("paths", {})}}
+        row |= {"seconds": None if result.get("resumed") else result["seconds"]["total"]}
+        row |= {"disk_peak": int(disk["bytes"].max()) if len(disk) else None, "paths": {**result.get("paths", {})}}
         config = run.config
         line_of(row)  # whose values have the kinds that it writes
     except MsftError as error:
@@ -57,34 +53,48 @@ def _row(run: Run, others: list[Run]) -> dict:
         why = f"{run.directory} is damaged ({type(error).__name__}: {error}); delete it and run its command again"
         return {**row, "state": "damaged", "paths": {}, "why": why}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
-        rates, device = plan.rates_of(others), str(run.about.get("machine", {}).get("device", ""))
-        estimate = plan.estimate(config, rates, has_search=True)
-        row |= {"flops_estimate": estimate.expected.flops["total"]}
-        if config.model in rates.measured or not device.startswith("cpu"):  # else it would be a GPU's time
-            row |= {"seconds_estimate": estimate.expected.seconds}
-        row |= {"disk_peak_estimate": int(estimate.disk_peak)}
+        row |= _estimates(run, config, others)
     return row
+
+
+def _saved_place(run: Run) -> dict:
+    journal = Journal(run.directory / "journal.jsonl")
+    if not journal.saved:
+        return {}
+    done = journal.saved[-1]["state"]["progress"] or {"epoch": 0, "step": 0}
+    stage = len(roll_outs(journal.verbs())) + 1
+    return {"saved_stage": stage, "saved_epoch": done["epoch"], "saved_step": done["step"]}
+
+
+def _estimates(run: Run, config: RunConfig, others: list[Run]) -> dict:
+    rates, device = plan.rates_of(others), str(run.about.get("machine", {}).get("device", ""))
+    costs = plan.estimate(config, rates, has_search=True)
+    is_timed = config.model in rates.measured or not device.startswith("cpu")  # else it would be a GPU's time
+    seconds = {"seconds_estimate": costs.expected.seconds} if is_timed else {}
+    return {"flops_estimate": costs.expected.flops["total"], **seconds, "disk_peak_estimate": int(costs.disk_peak)}
 
 
 def line_of(row: dict) -> str:
     """One line of text for a row."""
     text = f"{row['name']}: {row['state']}"
-    if row.get("accuracy") is not None and row["state"] == "finished":
+    if row["state"] == "finished":
         text += f", accuracy {row['accuracy']:.4f} at epoch {row['path_epoch']:.2f}"
-        parts = [("flops", describe.flops_text), ("seconds", clock), ("disk_peak", describe.bytes_text)]
-        parts = parts if row["disk_peak"] is not None else parts[:2]  # its ledger is gone
-        for name, shown in parts:
-            value, guess = row.get(name), row.get(f"{name}_estimate")
-            what = {"disk_peak": "disk at most "}.get(name, "")
-            estimate = f" (estimated {shown(guess)})" if guess is not None else ""
-            text += f"; {what}{shown(value) if value is not None else 'time not known: resumed'}{estimate}"
+        text += f"; {_took(row, 'flops', describe.flops_text)}; {_took(row, 'seconds', clock)}"
+        if row["disk_peak"] is not None:  # else its ledger is gone
+            text += f"; disk at most {_took(row, 'disk_peak', describe.bytes_text)}"
     if row.get("saved_stage") and row["state"] != "failed":
         text += f", saved in stage {row['saved_stage']} behind epoch {row['saved_epoch']}, step {row['saved_step']}"
     if row["saves"] and row["state"] != "failed":
         text += f"; {row['saves']} saves, {describe.bytes_text(row['bytes_written'])} written"
         text += f", {clock(row['save_interval'])} apart" if row["state"] != "finished" else ""
-    paths = [f"{what} {path}" for what, path in row.get("paths", {}).items()]
-    text += f"; {', '.join(paths)}" if paths else ""
+    if row.get("paths"):
+        text += "; " + ", ".join(f"{what} {path}" for what, path in row["paths"].items())
     if row["why"] and row["state"] == "failed":
         text += f": {row['why'].strip().splitlines()[-1]}" + (f" (log: {row['log']})" if row["log"] else "")
     return text
+
+
+def _took(row: dict, name: str, shown) -> str:
+    text = "time not known: resumed" if row[name] is None else shown(row[name])
+    estimate = row.get(f"{name}_estimate")
+    return text if estimate is None else f"{text} (estimated {shown(estimate)})"
