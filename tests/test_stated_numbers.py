@@ -342,6 +342,7 @@ def test_the_speeds():
         assert "floor" not in case or cells[3].strip().startswith(f"{case['ours'] / case['floor']:.2f}"), name
     times = [cases[name]["hflm"] / cases[name]["ours"] for name in ("trained, short shots", "trained, average shots")]
     assert f"| {times[0]:.1f} to {times[1]:.1f}; on a real model " in row_of("speed of five-shot evaluation")
+    said = f"evaluation is {times[0]:.1f} to {times[1]:.1f} times as fast as by HFLM, and training"
     rows = list(csv.reader((RESULTS / "training.md").read_text(encoding="utf-8").splitlines(), delimiter="|"))
     times = {row[1].strip(): float(row[4]) for row in rows if len(row) == 6 and re.fullmatch(r" [\d.]+ ", row[4])}
     paper, best = times["TRL, the paper's micro-batches of 4"], times[f"TRL at its best ({training['best']})"]
@@ -349,6 +350,7 @@ def test_the_speeds():
     for words, value in (("TRL at the paper's settings", paper), ("TRL at its best", best), ("patched", patched)):
         assert row_of(words).split("|")[2].strip() == f"{value:.1f}", words
     assert f"{paper:.1f} at the paper's settings, {best:.1f} against TRL's best" in README
+    assert f"{said} {paper:.1f} times as fast as TRL at the paper's settings, {best:.1f} times at its best" in README
     assert (
         f"| {1 / times['floor, rows of one length, batches of ' + str(training['floor_batch'])]:.2f} times forward"
         in README
