@@ -185,7 +185,10 @@ class Study:
             folder = self.out_dir / "histories" / run.directory.name
             folder.mkdir(parents=True, exist_ok=True)
             for name in ("history.csv", "journal.jsonl", "run.json", "result.json"):
-                write_atomic(folder / name, (run.directory / name).read_text(encoding="utf-8"))
+                lines = (run.directory / name).read_text(encoding="utf-8").splitlines(keepends=True)
+                if name == "journal.jsonl":  # what a killed run goes on from is most of it, and of no use any more
+                    lines = [line for line in lines if json.loads(line)["entry"]["kind"] != "saved"]
+                write_atomic(folder / name, "".join(lines))
 
     def _name(self, name: str) -> str:
         head = self.notebook.split("_")[0]

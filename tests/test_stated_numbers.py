@@ -524,8 +524,8 @@ def test_what_is_said_of_the_methods_on_the_first_real_model():
     spread = {m: [ends[m, seed].mean() for seed in gains] for m in ("sft", "msft")}
     apart = [f"{max(of) - min(of):.3f}" for of in spread.values()]
     assert f"The three seeds of SFT alone end up to {apart[0]} nats apart, of mSFT {apart[1]}." in README
-    assert "SRO SFT (seeds 20 and 40) and Soft SRO SFT (seed 40) cannot be told from SFT." in README
-    assert "In accuracy none of the four can be told from SFT." in README
+    assert "SRO SFT (seeds 20 and 40), Soft SRO SFT and DynamixSFT (seed 40) cannot be told from SFT." in README
+    assert "In accuracy none of the five can be told from SFT." in README
     assert all(abs(gain[m].mean()) < half[m] for m in ("sro_sft", "ies"))
     assert (
         "IES reports a checkpoint of epoch 2 with both seeds and leaves nothing out before the end of epoch 3" in README

@@ -186,6 +186,8 @@ def test_the_histories_behind_a_page_lie_beside_its_outputs(tmp_path, small_run)
     page.used.append(small_run)
     page.histories()
     copy = msft.Run(tmp_path / "out" / "histories" / small_run.directory.name)
+    kept = [json.loads(text)["entry"] for text in open(copy.directory / "journal.jsonl", encoding="utf-8")]
+    assert kept == small_run.journal == copy.journal  # what was saved on the way, for a kill, is left out
     assert (copy.directory / "history.csv").read_bytes() == (small_run.directory / "history.csv").read_bytes()
     assert copy.status == "finished" and copy.best.accuracy == small_run.best.accuracy and copy.flops == small_run.flops
 
