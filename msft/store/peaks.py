@@ -75,7 +75,7 @@ class Peaks:
 
     def load(self, files: Mapping[str, str]) -> None:
         """Puts `to_disk` back."""
-        self._files = dict(files)
+        self._weights, self._files = {}, dict(files)
 
 
 def _name(file: str | Future) -> str:
