@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from msft.generation.drafts import Repeats
 from msft.packing.attention import Layers, Pass, partial, tokens_first, wanted_logits
-from msft.packing.rows import Packed, Row, prefix_segments
+from msft.packing.rows import Packed, Row, moved, prefix_segments
 
 _FIRST_ROOM, _ROOM = 2, 32  # places behind a row's tokens at first, and that its cache grows by
 _UNEVEN = 4  # tokens of a row in a step against their mean
@@ -160,32 +161,33 @@ class _Step(Pass):
 
     def __init__(self, model, prefixes: Sequence[Layers], groups: Sequence[Group], tokens: Sequence[list[int]]):
         device, texts = model.device, [text for group in groups for text in group.texts]
-        sizes = [len(some) for some in tokens]
-        ids = torch.tensor([token for some in tokens for token in some], device=device)  # [t]
-        counts = torch.tensor(sizes, device=device)  # [rows]
-        cached = torch.tensor([text.cached for text in texts], device=device)  # [rows]
-        before = torch.tensor([text.row.start for text in texts], device=device)  # [rows]
-        firsts = counts.cumsum(0) - counts  # [rows]
-        columns = torch.arange(len(ids), device=device) - firsts.repeat_interleave(counts)  # [t]
-        places = cached.repeat_interleave(counts) + columns  # [t]
-        positions = places + before.repeat_interleave(counts)  # [t]
-        super().__init__(Packed(ids[None], positions[None], torch.arange(len(ids), device=device)), prefixes)
-        self.segments = prefix_segments([text.row.prefix for text in texts], sizes)
-        self.reads, first, row = [], 0, 0
+        counts = np.array([len(some) for some in tokens])  # [rows]
+        cached = np.array([text.cached for text in texts])  # [rows]
+        before = np.array([text.row.start for text in texts])  # [rows]
+        firsts = counts.cumsum() - counts  # [rows] the place of each row's first token
+        row = np.repeat(np.arange(len(texts)), counts)  # [t]
+        columns = np.arange(len(row)) - firsts[row]  # [t]
+        places = cached[row] + columns  # [t]
+        ids = np.concatenate(tokens)  # [t]
+        inputs = moved([ids[None], (places + before[row])[None], np.arange(len(row))], device)
+        super().__init__(Packed(*inputs), prefixes)
+        self.segments = prefix_segments([text.row.prefix for text in texts], counts.tolist())
+        self.reads, last = [], 0
         for group in groups:
-            rows = slice(row, row + len(group.texts))
-            last, most = first + sum(sizes[rows]), max(sizes[rows])
+            rows = slice(last, last + len(group.texts))
+            own = slice(firsts[rows.start], firsts[rows.start] + counts[rows].sum())
+            most, end = counts[rows].max(), int((cached + counts)[rows].max())
             # of rows with fewer tokens the last one is asked again
-            asked = torch.minimum(torch.arange(most, device=device), counts[rows, None] - 1)  # [b, m]
-            end = max(text.cached + size for text, size in zip(group.texts, sizes[rows], strict=True))
-            seen = cached[rows, None, None] + asked[..., None]  # [b, m, 1]
-            is_seen = torch.arange(end, device=device) <= seen  # [b, m, end]
+            asked = np.minimum(np.arange(most), counts[rows, None] - 1)  # [b, m]
+            owner = row[own] - rows.start  # [t of the group]
+            home = owner * most + columns[own]  # [t of the group]
+            arrays = owner, places[own], firsts[rows, None] + asked, cached[rows, None] + asked, home
+            owner, written, queries, seen, home = moved(arrays, device)
+            is_seen = torch.arange(end, device=device) <= seen[..., None]  # [b, m, end]
             mask = torch.zeros(is_seen.shape, dtype=model.dtype, device=device).masked_fill(~is_seen, -torch.inf)
-            owner = torch.arange(len(group.texts), device=device).repeat_interleave(counts[rows])  # [t of the group]
-            at = owner, slice(None), places[first:last]
-            home = owner * most + columns[first:last]  # [t of the group]
-            self.reads.append(_Read(group, slice(first, last), at, firsts[rows, None] + asked, mask[:, None], home))
-            first, row = last, rows.stop
+            at = owner, slice(None), written
+            self.reads.append(_Read(group, own, at, queries, mask[:, None], home))
+            last = rows.stop
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
         """As `Pass.attend`; here all tokens are wanted."""

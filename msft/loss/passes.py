@@ -1,5 +1,6 @@
 """Forward passes of a training step: over packed rows, with the last layer and logits for target tokens alone, or padded."""
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ _FULLEST = 1.1  # the longest row of an attention block against its shortest: ba
 # tokens of a pass on a processor, whose cache more would leave; under autocast each pass rounds all weights again and
 # sums their gradients up (benchmarks/NOTES.md)
 _CPU_TOKENS, _CPU_TOKENS_MIXED = 1024, 2048
+# torch 2.11 takes queries that share keys without being told
+_SAYS_GROUPED = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
 
 
 class Padded(NamedTuple):
@@ -103,8 +106,9 @@ class _TrainingPass(Pass):
         if isinstance(reads, Ends):
             q, k, v = (x.contiguous() for x in (q, k, v))
             # causal from the right: the queries of the tail are the last of their rows
-            options = {"scale": scale, "window_size": (-1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
-            return varlen.varlen_attn(q, k, v, *reads, **options).unsqueeze(0)  # [1, q, heads, d]
+            grouped = {"enable_gqa": True} if _SAYS_GROUPED else {}
+            attended = varlen.varlen_attn(q, k, v, *reads, scale=scale, window_size=(-1, 0), **grouped)  # [q, heads, d]
+            return attended.unsqueeze(0)
         outs = [out.flatten(0, 1) for out, _ in attend_blocks(q, k, v, reads, scale)]  # [b x m, heads, d]
         return torch.cat(outs)[reads.home].unsqueeze(0)  # [1, q, heads, d]
 

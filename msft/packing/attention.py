@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from msft.errors import ModelError
@@ -20,6 +21,9 @@ from msft.packing.layers import decoder_layer, is_of_kinds
 from msft.packing.rows import Packed, Reads, Row, pack
 
 NAME = "msft_packed"
+
+# of a fused kernel to attention written out, relative and absolute
+_CLOSE_KERNELS = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # keys and values [1, heads, t, d] of every layer
 
@@ -94,6 +98,8 @@ def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, caus
         query = query.reshape(shape[0], -1, repeats * shape[2], shape[3])  # [b, heads of the keys, repeats x m, d]
         mask = mask if mask is None or mask.shape[2] == 1 else mask.repeat(1, 1, repeats, 1)
     kernel = _on_processor if query.device.type == "cpu" else _anywhere
+    if query.device.type == "cuda" and is_fused(query.device, query.dtype, shape[-1]):
+        kernel = _on_gpu
     out, lse = kernel(query, key, value, mask, causal, scale)
     return out.reshape(shape).transpose(1, 2), lse.reshape(shape[:3]).transpose(1, 2)
 
@@ -101,6 +107,15 @@ def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, caus
 def _on_processor(query, key, value, mask, causal: bool, scale: float):
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
+
+
+def _on_gpu(query, key, value, mask, causal: bool, scale: float):
+    if mask is not None:  # it wants a mask of its dtype for every head, whose rows begin at multiples of eight numbers
+        n = mask.shape[-1]
+        mask = pad(mask.to(query.dtype), (0, -n % 8))[..., :n].expand(*query.shape[:3], n)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    out, lse, *_ = kernel(query, key, value, mask, True, 0.0, causal, scale=scale)
+    return out, lse[..., : query.shape[2]]  # it fills up to a multiple of 32 queries
 
 
 def _anywhere(query, key, value, mask, causal: bool, scale: float):
@@ -111,6 +126,33 @@ def _anywhere(query, key, value, mask, causal: bool, scale: float):
         scores = scores + mask
     lse = torch.logsumexp(scores, -1)  # [b, heads, m]
     return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
+
+
+@functools.cache
+def is_fused(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether the fused kernel of a GPU was shown to attend as `_anywhere` does, gradients included, in heads of `size`."""
+    options = {"device": device, "dtype": dtype}
+
+    def states(tokens: int, phase: float) -> Tensor:
+        numbers = torch.arange(2 * 3 * tokens * size, device=device).add(phase).mul(0.7).sin()
+        return numbers.view(2, 3, tokens, size).to(dtype).requires_grad_()  # [b, heads, tokens, d]
+
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            mask = torch.full((2, 1, 5, 11), -torch.inf, **options).triu(7)
+            for n, case in ((5, (None, True)), (11, (None, False)), (11, (mask, False))):
+                inputs = states(5, 0.1), states(n, 0.2), states(n, 0.3)
+                found, wanted = ([*kernel(*inputs, *case, 0.3)] for kernel in (_on_gpu, _anywhere))
+                for results in (found, wanted):
+                    results.extend(torch.autograd.grad(results[0].square().sum(), inputs))
+                close = _CLOSE_KERNELS.get(dtype, 1e-3)
+                if not all(
+                    torch.allclose(a.float(), b.float(), close, close) for a, b in zip(found, wanted, strict=True)
+                ):
+                    return False
+    except (RuntimeError, NotImplementedError):  # it has none for this device, dtype or size
+        return False
+    return True
 
 
 def refuse_twists(module, options: Mapping) -> None:

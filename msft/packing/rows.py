@@ -113,6 +113,13 @@ def on_device(array: np.ndarray, device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def moved(arrays: Sequence[np.ndarray], device) -> list[Tensor]:
+    """Arrays of whole numbers as tensors of a device, all in one copy."""
+    whole = on_device(np.concatenate([array.ravel() for array in arrays]), device)
+    parts = whole.split([array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
 def _depths(row: Row) -> np.ndarray:
     """Tokens before each token, those of other branches not counted."""
     depths = np.arange(len(row.tokens))
