@@ -202,7 +202,7 @@ def test_of_several_processes_one_tells_the_errors(monkeypatch, capsys):
 
 def test_eval_measures_as_the_run_did_from_within_it_and_through_a_link(small_run, tmp_path, monkeypatch, capsys):
     (tmp_path / "link").symlink_to(small_run.best.path)
-    whole = f"mean accuracy {small_run.at_best.accuracy.mean():.4f}"
+    whole = f"accuracy of all items {small_run.best.accuracy:.4f}"
     monkeypatch.chdir(small_run.best.path)
     for place in (".", str(tmp_path / "link")):
         assert main(["eval", place]) == 0
@@ -210,6 +210,21 @@ def test_eval_measures_as_the_run_did_from_within_it_and_through_a_link(small_ru
         assert whole in told.out
         assert f"mixture {small_run.config.mixture}, fp32" in told.err
         assert "other data" not in told.err
+
+
+def test_eval_weighs_by_test_items_as_the_run_does(tmp_path, capsys):
+    for name, items in (("one", 1), ("three", 3)):
+        rows = [{"question": f"{name} {i}", "answer": "x" * (i + items)} for i in range(8 + items)]
+        for part, these in (("train", rows[items:]), ("test", rows[:items])):
+            (tmp_path / f"{name}-{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in these))
+    entries = [f"{{name: {n}, train: {n}-train.jsonl, test: {n}-test.jsonl, metric: loss}}" for n in ("one", "three")]
+    (tmp_path / "mine.yaml").write_text(f"name: mine\nsub_datasets: [{', '.join(entries)}]\n")
+    assert main(["eval", "tiny-smoke", "--mixture", str(tmp_path / "mine.yaml")]) == 0
+    *_, one, three, whole = capsys.readouterr().out.splitlines()
+    assert (one.split()[::2], three.split()[::2]) == (["one", "1"], ["three", "3"])
+    assert float(one.split()[1]) != float(three.split()[1])
+    by_hand = (float(one.split()[1]) + 3 * float(three.split()[1])) / 4
+    assert float(whole.split()[-1]) == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_eval_says_that_a_run_s_mixture_has_other_data_now(small_run, tmp_path, capsys):

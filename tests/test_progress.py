@@ -9,7 +9,7 @@ from msft.results import progress
 from msft.results.progress import RunProgress
 from msft.store.state import Best
 
-BASE = {"epoch": 0.0, "accuracy": {"a": 0.5}, "reused": False}
+BASE = {"epoch": 0.0, "accuracy": {"a": 0.5}, "n": {"a": 2}, "reused": False}
 
 
 class Clock:
@@ -61,6 +61,14 @@ def test_plain_lines_say_what_is_done_and_the_time_left_one_a_minute(clock, caps
         assert line.startswith("mine: stage 1, 1/2 active, epoch 1.00, accuracy 50.0%, best 50.0% at 0.00, ")
     run.beat()
     assert lines(capsys) == []
+
+
+def test_accuracy_and_best_are_both_over_all_items(clock, capsys):
+    point = {**BASE, "epoch": 0.25, "accuracy": {"a": 1.0, "b": 0.0}, "n": {"a": 1, "b": 3}}
+    with RunProgress("mine").stage(0, ["a", "b"], ["a", "b"], 1, 0.0, [BASE]) as shown:
+        shown.result["points"].append(point)
+        shown.evaluated(Best(accuracy=0.25))
+    assert "epoch 0.25, accuracy 25.0%, best 25.0% at 0.00" in lines(capsys)[-1]
 
 
 def test_a_run_that_goes_on_has_seen_no_evaluation_yet(clock, capsys):

@@ -21,6 +21,7 @@ from msft.launch.status import line_of, rows_of, runs_of
 from msft.paths import usable
 from msft.results.progress import say_left_out
 from msft.results.run import Run, load_runs
+from msft.store.curve import overall
 
 # what of a run's settings a measurement depends on
 _EVALUATION_SETTINGS = {"mixture", "precision", "eval_precision", "max_tokens", "max_prompt_tokens", "max_new_tokens"}
@@ -167,7 +168,8 @@ def evaluate(flags: options.Eval) -> int:
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
     print(table.to_string(index=False))
     shares = [task for task, score in scores.items() if not score.on_own_scale] or list(scores)
-    print(f"mean accuracy {table.set_index('task').accuracy[shares].mean():.4f}")
+    of_all = overall({task: scores[task].accuracy for task in shares}, {task: scores[task].n for task in shares})
+    print(f"accuracy of all items {of_all:.4f}")
     return 0
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from msft.paths import is_mixture_file
 from msft.results.history import history_rows, roll_outs
-from msft.store.curve import comparable
+from msft.store.curve import comparable, overall
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
 clock = tqdm.format_interval  # seconds as 1:02:03 or 02:03
@@ -185,7 +185,7 @@ class StageProgress(contextlib.AbstractContextManager):
         point = self.result["points"][-1]
         path_epoch = self.result["offset"] + point["epoch"]
         tasks = comparable(point)
-        here = sum(point["accuracy"][task] for task in tasks) / len(tasks)
+        here = overall({task: point["accuracy"][task] for task in tasks}, point["n"])  # as the best beside it
         form = ".4g" if set(tasks) <= set(point.get("on_own_scale", ())) else ".1%"
         best_so_far = f"best {best.accuracy:{form}} at {best.path_epoch:.2f}"
         self.text = f"epoch {path_epoch:.2f}, accuracy {here:{form}}, {best_so_far}"
