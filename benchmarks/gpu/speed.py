@@ -1,30 +1,21 @@
-"""Training and evaluation on one GPU: Qwen2.5-0.5B and 3B from their shapes, random weights, made-up text.
-
-    python benchmarks/gpu.py                      # on an H200-class card, bf16
-    python benchmarks/gpu.py --peak 756e12        # a card of another dense bf16 peak, in FLOPs a second
-    python benchmarks/gpu.py --results runs/check  # without a GPU: a small model on the CPU, figures 'not measured'
+"""Training and evaluation of Qwen2.5-0.5B and 3B from their shapes, random weights, made-up text, against TRL and HFLM.
 
 Training: tokens a second without padding, and the share of the card's dense bf16 peak at appendix F's 6 N D (logits
 and last layer are computed for target tokens alone, so that the card does less than 6 N D). Evaluation: items a
-second of ten five-shot tasks with short shots once the answers have the format, against lm-eval's HFLM. The hours of
-a run are those of SFT's 10 epochs and 40 evaluations, times what Table 7 says of each method and model. Writes
-gpu.{json,md}.
+second of ten five-shot tasks with short shots once the answers have the format. The hours of a run are those of SFT's
+10 epochs and 40 evaluations, times what Table 7 says of each method and model.
 """
 
-import argparse
-import logging
-import platform
+import importlib.util
 import random
 import statistics
 import time
-from pathlib import Path
 
 import torch
-from evaluation import answered_anew, choose_shots, generation_requests, make_tokenizer, sub_datasets
-from recording import RESULTS, measured_with, write
-from training import BATCH, GROUP, made_up_rows
+from evaluation import answered_anew, choose_shots, generation_requests
+from training import BATCH, GROUP, OPTIONS, PAPER, made_up_rows, trl_trainer
 
-from msft.data.example import shots_text, training_text
+from msft.data.example import shots_text
 from msft.generation.lm import PrefixCachedLM
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import tokenize
@@ -70,6 +61,8 @@ SMALL = {
     "vocab_size": 33_000,
     "max_position_embeddings": 2048,
 }
+# of TRL's settings, for a model of which each copy takes long
+FEW = {"the paper's micro-batches of 4": PAPER, "padding_free, 8": OPTIONS["padding_free, 8"]}
 # the paper's SFT: examples and tokens of an epoch, epochs, items of an evaluation, evaluations
 EXAMPLES, EXAMPLE_TOKENS, EPOCHS, ITEMS, EVALUATIONS = 18_000, 90, 10, 2_000, 40
 
@@ -123,6 +116,12 @@ def measure(name: str, shape: dict, device, options, data, tokenizer) -> dict:
     if device.type == "cuda":
         found["training memory (GiB)"] = torch.cuda.max_memory_allocated(device) / 2**30
     found["FLOPs a second"] = TRAIN * parameters * tokens / seconds
+    if importlib.util.find_spec("trl"):
+        peers = {"the paper's micro-batches of 4": PAPER} | OPTIONS if parameters < 10**9 else FEW
+        found["TRL, tokens a second"] = {
+            peer: tokens / timed(device, trl_trainer(model, rows, BATCH, **settings).train)
+            for peer, settings in peers.items()
+        }
     # until the answers have the format
     examples = tokenize(tokenizer, [e for part, _ in data.values() for e in part])
     rng = random.Random(20)
@@ -168,73 +167,25 @@ def hours(found: dict[str, dict]) -> dict[str, float]:
     return estimated | {"Table 2, six models and five trained methods": total / 3600}
 
 
-def markdown(result: dict) -> str:
-    lines = [
-        "# One GPU",
-        "",
-        f"`{result['command']}`, {result['date']}, {result['device']}, torch {result['versions']['torch']}.",
-        "",
-    ]
-    lines += ["| | " + " | ".join(SHAPES) + " |", "|---|" + "---|" * len(SHAPES)]
-
-    def row(what: str, of) -> str:
-        cells = [of(result["models"][n]) if n in result["models"] else "not measured" for n in SHAPES]
-        return f"| {what} | " + " | ".join(cells) + " |"
-
-    peak = result["peak"]
-    lines += [
-        row("training, tokens a second", lambda f: f"{f['tokens a second']:,.0f}"),
-        row(
-            "share of the dense bf16 peak at 6 N D",
-            lambda f: f"{f['FLOPs a second'] / peak:.0%}" if peak else "not measured: give --peak",
+def table(models: dict[str, dict], peak: float | None) -> list[str]:
+    """Lines of a table, a column a model."""
+    rows = {
+        "training, tokens a second": lambda f: f"{f['tokens a second']:,.0f}",
+        "share of the dense bf16 peak at 6 N D": lambda f: (
+            f"{f['FLOPs a second'] / peak:.0%}" if peak else "unknown peak"
         ),
-        row("peak device memory of training (GiB)", lambda f: f"{f['training memory (GiB)']:.1f}"),
-        row("evaluation, items a second", lambda f: f"{f['items a second']:.0f}"),
-        row("lm-eval's HFLM, items a second", lambda f: f"{f['HFLM, items a second']:.1f}"),
-        row("times HFLM", lambda f: f"{f['items a second'] / f['HFLM, items a second']:.1f}"),
-        row("texts equal to HFLM's, in bf16", lambda f: f"{f['equal texts']:.1%}"),
-    ]
-    lines += ["", "| estimate | hours |", "|---|---|"]
-    if result["hours"]:
-        lines += [f"| {what} | {value:.1f} |" for what, value in result["hours"].items()]
-    else:
-        lines += [f"| mSFT, {name} | not measured |" for name in SHAPES] + ["| Table 2 | not measured |"]
-        small = result["small"]
-        lines += ["", f"A model of {small['parameters']:,} parameters ran on the CPU, as a check of this script alone."]
-    return "\n".join([*lines, ""])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps that are timed")
-    parser.add_argument("--teach", type=int, default=100, help="steps until the answers have the format")
-    parser.add_argument("--items", type=int, default=50, help="items a task")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", type=float, default=None, help="dense bf16 FLOPs a second of the card")
-    parser.add_argument("--only", default="", help="the models whose name has this in it")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-    name = torch.cuda.get_device_name(device) if on_gpu else f"no GPU ({platform.system()} {platform.machine()})"
-    if not on_gpu:
-        options.steps, options.teach, options.items, options.rounds = 1, 2, 1, 1
-    data = sub_datasets(None, options.items)
-    tokenizer = make_tokenizer("".join(training_text(e)) for part, _ in data.values() for e in part)
-    shapes = {n: s for n, s in SHAPES.items() if options.only in n} if on_gpu else {"small": SMALL}
-    found = {n: measure(n, shape, device, options, data, tokenizer) for n, shape in shapes.items()}
-    result = {
-        "command": "python benchmarks/gpu.py" + (f" --peak {options.peak:g}" if options.peak else ""),
-        **measured_with("torch", "transformers", "lm_eval"),
-        "device": name,
-        "peak": options.peak or next((peak for part, peak in PEAKS.items() if part in name), None),
-        "models": found if on_gpu else {},
-        "small": None if on_gpu else found["small"],
-        "hours": hours(found) if on_gpu else {},
+        "peak device memory of training (GiB)": lambda f: (
+            f"{f['training memory (GiB)']:.1f}" if "training memory (GiB)" in f else "not measured"
+        ),
+        "evaluation, items a second": lambda f: f"{f['items a second']:.0f}",
+        "lm-eval's HFLM, items a second": lambda f: f"{f['HFLM, items a second']:.1f}",
+        "times HFLM": lambda f: f"{f['items a second'] / f['HFLM, items a second']:.1f}",
+        "texts equal to HFLM's": lambda f: f"{f['equal texts']:.1%}",
     }
-    write(options.results, "gpu", result, markdown(result))
-
-
-if __name__ == "__main__":
-    main()
+    lines = ["| | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
+    lines += [f"| {what} | " + " | ".join(map(cell, models.values())) + " |" for what, cell in rows.items()]
+    for peer in dict.fromkeys(peer for f in models.values() for peer in f.get("TRL, tokens a second", ())):
+        speeds = [f["TRL, tokens a second"].get(peer) for f in models.values()]
+        cells = [f"{f['tokens a second'] / s:.1f}" if s else "–" for f, s in zip(models.values(), speeds, strict=True)]
+        lines.append(f"| times TRL, {peer} | " + " | ".join(cells) + " |")
+    return lines
