@@ -212,6 +212,18 @@ def test_eval_measures_as_the_run_did_from_within_it_and_through_a_link(small_ru
         assert "other data" not in told.err
 
 
+def test_a_grid_s_token_budget_stands_in_every_run(tmp_path, monkeypatch):
+    (tmp_path / "grid.yaml").write_text(
+        "{model: tiny-smoke, mixture: tiny-smoke, method: [sft, msft], token_budget: 512}"
+    )
+    asked = []
+    monkeypatch.setattr("msft.cost.plan.plan", lambda configs, *_: asked.extend(configs) or [])
+    monkeypatch.setattr("msft.cost.describe.report", lambda *_: "")
+    for more in ((), ("--token-budget", "256")):
+        assert main(["grid", str(tmp_path / "grid.yaml"), *more, "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert [config.token_budget for config in asked] == [512, 512, 256, 256]
+
+
 def test_eval_weighs_by_test_items_as_the_run_does(tmp_path, capsys):
     for name, items in (("one", 1), ("three", 3)):
         rows = [{"question": f"{name} {i}", "answer": "x" * (i + items)} for i in range(8 + items)]

@@ -256,7 +256,7 @@ def test_memory_and_disk_by_hand():
     }
     assert found.disk_peak == pytest.approx(2 * (2 * 0.06 + 2) * copy)
     told = describe.report([found], "none", RATES)
-    assert "Qwen/Qwen2.5-7B is estimated at more than a device of 80 GB holds; take token_budget" in told
+    assert "Qwen/Qwen2.5-7B is estimated at more than a device of 80 GB holds; take --token-budget" in told
     fitting = dataclasses.replace(found.config, token_budget=found.fitting_budget // 256 * 256)
     assert sum(plan.estimate(fitting, RATES).device.values()) < 80e9
 

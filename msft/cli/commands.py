@@ -67,7 +67,8 @@ def grid(flags: options.Grid) -> int:
     flags.check(*(f"--{name} is for --submit slurm" for name in flags.given if flags.submit == "local"))
     from msft.launch import local
 
-    runs_dir, whole = flags.runs_dir, read_grid(flags.grid, {"data_dir": flags.data_dir, "device": flags.device})
+    runs_dir, names_of_all = flags.runs_dir, ("data_dir", "device", "token_budget")
+    whole = read_grid(flags.grid, {name: getattr(flags, name) for name in names_of_all})
     jobs = slurm.read_options({**whole.slurm, **flags.given})
     rates = costs.rates_of(load_runs(runs_dir))
     estimates = costs.plan(whole.runs, runs_dir, rates)

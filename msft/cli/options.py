@@ -79,6 +79,7 @@ class Grid(Flags):
     slots: int | None = setting(None, "runs at a time; none takes one a GPU, or what the cores hold", low=1, high=4096)
     data_dir: str | None = _DATA_DIR
     device: str | None = _DEVICE
+    token_budget: int | None = setting(None, "tokens a pass of training at most; none takes the grid's", low=16)
     any_disk: bool = setting(False, "start although the disk is estimated too small")
 
 

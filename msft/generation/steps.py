@@ -175,18 +175,18 @@ class _Step(Pass):
         self.reads, last = [], 0
         for group in groups:
             rows = slice(last, last + len(group.texts))
-            own = slice(firsts[rows.start], firsts[rows.start] + counts[rows].sum())
+            span = slice(firsts[rows.start], firsts[rows.start] + counts[rows].sum())
             most, end = counts[rows].max(), int((cached + counts)[rows].max())
             # of rows with fewer tokens the last one is asked again
             asked = np.minimum(np.arange(most), counts[rows, None] - 1)  # [b, m]
-            owner = row[own] - rows.start  # [t of the group]
-            home = owner * most + columns[own]  # [t of the group]
-            arrays = owner, places[own], firsts[rows, None] + asked, cached[rows, None] + asked, home
+            owner = row[span] - rows.start  # [t of the group]
+            home = owner * most + columns[span]  # [t of the group]
+            arrays = owner, places[span], firsts[rows, None] + asked, cached[rows, None] + asked, home
             owner, written, queries, seen, home = moved(arrays, device)
             is_seen = torch.arange(end, device=device) <= seen[..., None]  # [b, m, end]
             mask = torch.zeros(is_seen.shape, dtype=model.dtype, device=device).masked_fill(~is_seen, -torch.inf)
             at = owner, slice(None), written
-            self.reads.append(_Read(group, own, at, queries, mask[:, None], home))
+            self.reads.append(_Read(group, span, at, queries, mask[:, None], home))
             last = rows.stop
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
