@@ -131,7 +131,7 @@ def _anywhere(query, key, value, mask, causal: bool, scale: float):
 @functools.cache
 def is_fused(device: torch.device, dtype: torch.dtype, size: int) -> bool:
     """Whether the fused kernel of a GPU was shown to attend as `_anywhere` does, gradients included, in heads of `size`."""
-    options = {"device": device, "dtype": dtype}
+    close = _CLOSE_KERNELS.get(dtype, 1e-3)
 
     def states(tokens: int, phase: float) -> Tensor:
         numbers = torch.arange(2 * 3 * tokens * size, device=device).add(phase).mul(0.7).sin()
@@ -139,16 +139,14 @@ def is_fused(device: torch.device, dtype: torch.dtype, size: int) -> bool:
 
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            mask = torch.full((2, 1, 5, 11), -torch.inf, **options).triu(7)
+            mask = torch.full((2, 1, 5, 11), -torch.inf, device=device, dtype=dtype).triu(7)
             for n, case in ((5, (None, True)), (11, (None, False)), (11, (mask, False))):
                 inputs = states(5, 0.1), states(n, 0.2), states(n, 0.3)
-                found, wanted = ([*kernel(*inputs, *case, 0.3)] for kernel in (_on_gpu, _anywhere))
-                for results in (found, wanted):
-                    results.extend(torch.autograd.grad(results[0].square().sum(), inputs))
-                close = _CLOSE_KERNELS.get(dtype, 1e-3)
-                if not all(
-                    torch.allclose(a.float(), b.float(), close, close) for a, b in zip(found, wanted, strict=True)
-                ):
+                results = [[*kernel(*inputs, *case, 0.3)] for kernel in (_on_gpu, _anywhere)]
+                for tensors in results:  # output and sums, and the gradients of query, key and value
+                    tensors.extend(torch.autograd.grad(tensors[0].square().sum(), inputs))
+                pairs = zip(*results, strict=True)
+                if not all(torch.allclose(one.float(), other.float(), close, close) for one, other in pairs):
                     return False
     except (RuntimeError, NotImplementedError):  # it has none for this device, dtype or size
         return False
