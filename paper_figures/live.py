@@ -109,7 +109,9 @@ class LiveFigure:
             shade = colour(event.method)
             counted = comparable(history)
             scale = 1 if own_scales(history).issuperset(counted.task) else 100
-            means = counted.groupby(["stage", "path_epoch"], as_index=False).accuracy.mean()
+            right = counted.assign(accuracy=counted.accuracy * counted.n)
+            means = right.groupby(["stage", "path_epoch"], as_index=False)[["accuracy", "n"]].sum()
+            means["accuracy"] /= means.n  # of all items, as the best beside it
             _lines(axis, means, shade, scale=scale)
             best = event.best_path_epoch, scale * event.best_accuracy
             axis.scatter(*best, marker="*", s=70, color=shade, zorder=3, edgecolor="white", lw=0.6)
@@ -117,7 +119,7 @@ class LiveFigure:
                 axis.axvline(start, color=shade, ls=":", lw=0.8)
             state = "finished" if event.finished else f"stage {event.stage + 1}, epoch {event.path_epoch:g}"
             words.append(f"{label(event.method)}: {state}, best {best[1]:.1f} at {best[0]:g}")
-        axis.set_title("mean of all sub-datasets.  " + ";  ".join(words), loc="left", fontsize=8, y=1.0)
+        axis.set_title("all test items.  " + ";  ".join(words), loc="left", fontsize=8, y=1.0)
 
     def _watched(self, axis, label: str) -> None:
         for history, event in self.runs.values():

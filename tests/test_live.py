@@ -15,7 +15,7 @@ ROWS = [  # stage 0 to epoch 1, back to 0.5 without b; stage 1 to path epoch 1.5
     *[(0, e, e, t, a, True) for e, a in ((0.0, 0.2), (0.5, 0.6), (1.0, 0.4)) for t in "ab"],
     *[(1, e, e + 0.5, t, a, t == "a") for e, a in ((0.0, 0.6), (0.5, 0.7), (1.0, 0.8)) for t in "ab"],
 ]
-HISTORY = pd.DataFrame(ROWS, columns=["stage", "epoch", "path_epoch", "task", "accuracy", "active"])
+HISTORY = pd.DataFrame(ROWS, columns=["stage", "epoch", "path_epoch", "task", "accuracy", "active"]).assign(n=10)
 END = Event("msft-x", "msft", 1, 1.0, 1.5, 0.8, 1.5)
 
 
@@ -133,3 +133,11 @@ def test_watched_judges_and_own_scales_have_panels_of_their_own_and_no_part_in_t
     assert max(y for _, ys, _ in lines(second) for y in ys) == 30.0  # the dotted line of its drop goes from 0 to 1
     assert max(y for _, ys, _ in lines(top) for y in ys) == 80.0
     assert first.get_ylim() != second.get_ylim()
+
+
+def test_the_top_is_over_all_items_as_the_best_beside_it():
+    history = HISTORY[HISTORY.stage == 0].copy()
+    history.loc[history.task == "b", ["accuracy", "n"]] = [0.0, 30]
+    picture = live.LiveFigure()
+    picture.runs["msft-x"] = history, END
+    assert lines(picture.draw().axes[0])[0][1] == [5.0, 15.0, 10.0]

@@ -10,7 +10,7 @@ from recorder import train
 
 import msft
 from msft.errors import ConfigError, RunError
-from msft.results import history, summary
+from msft.results import history, summary, trackers
 from msft.results.progress import RunProgress
 from msft.training import Trainer
 
@@ -164,11 +164,18 @@ def test_tensorboard_shows_the_history_each_point_once(small_msft_settings, smal
         for task, rows in own.groupby("task"):
             assert [step for step, _ in values[f"accuracy/{task}"]] == steps
             assert [value for _, value in values[f"accuracy/{task}"]] == pytest.approx(rows.accuracy.tolist())
-        means = own.groupby("path_epoch").accuracy.mean().tolist()
-        assert [value for _, value in values["accuracy/mean"]] == pytest.approx(means)
+        means = own.assign(right=own.accuracy * own.n).groupby("path_epoch")[["right", "n"]].sum()
+        assert [value for _, value in values["accuracy/mean"]] == pytest.approx((means.right / means.n).tolist())
         losses = own.groupby("path_epoch").train_loss.first().dropna().tolist()
         assert [value for _, value in values["train_loss"]] == pytest.approx(losses)
         assert steps == sorted(set(steps))
+
+
+def test_the_mean_is_over_all_items_as_the_best_beside_it():
+    rows = {"task": ["one", "three"], "accuracy": [1.0, 0.0], "n": [1, 3], "loss": 0.5, "active": True}
+    rows = pd.DataFrame({"stage": 0, "epoch": 0.5, "train_loss": 0.25, **rows})
+    event = types.SimpleNamespace(stage=0, epoch=0.5, path_epoch=0.5, best_accuracy=0.25, best_path_epoch=0.5)
+    assert trackers._measured(rows, event)["accuracy/mean"] == 0.25
 
 
 class FakeRun:
@@ -223,7 +230,7 @@ def test_wandb_goes_on_with_its_run(small_msft_settings, runs_dir, wandb, stoppi
     for (_, values), ((stage, _), rows) in zip(logged, points, strict=True):
         assert values["stage"] == stage and values["path_epoch"] == rows.path_epoch.iloc[0]
         assert {task: values[f"accuracy/{task}"] for task in rows.task} == rows.set_index("task").accuracy.to_dict()
-        assert values["accuracy/mean"] == pytest.approx(rows.accuracy.mean())
+        assert values["accuracy/mean"] == pytest.approx((rows.accuracy * rows.n).sum() / rows.n.sum())
     assert whole.summary["final/accuracy"] == run.best.accuracy
     for task, epoch in history.drops(run.history).items():
         assert f"{task} at epoch {epoch:g}" in whole.summary["dropped"]
