@@ -57,7 +57,7 @@ if others:
         training_loss.panels_of(runs, others),
         "loss_others",
         item="Fig. 14, 15",
-        caption=training_loss.PANELS_CAPTION + about,
+        caption=training_loss.PANELS_CAPTION + data.sample({key: runs[key] for key in runs if key[0] in others}),
     )
 
 # %% [markdown]

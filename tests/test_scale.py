@@ -173,6 +173,18 @@ def test_claims_beside_ours():
     assert claims["same direction"].tolist() == ["cannot tell", "cannot tell"]
 
 
+def test_whether_the_budget_matters_is_asked_of_the_least_and_the_most_that_both_have():
+    runs = {**three(), **sweep()}
+    runs["budget", "m", 3.0] = runs.pop(("budget", "m", 2.0))
+    table = scale.by_budget(sweep())
+    claims = scale.against_paper(runs, table.assign(budget=table.budget.replace(2.0, 3.0)))
+    last = claims.iloc[-1]
+    assert last.name == "mSFT with C=3 over C=1"
+    assert last["paper (points)"] == pytest.approx(2.3 - 3.4)
+    assert last["here (points)"] == pytest.approx(70 - 45)
+    assert last["same direction"] == "no"
+
+
 def test_a_mean_over_mixtures_draws_the_items_that_they_share_once():
     def run(method, *accuracies):
         tasks = ("a", "b")[: len(accuracies)]

@@ -314,6 +314,13 @@ def against_paper(runs, budgets: pd.DataFrame) -> pd.DataFrame:
     for row in reported_budgets().itertuples():
         for ours in budgets[budgets.budget == row.budget].itertuples():
             pairs[f"mSFT with C={row.budget:g} over SFT"] = (row.gain, ours.gain, ours.low, ours.high)
+    theirs = reported_budgets().set_index("budget").gain
+    if len(both := sorted(set(theirs.index) & set(budgets.budget))) > 1:  # does C matter?
+        least, most = both[0], both[-1]
+        models = [key[1] for key in runs if key[0] == "budget" and key[2] == "sft"]
+        gain = findings.difference([(runs["budget", m, most], runs["budget", m, least]) for m in models])
+        reported = theirs[most] - theirs[least]
+        pairs[f"mSFT with C={most:g} over C={least:g}"] = (reported, gain.points, gain.low, gain.high)
     return reported_numbers.directions(pairs)
 
 
