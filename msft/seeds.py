@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,8 @@ def quarter_ends(steps: int, evaluations: int) -> list[int]:
 
 def intervals(epochs: float, per_epoch: int) -> int:
     """Evaluation intervals in a number of epochs. Raises RunError where they are no whole number."""
-    wanted = round(epochs * per_epoch)
+    is_number = isinstance(epochs, numbers.Real) and math.isfinite(epochs)
+    wanted = round(epochs * per_epoch) if is_number else 0
     if wanted < 1 or not math.isclose(wanted, epochs * per_epoch):
-        raise RunError(f"roll_out: {epochs} epochs is no multiple of 1/{per_epoch}, the evaluation interval")
+        raise RunError(f"roll_out: {epochs!r} epochs is no multiple of 1/{per_epoch}, the evaluation interval")
     return wanted

@@ -98,10 +98,11 @@ class Trainer:
         keep_start: whether `roll_back` may be asked for the start point, epoch 0.
         Returns the curve, its start point included. Raises RunError for a loss that is not finite, or nothing to train.
         """
-        if not active or not set(active) <= set(self.tasks):
-            raise RunError(f"roll_out: active = {list(active)}; give one or more of: {', '.join(self.tasks)}")
-        active = [task for task in self.tasks if task in set(active)]
-        keep, schedule = list(keep), schedule or Passes()
+        active, keep = list(active), list(keep)  # an iterator is read once
+        if not active or not {*active, *keep} <= set(self.tasks):
+            what = f"active = {active}, keep = {keep}"
+            raise RunError(f"roll_out: {what}; give one or more of: {', '.join(self.tasks)}")
+        active, schedule = [task for task in self.tasks if task in active], schedule or Passes()
         arguments = {"active": active, "epochs": epochs, "keep": keep, "candidate": candidate}
         arguments |= {"schedule": type(schedule).__name__, "optimizer": keep_optimizer}
         if keep_start:

@@ -1,5 +1,6 @@
 """The trainer's verbs: what is trained, what is put back, what a failure says, what must not change a result."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import MAKERS, FakeEvaluator, make_model, make_trainer
@@ -220,7 +221,17 @@ def test_what_is_to_be_trained_must_be_there(tmp_path, active):
         trainer.roll_out(active, 1.0)
 
 
-@pytest.mark.parametrize("epochs", [0, 0.1, 0.3, 1.1])
+def test_kept_ones_must_be_there_and_arguments_must_fit_a_record_before_anything_is_trained(tmp_path):
+    trainer, _ = make_trainer(tmp_path)
+    with pytest.raises(RunError, match=r"keep = \['no_such'\]; give one or more of: .*adding"):
+        trainer.roll_out(trainer.tasks, 1.0, keep=["no_such"])
+    with pytest.raises(RunError, match=r"roll_out: Object of type float32 is not JSON .*such as float\(epochs\)"):
+        trainer.roll_out(trainer.tasks, np.float32(0.25))
+    assert trainer.stage == 0 and trainer.here is None
+    assert set(trainer.roll_out(iter(trainer.tasks), 0.25)) == {0.0, 0.25}
+
+
+@pytest.mark.parametrize("epochs", [0, 0.1, 0.3, 1.1, float("inf"), float("nan"), "1", None])
 def test_epochs_off_the_evaluation_grid_are_refused(tmp_path, epochs):
     trainer, _ = make_trainer(tmp_path)
     with pytest.raises(RunError, match="no multiple of 1/4"):

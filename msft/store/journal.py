@@ -60,14 +60,19 @@ class Journal:
     def replay(self, verb: str, arguments: dict) -> dict | None:
         """The recorded result of the next verb, or None where the record ends.
 
-        Raises RunError where the record holds another verb: the method's code is not the one that began the run.
+        Raises RunError where the record holds another verb: the method's code is not the one that began the run; and for
+        arguments that no record could hold.
         """
+        try:
+            arguments = json.loads(json.dumps(arguments))
+        except TypeError as error:  # here, not once what the verb asks for is trained
+            raise RunError(f"{verb}: {error}; give plain numbers, texts and lists, such as float(epochs)") from None
         while self._next < len(self.entries) and self.entries[self._next]["kind"] == "saved":
             self._next += 1
         if self._next >= len(self.entries):
             return None
         entry = self.entries[self._next]
-        if entry["kind"] != verb or entry["arguments"] != json.loads(json.dumps(arguments)):
+        if entry["kind"] != verb or entry["arguments"] != arguments:
             what = f"the journal goes on with {entry['kind']} {entry['arguments']}, the method with {verb} {arguments}"
             why = "The method's code changed since this run began: delete the run's folder to start anew"
             raise RunError(f"{self.path}: {what}. {why}")
