@@ -120,7 +120,8 @@ def _train(prepared: Prepared, directory: Path, model, examples, mixture, evalua
         distributed.on_main(lambda: shown.watchers.extend(trackers.opened(config.track, directory, config, stack)))
         stack.enter_context(_stopping(trainer, evaluators))
         with trainer.durable.writer:
-            method.run(trainer, method.Params(**config.params))
+            with methods.named(method, config.methods_dir):
+                method.run(trainer, method.Params(**config.params))
             shown.say("saving the end of the run")
             trainer.durable.finish()
             confirmation = _confirmation(prepared, model, mixture, trainer)

@@ -140,6 +140,13 @@ def test_method_in_one_file_of_a_folder_of_the_users_own(settings, tmp_path):
     assert "--method backwards" in (tmp_path / "new" / "README.md").read_text()
 
 
+def test_error_in_a_method_of_the_users_own_names_its_line(settings, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(USER_METHOD.replace("reversed(trainer.tasks)", "trainer.taks"))
+    with pytest.raises(RunError, match=rf"method file {path}, line 12: AttributeError: .*'taks'"):
+        train({**settings, "methods_dir": str(tmp_path)}, tmp_path / "runs", "mine", {})
+
+
 def test_method_file_of_the_users_own_with_postponed_annotations(tmp_path):
     (tmp_path / "mine.py").write_text("from __future__ import annotations\n" + USER_METHOD)
     assert msft.RunConfig(method="mine", methods_dir=str(tmp_path)).params == {"epochs": 0.5}

@@ -12,11 +12,12 @@ import importlib.util
 import inspect
 import math
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from msft.errors import ConfigError, unknown
+from msft.errors import ConfigError, MsftError, RunError, unknown
 from msft.settings import check_values
 
 _HERE = Path(__file__).parent
@@ -63,6 +64,20 @@ def load(name: str, folder: str | None = None) -> ModuleType:
         if dataclasses.is_dataclass(module.Params):
             return module
     raise ConfigError(f"method file {path}: Params must be a dataclass and run a function of (trainer, params)")
+
+
+@contextlib.contextmanager
+def named(module: ModuleType, folder: str | None):
+    """Within it what a method of the user's own raises is a RunError with the file's line, behind which it is the cause."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == module.__file__]
+        if isinstance(error, MsftError) or not folder or not lines:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise RunError(f"method file {module.__file__}, line {lines[-1]}: {what}; mend it there") from error
 
 
 def check_params(
