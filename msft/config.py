@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msft import methods
 from msft.errors import ConfigError, unknown
-from msft.paths import is_mixture_file, settled
+from msft.paths import PATHS, is_mixture_file, settled
 from msft.settings import check_values, setting
 
 CANNOT_START = "the run cannot start with these settings:"
@@ -194,7 +194,7 @@ def _with_settled_paths(clean: Mapping) -> tuple[dict, list[str]]:
     """(the settings with their paths in one spelling, without those that can be no path; the problems of these)."""
     settings, problems = {}, []
     for name, value in clean.items():
-        is_path = value and name in ("model", "mixture", "data_dir", "methods_dir")
+        is_path = value and name in PATHS
         try:
             settings[name] = settled(name, value) if is_path else value
         except ConfigError as error:

@@ -11,6 +11,7 @@ from msft.errors import ConfigError, RunError
 
 # of the environment: lm-eval's tasks read them
 VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS")
+PATHS = ("model", "mixture", "data_dir", "methods_dir")  # settings that are paths, or can be
 LONGEST = 255  # bytes of a file's name on most systems
 # owner/name as the hub can have it; for all else its client raises an error
 _HUB_ID = re.compile(r"\w+([.-]\w+)*/(?!.{97}|.*[.]git$)\w+([.-]\w+)*", re.ASCII)
@@ -53,7 +54,7 @@ def is_pointer(path: Path) -> bool:
 
 def is_mixture_file(path: str) -> bool:
     """Whether a mixture's file is there, whatever its suffix; a name of the package's own stands for no file."""
-    return not _MIXTURES.fullmatch(path) and os.path.isfile(usable(path))
+    return _is_there("mixture", path)
 
 
 def is_hub_id(name: str) -> bool:
@@ -61,16 +62,31 @@ def is_hub_id(name: str) -> bool:
     return bool(_HUB_ID.fullmatch(name)) and not os.path.exists(name)
 
 
+def _is_there(name: str, value: str, folder: Path = Path()) -> bool:
+    """Whether a setting's value is a path that is there, seen from a folder; a name of the package's own is none."""
+    path = folder / usable(value)
+    if name == "model":
+        return not value.startswith("tiny-") and os.path.isfile(path / "config.json")
+    if name == "mixture":
+        return not _MIXTURES.fullmatch(value) and os.path.isfile(path)
+    return os.path.isdir(path)
+
+
+def beside(file: str | os.PathLike, name: str, value: object) -> object:
+    """A setting of a YAML file: a path that is there beside that file, wherever the command is started, else as it stands."""
+    folder = Path(usable(file)).parent
+    is_path = name in PATHS and isinstance(value, str) and value and _is_there(name, value, folder)
+    return str(folder / expanded(value)) if is_path else value
+
+
 def settled(name: str, value: str) -> str:
     """A setting's path in one spelling, absolute, where it is a path that is there; names stay as they are."""
-    path = Path(usable(value))
-    is_path = {
-        "model": not value.startswith("tiny-") and os.path.isfile(path / "config.json"),
-        "mixture": is_mixture_file(value),
-    }.get(name, os.path.isdir(path))
-    if is_path and name == "mixture":  # its data lie beside the name that was given, where that is a link too
+    if not _is_there(name, value):
+        return value
+    path = Path(expanded(value))
+    if name == "mixture":  # its data lie beside the name that was given, where that is a link too
         return os.path.join(os.path.realpath(path.parent), path.name)
-    return os.path.realpath(path) if is_path else value
+    return os.path.realpath(path)
 
 
 def check_folder(folder: Path, setting: str) -> None:

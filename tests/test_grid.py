@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 
 import msft
 from msft.__main__ import main
+from msft.cli import options
 from msft.errors import ConfigError
 from msft.launch.grid import built_in, read_grid
 from msft.results.run import Run, matching
@@ -36,6 +38,24 @@ def test_lists_are_axes_and_each_run_is_there_once(tmp_path):
     wanted |= {(m, "msft", s, c) for m in ("tiny-qwen2", "tiny-qwen3") for s in (20, 30) for c in (1.0, 3.0)}
     assert len(found) == len(set(found)) == 13
     assert set(found) == {*wanted, ("tiny-olmo2", "ies", 40, 10.0)}
+
+
+def test_paths_are_relative_to_the_file_wherever_the_command_is_started(tmp_path, monkeypatch):
+    here, there = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (here, there):  # files of the same names, and one that is called as a mixture of the package
+        (folder / "data").mkdir(parents=True)
+        (folder / "mine.yaml").touch()
+        (folder / "tiny").touch()
+    (there / "other.yaml").touch()
+    text = "mixture: [mine.yaml, tiny, other.yaml]\nmethod: sft\ndata_dir: data\nmodel: tiny-qwen2\n"
+    monkeypatch.chdir(there)
+    runs = read_grid(write(here, text)).runs
+    assert [c.mixture for c in runs] == [str(here / "mine.yaml"), "tiny", str(there / "other.yaml")]
+    assert {(c.model, c.data_dir) for c in runs} == {("tiny-qwen2", str(here / "data"))}
+    (here / "run.yaml").write_text("mixture: mine.yaml\nmethods_dir: data\n")  # as the settings of one run have them
+    config = options.config_of(options.read(options.Run, ["--config", "../project/run.yaml", "--data-dir", "data"]))
+    assert (config.mixture, config.methods_dir) == (str(here / "mine.yaml"), str(here / "data"))
+    assert config.data_dir == str(there / "data")
 
 
 def test_what_stands_over_every_run(tmp_path):
@@ -270,7 +290,7 @@ def test_a_run_that_fails_or_is_killed_stops_no_other_and_status_says_why(small_
     assert main(["status", "--runs-dir", runs_dir]) == 0
     lines = {line.split("-")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert ": finished, accuracy" in lines["sft"]
-    assert ": failed: ValueError: a number is missing (log: " in lines["raises"]
+    assert re.search(r": failed: method file .*, line 4: ValueError: a number is missing.* \(log: ", lines["raises"])
     assert ": failed: its process ended with code -9 (SIGKILL" in lines["killed"]
     log = lines["raises"].split("(log: ")[1].rstrip(")")
     assert "a number is missing" in open(log).read()

@@ -11,7 +11,7 @@ from msft.cost.plan import CARD, PEAK, UTILISATION
 from msft.errors import ConfigError, nearest
 from msft.launch import grid
 from msft.launch.slurm import Options as Slurm
-from msft.paths import usable
+from msft.paths import beside, usable
 from msft.settings import check_values, read_yaml, setting
 
 _MISSING = object()  # stands for the value of a flag that was given without one
@@ -247,7 +247,7 @@ def config_of(flags: Flags) -> RunConfig:
     values, problems = {}, list(flags.problems)
     if flags.config:
         try:
-            values = read_yaml(flags.config)
+            values = {name: beside(flags.config, name, value) for name, value in read_yaml(flags.config).items()}
         except ConfigError as error:
             problems += error.problems
     pairs = [text.partition("=") for text in flags.given.get("params") or ()]

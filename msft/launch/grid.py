@@ -7,6 +7,8 @@ seed: [20, 30, 40]
 params: {msft: {budget: [1, 3]}}          # by method; a list is an axis here too
 blocks: [{method: ies}, ...]              # several such products; each adds to or overrides what stands above
 slurm: {partition: gpu, hours: 24}        # for --submit slurm
+
+Paths of mixtures, models, data_dir and methods_dir are relative to the file, else to the current folder.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from msft import methods
 from msft.config import RunConfig
 from msft.errors import ConfigError, together, unknown
 from msft.names import filled
-from msft.paths import usable
+from msft.paths import beside, usable
 from msft.settings import read_yaml
 
 _HERE = Path(__file__).parent / "grids"
@@ -55,9 +57,8 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     used: set[str] = set()  # methods
     for block in [] if problems else blocks:
         merged = {**common, **block, "params": {**common["params"], **block.get("params", {})}}
+        merged = {key: _beside(path, key, value) for key, value in merged.items()}
         merged |= {key: value for key, value in (settings or {}).items() if value is not None}
-        if isinstance(merged.get("methods_dir"), str):
-            merged["methods_dir"] = str((path.parent / merged["methods_dir"]).resolve())
         here = [str(method) for method in _axis(merged.get("method", RunConfig().method))]
         used.update(here)
         problems += [_unused(method, here) for method in block.get("params", {}) if method not in here]
@@ -107,6 +108,10 @@ def _product(merged: Mapping, problems: list[str]):
         params_of = merged["params"].get(chosen.get("method", RunConfig().method), {})
         for params in itertools.product(*map(_axis, params_of.values())):
             yield {**chosen, "params": dict(zip(params_of, params, strict=True))}
+
+
+def _beside(path: Path, key: str, value: object) -> object:
+    return [beside(path, key, each) for each in value] if isinstance(value, list) else beside(path, key, value)
 
 
 def _axis(value) -> list:
