@@ -366,6 +366,18 @@ def test_a_mean_that_cannot_be_had_is_named_with_its_task(base, tmp_path):
         judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
 
 
+def test_a_name_that_two_task_files_have_is_named_with_both(tmp_path):
+    for name in ("first", "second", ".ipynb_checkpoints/second-checkpoint", "other"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_task(tmp_path, name, **CHOICE, metric_list=SHARES[:2])
+        file = tmp_path / f"{name}.yaml"
+        named = "alike" if name != "other" else "other"
+        file.write_text(file.read_text().replace(f"task: {name}\n", f"task: {named}\n"))
+    with pytest.raises(DataError, match=r"/first.yaml and .*/second.yaml both define 'alike'; give each a name"):
+        judges.load({"lm_eval": "alike", "include_path": str(tmp_path)}, tmp_path)
+    assert judges.load({"lm_eval": "other", "include_path": str(tmp_path)}, tmp_path).n == 14
+
+
 def test_task_files_that_are_no_yaml_are_named(tasks, tmp_path):
     (tmp_path / "foo.yaml").write_text("task: foo\noutput_type: [\n")
     with pytest.raises(DataError, match=r"no task 'foo'\..*foo.yaml cannot be read \(while parsing a flow"):

@@ -8,6 +8,7 @@ without a chat template. Task files of one's own may bring Python code along, wh
 the folder that the command is started in, as with the stock command.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -112,8 +113,10 @@ def load(said: str | dict, folder: Path) -> Judge:
         raise DataError("; ".join(problems))
     wanted = Settings(**clean)
     with quiet():
-        tasks, group = _tasks(wanted, folder / expanded(wanted.include_path) if wanted.include_path else None)
-        problems = [problem for task in tasks for problem in _problems(task, wanted)]
+        own = folder / expanded(wanted.include_path) if wanted.include_path else None
+        tasks, group = _tasks(wanted, own)
+        problems = _twice(own, dict.fromkeys([wanted.lm_eval, *(task.task_name for task in tasks)]))
+        problems += [problem for task in tasks for problem in _problems(task, wanted)]
         metric, chosen, wrong = _metric(tasks, wanted)
         if problems or wrong:
             raise DataError("; ".join(dict.fromkeys([*problems, *wrong])))
@@ -174,6 +177,23 @@ def _broken(folder: Path | None) -> str:
         except (yaml.YAMLError, OSError, UnicodeError) as error:
             wrong.append(f"{file} cannot be read ({' '.join(str(error).split())})")
     return "".join(f". {problem}" for problem in wrong)
+
+
+def _twice(folder: Path | None, names: Iterable[str]) -> list[str]:
+    """Problems of names that two files of a folder give to a task or group: lm-eval takes one of these without a word."""
+    files: dict[str, list[str]] = {}
+    for file in sorted(folder.rglob("*.yaml")) if folder else ():
+        with contextlib.suppress(yaml.YAMLError, OSError, UnicodeError, TypeError):
+            is_copy = ".ipynb_checkpoints" in file.parts  # which lm-eval passes over
+            node = None if is_copy else yaml.compose(file.read_text(encoding="utf-8"))
+            said = {k.value: v.value for k, v in node.value} if isinstance(node, yaml.MappingNode) else {}
+            name = said.get("group", said.get("task"))
+            files.setdefault(name if isinstance(name, str) else "", []).append(str(file))
+    return [
+        f"{' and '.join(files[name])} both define {name!r}; give each a name of its own"
+        for name in names
+        if len(files.get(name, ())) > 1
+    ]
 
 
 def _problems(task, wanted: Settings) -> list[str]:
