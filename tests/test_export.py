@@ -232,6 +232,16 @@ def test_a_checkpoint_that_is_not_whole_is_not_exported(small_run, tmp_path, nam
     assert not (tmp_path / "out").exists()
 
 
+def test_facts_of_other_kinds_are_a_damaged_run_not_a_traceback(small_run, tmp_path):
+    run = copy_of(small_run, tmp_path / "run")
+    about = json.loads((run.directory / "run.json").read_text())
+    about["mixture"]["sub_datasets"] = dict.fromkeys(about["mixture"]["sub_datasets"])
+    (run.directory / "run.json").write_text(json.dumps(about))
+    with pytest.raises(RunError, match="is damaged .no card can be written: AttributeError.*delete"):
+        export.export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_whoever_may_read_the_other_files_may_read_the_weights(small_run, tmp_path):
     folder = Path(export.export(small_run, tmp_path / "out", dtype="bf16"))
     for place in (folder, small_run.best.path):

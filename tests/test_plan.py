@@ -201,6 +201,14 @@ def test_rates_are_those_of_finished_runs(small_run, small_settings):
     assert rates.of("another") == (0.4 * 989e12,) * 2
 
 
+def test_a_run_whose_seconds_are_no_numbers_is_no_measure(small_run, tmp_path):
+    folder = shutil.copytree(small_run.directory, tmp_path / "run")
+    (folder / "result.json").write_text(
+        (folder / "result.json").read_text().replace('"train": ', '"train": null, "was": ', 1)
+    )
+    assert plan.rates_of([msft.Run(folder)]).measured == {}
+
+
 @pytest.mark.usefixtures("small_msft_run")  # another run of the model, for its rates
 def test_status_has_what_it_took_beside_the_estimate(small_run):
     (row,) = [row for row in status.rows_of(status.runs_of(small_run.directory.parent)) if "sft-" == row["name"][:4]][

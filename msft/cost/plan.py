@@ -100,7 +100,7 @@ def _speed_of(run: Run) -> tuple | None:
         trained = [entry["result"] for entry in run.journal if entry["kind"] == "roll_out"]
         training = sum(training_flops(trained, size, result.get("frozen", 0)))
         evaluation = FORWARD * size * sum(sum(point["tokens"].values()) for point in measured(trained))
-        return about["config"]["model"], training, seconds["train"], evaluation, seconds["evaluate"]
+        return about["config"]["model"], training, float(seconds["train"]), evaluation, float(seconds["evaluate"])
     except (MsftError, KeyError, TypeError):  # a damaged run is no measure
         return None
 

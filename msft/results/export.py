@@ -132,8 +132,12 @@ def _fill(run: Run, folder: Path, dtype: str, name: str, merge: bool) -> None:
             shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
         elif not path.name.startswith(is_here):
             shutil.copyfile(path, folder / path.name)
-    card.draw(run, folder / "curves.png")
-    (folder / "README.md").write_text(card.text(run, name, merge), encoding="utf-8")
+    try:
+        card.draw(run, folder / "curves.png")
+        text = card.text(run, name, merge)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of values of other kinds, deep in its files
+        raise run.damaged(run.directory, f"no card can be written: {type(error).__name__}: {error}") from error
+    (folder / "README.md").write_text(text, encoding="utf-8")
     for path in folder.glob("*.safetensors"):  # safetensors lets nobody else read what it writes
         shutil.copymode(folder / "README.md", path)
 
