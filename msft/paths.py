@@ -58,8 +58,8 @@ def is_mixture_file(path: str) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name is of the form of the hub, owner/name, and no path that is there."""
-    return bool(_HUB_ID.fullmatch(name)) and not os.path.exists(name)
+    """Whether a name is of the form of the hub, owner/name, and no path that is there, be it a link that leads nowhere."""
+    return bool(_HUB_ID.fullmatch(name)) and not os.path.lexists(name)
 
 
 def _is_there(name: str, value: str, folder: Path = Path()) -> bool:

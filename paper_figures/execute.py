@@ -208,8 +208,8 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         return _NOT_EXECUTED if stop.code else 0
     try:
-        out = Path(usable(options.out or ROOT / "paper_figures" / "out" / options.profile)).resolve()
-        given = {"profile": options.profile, "runs_dir": str(Path(usable(options.runs)).resolve()), "out_dir": str(out)}
+        out = Path(os.path.realpath(usable(options.out or ROOT / "paper_figures" / "out" / options.profile)))
+        given = {"profile": options.profile, "runs_dir": os.path.realpath(usable(options.runs)), "out_dir": str(out)}
         check_folder(Path(given["runs_dir"]), "runs_dir")
         chosen = notebooks(options.names)
         given |= _parameters(options.p)

@@ -239,6 +239,17 @@ def test_eval_weighs_by_test_items_as_the_run_does(tmp_path, capsys):
     assert float(whole.split()[-1]) == pytest.approx(by_hand, abs=1e-4)
 
 
+def test_a_link_that_leads_nowhere_is_no_model_of_the_hub_and_no_new_folder(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    for name, target in (("loop", "loop"), ("gone", "nowhere")):
+        (tmp_path / "owner" / name).symlink_to(target)
+        assert main(["eval", f"owner/{name}"]) == 2
+        assert f"unknown model 'owner/{name}'" in capsys.readouterr().err
+        assert main(["export", str(small_run.directory), f"owner/{name}"]) == 1
+        assert f"owner/{name} is there and not empty; give a new folder" in capsys.readouterr().err
+
+
 def test_eval_says_that_a_run_s_mixture_has_other_data_now(small_run, tmp_path, capsys):
     run = shutil.copytree(small_run.directory, tmp_path / "run")
     told = json.loads((run / "run.json").read_text())

@@ -123,7 +123,7 @@ def _as_in_its_run(flags: options.Eval):
     """
     from msft import runs
 
-    place = Path(usable(flags.model)).resolve()  # '.' and a link lie in the run too
+    place = Path(os.path.realpath(usable(flags.model)))  # '.' and a link lie in the run too
     run = Run(place.parent)
     is_of_run = place.is_dir() and (run.directory / "run.json").is_file()
     of_run = run.about["config"] if is_of_run else {"mixture": "tiny"}

@@ -87,7 +87,8 @@ def export(
             _asked(str(target), HfApi().upload_folder, **options)
         return f"https://huggingface.co/{target}"
     place = Path(usable(target))
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    # a link that leads nowhere is there too
+    if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
     # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written
     is_there = place.is_dir()
