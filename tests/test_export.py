@@ -232,6 +232,12 @@ def test_a_checkpoint_that_is_not_whole_is_not_exported(small_run, tmp_path, nam
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "listdir", lambda place: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(RunError, match="best cannot be read: .*Permission denied; see that you may read it"):
+        export.export(small_run, tmp_path / "out")
+
+
 def test_facts_of_other_kinds_are_a_damaged_run_not_a_traceback(small_run, tmp_path):
     run = copy_of(small_run, tmp_path / "run")
     about = json.loads((run.directory / "run.json").read_text())

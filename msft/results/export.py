@@ -56,8 +56,12 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
+    try:
+        os.listdir(run.best.path)  # where it may not be read, `glob` finds nothing
+    except OSError as error:
+        raise RunError(f"{run.best.path} cannot be read: {error}; see that you may read it") from None
     if lacking := [name for name in (wanted, "*.safetensors") if not any(run.best.path.glob(name))]:
-        raise run.damaged(run.best.path, f"it has no {' and no '.join(lacking)} that can be read")
+        raise run.damaged(run.best.path, f"it has no {' and no '.join(lacking)}")
     for path in run.best.path.iterdir():
         try:
             if path.suffix == ".safetensors":
