@@ -58,6 +58,12 @@ def test_paths_are_relative_to_the_file_wherever_the_command_is_started(tmp_path
     assert config.data_dir == str(there / "data")
 
 
+def test_a_folder_of_runs_that_cannot_be_made_is_said_once_before_any_run(small_settings, tmp_path, capsys):
+    path = write(tmp_path, yaml.safe_dump({**small_settings, "params": {}, "method": ["sft", "msft"]}))
+    assert main(["grid", str(path), "--runs-dir", str(path / "runs"), "--submit", "local"]) == 1
+    assert capsys.readouterr().err == f"runs_dir '{path / 'runs'}': {path} is a file; give a folder\n"
+
+
 def test_what_stands_over_every_run(tmp_path):
     path = write(tmp_path, "method: [sft, msft]\n")
     assert {c.device for c in read_grid(path, {"device": "cpu", "data_dir": None}).runs} == {"cpu"}

@@ -18,7 +18,7 @@ from msft.launch import slurm
 from msft.launch.accelerated import unused_keys
 from msft.launch.grid import read_grid
 from msft.launch.status import line_of, rows_of, runs_of
-from msft.paths import usable
+from msft.paths import check_folder, usable
 from msft.results.progress import say_left_out
 from msft.results.run import Run, load_runs
 from msft.store.curve import overall
@@ -82,6 +82,7 @@ def grid(flags: options.Grid) -> int:
     sys.stdout.flush()
     if not todo:
         return 0
+    check_folder(Path(runs_dir), "runs_dir")
     needed, free = costs.disk_needed(todo, flags.slots or 1), costs.disk_free(runs_dir)
     if needed > free and not flags.any_disk:
         what = f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}"
