@@ -226,6 +226,14 @@ def test_a_test_question_with_several_answers_is_named(tmp_path, caplog):
     assert "sums: 1 questions of test have several answers" in caplog.text and "'Z?' (line 2)" in caplog.text
 
 
+def test_a_train_question_with_several_answers_is_named_and_one_that_stands_twice_is_not(tmp_path, caplog):
+    train = [*TRAIN, {**TRAIN[0], "answer": "no"}, TRAIN[1]]
+    with caplog.at_level(logging.WARNING):
+        read(tmp_path, train)
+    assert "sums: 1 questions of train have several answers, all of which are trained: " in caplog.text
+    assert "(line 13)" in caplog.text and "ask what another one asks" not in caplog.text
+
+
 @pytest.mark.parametrize("metric", [None, "exact_match", "loss"])
 def test_test_rows_that_stand_twice_are_named(tmp_path, caplog, metric):
     with caplog.at_level(logging.WARNING):

@@ -12,6 +12,7 @@ from msft.errors import shortened
 
 _DISJOINT = [("train", part) for part in MEASURED] + [("shots", part) for part in MEASURED]
 _DISJOINT += [("validation", "test"), ("confirmation", "test"), ("confirmation", "validation")]
+_OF_SEVERAL = ("all of which are trained", "of which one at most is right for a model")
 _Parts = Mapping[str, Sequence[Example]]
 _log = logging.getLogger(__name__)
 
@@ -27,16 +28,16 @@ def several_answers(examples: Iterable[Example], metric: str) -> dict[str, Examp
 
 
 def say_repeated(name: str, parts: _Parts, metric: str) -> None:
-    """Names the questions of measured parts that stand several times, and those with several answers."""
-    for part in MEASURED:
+    """Names the questions of measured parts that stand several times, and those of any part with several answers."""
+    for part in ("train", *MEASURED):
         rows = parts.get(part, ())
-        counts = Counter(example.question_key for example in rows)
+        counts = Counter(example.question_key for example in rows if part != "train")
         if again := [example for example in rows if counts[example.question_key] > 1]:
             text = "%s: %d of %d rows of %s ask what another one asks, and count as often: %s (%s)"
             _log.warning(text, name, len(again), len(rows), part, _quoted(again[-1]), _where(again[-1]))
         if metric != LOSS and (others := several_answers(rows, metric)):
             example = next(iter(others.values()))
-            text = "%s: %d questions of %s have several answers, of which one at most is right for a model: %s (%s)"
+            text = f"%s: %d questions of %s have several answers, {_OF_SEVERAL[part != 'train']}: %s (%s)"
             _log.warning(text, name, len(others), part, _quoted(example), _where(example))
 
 
