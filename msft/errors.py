@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 
@@ -39,8 +40,11 @@ class Stopped(MsftError):
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """' Did you mean ...?' for the closest allowed word, or '' when none is close."""
-    names = {name.casefold(): name for name in map(str, allowed)}
-    close = difflib.get_close_matches(str(word).casefold(), names, n=1, cutoff=0.5)
+    word, names = str(word), {name.casefold(): name for name in map(str, allowed)}
+    form = unicodedata.normalize("NFC", word)
+    if alike := next((n for n in names.values() if n != word and unicodedata.normalize("NFC", n) == form), ""):
+        return f" Did you mean {ascii(alike)}? It looks the same, its letters are composed in another way."
+    close = difflib.get_close_matches(word.casefold(), names, n=1, cutoff=0.5)
     return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 

@@ -194,6 +194,9 @@ def test_every_bad_file_is_told_at_once(tmp_path):
     told = refusal(mixture_of, tmp_path, entry)
     assert "dead.jsonl: a link to nowhere.jsonl, which is not there" in told
     assert "TEST.jsonl: no such file. Did you mean 'test.jsonl'?" in told
+    write(tmp_path / "e\u0301te\u0301.jsonl", TEST)  # as files of some systems and archives have them
+    told = refusal(mixture_of, tmp_path, {**entry, "test": "\xe9t\xe9.jsonl"})
+    assert r"Did you mean 'e\u0301te\u0301.jsonl'? It looks the same, its letters are composed" in told
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)
