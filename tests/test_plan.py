@@ -161,7 +161,12 @@ def test_a_method_of_one_s_own_is_rehearsed_and_one_that_cannot_be_says_so(tmp_p
     text = "from msft.methods.sft import Params\ndef run(trainer, params):\n    "
     (tmp_path / "twice.py").write_text(text + "[trainer.roll_out(trainer.tasks, epochs=1) for _ in range(2)]\n")
     (tmp_path / "nosy.py").write_text(text + "trainer.model.train()\n")
-    (twice, nosy) = plan.plan([config_of(name, methods_dir=str(tmp_path)) for name in ("twice", "nosy")], "none")
+    (tmp_path / "endless.py").write_text(text + "trainer.roll_out(trainer.tasks, epochs=float('inf'))\n")
+    (tmp_path / "leaves.py").write_text(text + "raise SystemExit(3)\n")
+    names = ("twice", "nosy", "endless", "leaves")
+    twice, nosy, endless, leaves = plan.plan([config_of(name, methods_dir=str(tmp_path)) for name in names], "none")
+    assert "endless cannot be rehearsed: RunError: roll_out: inf epochs is no multiple of 1/4" in endless.problem
+    assert "leaves cannot be rehearsed: SystemExit: 3" in leaves.problem
     sft = plan.estimate(config_of("sft", params={"epochs": 2}), plan.rates_of([]))
     assert twice.expected.flops == sft.expected.flops
     assert twice.expected.stages == 2

@@ -160,7 +160,7 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
     sizes = sizes_of(config)
     try:
         ways = rehearse(config, sizes.sets, has_search)
-    except Exception as error:  # a method of the user's own may want more of its trainer than verbs
+    except (Exception, SystemExit) as error:  # a method of the user's own may want more of its trainer than verbs
         raise RunError(f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}") from error
     cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])

@@ -15,6 +15,7 @@ import numpy as np
 from msft import methods
 from msft.config import RunConfig
 from msft.cost.sizes import SetSize
+from msft.seeds import intervals
 from msft.store.curve import Curve
 
 _EPOCHS = 10.0  # over which the peaks of the sub-datasets are taken to lie: SFT's in the paper
@@ -84,7 +85,7 @@ class Rehearsal:
     def roll_out(self, active, epochs, *, keep=(), schedule=None, keep_start=False, **_) -> Curve:
         """Counts a roll-out."""
         active = [task for task in self.tasks if task in set(active)]
-        self.held = max(self.held, min(len(keep) + keep_start + 1, round(epochs * self.config.evaluations_per_epoch)))
+        self.held = max(self.held, min(len(keep) + keep_start + 1, self._intervals(epochs)))
         return self._rolled_out("roll_out", active, epochs, schedule)
 
     def search(self, epochs: float) -> Curve:
@@ -115,6 +116,9 @@ class Rehearsal:
         """Losses of examples that sit out."""
         return [1.0] * len(indices)
 
+    def _intervals(self, epochs: float) -> int:
+        return intervals(epochs, self.config.evaluations_per_epoch)
+
     def _rolled_out(self, kind: str, active, epochs: float, schedule=None) -> Curve:
         position = SimpleNamespace(epoch=0, step=0, forward_tokens=0, look_ahead_tokens=0)
         if schedule is None:
@@ -124,7 +128,7 @@ class Rehearsal:
         tokens = {name: size.items * size.item_tokens for name, size in self.sets.items()}
         accuracy = self._accuracy(active, epochs)
         points = []
-        for number in range(round(epochs * self.config.evaluations_per_epoch) + 1):
+        for number in range(self._intervals(epochs) + 1):
             epoch, is_reused = number / self.config.evaluations_per_epoch, number == 0 and bool(self.entries)
             scores = {task: accuracy(task, epoch) for task in self.tasks}
             points.append({"epoch": epoch, "selection": scores, "tokens": tokens, "reused": is_reused})
