@@ -113,9 +113,9 @@ def load(said: str | dict, folder: Path) -> Judge:
         raise DataError("; ".join(problems))
     wanted = Settings(**clean)
     with quiet():
-        own = folder / expanded(wanted.include_path) if wanted.include_path else None
-        tasks, group = _tasks(wanted, own)
-        problems = _twice(own, dict.fromkeys([wanted.lm_eval, *(task.task_name for task in tasks)]))
+        place = folder / expanded(wanted.include_path) if wanted.include_path else None
+        tasks, group = _tasks(wanted, place)
+        problems = _twice(place, dict.fromkeys([wanted.lm_eval, *(task.task_name for task in tasks)]))
         problems += [problem for task in tasks for problem in _problems(task, wanted)]
         metric, chosen, wrong = _metric(tasks, wanted)
         if problems or wrong:
