@@ -368,7 +368,7 @@ def test_passes_are_even_and_complete(lengths, budget, processes):
         assert all(sum(lengths[i] for i in part) <= budget + longest for part in passes)
 
 
-def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa=True):
     """What torch's kernel computes, row by row; causal from the right."""
     assert window_size == (-1, 0) and enable_gqa
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
