@@ -163,7 +163,9 @@ def test_gpu_without_a_gpu(monkeypatch, tmp_path):
         assert 0 < errors["packed"] < 0.05 and errors["packed"] < 1.5 * errors["padded"]
     small = result["parts"]["speed"]["models"]["small"]
     assert small["tokens a second"] > 0 and small["equal texts"] == 1
-    assert "Nothing below was measured on a GPU" in text and "| texts equal to HFLM's | 100.0% |" in text
+    assert "Nothing below was measured on a GPU" in text and "Speed: not measured." in text
+    table = "\n".join(gpu.speed.table({"small": small}, 1e15))
+    assert "| texts equal to HFLM's | 100.0% |" in table and f"| {small['tokens a second']:,.0f} |" in table
 
 
 def test_a_part_that_fails_on_a_gpu_stops_no_other(monkeypatch, tmp_path):

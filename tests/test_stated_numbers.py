@@ -183,7 +183,13 @@ def test_the_verdicts_are_those_of_the_tables():
     }
     assert {ablation[f"mSFT over {other}"] for other in ("SRO SFT", "Soft SRO SFT")} == {"cannot tell"}
     assert "mSFT over SRO SFT and over Soft SRO SFT: cannot tell" in row_of("| 05_ablations |")
-    assert set(said["06_claims"].values()) == {"yes"}
+    *gains, (budgets, verdict) = said["06_claims"].items()
+    assert {word for _, word in gains} == {"yes"} and (budgets, verdict) == ("mSFT with C=5 over C=1", "cannot tell")
+    span = table("06_claims")[budgets]
+    low, high = (f"{float(value):+.1f}" for value in span["95 % interval"].split(" to "))
+    theirs, here = (f"{span[f'{side} (points)']:+.1f}" for side in ("paper", "here"))
+    row = row_of("| 06_scale_and_budget |")
+    assert f"that C hardly matters: C = 5 is {here} ({low} to {high}) from C = 1, the paper {theirs}" in row
     gains = [row["mSFT"] for name, row in table("07_gains_table").items() if name != "mean"]
     assert f"{gains.count(0)} of {len(gains)} sub-categories are as under SFT" in row_of("| 07_medmcqa_granularity |")
     assert re.search(

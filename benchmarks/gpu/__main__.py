@@ -117,7 +117,8 @@ def markdown(result: dict) -> str:
         paths = ", ".join(f"{what} {path}" for what, path in run["paths"].items())
         lines += [f"mSFT ({name}, {run['settings']['model']}): accuracy {run['accuracy']:.1%}; {seconds}; {paths}.", ""]
     if "speed" in parts:
-        lines += [*speed.table(parts["speed"]["models"], result["peak"]), ""]
+        lines += speed.table(parts["speed"]["models"], result["peak"]) if result["on GPU"] else ["Speed: not measured."]
+        lines.append("")
         hours = parts["speed"]["hours"]
         lines += ["| estimate | hours |", "|---|---|"] if hours else []
         lines += [f"| {what} | {value:.1f} |" for what, value in hours.items()]
