@@ -65,9 +65,19 @@ def test_the_fused_kernel_is_taken_where_it_was_shown_equal(monkeypatch, change,
         return *change(out, lse), *rest
 
     monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_efficient_attention", kernel)
-    with torch.inference_mode():  # as it is first asked for
+    # as it is first asked for, in an evaluation or in mixed precision
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         found = attention.is_fused.__wrapped__(torch.device("cpu"), torch.float32, 16)
     assert found is is_right
+
+
+def test_attention_written_out_keeps_its_precision_under_autocast():
+    inputs = [states(6, 2, "cpu", torch.float32).transpose(1, 2) for _ in "qkv"]
+    wanted = attention._anywhere(*inputs, None, True, 0.25)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention._anywhere(*inputs, None, True, 0.25)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.float32 and torch.equal(one, other)
 
 
 def test_a_device_without_the_fused_kernel_goes_without():

@@ -119,13 +119,16 @@ def _on_gpu(query, key, value, mask, causal: bool, scale: float):
 
 
 def _anywhere(query, key, value, mask, causal: bool, scale: float):
-    scores = torch.matmul(query * scale, key.transpose(2, 3)).float()  # [b, heads, m, n]
-    if causal:
-        scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
-    elif mask is not None:
-        scores = scores + mask
-    lse = torch.logsumexp(scores, -1)  # [b, heads, m]
-    return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
+    with torch.autocast(
+        query.device.type, enabled=False
+    ):  # the products in the precision of the states, as in a kernel
+        scores = torch.matmul(query * scale, key.transpose(2, 3)).float()  # [b, heads, m, n]
+        if causal:
+            scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
+        elif mask is not None:
+            scores = scores + mask
+        lse = torch.logsumexp(scores, -1)  # [b, heads, m]
+        return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(value.dtype), value), lse
 
 
 @functools.cache
