@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from msft.errors import ConfigError, RunError
+from msft.errors import ConfigError, RunError, nearest
 
 # of the environment: lm-eval's tasks read them
 VARIABLES = ("MSFT_DATA_DIR", "MSFT_TEST_SIZE", "MSFT_MAX_PROMPT_TOKENS")
@@ -50,6 +50,14 @@ def is_pointer(path: Path) -> bool:
     """Whether a file is what Git LFS leaves where it did not fetch one."""
     with path.open("rb") as file:
         return file.read(23) == b"version https://git-lfs"
+
+
+def nearest_file(path: Path) -> str:
+    """' Did you mean ...?' for a file that is not there, out of its folder where that may be read."""
+    try:
+        return nearest(path.name, os.listdir(path.parent))
+    except OSError:
+        return ""
 
 
 def is_mixture_file(path: str) -> bool:

@@ -170,7 +170,7 @@ def test_a_failed_job_says_why(small_settings, tmp_path):
     (tmp_path / "methods" / "raises.py").write_text(text)
     own = {"method": "raises", "params": {}, "methods_dir": str(tmp_path / "methods")}
     config = msft.RunConfig(**{**small_settings, **own})
-    with pytest.raises(ValueError, match="a number is missing"):
+    with pytest.raises(RunError, match=r"raises\.py, line 3: ValueError: a number is missing"):
         slurm.Job(config, str(tmp_path / "runs"))()
     (run,) = matching([config], tmp_path / "runs")
     assert run.status == "failed"

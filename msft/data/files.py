@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import zstandard
 
-from msft.errors import nearest
-from msft.paths import is_pointer
+from msft.paths import is_pointer, nearest_file
 
 
 def _open_zst(path: Path, mode: str, encoding: str) -> io.TextIOWrapper:
@@ -71,7 +70,7 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         if path.is_symlink():
             return Rows(problems=[f"{path}: a link to {os.readlink(path)}, which is not there"])
         is_url = ":/" in str(path)  # Path keeps one slash of two
-        way = nearest(path.name, [other.name for other in path.parent.glob("*")])
+        way = nearest_file(path)
         way = " It is an address: download the file and name that, or say `hub: owner/name`." if is_url else way
         return Rows(problems=[f"{path}: no such file.{way}"])
     except UnicodeError as error:

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from msft.data import columns, judges, metrics
 from msft.data.mixture import PARTS
-from msft.errors import DataError, nearest, unknown
-from msft.paths import expanded
+from msft.errors import DataError, unknown
+from msft.paths import expanded, nearest_file
 from msft.settings import read_yaml
 
 LONGEST_NAME = 200  # of a sub-dataset: a file's name has at most 255 bytes on most systems
@@ -24,7 +24,7 @@ _SUB_KEYS = (*_TEXT_KEYS, *columns.KEYS)
 def read_spec(path: Path) -> dict:
     """What a mixture's YAML says."""
     if not os.path.isfile(path):
-        way = nearest(path.name, [other.name for other in path.parent.glob("*")])
+        way = nearest_file(path)
         raise DataError(f"mixture file {str(path)!r} does not exist, or its folder may not be read.{way}")
     return read_yaml(path, "name and sub_datasets", DataError)
 
