@@ -147,6 +147,17 @@ def test_error_in_a_method_of_the_users_own_names_its_line(settings, tmp_path):
         train({**settings, "methods_dir": str(tmp_path)}, tmp_path / "runs", "mine", {})
 
 
+def test_what_a_watcher_raises_is_not_laid_at_a_method_s_door(settings, tmp_path):
+    (tmp_path / "mine.py").write_text(USER_METHOD)
+
+    def watch(history, event):
+        raise ValueError("enough")
+
+    config = msft.RunConfig(**{**settings, "method": "mine", "params": {}, "methods_dir": str(tmp_path)})
+    with pytest.raises(ValueError, match="^enough$"):
+        msft.run(config, tmp_path / "runs", progress=False, on_evaluation=watch)
+
+
 def test_method_file_of_the_users_own_with_postponed_annotations(tmp_path):
     (tmp_path / "mine.py").write_text("from __future__ import annotations\n" + USER_METHOD)
     assert msft.RunConfig(method="mine", methods_dir=str(tmp_path)).params == {"epochs": 0.5}

@@ -68,16 +68,21 @@ def load(name: str, folder: str | None = None) -> ModuleType:
 
 @contextlib.contextmanager
 def named(module: ModuleType, folder: str | None):
-    """Within it what a method of the user's own raises is a RunError with the file's line, behind which it is the cause."""
+    """Within it what a method of the user's own raises is a RunError with the file's line, behind which it is the cause.
+
+    What a verb raises, or a watcher within it, stays as it is: that is not the method's.
+    """
     try:
         yield
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == module.__file__]
-        if isinstance(error, MsftError) or not folder or not lines:
+        frames, behind = traceback.extract_tb(error.__traceback__), []
+        while frames and frames[-1].filename != module.__file__:
+            behind.append(frames.pop().filename)
+        is_of_a_verb = any(Path(file).is_relative_to(_HERE.parent) for file in behind)
+        if isinstance(error, MsftError) or not folder or not frames or is_of_a_verb:
             raise
         what = f"{type(error).__name__}: {error}"
-        raise RunError(f"method file {module.__file__}, line {lines[-1]}: {what}; mend it there") from error
+        raise RunError(f"method file {module.__file__}, line {frames[-1].lineno}: {what}; mend it there") from error
 
 
 def check_params(
