@@ -97,8 +97,7 @@ def _sums(todo: Sequence[Estimate], runs_dir: str | Path, slots: int, card: floa
         lines.append(f"  WARNING: the disk lacks {bytes_text(needed - free)}: free space, or give another --runs-dir")
     large = {e.config.model: e for e in todo if sum(e.device.values()) > card * 1e9}
     for model, e in large.items():
-        budget = f"--token-budget {e.fitting_budget // 256 * 256}"
-        way = budget if e.fitting_budget >= 1024 else "several GPUs (FSDP)"
+        way = f"--token-budget {e.fitting_budget // 256 * 256}" if e.fitting_budget >= 1024 else "several GPUs (FSDP)"
         lines.append(f"  WARNING: {model} is estimated at more than a device of {card:g} GB holds; take {way}")
     return lines
 
