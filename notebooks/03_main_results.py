@@ -74,6 +74,15 @@ page.table(
     caption=main_results.AGAINST_PAPER_CAPTION + about,
 )
 
+# %%
+page.table(
+    main_results.group_gains(runs, reported),
+    "groups",
+    item="Table 2",
+    caption=main_results.GROUP_GAINS_CAPTION + about,
+    decimals=1,
+)
+
 # %% [markdown]
 # ## The settings behind it
 # Every value of this page's runs is read from their own records. The tiny models and their mixture need a higher learning

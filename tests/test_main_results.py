@@ -124,6 +124,22 @@ def test_directions_are_differences_of_the_averages_over_models(runs):
     assert "mSFT over SFT, Commonsense and Language" not in table.index
 
 
+def test_who_gains_in_all_groups_is_said_beside_the_paper(runs):
+    table = main_results.group_gains(runs, main_results.reported())
+    assert list(table.index) == ["mSFT"]
+    row = table.loc["mSFT"]
+    assert row["Science and Knowledge"].startswith("+20.0 (+16.") and row[
+        "Science and Knowledge, paper"
+    ] == pytest.approx(0.7)
+    # r loses what s gains: neither a gain nor a loss is shown
+    assert row["Mathematic and Quantitative"].startswith("+0.0 (-") and row["all groups"] == "cannot tell"
+    assert row["all groups, paper"] == "yes"  # of the two groups that these runs have
+    worse = {**runs, ("a", "ies"): fake_run("ies", (0.9, 0.7, 0.0, 0.0)), ("b", "ies"): fake_run("ies", (0.5,) * 4)}
+    better = {**runs, ("a", "ies"): fake_run("ies", (0.9, 0.7, 0.9, 0.9)), ("b", "ies"): fake_run("ies", (0.9,) * 4)}
+    verdicts = [main_results.group_gains(r, main_results.reported()).loc["IES", "all groups"] for r in (worse, better)]
+    assert verdicts == ["no", "yes"]
+
+
 def test_the_picture_has_a_point_a_model_and_a_bar_a_method(runs):
     left, right = main_results.by_method(main_results.measured(runs), main_results.gains(runs))
     assert [t.get_text() for t in left.get_yticklabels()] == ["Base", "SFT", "mSFT"]

@@ -129,6 +129,33 @@ def against_paper(runs, theirs: pd.DataFrame) -> pd.DataFrame:
     return reported_numbers.directions(pairs)
 
 
+GROUP_GAINS_CAPTION = (
+    "Test accuracy less that of SFT in each group of sub-datasets (points), here with its 95 % interval over the test items, "
+    "these very runs; all groups: whether a gain is shown in every one of them (no: in one a loss is)."
+)
+
+
+def group_gains(runs, theirs: pd.DataFrame) -> pd.DataFrame:
+    """What each method gains over SFT in each group, averaged over models, and whether it gains in all of them: the
+    paper's and ours. theirs: as `reported` gives it."""
+    there = theirs[theirs.model == AVERAGE].set_index(["group", "method"]).accuracy
+    correct = {key: findings.correct_at_best(run) for key, run in runs.items()}
+    models, rows = list(dict.fromkeys(model for model, _ in runs)), {}
+    groups = data.groups_of(runs[models[0], "sft"])
+    for method in (m for m in LABELS if m != "sft" and (models[0], m) in correct):
+        differences = findings.item_differences((correct[m, method], correct[m, "sft"]) for m in models)
+        row, gains = {}, {group: findings.over_items({t: differences[t] for t in groups[group]}) for group in groups}
+        for group, gain in gains.items():
+            row |= {group: f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"}
+            row |= {f"{group}, paper": there.get((group, method), np.nan) - there.get((group, "sft"), np.nan)}
+        is_lost, is_gained = any(g.high < 0 for g in gains.values()), all(g.low > 0 for g in gains.values())
+        row["all groups"] = "no" if is_lost else "yes" if is_gained else "cannot tell"
+        known = [row[f"{group}, paper"] for group in groups if np.isfinite(row[f"{group}, paper"])]
+        row["all groups, paper"] = ("yes" if min(known) > 0 else "no") if known else "–"
+        rows[label(method)] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
 def row_height(table: pd.DataFrame) -> float:
     """Inches that a row of `dots` needs for the models that stand above each other in it."""
     return 0.19 + 0.02 * len(table)
