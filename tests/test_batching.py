@@ -349,6 +349,24 @@ def test_mixed_precision_is_near_full_precision_with_gradients_in_it(kind, path)
     assert float(torch.nn.functional.cosine_similarity(results[True][2], results[False][2], dim=0)) > 0.995
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "olmo2", "llama"])
+def test_half_precision_attends_in_full_precision_on_a_processor(kind, monkeypatch):
+    """What goes in and comes out is rounded alone: gradients are as near to the exact ones as the stock model's."""
+    from msft.loss import passes
+
+    model, rows, results, seen = make_model(kind, vocabulary=50).to(torch.bfloat16), random_rows(24), [], set()
+    attend = passes.attend_blocks
+    monkeypatch.setattr(passes, "attend_blocks", lambda *states: seen.add(states[0].dtype) or attend(*states))
+    for weights, path in ((copy.deepcopy(model).double(), "padded: "), (model, "padded: "), (model, "packed")):
+        losses = TokenLosses(weights, 4, 200)
+        losses.path = path
+        losses.gradients(rows)
+        results.append(torch.cat([gradient.flatten().double() for gradient in gradients(weights).values()]))
+    exact, padded, packed = results
+    assert float((packed - exact).norm()) < 1.2 * float((padded - exact).norm()) < 0.1 * float(exact.norm())
+    assert seen == {torch.float32}
+
+
 def test_a_model_with_dropout_is_not_packed():
     model = make_model(vocabulary=50)
     assert why_not_trained_packed(model) == ""

@@ -78,7 +78,7 @@ def make_passes(
 
 def _packed(members: Sequence[Tokens], model) -> Packed:
     inputs = [Row(row.ids[:-1], wanted=range(row.start - 1, len(row.ids) - 1)) for row in members]
-    return pack(inputs, model.device, model.dtype, _FULLEST, _varies(model))
+    return pack(inputs, model.device, _attention_dtype(model.device, model.dtype), _FULLEST, _varies(model))
 
 
 def _padded(members: Sequence[Tokens], device) -> Padded:
@@ -88,6 +88,11 @@ def _padded(members: Sequence[Tokens], device) -> Padded:
         line[: len(row.ids)] = row.ids
     places = [(r, c) for r, row in enumerate(members) for c in range(row.start - 1, len(row.ids) - 1)]
     return Padded(*(on_device(array, device) for array in (ids, *np.array(places, dtype=np.int64).reshape(-1, 2).T)))
+
+
+def _attention_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """What attention is computed in: fp32 on a processor, whose kernel goes backward faster in it than in half precision."""
+    return torch.promote_types(dtype, torch.float32) if device.type == "cpu" else dtype
 
 
 def _varies(model) -> bool:
@@ -101,7 +106,8 @@ class _TrainingPass(Pass):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, tail: bool = False) -> Tensor:
         # one dtype for the kernels: under autocast the rotary embedding leaves query and key alone in fp32
-        q, k, v = (tokens_first(x).to(query.dtype) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
+        exact = _attention_dtype(query.device, query.dtype)
+        q, k, v = (tokens_first(x).to(exact) for x in (query, key, value))  # [q, heads, d], [t, heads, d] twice
         reads = self.packed.tail if tail else self.packed.body
         if isinstance(reads, Ends):
             q, k, v = (x.contiguous() for x in (q, k, v))
@@ -110,7 +116,7 @@ class _TrainingPass(Pass):
             attended = varlen.varlen_attn(q, k, v, *reads, scale=scale, window_size=(-1, 0), **grouped)  # [q, heads, d]
             return attended.unsqueeze(0)
         outs = [out.flatten(0, 1) for out, _ in attend_blocks(q, k, v, reads, scale)]  # [b x m, heads, d]
-        return torch.cat(outs)[reads.home].unsqueeze(0)  # [1, q, heads, d]
+        return torch.cat(outs)[reads.home].unsqueeze(0).to(query.dtype)  # [1, q, heads, d]
 
 
 def target_losses(model, batch: TargetPass) -> tuple[Tensor, Tensor]:
