@@ -179,6 +179,60 @@ def test_a_group_weighs_its_tasks_as_its_own_file_says(base, tmp_path, by_size):
     assert verdict(base, folder, "trees") == pytest.approx(np.average(parts, weights=[14, 3] if by_size else None))
 
 
+SAID = {"output_type": "generate_until", "doc_to_target": "answer"}
+
+
+def write_scored(folder, name, code, metric_list):
+    """A task of generated texts that scores by a function of its own."""
+    write_task(folder, name, **SAID, metric_list=metric_list, generation_kwargs={"until": ["\n"], "max_gen_toks": 4})
+    with open(folder / f"{name}.yaml", "a", encoding="utf-8") as file:
+        file.write(f"process_results: !function {name}.score\n")
+    (folder / f"{name}.py").write_text(f"def score(doc, results):\n    {code}\n", encoding="utf-8")
+
+
+def test_a_scoring_that_changes_its_item_scores_the_same_every_time(base, tmp_path):
+    folder = tmp_path / "tasks"
+    write_scored(folder, "trees_taken", "return {'exact_match': float(doc.pop('answer') == 'oak')}", SHARES[2:])
+    court = judges.Court(
+        PrefixCachedLM(*base, 4), {"it": judges.load({"lm_eval": "trees_taken", "include_path": str(folder)}, folder)}
+    )
+    assert [court.evaluate()["it"].accuracy for _ in range(2)] == [pytest.approx(3 / 14)] * 2  # items 0, 6 and 12
+
+
+def test_a_metric_that_scores_nothing_or_has_no_direction_judges_nothing(tmp_path):
+    folder = tmp_path / "tasks"
+    write_task(folder, "trees_bypass", **SAID, metric_list=[{"metric": "bypass"}])
+    write_task(folder, "trees_second", **SAID, metric_list=[{"metric": "bypass"}, *SHARES[2:]])
+    own = [{"metric": "length", "aggregation": "mean"}]
+    write_scored(folder, "trees_long", "return {'length': float(len(results[0]))}", own)
+    for name, said in {
+        "trees_bypass": "no metric but bypass, which scores nothing",
+        "trees_long": "does not say whether a higher length is better; write `higher_is_better: true` or false",
+    }.items():
+        with pytest.raises(DataError, match=re.escape(said)):
+            judges.load({"lm_eval": name, "include_path": str(folder)}, folder)
+    second = judges.load({"lm_eval": "trees_second", "include_path": str(folder)}, folder)
+    assert second.label == "lm_eval:trees_second exact_match"
+
+
+def test_two_judges_of_one_task_count_their_own_tokens(base, tmp_path):
+    folder = tmp_path / "tasks"
+    write_task(folder, "trees_told", **SAID, metric_list=SHARES[2:], generation_kwargs={"max_gen_toks": 6})
+    said = {"lm_eval": "trees_told", "include_path": str(folder)}
+    both = {"few": judges.load({**said, "limit": 3}, folder), "all": judges.load(said, folder)}
+    alone = [judges.Court(PrefixCachedLM(*base, 4), {n: j}).evaluate()[n].tokens for n, j in both.items()]
+    together = judges.Court(PrefixCachedLM(*base, 4), both).evaluate()
+    assert [score.tokens for score in together.values()] == alone
+
+
+def test_a_group_is_judged_by_the_metric_that_its_own_file_names(tmp_path):
+    folder = tmp_path / "tasks"
+    write_task(folder, "trees_all", **CHOICE, metric_list=SHARES[:2])
+    group = {"group": "trees", "task": ["trees_all"], "aggregate_metric_list": [{"metric": "acc_norm"}]}
+    (folder / "trees.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    assert judges.load({"lm_eval": "trees", "include_path": str(folder)}, folder).label == "lm_eval:trees acc_norm"
+
+
 BOTH = """
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean

@@ -117,7 +117,8 @@ def load(said: str | dict, folder: Path) -> Judge:
         tasks, group = _tasks(wanted, place)
         problems = _twice(place, dict.fromkeys([wanted.lm_eval, *(task.task_name for task in tasks)]))
         problems += [problem for task in tasks for problem in _problems(task, wanted)]
-        metric, chosen, wrong = _metric(tasks, wanted)
+        means = {one.metric: one for one in getattr(group, "aggregate_metric_list", None) or ()}
+        metric, chosen, wrong = _metric(tasks, wanted, means)
         if problems or wrong:
             raise DataError("; ".join(dict.fromkeys([*problems, *wrong])))
         for task in tasks:
@@ -125,12 +126,15 @@ def load(said: str | dict, folder: Path) -> Judge:
     from lm_eval.api.metrics import mean
 
     label = f"{PREFIX}{wanted.lm_eval} {metric}" + (f",{chosen}" if chosen != "none" else "")
-    is_better = {bool(task.higher_is_better().get(metric, True)) for task in tasks}
+    is_better = {task.higher_is_better().get(metric, True) for task in tasks}
+    if None in is_better:  # lm-eval draws no arrow beside its value
+        way = "write `higher_is_better: true` or false beside it in metric_list"
+        raise DataError(f"the task file of {wanted.lm_eval} does not say whether a higher {metric} is better; {way}")
     if len(is_better) > 1:
         raise DataError(f"a higher {metric} is better in some tasks of {wanted.lm_eval}, not in others; name one task")
     is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
-    by_size = {one.metric: one.weight_by_size for one in getattr(group, "aggregate_metric_list", None) or ()}
-    judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks, by_size.get(metric, True))
+    by_size = metric not in means or means[metric].weight_by_size
+    judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks, by_size)
     for task in tasks:
         _rehearse(task, judge)
     return judge
@@ -222,16 +226,20 @@ def _problems(task, wanted: Settings) -> list[str]:
     return problems
 
 
-def _metric(tasks: list, wanted: Settings) -> tuple[str, str, list[str]]:
-    """(metric, filter, problems) of what all the tasks have."""
+def _metric(tasks: list, wanted: Settings, means: Mapping) -> tuple[str, str, list[str]]:
+    """(metric, filter, problems) of what all the tasks have. means: the metrics of which their group has a mean, which
+    come first."""
     if not tasks:
         return "", "", [f"{wanted.lm_eval} is a group without tasks"]
-    metrics = [m for m in tasks[0].aggregation() if all(m in task.aggregation() for task in tasks)]
+    shared = [m for m in tasks[0].aggregation() if all(m in task.aggregation() for task in tasks)]
+    metrics = sorted((m for m in shared if m != "bypass"), key=lambda m: m not in means)
     filters = [f.name for f in tasks[0]._filters if all(f.name in [g.name for g in task._filters] for task in tasks)]
     metric, _, chosen = (wanted.metric or "").partition(",")
     metric, chosen, problems = metric or next(iter(metrics), ""), chosen.strip() or next(iter(filters), ""), []
     if not metrics:
-        problems.append(f"the tasks of {wanted.lm_eval} have no metric in common; name one of them")
+        said = "have no metric but bypass, which scores nothing; take other tasks"
+        said = said if shared else "have no metric in common; name one of them"
+        problems.append(f"the tasks of {wanted.lm_eval} {said}")
     elif metric not in metrics:
         problems.append(unknown(f"metric of {wanted.lm_eval}", metric, metrics))
     if chosen not in filters:
@@ -272,6 +280,9 @@ class Court:
         self.lm.stop_when, self.lm.generated_tokens = None, Counter()  # any task may read a text to its end
         self.should_stop = self._prepared = None
         self._prompt_tokens = {n: sum(len(lm.tok_encode(text)) for text in j.texts) for n, j in judges.items()}
+        for name, judge in judges.items():  # two may ask the same task: each has its own count of tokens
+            for request in judge.requests:
+                request.task_name = name
 
     def evaluate(self) -> dict[str, Scores]:
         """The verdicts on the weights that the model has now; every process answers its share."""
@@ -313,7 +324,7 @@ class Court:
             weights.append(len(values) if judge.by_size else 1)
             outputs += [text for text, _ in values]
             items += [value for _, value in values]
-        tokens = self._prompt_tokens[name] + sum(counts[task.task_name] for task in judge.tasks)
+        tokens = self._prompt_tokens[name] + counts[name]
         if judge.on_own_scale:
             outputs = items = []
         facts = {"higher_is_better": judge.higher_is_better, "on_own_scale": judge.on_own_scale}
@@ -328,7 +339,8 @@ def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:
         by_item.setdefault(request.doc_id, []).append(request)
     for requests in by_item.values():
         answers = [request.filtered_resps[judge.filter] for request in sorted(requests, key=lambda r: r.idx)]
-        values = task.process_results(requests[0].doc, answers)
+        # a copy: what a task's own code changes of an item is changed for this scoring alone, as with lm-eval
+        values = task.process_results(copy.deepcopy(requests[0].doc), answers)
         if judge.metric not in values:
             raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(values)))
         text = requests[0].resps[0]
