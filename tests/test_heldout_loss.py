@@ -11,7 +11,7 @@ import helpers
 import pytest
 import torch
 from helpers import MAKERS, FakeEvaluator, killed_run, make_model, make_trainer, mixture_rows, unharmed_run
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
@@ -100,6 +100,21 @@ def test_the_space_that_a_tokenizer_merges_with_the_answer_is_part_of_it():
     assert [tokenizer.decode(token) for token in gold] == [" ####", " 4", "<end>"]
     trained = tokenize(tokenizer, [Example("2?", "#### 4", "4")])[0]
     assert gold == list(trained.ids[trained.start :])
+
+
+def test_no_space_stands_before_an_answer_that_begins_its_line():
+    """Tokenizers of the Llama kind begin a text with a space's token; an answer in the middle of a chat has none."""
+    inner = Tokenizer(models.BPE())
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    letters = trainers.BpeTrainer(vocab_size=1, special_tokens=["<end>"])
+    inner.train_from_iterator(["<|user|>\nHow many?\n<|assistant|>\n4"], letters)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", pad_token="<end>")
+    lm = msft.generation.PrefixCachedLM(make_model(vocabulary=len(tokenizer)), tokenizer)
+    for prompt in ("<|user|>\nHow many?\n<|assistant|>\n", "How many?\n\n"):
+        row = tokenize(tokenizer, [Example("How many?", "4<end>", "4", messages=(("user", ""),), prompt=prompt)])[0]
+        gold = lm.gold(helpers.requests([prompt], docs=["4"])[0])
+        assert (*gold[0], *gold[1]) == row.ids
+        assert tokenizer.convert_ids_to_tokens(gold[1]) == ["4", "<end>"]
 
 
 def test_a_chat_row_s_answer_ends_with_its_turn():

@@ -172,7 +172,8 @@ class PrefixCachedLM(HFLM):
         what a trained model says, behind the prompt's own token of the space too (loss.tokens.tokenize).
         """
         prompt, text, stops = request.args[0], self.draft_of(request), tuple(request.args[1].get("until", ()))
-        line = prompt[prompt.rfind("\n") + 1 :]
+        # from the last line with a text on: behind nothing, tokenizers of the Llama kind would begin with a space's token
+        line = prompt[prompt.rfind("\n", 0, len(prompt.rstrip())) + 1 :]
         if (ids := self._ids.get((line, text))) is None:
             encoded = self.tokenizer(line + text, add_special_tokens=False, return_offsets_mapping=True)
             spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
