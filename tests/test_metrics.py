@@ -190,6 +190,22 @@ NUMBERS = [
         (text, None)
         for text in ("5 mil", "5 mille", "5 mila", "2 milhões", "5 Millionen", "2,5 Milliarden", "5 miljoner")
     ),
+    *(
+        (text, None)
+        for text in ("5만", "5만원", "5억", "2백만", "5조", "5兆", "5ล้านบาท", "5 หมื่น", "5 लाख", "5 करोड़", "5 हज़ार")
+    ),
+    *(
+        (text, None)
+        for text in ("5 কোটি", "5 آلاف", "٥ ملايين", "5 هزار", "5 میلیون", "5 אלף", "5 nghìn", "5 tỷ", "5 juta")
+    ),
+    *(
+        (text, None)
+        for text in ("5 bin", "5 tys.", "5 tisíc", "5 tusen", "5 millió", "5 bilhões", "5 Billionen", "5 тисяч")
+    ),
+    *(
+        (text, 5)
+        for text in ("5千克", "5千米", "5조각", "5만큼", "5개", "5 พันธุ์", "5 میلی‌متر", "5 tỉnh", "5 bins", "5 binders")
+    ),
     *((text, None) for text in ("5 тысяч", "5 миллионов", "5 млрд.", "₹5 cr", "5 tausend")),
     *(
         (text, 5)

@@ -29,6 +29,12 @@ _AROUND = re.compile(
 # number, rather than its last digits. Blanks stand only between thousands, before a fraction and around a power of ten.
 # odd, tail: what stands before or behind it and makes it another number: a relation, 'x', 'k', 'pm', what it is divided by
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "lac": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
+# beginnings of scales in other languages, which are not read
+_FOREIGN = (
+    r"tysi tys\b tisíc tusen tusind duizend ezer tuhat tuhan nghìn ngàn triệu tỷ\b tỉ\b juta ribu\b bin\b mii\b elfu\b tril[lijyh]"
+    r" billionen billon bilh biljo χιλι (?:δισ)?εκατομμ тисяч мільй мільяр хиляд трил трлн हज\u093c?ार लाख करोड হাজার লাখ লক্ষ কোটি"
+    r" هزار میلیون میلیارد ہزار لاکھ کروڑ ألف آلاف مليون ملايين مليار אלף אלפים מיליון מיליארד พัน(?!ธ) หมื่น แสน ล้าน"
+).split()
 _NUMBER = re.compile(
     r"(?P<odd>(?:[<>≠-≿⩽⩾±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
     r"|(?<=[\w)\]}])[-+*/]\(?){1,9})?"
@@ -37,10 +43,11 @@ _NUMBER = re.compile(
     r"|(?:\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?|(?:(?<!\.)\.|(?<![^\s$(+-]),)?\d+(?:[.,:;/'_^-]+\d+)*)"
     r"(?:\.?e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>/?[!|^π√]+[\w.]*|[.,]\d[\w.]*| ?[百千万萬亿億]+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
+    r"(?P<tail>/?[!|^π√]+[\w.]*|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
     r"|(?-i:/?(?:[kKMBxyzei]|pi|x\d+))(?!\w)"
-    r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oah]\w*|tsd|tausend|dozen|quadrillion|мл[нр]\w*|милл\w*|тыс\w*"
+    r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oóaáh]\w*|tsd|tausend|dozen|quadrillion|мл[нр]\w*|милл\w*|тыс\w*"
     r"|squared|cubed|factorial|(?:ten|hundred|thousand|million|billion)ths?)\b"
+    rf"| ?(?:{'|'.join(_FOREIGN)})\w*"
     r"|[-+](?![\w.])| ?(?:[ap]\.?m|b\.?c(?:\.?e)?)\b| and (?:a|one) (?:half|quarter))?",
     re.IGNORECASE,
 )
