@@ -37,6 +37,9 @@ OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tok
             (text, "A", True)
             for text in ("**A**", "*A*.", "A)", "(A)", r"\text{A}", r"$\boxed{A}$", r"\textbf{A}", "**'A'.**")
         ),
+        *((text, "A", True) for text in (r"\(A\)", r"\[\boxed{A}\].", r"$\boxed{\text{A}}$", r"\boxed{\textbf{(A)}}")),
+        *((text, "A", False) for text in (r"\(A\) or \(A\)", r"\boxed{A}{A}", r"\boxed{A", r"\(A", "[A]")),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", True),
         *((text, "A", False) for text in ("**A", "f(A", "A*A*A", "x) A)", "$A")),
         ("__init__", "init", False),
         ("2*3*4", "234", False),

@@ -22,7 +22,8 @@ _SENTENCE_END = re.compile(
 _ALIKE = str.maketrans("‘’‚‛‹›“”„‟«»‐‑‒–", "'" * 6 + '"' * 6 + "-" * 4)  # quotes and hyphens of typesetters
 _AROUND = re.compile(
     r"(?:([\"'`])([^\"'`]+)\1|\(([^\W\d_]+)\)|([^\W\d_])\)"
-    r"|\*{1,3}([^\s*](?:[^*]*[^\s*])?)\*{1,3}|\$([^$]+)\$|\\(?:text(?:bf|it|rm)?|boxed|mathrm|mathbf|underline|fbox)\{([^{}]+)\})"
+    r"|\*{1,3}([^\s*](?:[^*]*[^\s*])?)\*{1,3}|\$([^$]+)\$|\\[(\[]((?:(?!\\[()\[\]]).)+)\\[)\]]"
+    r"|\\(?:text(?:bf|it|rm)?|boxed|mathrm|mathbf|underline|fbox)\{((?:[^{}]|\{[^{}]*\})+)\})"
 )
 
 # a number and all that hangs together with it without a blank: a date, a time, a range, a power or a root is then no
