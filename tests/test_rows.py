@@ -351,6 +351,24 @@ def test_the_same_question_in_other_case_and_blanks_is_an_overlap(tmp_path):
     train = [{"question": f"Code  of Caf\u00e9 {i}", "answer": "1"} for i in range(12)]
     text = refusal(tmp_path, train=train, test=[{"question": " code\u200b of\nCAFE\u0301 3 \ufeff", "answer": "1"}])
     assert "the same question in train (line 4) and test (line 1)" in text
+    for mark in "\u061c\u034f\ufe0f\ufffb\U000e0041\x00\x1b":  # nobody sees them
+        text = refusal(tmp_path, train=train, test=[{"question": f"{mark}Code of{mark} Caf\u00e9 3", "answer": "1"}])
+        assert "the same question in train (line 4) and test (line 1)" in text
+
+
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "Be short."}]])
+def test_a_question_that_another_sub_dataset_asks_in_a_chat_is_named(tmp_path, caplog, system):
+    path = write(tmp_path)
+    rows = [{"messages": [*system, *row["messages"]]} for row in chats(20, 24)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = yaml.safe_load(path.read_text())
+    spec["sub_datasets"].append({"name": "chats", "train": "chats.jsonl", "test_split": 0.2})
+    path.write_text(yaml.safe_dump(spec))
+    msft.load_mixture(path)
+    said = [record.getMessage() for record in caplog.records]
+    assert any(
+        line.startswith("sums: ") and "of 4 are trained in other sub-datasets, such as '4" in line for line in said
+    )
 
 
 def test_questions_that_another_sub_dataset_trains_on_are_named(tmp_path, caplog):

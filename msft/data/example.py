@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 SHOTS = 5
-# soft hyphens, marks that join, part or turn text, byte order marks
-_WITHOUT_WIDTH = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
+# control characters but white space, soft hyphens, marks that join, part, turn or tag text or choose a glyph's form
+_WITHOUT_WIDTH = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from msft.data.example import Example
 from msft.data.metrics import LOSS
@@ -56,12 +57,18 @@ def overlaps(name: str, parts: _Parts) -> list[str]:
     return problems
 
 
+def _asked(example: Example) -> bytes:
+    """What makes two questions the same, of a chat with one question its text alone: no role and no system message."""
+    said = [content for role, content in example.messages if role == "user"]
+    return replace(example, question=said[0]).question_key if len(said) == 1 else example.question_key
+
+
 def say_trained_elsewhere(subs: Iterable[SubDataset], allowed: Sequence[str]) -> None:
-    """Names with their number the questions of measured items that another sub-dataset trains on."""
-    trained = {example.question_key: (sub.name, example) for sub in subs for example in sub.train}
+    """Names with their number the questions of measured items that another sub-dataset trains on, as a chat or not."""
+    trained = {_asked(example): (sub.name, example) for sub in subs for example in sub.train}
     for sub in subs:
         items = [item for part in MEASURED for item in getattr(sub, part) if sub.name not in allowed]
-        pairs = [(item, *trained[item.question_key]) for item in items if item.question_key in trained]
+        pairs = [(item, *trained[key]) for item in items if (key := _asked(item)) in trained]
         if pairs := [pair for pair in pairs if pair[1] != sub.name]:
             item, other, example = pairs[0]
             text = "%s: %d questions of %d are trained in other sub-datasets, such as %s (%s of %s); remove them there, or write `allow_overlap: [%s]` at the top of the YAML"
