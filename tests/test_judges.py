@@ -203,8 +203,8 @@ def test_a_metric_that_scores_nothing_or_has_no_direction_judges_nothing(tmp_pat
     folder = tmp_path / "tasks"
     write_task(folder, "trees_bypass", **SAID, metric_list=[{"metric": "bypass"}])
     write_task(folder, "trees_second", **SAID, metric_list=[{"metric": "bypass"}, *SHARES[2:]])
-    own = [{"metric": "length", "aggregation": "mean"}]
-    write_scored(folder, "trees_long", "return {'length': float(len(results[0]))}", own)
+    lengths = [{"metric": "length", "aggregation": "mean"}]
+    write_scored(folder, "trees_long", "return {'length': float(len(results[0]))}", lengths)
     for name, said in {
         "trees_bypass": "no metric but bypass, which scores nothing",
         "trees_long": "does not say whether a higher length is better; write `higher_is_better: true` or false",
