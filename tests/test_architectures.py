@@ -256,6 +256,29 @@ def test_a_twist_in_the_model_s_own_code_is_seen(twist):
         assert "logits" in why_not_trained_packed(model)
 
 
+def test_a_layer_s_forward_that_somebody_replaced_stays_and_counts(tokenizer):
+    """accelerate does so where it moves a layer's inputs to another device; a steered model, to change its states."""
+    model, pair = make_model("llama"), Instance("loglikelihood", {}, (PROMPTS[1], " no, 7"), 0, ("t", 0, 1))
+    inner = model.model.layers[-1].forward
+    model.model.layers[-1].forward = ours = lambda *states, **more: inner(*states, **more) + torch.arange(32) / 3
+    wanted = HFLM(pretrained=model, tokenizer=tokenizer).loglikelihood([pair], disable_tqdm=True)
+    lm = lm_of(model, tokenizer, 3)
+    assert lm.path == "HFLM: its last layer has a forward of its own in place of its class's"
+    assert lm.loglikelihood([pair]) == wanted
+    assert model.model.layers[-1].forward is ours
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place", "its layers"])
+def test_a_compiled_model_is_packed_as_it_was_written(how, tokenizer):
+    model = make_model("llama")
+    stock = HFLM(pretrained=model, tokenizer=tokenizer).generate_until(requests(PROMPTS, limit=6), disable_tqdm=True)
+    for part in model.model.layers if how == "its layers" else [model] * (how == "in place"):
+        part.compile(backend="eager")
+    lm = lm_of(torch.compile(model, backend="eager") if how == "wrapped" else model, tokenizer, 3)
+    assert lm.path == "packed"
+    assert lm.generate_until(requests(PROMPTS, limit=6)) == stock
+
+
 @pytest.mark.parametrize("name", ["llama", "mistral, all layers slide"])
 def test_a_run_says_which_paths_it_took_and_its_checkpoint_loads(name, tokenizer, small_settings, tmp_path):
     model_of(name).save_pretrained(tmp_path / "model")

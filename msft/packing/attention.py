@@ -9,6 +9,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -190,19 +191,24 @@ def evaluating(model):
 def packed_attention(model):
     """Within it, the model's layers attend as their `Pass` says, and the last one runs for wanted tokens alone.
 
-    Those that are laid out (products.py) run so, where no gradients are asked for.
+    Those that are laid out (products.py) run so, where no gradients are asked for. What was compiled runs as it was written.
+    Raises ModelError for a last layer whose forward somebody replaced: accelerate's hooks, say.
     """
     before, ours = model.config._attn_implementation, {}
+    *others, last = model.base_model.layers if is_of_kinds(model) else [None]
+    if last is not None and "forward" in vars(last):
+        raise ModelError("its last layer has a forward of its own in place of its class's")
+    is_compiled = "torch._dynamo" in sys.modules  # to load it takes a second
     try:
         model.config._attn_implementation = NAME
-        if is_of_kinds(model):
-            *others, last = model.base_model.layers
+        if last is not None:
             laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
             ours = {layer: layer.laid_out for layer in laid_out}
             ours[last] = functools.partial(decoder_layer, last)
             for layer, function in ours.items():
                 layer.forward = functools.partial(_forward, layer, function)
-        yield
+        with torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext():
+            yield
     finally:
         model.config._attn_implementation = before
         for layer in ours:
