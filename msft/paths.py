@@ -26,12 +26,14 @@ def unread_variables(read: Sequence[str]) -> list[str]:
 def expanded(path: str | os.PathLike) -> str:
     """The path with the home folder in place of '~', which no shell expands in Python, a notebook or --flag=~/x.
 
-    Raises ConfigError for one that the locale cannot write.
+    Raises ConfigError for what is no path, and for one that the locale cannot write.
     """
-    path = os.path.expanduser(path)
     try:
+        path = os.fsdecode(os.path.expanduser(path))
         os.fsencode(path)
         path.encode()  # bytes that the locale could not read stand in a path as halves of surrogate pairs
+    except TypeError:
+        raise ConfigError(f"{path!r} is no path: give a text, or a Path of pathlib") from None
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(f"this locale ({encoding}) cannot write the path {ascii(path)}; set PYTHONUTF8=1") from None

@@ -26,7 +26,7 @@ from msft import distributed, methods
 from msft.config import RunConfig
 from msft.data.judges import Court
 from msft.data.tasks import write_tasks
-from msft.errors import Interrupted, RunError
+from msft.errors import ConfigError, Interrupted, RunError
 from msft.paths import check_folder, usable
 from msft.prepared import Prepared, of_base, prepare
 from msft.results import provenance, trackers
@@ -58,6 +58,10 @@ def run(
     Raises ConfigError, DataError or ModelError before anything is written, RunError while training.
     Started on several processes (distributed.py), all of them call it alike and share the work.
     """
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"{config!r} is no RunConfig: give msft.RunConfig(method=..., model=..., mixture=...)")
+    if not (on_evaluation is None or callable(on_evaluation)):
+        raise ConfigError(f"on_evaluation = {on_evaluation!r}: give a function of a history and an event")
     trackers.check(config.track)
     distributed.start(config.device)
     watchers = [on_evaluation] if on_evaluation is not None and distributed.is_main() else []

@@ -584,6 +584,21 @@ def test_a_runs_dir_whose_name_is_too_long(refused, base, lab):
     refused(base, ConfigError, ["x" * 40, "more than 255 bytes; give a shorter one"], runs_dir=lab / ("x" * 300))
 
 
+@pytest.mark.parametrize("call", [msft.Run, msft.load_runs, msft.load_mixture, lambda x: msft.run(msft.RunConfig(), x)])
+def test_what_is_no_path_is_named(call):
+    with pytest.raises(ConfigError, match="None is no path: give a text, or a Path"):
+        call(None)
+    with pytest.raises(ConfigError, match="42 is no path"):
+        call(42)
+
+
+def test_what_a_run_is_asked_with_is_named_before_anything_is_loaded(base):
+    with pytest.raises(ConfigError, match=r"is no RunConfig: give msft.RunConfig\(method="):
+        msft.run(base)
+    with pytest.raises(ConfigError, match="on_evaluation = 3: give a function of a history and an event"):
+        msft.run(msft.RunConfig(**base), on_evaluation=3)
+
+
 @pytest.mark.parametrize("place", ["notes.txt", "notes.txt/runs"])
 def test_runs_dir_that_cannot_be_one(refused, base, lab, place):
     (lab / "notes.txt").write_text("mine")
