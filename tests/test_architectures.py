@@ -110,6 +110,9 @@ def test_texts_and_log_likelihoods_are_those_of_hflm(name, tokenizer):
     model = model_of(name)
     lm = lm_of(model, tokenizer, 3)
     assert path is None or lm.path.split(":")[0] == path, lm.path
+    assert name != "nemotron" or lm.path.startswith("HFLM: its own code does not take packed rows (TypeError: "), (
+        lm.path
+    )
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)  # a row alone: no model mixes it with others
     asked = requests(PROMPTS, limit=6)
     assert lm.generate_until(asked) == stock.generate_until(asked, disable_tqdm=True)

@@ -104,7 +104,7 @@ def why_not_packed(model) -> str:
         return str(error)
     except Exception as error:  # a model's own code can fail in any way on what it was not written for
         first = (str(error).splitlines() or [""])[0]
-        return f"a packed pass fails in it: {type(error).__name__}: {first}"
+        return f"its own code does not take packed rows ({type(error).__name__}: {first})"
 
 
 def why_not_trained_packed(model) -> str:
