@@ -8,6 +8,7 @@ import torch
 from helpers import KINDS, make_model, requests
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from torch.nn.utils import prune
 
 from msft.config import RunConfig
 from msft.generation import PrefixCachedLM
@@ -186,6 +187,27 @@ def test_what_a_user_put_into_a_layer_stays_in_it(change, number, tokenizer):
         found = values(PrefixCachedLM(model, tokenizer))
     assert found == pytest.approx(values(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)), abs=1e-3)
     assert found != pytest.approx(values(PrefixCachedLM(plain, tokenizer)), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    "made", [torch.nn.utils.weight_norm, lambda part: prune.random_unstructured(part, "weight", 0.3)]
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_each_pass_makes_anew_are_those_of_now(made, tokenizer):
+    """torch's pruning and weight_norm: the weight that lies in the layer between two passes is the former one's."""
+    model = make_model("llama", num_hidden_layers=3)
+    for layer in model.model.layers:
+        made(layer.mlp.up_proj)
+    asked = [Instance("loglikelihood", {}, (f"Q: {i} + 1?\nA:", " #### 4"), 0) for i in range(5)]
+    lm = PrefixCachedLM(model, tokenizer)
+    before = [value for value, _ in lm.loglikelihood(asked)]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(-1.5)
+    now = [value for value, _ in lm.loglikelihood(asked)]
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).loglikelihood(asked, disable_tqdm=True)
+    assert now == pytest.approx([value for value, _ in theirs], abs=1e-3)
+    assert now != pytest.approx(before, abs=1e-2)
 
 
 def test_another_s_code_under_a_known_name_runs_as_it_is(tokenizer):

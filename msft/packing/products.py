@@ -67,7 +67,9 @@ def laid_out(model, packed: bool = True):
     (attention.py); without them their linear layers are laid out one by one, as HFLM runs them.
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
-    layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype in _DTYPES]
+    # a weight that is no plain parameter is made anew before each pass (pruning), or multiplies in a way of its own
+    layers = [layer for layer in layers if type(layer.weight) is nn.Parameter and layer.weight.dtype in _DTYPES]
+    layers = [layer for layer in layers if layer.weight.device.type == "cpu"]
     is_used = torch.backends.mkldnn.is_available() and sum(layer.weight.numel() for layer in layers) >= FEWEST
     is_used = is_used and not hasattr(model, "is_laid_out")
     changed = []  # (module, attribute)
