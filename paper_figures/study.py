@@ -124,25 +124,22 @@ class Study:
         Raises MissingRuns in the paper profile on a machine without a GPU, or without the data or the model, with
         the commands that train what is missing and their cost.
         """
-        found = self._with_these_settings(needs) if self.is_paper else {}
-        missing = {key: config for key, config in needs.items() if key not in found}
-        if missing:
-            if self.is_paper and not self.allow_cpu and not _has_gpu():
-                raise self._missing(missing, needs, "there is no GPU")
-            if self.profile == "laptop":
-                print(cost.on_this_machine(missing.values(), self.runs_dir), flush=True)
+        runs, why = None, "there is no GPU"
+        if self.profile == "laptop":
+            print(cost.on_this_machine(needs.values(), self.runs_dir), flush=True)
+        if not self.is_paper or self.allow_cpu or _has_gpu():
             try:
-                trained = local.run_all(list(missing.values()), self.runs_dir, on_evaluation=on_evaluation)
+                trained = local.run_all(list(needs.values()), self.runs_dir, on_evaluation=on_evaluation)
+                runs = dict(zip(needs, trained, strict=True))
             except (DataError, ModelError) as error:
-                if self.is_paper:
-                    raise self._missing(missing, needs, str(error)) from None
-                found = self._with_these_settings(needs)
-                if set(found) != set(needs):
+                why = str(error)
+                if not self.is_paper and set(self._with_these_settings(needs)) != set(needs):
                     raise
-                print(f"Read by their settings alone, since {error}", flush=True)
-            else:
-                found |= dict(zip(missing, trained, strict=True))
-        runs = {key: found[key] for key in needs}
+        if runs is None:
+            runs = self._with_these_settings(needs)
+            if missing := {key: config for key, config in needs.items() if key not in runs}:
+                raise self._missing(missing, needs, why)
+            print(f"Read by their settings alone, since {why}", flush=True)
         self.used = list({run.directory: run for run in [*self.used, *runs.values()]}.values())
         return runs
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -147,11 +149,31 @@ def test_the_paper_s_runs_without_their_data_are_named_with_the_reason(tmp_path,
         page_of(tmp_path, "smoke").train({"sft": page.config("sft")})
 
 
-def test_the_paper_s_finished_runs_are_read_without_data_or_model(small_run, small_settings, tmp_path, monkeypatch):
+def test_the_paper_s_finished_runs_are_read_without_data_or_model(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "_has_gpu", lambda: False)
     monkeypatch.setattr(local, "run_all", lambda *args: pytest.fail("nothing is missing"))
     page = study.Study("03_main_results", "paper", str(small_run.directory.parent), str(tmp_path))
     config = small_run.config
     assert page.train({"sft": config})["sft"].directory == small_run.directory
+    assert "Read by their settings alone, since there is no GPU" in capsys.readouterr().out
+
+
+def test_where_the_paper_s_runs_can_be_trained_one_of_other_data_is_not_read_for_them(small_run, tmp_path):
+    """The same settings, files of the same names, other answers in them."""
+    data = tmp_path / Path(small_run.config.mixture).parent.name
+    shutil.copytree(Path(small_run.config.mixture).parent, data)
+    runs_dir = shutil.copytree(small_run.directory, tmp_path / "runs" / small_run.directory.name).parent
+    shots = data / "mottos_shots.jsonl"
+    about = json.loads((runs_dir / small_run.directory.name / "run.json").read_text())
+    about["config"]["mixture"] = str(data / "small.yaml")
+    (runs_dir / small_run.directory.name / "run.json").write_text(json.dumps(about))
+    page = study.Study("03_main_results", "paper", str(runs_dir), str(tmp_path / "out"), allow_cpu=True)
+    needs = {"sft": dataclasses.replace(small_run.config, mixture=str(data / "small.yaml"))}
+    assert page.train(needs)["sft"].directory.name == small_run.directory.name
+    shots.write_text(shots.read_text().replace("Motto 30", "Motto 300"))
+    run = page.train(needs)["sft"]
+    assert run.directory.name != small_run.directory.name
+    assert run.status == "finished"
 
 
 def test_figures_and_tables_are_written_and_told_to_the_report(tmp_path, small_run):
