@@ -299,6 +299,17 @@ def test_eval_measures_the_checkpoint_as_the_run_did(lora_run, capsys):
     assert shown == {r.task: (pytest.approx(r.accuracy, abs=1e-6), r.n) for r in lora_run.at_best.itertuples()}
 
 
+@pytest.mark.parametrize(
+    "is_read", [False, True]
+)  # as in its run, and from a checkpoint: peft lets that one need no gradient
+def test_an_adapter_stays_in_fp32_beside_weights_that_answer_in_bf16(lora_run, is_read):
+    base, config = names.load_model(lora_run.about["model"]["source"], "fp32"), lora_config(precision="mixed")
+    model = adapter.loaded(base, lora_run.best.path).get_base_model() if is_read else adapter.added(base, config)
+    with products.served(model, config):
+        kinds = {("lora_" in name, weight.dtype) for name, weight in model.named_parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+
+
 def test_an_adapter_is_not_added_to_other_weights(lora_run, settings, tmp_path, capsys):
     """The folder of the base model was trained on in the meantime."""
     run = msft.Run(shutil.copytree(lora_run.directory, tmp_path / lora_run.directory.name))

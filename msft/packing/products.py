@@ -39,7 +39,7 @@ def served(model, config):
     for setting in _KEEP:
         _allocator("mallopt", *setting)
     if config.answers != config.weights:
-        kept = {p: p.data for p in model.parameters() if not (config.adapter and p.requires_grad)}
+        kept = {p: p.data for name, p in model.named_parameters() if ".lora_" not in name}
     try:
         for parameter, weights in kept.items():
             parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
