@@ -122,7 +122,7 @@ class RunConfig:
         return config
 
     def __hash__(self) -> int:
-        return hash((self.method, self.model, self.mixture, self.seed, *self.params.values()))
+        return hash((self.method, self.model, self.mixture, self.seed, *self.params))
 
     def with_defaults(self, model_settings: Mapping) -> "RunConfig":
         """Every None that has a default filled in: the model's own first, then the paper's."""

@@ -344,3 +344,14 @@ def test_a_mixture_by_name_selects_on_test_as_the_paper_does_and_keeps_its_ident
     assert named.fingerprint("data", "model") == "56953f35c2a0095d7b997f8a4d9556fafe144244abdba2b5896535e7a5348d74"
     assert "--select-on" not in named.command_line()
     assert "--select-on test" in own.command_line()  # left out, the file would decide
+
+
+def test_a_method_of_one_s_own_may_have_a_list_for_a_parameter(tmp_path):
+    head = '"""Mine."""\nfrom dataclasses import dataclass, field\n\n\n@dataclass(frozen=True)\nclass Params:\n'
+    (tmp_path / "mine.py").write_text(
+        f"{head}    turns: list = field(default_factory=list)\n\n\ndef run(trainer, params): ...\n"
+    )
+    one, same, other = (
+        RunConfig("mine", methods_dir=str(tmp_path), params={"turns": turns}) for turns in ([1], [1], [2])
+    )
+    assert len({one, same, other}) == 2  # a grid and a notebook ask for each run once
