@@ -93,9 +93,8 @@ class Durable:
     def save(self, progress: Progress | None = None, optimizer: bool = False) -> None:
         """Writes the state beside training and commits the journal: weights, state, journal line, then deletions.
 
-        All of it is copied first: until it is written host memory holds the weights once more, and Adam's state where it
-        is saved, three times the weights' size together. One save at a time: the next one, and the next verb, wait. What
-        goes wrong is raised at the next step, save or verb.
+        All of it is copied first, with Adam's state three times the weights' size in host memory. One save at a time: the
+        next one, and the next verb, wait. What goes wrong is raised at the next step, save or verb.
         """
         started, trainer = time.monotonic(), self.trainer
         self.writer.wait()
@@ -108,19 +107,20 @@ class Durable:
         self._saved_at = time.monotonic()
         copying = self._saved_at - started
         self.seconds += copying
-        self.writer.submit(lambda: self._write(copying, weights, best, tensors, peaks, facts))
 
-    def _write(self, copying: float, weights, best, tensors, peaks: Peaks | None, facts: dict) -> None:
-        store, started = self.run.store, time.monotonic()
-        files = {
-            "weights": store.put(weights, "weights"),
-            "best_weights": store.put(best, "weights") if best else None,
-            "optimizer": store.put(tensors, "optimizer") if tensors else None,
-            "peaks": peaks.to_disk() if peaks else {},
-        }
-        self.run.commit({**files, **facts})
-        self._cost = copying + time.monotonic() - started
-        store.note("saved", 0, interval=max(self._pause, self._cost / max(self._share, 1e-9)))
+        def write() -> None:
+            store, started = self.run.store, time.monotonic()
+            files = {
+                "weights": store.put(weights, "weights"),
+                "best_weights": store.put(best, "weights") if best else None,
+                "optimizer": store.put(tensors, "optimizer") if tensors else None,
+                "peaks": peaks.to_disk() if peaks else {},
+            }
+            self.run.commit({**files, **facts})
+            self._cost = copying + time.monotonic() - started
+            store.note("saved", 0, interval=max(self._pause, self._cost / max(self._share, 1e-9)))
+
+        self.writer.submit(write)
 
     def save_within(self, roll_out) -> None:
         """Puts the place within a roll-out on disk; raises Interrupted where the run was told to stop."""
@@ -166,8 +166,8 @@ class Durable:
         """Puts the end of the run on disk; the model ends as its best checkpoint, so that one file holds both."""
         self.go_live()
         if self.best_weights is None:
-            way = "let a roll_out have candidate=True, or call trainer.report"
-            raise RunError(f"{self.run.directory}: the method left no checkpoint to report: {way}")
+            what = "the method left no checkpoint to report: let a roll_out have candidate=True, or call trainer.report"
+            raise RunError(f"{self.run.directory}: {what}")
         checkpoints.restore(self.trainer.model, self.best_weights)
         distributed.refresh(self.trainer.measured, self.trainer.model)
         self.save()

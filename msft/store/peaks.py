@@ -32,50 +32,45 @@ class Peaks:
 
     def clear(self) -> None:
         """A stage ends: its peaks are dropped."""
-        self._weights: dict[str, Weights] = {}  # of the peaks in memory
-        self._files: dict[str, str | Future] = {}  # of the others, which alone are loaded: names, or promises of them
+        self._kept: dict[str, Weights | str | Future] = {}  # weights, or the name of their file, or a promise of it
         self._written: dict[str, str] = {}  # the files of those in memory
 
     def add(self, epoch: float, weights: Weights) -> None:
         """Keeps the weights of an evaluated point; on the way to disk one host copy at most."""
-        if self.in_memory:
-            self._weights = {**self._weights, str(epoch): weights}
-        else:
+        if not self.in_memory:
             self.writer.wait()
-            promise = self.writer.submit(lambda: self.store.put(weights, "weights"))
-            self._files = {**self._files, str(epoch): promise}
+        promise = None if self.in_memory else self.writer.submit(lambda: self.store.put(weights, "weights"))
+        self._kept = {**self._kept, str(epoch): promise or weights}
 
     def keep_held(self, holders: Mapping[str, list]) -> bool:
         """Drops what nobody holds; returns whether a file may be deleted now."""
-        wanted, before = {str(epoch) for epoch, _ in holders.values()}, len(self.epochs())
-        self._weights = {epoch: weights for epoch, weights in self._weights.items() if epoch in wanted}
-        self._files = {epoch: file for epoch, file in self._files.items() if epoch in wanted}
-        return len(self.epochs()) < before and not self.in_memory
+        wanted, before = {str(epoch) for epoch, _ in holders.values()}, len(self._kept)
+        self._kept = {epoch: kept for epoch, kept in self._kept.items() if epoch in wanted}
+        return len(self._kept) < before and not self.in_memory
 
     def weights(self, epoch: float) -> Weights | None:
         """The weights of an epoch's point, or None where it is not kept."""
-        file = self._files.get(str(epoch))
-        return self._weights.get(str(epoch)) if file is None else self.store.get(_name(file))
+        kept = self._kept.get(str(epoch))
+        return kept if kept is None or isinstance(kept, dict) else self.store.get(_name(kept))
 
     def epochs(self) -> list[str]:
         """The epochs that are kept."""
-        return [*self._files, *self._weights]
+        return list(self._kept)
 
     def files(self) -> list[str]:
         """Names of the files that peaks are in."""
-        return [_name(file) for file in self._files.values()]
+        return [_name(kept) for kept in self._kept.values() if not isinstance(kept, dict)]
 
     def to_disk(self) -> dict[str, str]:
         """{epoch: file}; those in memory are written."""
-        for epoch, weights in self._weights.items():
-            if epoch not in self._written:
-                self._written[epoch] = self.store.put(weights, "weights")
-        names = {epoch: _name(file) for epoch, file in self._files.items()}
-        return names | {epoch: self._written[epoch] for epoch in self._weights}
+        for epoch, kept in self._kept.items():
+            if isinstance(kept, dict) and epoch not in self._written:
+                self._written[epoch] = self.store.put(kept, "weights")
+        return {epoch: _name(self._written.get(epoch, kept)) for epoch, kept in self._kept.items()}
 
     def load(self, files: Mapping[str, str]) -> None:
         """Puts `to_disk` back."""
-        self._weights, self._files = {}, dict(files)
+        self._kept = dict(files)
 
 
 def _name(file: str | Future) -> str:

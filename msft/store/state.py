@@ -46,14 +46,11 @@ SCORE_KEYS = ("selection", "selected_from", "accuracy", "loss", "n", "tokens", "
 def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -> dict[str, dict]:
     """What an evaluated point holds of its scores (SCORE_KEYS), by sub-dataset; the last two where they say anything.
 
-    test, selection: {sub-dataset: evaluation.Scores} of the test set and of what decisions are taken on.
-    metric: "accuracy" or "loss". In `selection` higher is better, so that a loss, or a judge's value of which a lower one is
-    better, stands there with a minus.
-    watched: {label: Scores} of what nothing is decided on.
+    test, selection, watched: {sub-dataset or label: evaluation.Scores} of the test set, of what decisions are taken on, and
+    of what none is.  metric: "accuracy" or "loss". In `selection` higher is better: a loss, or a judge's value of which a
+    lower one is better, stands there with a minus.
     """
     apart = [task for task, score in test.items() if score.on_own_scale]
-    more = {"on_own_scale": apart} if apart else {}
-    more |= {"watched": {label: score.accuracy for label, score in watched.items()}} if watched else {}
     signs = {task: 1 if metric == "accuracy" and score.higher_is_better else -1 for task, score in selection.items()}
     return {
         "selection": {task: signs[task] * getattr(score, metric) for task, score in selection.items()},
@@ -62,7 +59,8 @@ def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -
         "loss": {task: score.loss for task, score in test.items() if score.loss is not None},
         "n": {task: score.n for task, score in test.items()},
         "tokens": {task: score.tokens for task, score in test.items()},
-        **more,
+        **({"on_own_scale": apart} if apart else {}),
+        **({"watched": {label: score.accuracy for label, score in watched.items()}} if watched else {}),
     }
 
 
@@ -83,12 +81,10 @@ def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str
     """
     losses = torch.stack([loss for _, _, loss, _ in steps]).tolist() if steps else []
     progress.losses += losses
-    indices = [i for _, indices, _, _ in steps for i in indices]
     sums = torch.cat([sums for _, _, _, sums in steps]).tolist() if steps else []
-    for i, loss in zip(indices, sums, strict=True):
-        total = progress.task_losses.setdefault(owners[i], [0.0, 0])
-        total[0] += loss
-        total[1] += rows[i].targets
+    for i, value in zip((i for _, indices, _, _ in steps for i in indices), sums, strict=True):
+        total, tokens = progress.task_losses.get(owners[i], (0.0, 0))
+        progress.task_losses[owners[i]] = [total + value, tokens + rows[i].targets]
     for (step, indices, _, sums), loss in zip(steps, losses, strict=True):
         if not math.isfinite(loss):
             wrong = [i for i, value in zip(indices, sums.tolist(), strict=True) if not math.isfinite(value)]
@@ -112,6 +108,6 @@ def unpack_progress(plain: Mapping, tensors: dict[str, torch.Tensor]) -> Progres
     """The progress of `pack_progress`; takes its tensors out of those given."""
     # a copy: going on must not change the state that the journal holds
     progress = Progress(**copy.deepcopy(plain))
-    for name in [name for name in tensors if name.startswith(_ARRAY)]:
-        progress.schedule[name.removeprefix(_ARRAY)] = tensors.pop(name).numpy()
+    arrays = [name for name in tensors if name.startswith(_ARRAY)]
+    progress.schedule |= {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in arrays}
     return progress

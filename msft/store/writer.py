@@ -1,5 +1,6 @@
 """One thread that writes a run's files while training goes on."""
 
+import contextlib
 import time
 import warnings
 from collections import deque
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Writer:
+class Writer(contextlib.AbstractContextManager):
     """Does jobs one after the other beside the thread that gives them; what one raises is raised there, never lost.
 
     Between `submit` and `wait` the files, the store and the journal belong to the jobs, and what a job was given must
@@ -27,15 +28,16 @@ class Writer:
 
     def submit(self, job: Callable) -> Future:
         """Queues a job behind those before it."""
-        self._jobs.append(self._pool.submit(self._timed, job))
-        return self._jobs[-1]
 
-    def _timed(self, job: Callable):
-        started = time.monotonic()
-        try:
-            return job()
-        finally:
-            self.seconds += time.monotonic() - started
+        def timed():
+            started = time.monotonic()
+            try:
+                return job()
+            finally:
+                self.seconds += time.monotonic() - started
+
+        self._jobs.append(self._pool.submit(timed))
+        return self._jobs[-1]
 
     def check(self, wait: bool = False) -> None:
         """Raises what a job that is done raised; waits for none unless told to."""
@@ -46,9 +48,6 @@ class Writer:
     def wait(self) -> None:
         """Until every job is done; raises what one raised."""
         self.check(wait=True)
-
-    def __enter__(self) -> "Writer":
-        return self
 
     def __exit__(self, kind, error, trace) -> None:
         try:
