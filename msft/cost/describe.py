@@ -11,6 +11,13 @@ from msft.cost.plan import CARD, Estimate, Rates, disk_free, disk_needed
 from msft.names import filled
 
 _PREFIXES = ("", *"KMGTPEZ")
+_ASSUMED = """\
+training and evaluation really computed, of all sub-datasets; decoding keeps a GPU less busy.
+Expected: one sub-dataset over-fits in every stage, peaks lie evenly over the length of SFT. Least and most: all peak \
+at once, or nobody before the method's own limit; the heaviest or the lightest sub-dataset is dropped first.
+Memory: weights, gradients, Adam and the activations of one full batch, without the libraries' own. Disk: of a run's \
+checkpoints at the peak, files as small as measured (benchmarks/results/storage.md). Answers as long as the right ones. \
+Unfinished runs are counted whole."""
 _HEAD = ["method", "model", "mixture", "seed", "settings", "state", "stages", "tokens", "answers"]
 _HEAD += ["FLOPs (least to most)", "hours", "memory", "disk"]
 _STATES = {"finished": "finished", "running": "running", "failed": "failed (resumable)", "unfinished": "resumable"}
@@ -55,7 +62,14 @@ def report(
     todo = [e for e in estimates if e.state != "finished" and not e.problem]
     unknown = [e for e in unknown if e.state != "finished"]
     sums = ["What is left to train has no estimate."] if unknown and not todo else _sums(todo, runs_dir, slots, card)
-    return "\n".join([*lines, "", *sums, *_assumptions(estimates, rates)])
+    models = {e.config.model for e in estimates}
+    known = sorted(models & set(rates.measured))
+    sources = [f"measured in finished runs for {', '.join(known)}"] if known else []
+    if models - set(known):
+        assumed = f"{rates.assumed / 1e12:.0f} TFLOP/s assumed"
+        sources.append(f"{assumed} (an H100 at 40 % of its dense bf16 peak, unless told otherwise)")
+    lines += ["", *sums, "", f"Hours: {'; '.join(sources)}; {_ASSUMED}"]
+    return "\n".join(lines)
 
 
 def _line(e: Estimate) -> list[str]:
@@ -102,30 +116,11 @@ def _sums(todo: Sequence[Estimate], runs_dir: str | Path, slots: int, card: floa
     return lines
 
 
-def _assumptions(estimates: Sequence[Estimate], rates: Rates) -> list[str]:
-    models = {e.config.model for e in estimates}
-    known = sorted(models & set(rates.measured))
-    sources = [f"measured in finished runs for {', '.join(known)}"] if known else []
-    if models - set(known):
-        assumed = f"{rates.assumed / 1e12:.0f} TFLOP/s assumed"
-        sources.append(f"{assumed} (an H100 at 40 % of its dense bf16 peak, unless told otherwise)")
-    return [
-        "",
-        f"Hours: {'; '.join(sources)}; training and evaluation really computed, of all sub-datasets; decoding keeps a GPU less busy.",
-        "Expected: one sub-dataset over-fits in every stage, peaks lie evenly over the length of SFT. Least and most: all peak "
-        "at once, or nobody before the method's own limit; the heaviest or the lightest sub-dataset is dropped first.",
-        "Memory: weights, gradients, Adam and the activations of one full batch, without the libraries' own. Disk: of a "
-        "run's checkpoints at the peak, files as small as measured (benchmarks/results/storage.md). Answers as long as the "
-        "right ones. Unfinished runs are counted whole.",
-    ]
-
-
 def as_dict(e: Estimate) -> dict:
     """An estimate as plain values: FLOPs, tokens, seconds, bytes."""
     values = {"config": e.config.to_dict(), "state": e.state, "problem": e.problem or None}
     values["directory"] = str(e.run.directory) if e.run else None
-    for name in ("least", "expected", "most"):
-        case = getattr(e, name)
-        values[name] = dataclasses.asdict(case) if case else None
-    values |= {"device_bytes": e.device, "host_bytes": e.host}
-    return values | {"disk_bytes": {"mean": e.disk_mean, "peak": e.disk_peak, "after": e.disk_after}}
+    cases = {"least": e.least, "expected": e.expected, "most": e.most}
+    values |= {name: case and dataclasses.asdict(case) for name, case in cases.items()}
+    disk = {"mean": e.disk_mean, "peak": e.disk_peak, "after": e.disk_after}
+    return values | {"device_bytes": e.device, "host_bytes": e.host, "disk_bytes": disk}

@@ -32,10 +32,8 @@ _BYTES = {"bf16": 2, "fp32": 4, "mixed": 2}  # of an activation; config.weights 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way a run can go. tokens: trained.  generations: answers.  seconds: on the device that was assumed.
-
-    flops: as Table 7 counts them (keys train, evaluate, look_ahead, total); `seconds` are for what is really computed.
-    """
+    """One way a run can go. tokens: trained.  generations: answers.  flops: as Table 7 counts them (keys train, evaluate,
+    look_ahead, total).  seconds: of what is really computed, on the device that was assumed."""
 
     stages: int
     tokens: float
@@ -117,19 +115,15 @@ def plan(
 
     rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
     """
-    prepared: dict = {}
-
-    def runs_of(wanted: Sequence[RunConfig]) -> list[Run | None]:
-        return [_of_now(*pair, prepared) for pair in zip(wanted, matching(wanted, runs_dir), strict=True)]
-
-    runs = runs_of(configs)
+    prepared, whole = {}, [filled(config) for config in configs]
+    searches = [search_of(config) for config in whole]
+    wanted = [*configs, *(search or config for search, config in zip(searches, whole, strict=True))]
+    runs = [_of_now(*pair, prepared) for pair in zip(wanted, matching(wanted, runs_dir), strict=True)]
+    runs, searched = runs[: len(whole)], runs[len(whole) :]
     if rates is None:
         rates = rates_of(run for run in runs if run and run.status == "finished")
-    whole = [filled(config) for config in configs]
-    searches = [search_of(config) for config in whole]
-    done = runs_of([search or config for search, config in zip(searches, whole, strict=True)])
     estimates = []
-    for config, run, search, there in zip(whole, runs, searches, done, strict=True):
+    for config, run, search, there in zip(whole, runs, searches, searched, strict=True):
         state = run.status if run else "missing"
         has_search = bool(search) and (search in whole or bool(there and there.status == "finished"))
         try:
@@ -167,8 +161,8 @@ def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: fl
     # an adapter is in fp32 beside weights of either precision
     copy = _BYTES["fp32" if config.adapter else config.weights] * (sizes.parameters - sizes.frozen)
     peaks = ways["expected"].held if ways["expected"].held > 1 else 0  # one alone is the best, which is counted anyway
-    bytes_of = _disk(config, copy, peaks) | _memory(config, sizes, copy, peaks, card)
-    return Estimate(config, "missing", None, by_cost[0], cases["expected"], by_cost[-1], **bytes_of)
+    ends = by_cost[0], cases["expected"], by_cost[-1]
+    return Estimate(config, "missing", None, *ends, **_bytes(config, sizes, copy, peaks, card))
 
 
 def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case:
@@ -181,39 +175,29 @@ def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case
     return Case(way.stage, sum(result["trained_tokens"] for result in way.spent), answers, flops, seconds)
 
 
-def _disk(config: RunConfig, copy: int, peaks: int) -> dict:
-    """Bytes of checkpoints: two states at a commit (the new one and the last), each with the weights, Adam's two moments
-    and the best; and the held peaks of Algorithm 4."""
+def _bytes(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:
+    """What an Estimate says in bytes; copy: of what is trained.  peaks: held ones of Algorithm 4."""
     # what an adapter begins with is noise and zeros, which no difference makes smaller
     share = 1 if config.adapter else table()["file_share"][config.weights]
+    # two states at a commit, the new one and the last, each with the weights, Adam's two moments and the best
     peak = max(2 * (2 * share + 2) + peaks * share, 1 + 2 * share)
     # measured: on average the last state is there, and an eighth of the peaks that may be
     mean = 2 * share + 2 + peaks * share / 8
-    return {"disk_peak": peak * copy, "disk_mean": mean * copy, "disk_after": 1.05 * copy}
-
-
-def _memory(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:
-    """Bytes on the device (weights, gradients, two Adam moments, activations of a full batch) and snapshots on the host."""
-    in_memory = peaks if config.keep_peaks == "memory" else 0
+    disk = {"disk_peak": peak * copy, "disk_mean": mean * copy, "disk_after": 1.05 * copy}
     frozen = _BYTES[config.weights] * sizes.frozen
-    parts = {"weights": frozen + copy, "gradients": copy, "adam": 2 * copy}
-    budget = 0
-    if sizes.shape:
-        mean = sum(s.train * s.tokens for s in sizes.sets) / sum(s.train for s in sizes.sets)
+    device, budget = {"weights": frozen + copy, "gradients": copy, "adam": 2 * copy}, 0
+    if shape := sizes.shape:
+        # of a token a training pass keeps the inputs of every product, the norms in fp32, the gated MLP's three halves, no
+        # attention matrix; and the logits of a third of the tokens with their fp32 copy and gradient
+        layer = 24 * shape["hidden"] + 4 * shape["kv_heads"] * shape["head"] + 8 * shape["inner"]
+        width = _BYTES[config.precision]
+        each = shape["layers"] * layer * width / 2 + shape["vocab"] * (width + 8) / 3
+        mean_tokens = sum(s.train * s.tokens for s in sizes.sets) / sum(s.train for s in sizes.sets)
         # 1.3: padding, and longer batches than the mean
-        tokens = min(config.token_budget, 1.3 * mean * config.batch_size)
-        each = activation_bytes(sizes.shape, config.precision)
-        parts["activations"] = tokens * each
+        device["activations"] = min(config.token_budget, 1.3 * mean_tokens * config.batch_size) * each
         budget = max(int((card * 1e9 - frozen - 4 * copy) / each), 0)
-    return {"device": parts, "fitting_budget": budget, "host": (in_memory + 2) * copy}
-
-
-def activation_bytes(shape: dict, precision: str) -> float:
-    """Bytes a token that a training pass keeps: inputs of every product, the norms in fp32, the gated MLP's three halves,
-    no attention matrix; and the logits of a third of the tokens with their fp32 copy and gradient."""
-    layer = 24 * shape["hidden"] + 4 * shape["kv_heads"] * shape["head"] + 8 * shape["inner"]
-    width = _BYTES[precision]
-    return shape["layers"] * layer * width / 2 + shape["vocab"] * (width + 8) / 3
+    host = (2 + (peaks if config.keep_peaks == "memory" else 0)) * copy
+    return {**disk, "device": device, "fitting_budget": budget, "host": host}
 
 
 def disk_needed(estimates: Sequence[Estimate], slots: int = 1) -> float:

@@ -34,6 +34,7 @@ class Rehearsal:
     def __init__(self, config: RunConfig, sets: Sequence[SetSize], scenario: str, has_search: bool):
         self.config, self.sets = config, {size.name: size for size in sets}
         self.tasks = list(self.sets)
+        self._lengths = np.repeat([size.tokens for size in sets], [size.train for size in sets])  # of the examples
         self.scenario, self.has_search = scenario, has_search
         self.stage, self.order_stage, self.offset = 0, 0, 0.0
         self.entries, self.held = [], 0
@@ -55,10 +56,6 @@ class Rehearsal:
         """An example each, of its sub-dataset's mean length."""
         kinds = {name: SimpleNamespace(ids=range(round(size.tokens))) for name, size in self.sets.items()}
         return [kinds[name] for name in self.owners]
-
-    @functools.cached_property
-    def _lengths(self) -> np.ndarray:
-        return np.concatenate([np.full(size.train, size.tokens) for size in self.sets.values()])
 
     def _accuracy(self, active: Sequence[str], length: float) -> Callable:
         """(sub-dataset, epoch within a roll-out of `length` epochs) -> the accuracy 0..1 that the scenario makes up.
@@ -85,7 +82,8 @@ class Rehearsal:
     def roll_out(self, active, epochs, *, keep=(), schedule=None, keep_start=False, **_) -> Curve:
         """Counts a roll-out."""
         active = [task for task in self.tasks if task in set(active)]
-        self.held = max(self.held, min(len(keep) + keep_start + 1, self._intervals(epochs)))
+        evaluations = intervals(epochs, self.config.evaluations_per_epoch)
+        self.held = max(self.held, min(len(keep) + keep_start + 1, evaluations))
         return self._rolled_out("roll_out", active, epochs, schedule)
 
     def search(self, epochs: float) -> Curve:
@@ -116,9 +114,6 @@ class Rehearsal:
         """Losses of examples that sit out."""
         return [1.0] * len(indices)
 
-    def _intervals(self, epochs: float) -> int:
-        return intervals(epochs, self.config.evaluations_per_epoch)
-
     def _rolled_out(self, kind: str, active, epochs: float, schedule=None) -> Curve:
         position = SimpleNamespace(epoch=0, step=0, forward_tokens=0, look_ahead_tokens=0)
         if schedule is None:
@@ -127,10 +122,10 @@ class Rehearsal:
             trained = self._scheduled(schedule, active, epochs, position)
         tokens = {name: size.items * size.item_tokens for name, size in self.sets.items()}
         accuracy = self._accuracy(active, epochs)
-        points = []
-        for number in range(self._intervals(epochs) + 1):
-            epoch, is_reused = number / self.config.evaluations_per_epoch, number == 0 and bool(self.entries)
+        points, per_epoch = [], self.config.evaluations_per_epoch
+        for epoch in (number / per_epoch for number in range(intervals(epochs, per_epoch) + 1)):
             scores = {task: accuracy(task, epoch) for task in self.tasks}
+            is_reused = not epoch and bool(self.entries)
             points.append({"epoch": epoch, "selection": scores, "tokens": tokens, "reused": is_reused})
         result = {"stage": self.stage, "offset": self.offset, "points": points, "trained_tokens": trained}
         result |= {"forward_tokens": position.forward_tokens, "look_ahead_tokens": position.look_ahead_tokens}
@@ -174,13 +169,10 @@ def rehearse(config: RunConfig, sets: tuple[SetSize, ...], has_search: bool = Fa
     """
     names = ("method", "params", "methods_dir", "evaluations_per_epoch", "batch_size")
     work = RunConfig(**{name: getattr(config, name) for name in names}, seed=0)  # all that the work depends on
-    ways = {"expected": _rehearsed(work, _evened(sets), "spread", has_search)}
+    tokens = sum(size.train * size.tokens for size in sets) / sum(size.train for size in sets)
+    item_tokens = sum(s.all_items * s.item_tokens for s in sets) / sum(s.all_items for s in sets)
+    evened = tuple(dataclasses.replace(size, tokens=tokens, item_tokens=item_tokens) for size in sets)
+    ways = {"expected": _rehearsed(work, evened, "spread", has_search)}
     if not ways["expected"].is_plain:  # else it is the same in every scenario
         ways |= {scenario: _rehearsed(work, sets, scenario, has_search) for scenario in SCENARIOS}
     return ways
-
-
-def _evened(sets: tuple[SetSize, ...]) -> tuple[SetSize, ...]:
-    tokens = sum(size.train * size.tokens for size in sets) / sum(size.train for size in sets)
-    item_tokens = sum(s.all_items * s.item_tokens for s in sets) / sum(s.all_items for s in sets)
-    return tuple(dataclasses.replace(size, tokens=tokens, item_tokens=item_tokens) for size in sets)

@@ -71,36 +71,28 @@ def _sizes(config: RunConfig) -> Sizes:
         trained = adapter.trained_parameters(config, _architecture(config))
         return dataclasses.replace(sizes, parameters=sizes.parameters + trained, frozen=sizes.parameters)
     shape = table()["models"].get(config.model)
-    folder = None if shape else _folder(config.model, config.model_revision)
+    folder = None if shape else _folder(config)
     parameters = shape["parameters"] if shape else _count(folder)
     shape = shape or _shape(folder)
     tokenizer = (shape or {}).get("tokens", "qwen")
-    if config.mixture in paper_mixtures.NAMES and not config.data_dir:
-        return Sizes(parameters, shape, _known(config, tokenizer, _paper_counts(config)))
-    if config.mixture in tiny.MIXTURES and tokenizer == "tiny":
+    # name, name in the table, train, test, validation of sub-datasets whose tokens the table has
+    if config.mixture in paper_mixtures.NAMES and not config.data_dir:  # what is asked for; the hub has enough
+        asked = config.train_size, config.test_size, config.validation_size
+        sizes = paper_mixtures.sizes_of(config.mixture, *asked)[:3]  # confirmation items cost no FLOPs that are counted
+        counts = [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(config.mixture)]
+        if config.mixture == "medmcqa-21":
+            counts = [(subject, "medmcqa", *sizes) for subject in paper_mixtures.SUBJECTS]
+    elif config.mixture in tiny.MIXTURES and tokenizer == "tiny":
         subs = tiny.make_mixture(config.mixture)
         counts = [(sub.name, sub.name, len(sub.train), len(sub.test), len(sub.validation)) for sub in subs]
-        return Sizes(parameters, shape, _known(config, tokenizer, counts))
-    return Sizes(parameters, shape, _read(config))
-
-
-def _known(config: RunConfig, tokenizer: str, counts: list[tuple]) -> tuple[SetSize, ...]:
-    """Sub-datasets whose tokens the table has; counts: name, name in the table, train, test, validation of each."""
+    else:
+        return Sizes(parameters, shape, _read(config))
     means, sets = table()["tokens"][tokenizer], []
     for name, kind, train, items, validation in counts:
         tokens, question, answer = means.get(kind, means["mean"])
         selection_items = validation if config.select_on == "validation" else 0
         sets.append(SetSize(name, train, items, selection_items, tokens, question + answer))
-    return tuple(sets)
-
-
-def _paper_counts(config: RunConfig) -> list[tuple]:
-    """The counts that are asked for; the hub has enough."""
-    asked = config.train_size, config.test_size, config.validation_size
-    sizes = paper_mixtures.sizes_of(config.mixture, *asked)[:3]  # confirmation items cost no FLOPs that are counted
-    if config.mixture == "medmcqa-21":
-        return [(subject, "medmcqa", *sizes) for subject in paper_mixtures.SUBJECTS]
-    return [(b.name, b.name, *sizes) for b in paper_mixtures.mixture_benchmarks(config.mixture)]
+    return Sizes(parameters, shape, tuple(sets))
 
 
 def _read(config: RunConfig) -> tuple[SetSize, ...]:
@@ -112,16 +104,15 @@ def _read(config: RunConfig) -> tuple[SetSize, ...]:
     examples, mixture, _ = fit_mixture(tokenizer, mixture, config.max_tokens, config.max_prompt_tokens)
     sets = []
     for sub in mixture:
-        rows, items = examples[sub.name], tokenize(tokenizer, sub.test)
-        tokens = sum(len(row.ids) for row in rows) / len(rows)
+        rows, count, selection_items = examples[sub.name], len(sub.test), 0
         if sub.judge:  # its shots are counted too; what is generated is not known
-            asked = sum(map(len, tokenizer(sub.judge.texts)["input_ids"]))
-            sets.append(SetSize(sub.name, len(rows), sub.judge.n, 0, tokens, asked / sub.judge.n))
-            continue
-        questions = tokenizer([training_text(example)[0] for example in sub.test])["input_ids"]
-        item_tokens = sum(map(len, questions)) + sum(row.targets for row in items)
-        selection_items = len(sub.validation) if config.select_on == "validation" else 0
-        sets.append(SetSize(sub.name, len(rows), len(sub.test), selection_items, tokens, item_tokens / len(sub.test)))
+            count, texts, answers = sub.judge.n, sub.judge.texts, ()
+        else:
+            texts, answers = [training_text(example)[0] for example in sub.test], tokenize(tokenizer, sub.test)
+            selection_items = len(sub.validation) if config.select_on == "validation" else 0
+        item_tokens = sum(map(len, tokenizer(texts)["input_ids"])) + sum(row.targets for row in answers)
+        tokens = sum(len(row.ids) for row in rows) / len(rows)
+        sets.append(SetSize(sub.name, len(rows), count, selection_items, tokens, item_tokens / count))
     return tuple(sets)
 
 
@@ -129,31 +120,30 @@ def _architecture(config: RunConfig):
     """The configuration of a run's model, from its shape where the table has it. Loads transformers."""
     shape = table()["models"].get(config.model)
     if not shape:
-        return names.load_architecture(str(_folder(config.model, config.model_revision)), config)
+        return names.load_architecture(str(_folder(config)), config)
     from transformers import AutoConfig
 
     fields = {**_FIELDS, "kv_heads": "num_key_value_heads", "head": "head_dim"}
     return AutoConfig.for_model(shape["kind"], **{name: shape[key] for key, name in fields.items()})
 
 
-def _folder(model: str, revision: str | None) -> Path:
+def _folder(config: RunConfig) -> Path:
     """Where a model's files are on this machine: the folder given, or the hub's cache."""
-    source = Path(names.model_source(model))
-    if source.is_dir():
+    if (source := Path(names.model_source(config.model))).is_dir():
         return source
     from huggingface_hub import try_to_load_from_cache
 
-    file = try_to_load_from_cache(model, "config.json", revision=revision)
+    file = try_to_load_from_cache(config.model, "config.json", revision=config.model_revision)
     if not isinstance(file, str):
-        known = ", ".join(table()["models"])
-        raise ModelError(f"{model!r} is not on this machine, and its size not known. Known: {known}; or give a folder")
+        what = f"{config.model!r} is not on this machine, and its size not known"
+        raise ModelError(f"{what}. Known: {', '.join(table()['models'])}; or give a folder")
     return Path(file).parent
 
 
 def _count(folder: Path) -> int:
     """Parameters in a folder's safetensors files, by their headers."""
     total = 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in folder.glob("*.safetensors"):
         with safe_open(path, "numpy") as file:
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
     if not total:
