@@ -98,20 +98,16 @@ def workers(monkeypatch):
     method that is called then."""
     began, lock, stands_for = [], threading.Lock(), types.SimpleNamespace(begins=lambda method: None)
 
-    class Worker:
-        def __init__(self, place, folder):
-            self.process = types.SimpleNamespace(poll=lambda: None)
+    def answer(worker, job):
+        settings, *_ = job
+        with lock:
+            began.append(settings["method"])
+        stands_for.begins(settings["method"])
+        return "", False
 
-        def train(self, job):
-            with lock:
-                began.append(job.config.method)
-            stands_for.begins(job.config.method)
-            return "", False
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(local, "_Worker", Worker)
+    process = types.SimpleNamespace(poll=lambda: None, communicate=lambda: None)
+    monkeypatch.setattr(local, "_worker", lambda place, folder: process)
+    monkeypatch.setattr(local, "_answer", answer)
     stands_for.began = began
     return stands_for
 
@@ -250,5 +246,5 @@ def test_each_slot_sees_one_gpu_of_those_that_are_there(tmp_path, monkeypatch, v
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: seen.append(env["CUDA_VISIBLE_DEVICES"]))
     for place in range(4):
-        local._Worker(place, tmp_path)
+        local._worker(place, tmp_path)
     assert seen == wanted

@@ -20,7 +20,7 @@ from msft import methods
 from msft.config import RunConfig
 from msft.errors import ConfigError, together, unknown
 from msft.names import filled
-from msft.paths import beside, usable
+from msft.paths import PATHS, beside, usable
 from msft.settings import read_yaml
 
 _HERE = Path(__file__).parent / "grids"
@@ -57,7 +57,7 @@ def read_grid(name_or_path: str, settings: Mapping | None = None) -> Grid:
     used: set[str] = set()  # methods
     for block in [] if problems else blocks:
         merged = {**common, **block, "params": {**common["params"], **block.get("params", {})}}
-        merged = {key: _beside(path, key, value) for key, value in merged.items()}
+        merged |= {key: [beside(path, key, each) for each in _axis(merged[key])] for key in PATHS if key in merged}
         merged |= {key: value for key, value in (settings or {}).items() if value is not None}
         here = [str(method) for method in _axis(merged.get("method", RunConfig().method))]
         used.update(here)
@@ -108,10 +108,6 @@ def _product(merged: Mapping, problems: list[str]):
         params_of = merged["params"].get(chosen.get("method", RunConfig().method), {})
         for params in itertools.product(*map(_axis, params_of.values())):
             yield {**chosen, "params": dict(zip(params_of, params, strict=True))}
-
-
-def _beside(path: Path, key: str, value: object) -> object:
-    return [beside(path, key, each) for each in value] if isinstance(value, list) else beside(path, key, value)
 
 
 def _axis(value) -> list:

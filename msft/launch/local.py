@@ -4,7 +4,7 @@ A worker process trains one run after the other, with a GPU of its own, and writ
 the folder of runs. A worker whose launcher dies saves its run and stops; one that dies takes no other run along.
 """
 
-import dataclasses
+import contextlib
 import datetime
 import json
 import os
@@ -57,10 +57,9 @@ def run_all(
     A run that fails does not stop the others. Raises RunError at the end, with what each failed run said; Interrupted at
     once where the run in this process was told to stop.
     """
-    names = run_names(configs)
-    runs = [Run(Path(usable(runs_dir)) / name) for name in names]
-    triples = zip(configs, names, runs, strict=True)
-    missing = {name: config for config, name, known in triples if known.status != "finished"}
+    runs = [Run(Path(usable(runs_dir)) / name) for name in run_names(configs)]
+    pairs = zip(configs, runs, strict=True)
+    missing = {run.directory.name: config for config, run in pairs if run.status != "finished"}
     todo = sorted(missing, key=lambda name: _TURNS.get(missing[name].method, 0))
     problems, ours = [], [missing[name] for name in todo]
     if ours:
@@ -94,49 +93,42 @@ def _title(config: RunConfig) -> str:
     return f"{config.method} {Path(config.model).name} {Path(config.mixture).stem} seed {config.seed}{params}"
 
 
-@dataclasses.dataclass
-class _Job:
-    """A run that waits: its directory's name, and the name of the run it comes behind."""
-
-    config: RunConfig
-    name: str
-    after: str | None
-    is_elsewhere: bool = False  # whether another process was at it when its turn came
-
-
 def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: str | Path, slots: int) -> list[str]:
     """Trains runs in the order given, in `slots` worker processes; returns what failed, a line each. names: of the runs'
     directories, where a failure is noted too."""
-    known = {filled(config): name for config, name in zip(configs, names, strict=True)}
+    # a job is the number of its config; after: the job of the search that it reads
+    known = {filled(config): job for job, config in enumerate(configs)}
     after = [known.get(search_of(filled(config))) for config in configs]
-    waiting, unfinished = [_Job(*job) for job in zip(configs, names, after, strict=True)], set(names)
-    changed, done, problems, workers = threading.Condition(), [], [], {}
+    waiting, unfinished, elsewhere = list(range(len(configs))), set(range(len(configs))), set()
+    changed, problems, workers = threading.Condition(), [], {}
     started, runs_dir = time.monotonic(), Path(usable(runs_dir))
 
-    def take() -> _Job | None:
+    def take() -> int | None:
         """The next job whose search is over; waits for one, and gives None once no job waits."""
         with changed:
             while waiting:
-                if ready := next((job for job in waiting if job.after not in unfinished), None):
-                    waiting.remove(ready)
-                    return ready
+                for job in waiting:
+                    if after[job] not in unfinished:
+                        waiting.remove(job)
+                        return job
                 changed.wait()
         return None
 
     def serve(place: int) -> None:
         worker = None
         while (job := take()) is not None:
-            directory, log = runs_dir / job.name, log_of(runs_dir, job.name)
-            if not job.is_elsewhere and is_locked(directory):
+            directory, log = runs_dir / names[job], log_of(runs_dir, names[job])
+            if job not in elsewhere and is_locked(directory):  # another process is at it
                 with changed:  # behind all others
-                    waiting.append(dataclasses.replace(job, is_elsewhere=True))
+                    elsewhere.add(job)
+                    waiting.append(job)
                 continue
             try:
-                worker = workers[place] = worker or _Worker(place, runs_dir)
+                worker = workers[place] = worker or _worker(place, runs_dir)
                 # stands there beforehand, for the case that nobody is left to write it
                 note_failure(directory, KILLED, log)
-                problem, is_failure = worker.train(job)
-                if worker.process.poll() is not None:
+                problem, is_failure = _answer(worker, [configs[job].to_dict(), str(runs_dir), str(log)])
+                if worker.poll() is not None:
                     worker = None  # it died with its run; the others get a new one
                 if is_failure:
                     note_failure(directory, problem, log)
@@ -144,17 +136,16 @@ def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: s
                     (directory / FAILED).unlink(missing_ok=True)
             except (OSError, RunError) as error:  # a full disk, say; a thread that ended here would leave jobs waiting
                 problem = f"{error}; see that {runs_dir} can be written to"
-            title = _title(job.config)
+            title, spent = _title(configs[job]), clock(time.monotonic() - started)
             word = f"failed: {problem.splitlines()[-1]}" if problem else "done"
             with changed:
-                unfinished.discard(job.name)
+                unfinished.discard(job)
                 changed.notify_all()
-                done.append(job)
                 problems.extend([f"{title}: {problem}"] if problem else [])
-                spent = clock(time.monotonic() - started)
-                print(f"{len(done)}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
+                done = len(configs) - len(unfinished)
+                print(f"{done}/{len(configs)} {title}: {word} ({spent})", file=sys.stderr, flush=True)
         if worker is not None:
-            worker.close()
+            worker.communicate()  # it ends where its input ends
 
     threads = [threading.Thread(target=serve, args=(place,)) for place in range(min(slots, len(configs)))]
     for thread in threads:
@@ -168,7 +159,7 @@ def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: s
             waiting.clear()
             changed.notify_all()
         for worker in workers.values():  # these save and stop
-            worker.process.terminate()
+            worker.terminate()
         for thread in threads:
             thread.join()
         raise
@@ -187,54 +178,54 @@ def note_failure(directory: Path, why: str, log: str | Path | None = None) -> No
     write_atomic(directory / FAILED, json.dumps({"when": when, "why": why, "log": str(log) if log else None}, indent=1))
 
 
-class _Worker:
-    """A process that trains one run after the other; libraries are loaded once."""
+def _worker(place: int, runs_dir: Path) -> subprocess.Popen:
+    """A process that does `work`; libraries are loaded once for all its runs."""
+    import torch
 
-    def __init__(self, place: int, runs_dir: Path):
-        import torch
+    # '' hides all GPUs, and the number of one that is not there would hide them too: several slots share one then
+    everyone = ",".join(map(str, range(torch.cuda.device_count())))
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", everyone).split(",")
+    # idle OpenMP threads would spin on the cores that the other runs need
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
+    log = log_of(runs_dir, f"worker{place}")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as file:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from msft.launch.local import work; work()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=environment, text=True,
+        )  # fmt: skip
 
-        # '' hides all GPUs, and the number of one that is not there would hide them too: several slots share one then
-        everyone = ",".join(map(str, range(torch.cuda.device_count())))
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", everyone).split(",")
-        # idle OpenMP threads would spin on the cores that the other runs need
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
-        self.runs_dir, log = runs_dir, log_of(runs_dir, f"worker{place}")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a", encoding="utf-8") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from msft.launch.local import work; work()"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=environment, text=True,
-            )  # fmt: skip
 
-    def train(self, job: _Job) -> tuple[str, bool]:
-        """('' or why the run is not finished, whether that is a failure: one that was told to stop has not failed)."""
-        log = log_of(self.runs_dir, job.name)
-        try:
-            self.process.stdin.write(json.dumps([job.config.to_dict(), str(self.runs_dir), str(log)]) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-            if line:
-                return tuple(json.loads(line))
-        except BrokenPipeError:
-            pass
-        code = self.process.wait()
-        killed = " (SIGKILL; out of memory, or killed by somebody)" if code == -signal.SIGKILL else ""
-        return f"its process ended with code {code}{killed}; see {log}", code != -signal.SIGTERM
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+def _answer(worker: subprocess.Popen, job: Sequence) -> tuple[str, bool]:
+    """What `work` says of a job (settings, runs_dir, log), or what is to be said where it died with it."""
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.flush()
+        if line := worker.stdout.readline():
+            return tuple(json.loads(line))
+    code = worker.wait()
+    killed = " (SIGKILL; out of memory, or killed by somebody)" if code == -signal.SIGKILL else ""
+    return f"its process ended with code {code}{killed}; see {job[-1]}", code != -signal.SIGTERM
 
 
 def work() -> None:
-    """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each as
-    `_Worker.train` does. What a run prints goes to its log."""
+    """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each with
+    ['' or why it is not finished, whether that is a failure: one that was told to stop has not failed]. What a run prints
+    goes to its log."""
     # Ctrl-C reaches all processes of a terminal, and a second signal would stop a run before it is saved
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     from msft.runs import run
 
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    threading.Thread(target=_stop_as_orphan, args=(os.getppid(),), daemon=True).start()
+    answers, launcher = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.getppid()
+
+    def stop_as_orphan() -> None:
+        """Once the launcher is gone: the run is saved and stops, so that nobody trains unseen."""
+        while os.getppid() == launcher:
+            time.sleep(_WATCH)
+        print("the launcher is gone", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_as_orphan, daemon=True).start()
     for line in sys.stdin:
         settings, runs_dir, log = json.loads(line)
         with open(log, "a", encoding="utf-8") as file:
@@ -250,11 +241,3 @@ def work() -> None:
             is_failure = True
             print(problem, file=sys.stderr, flush=True)
         print(json.dumps([problem, is_failure]), file=answers, flush=True)
-
-
-def _stop_as_orphan(parent: int) -> None:
-    """Once the launcher is gone: the run is saved and stops, so that nobody trains unseen."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH)
-    print("the launcher is gone", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -3,7 +3,6 @@
 import contextlib
 from pathlib import Path
 
-from msft.config import RunConfig
 from msft.cost import describe, plan
 from msft.errors import MsftError
 from msft.paths import usable
@@ -40,7 +39,12 @@ def _row(run: Run, others: list[Run]) -> dict:
         row |= {"saves": len(saved), "bytes_written": int(written.change.sum())}
         row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
         if state != "finished":
-            return row | _saved_place(run)
+            journal = Journal(run.directory / "journal.jsonl")
+            if journal.saved:
+                done = journal.saved[-1]["state"]["progress"] or {"epoch": 0, "step": 0}
+                stage = len(roll_outs(journal.verbs())) + 1
+                row |= {"saved_stage": stage, "saved_epoch": done["epoch"], "saved_step": done["step"]}
+            return row
         best, result = run.best, run.result
         row |= {"accuracy": best.accuracy, "path_epoch": best.path_epoch, "flops": run.flops["total"]}
         row |= {"seconds": None if result.get("resumed") else result["seconds"]["total"]}
@@ -53,25 +57,13 @@ def _row(run: Run, others: list[Run]) -> dict:
         why = f"{run.directory} is damaged ({type(error).__name__}: {error}); delete it and run its command again"
         return {**row, "state": "damaged", "paths": {}, "why": why}
     with contextlib.suppress(MsftError):  # of some models and mixtures there is no estimate
-        row |= _estimates(run, config, others)
+        rates, device = plan.rates_of(others), str(run.about.get("machine", {}).get("device", ""))
+        costs = plan.estimate(config, rates, has_search=True)
+        is_timed = config.model in rates.measured or not device.startswith("cpu")  # else it would be a GPU's time
+        row |= {"flops_estimate": costs.expected.flops["total"]}
+        row |= {"seconds_estimate": costs.expected.seconds} if is_timed else {}
+        row |= {"disk_peak_estimate": int(costs.disk_peak)}
     return row
-
-
-def _saved_place(run: Run) -> dict:
-    journal = Journal(run.directory / "journal.jsonl")
-    if not journal.saved:
-        return {}
-    done = journal.saved[-1]["state"]["progress"] or {"epoch": 0, "step": 0}
-    stage = len(roll_outs(journal.verbs())) + 1
-    return {"saved_stage": stage, "saved_epoch": done["epoch"], "saved_step": done["step"]}
-
-
-def _estimates(run: Run, config: RunConfig, others: list[Run]) -> dict:
-    rates, device = plan.rates_of(others), str(run.about.get("machine", {}).get("device", ""))
-    costs = plan.estimate(config, rates, has_search=True)
-    is_timed = config.model in rates.measured or not device.startswith("cpu")  # else it would be a GPU's time
-    seconds = {"seconds_estimate": costs.expected.seconds} if is_timed else {}
-    return {"flops_estimate": costs.expected.flops["total"], **seconds, "disk_peak_estimate": int(costs.disk_peak)}
 
 
 def line_of(row: dict) -> str:
