@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from msft import adapter, names
-from msft.errors import ConfigError, ModelError, RunError, unknown
+from msft.errors import ConfigError, RunError, unknown
 from msft.paths import usable
 from msft.results import card
 from msft.results.run import Run
@@ -56,26 +56,22 @@ def export(
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
     config = run.config
     wanted = adapter.FILE if config.adapter else "config.json"
+    path = best = run.best.path
     try:
-        os.listdir(run.best.path)  # where it may not be read, `glob` finds nothing
-    except OSError as error:
-        raise RunError(f"{run.best.path} cannot be read: {error}; see that you may read it") from None
-    if lacking := [name for name in (wanted, "*.safetensors") if not any(run.best.path.glob(name))]:
-        raise run.damaged(run.best.path, f"it has no {' and no '.join(lacking)}")
-    for path in run.best.path.iterdir():
-        try:
+        files = list(best.iterdir())  # where it may not be read, `glob` finds nothing
+        if lacking := [name for name in (wanted, "*.safetensors") if not any(best.glob(name))]:
+            raise run.damaged(best, f"it has no {' and no '.join(lacking)}")
+        for path in files:
             if path.suffix == ".safetensors":
                 safe_open(path, "np")
             elif path.suffix == ".json":
                 json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
-        except (SafetensorError, ValueError) as error:
-            raise run.damaged(path, str(error)) from None
-    try:  # whatever its files are called
-        names.load_tokenizer(str(run.best.path), trust_remote_code=config.trust_remote_code)
-    except ModelError as error:
-        raise run.damaged(run.best.path, str(error)) from None
+        path = best  # its tokenizer, whatever the files of it are called
+        names.load_tokenizer(str(best), trust_remote_code=config.trust_remote_code)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
+    except (SafetensorError, ValueError) as error:
+        raise run.damaged(path, str(error)) from None
     if merge and not config.adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
     if dtype and config.adapter and not merge:
@@ -87,15 +83,13 @@ def export(
         _asked(str(target), HfApi().create_repo, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             _fill(run, Path(folder), dtype, str(target), merge)
-            options = {"folder_path": folder, "commit_message": "Checkpoint and model card"}
-            _asked(str(target), HfApi().upload_folder, **options)
+            _asked(str(target), HfApi().upload_folder, folder_path=folder, commit_message="Checkpoint and model card")
         return f"https://huggingface.co/{target}"
     place = Path(usable(target))
-    # a link that leads nowhere is there too
-    if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
-        raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
     # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written
     is_there = place.is_dir()
+    if any(place.iterdir()) if is_there else os.path.lexists(place):  # a link that leads nowhere is there too
+        raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place if is_there else place.parent))
@@ -109,7 +103,7 @@ def export(
         if not is_there:
             os.rename(partial, place)
     except (OSError, SafetensorError) as error:
-        size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in best.glob("*.safetensors"))
         raise cannot_write(place, size, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

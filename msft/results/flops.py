@@ -45,9 +45,9 @@ def evaluated_tokens(points: Iterable[Mapping], active: set[str], back: float | 
     """
     points = list(points)
     goes_on = points[-1]["epoch"] if back is None and points else back
-    total = 0
-    for point in points:
-        for task, tokens in point["tokens"].items():
-            if (task in active and not point["reused"]) or (task not in active and point["epoch"] == goes_on):
-                total += tokens
-    return total
+    return sum(
+        tokens
+        for point in points
+        for task, tokens in point["tokens"].items()
+        if (not point["reused"] if task in active else point["epoch"] == goes_on)
+    )

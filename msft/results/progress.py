@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -62,16 +62,18 @@ def in_notebook() -> bool:
 
 
 class RunProgress:
-    """Progress of one run over its stages. directory: its name, which is shown without its hash."""
+    """Progress of one run: its stage, which sub-datasets are active, what is done now, the accuracy so far, the time left.
+
+    directory: its name, which is shown without its hash.
+    """
 
     def __init__(self, directory: str, shown: bool = True, method: str = "", watchers: Sequence[Callable] = ()):
         self.directory, self.name, self.shown = directory, directory.rsplit("-", 1)[0], shown
         self.method, self.watchers = method, list(watchers)
         self._rolled_out: list[Mapping] = []
         self.bars = shown and (in_notebook() or sys.stderr.isatty())
-        self.took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
-        self.under_way: StageProgress | None = None
-        self._said = -MINUTE
+        self._took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
+        self._label, self._said = "", -MINUTE  # of the stage that is under way; when the last line was said
 
     def say(self, text: str, always: bool = True) -> None:
         """Prints a plain line where no bar is drawn; always: even where the last one is less than a minute old."""
@@ -79,11 +81,6 @@ class RunProgress:
         if self.shown and not self.bars and (always or now >= self._said + MINUTE):
             print(f"{self.name}: {text}", file=sys.stderr, flush=True)
             self._said = now
-
-    def beat(self) -> None:
-        """Called within an evaluation: shows how far the run is, a plain line a minute."""
-        if self.under_way is not None:
-            self.under_way.show()
 
     def rolled_out(self, active: Sequence[str], result: Mapping) -> None:
         """A roll-out is done, now or in a process before this one."""
@@ -109,10 +106,88 @@ class RunProgress:
         last = self._rolled_out[-1]
         self.tell(last["arguments"]["active"], last["result"], best, finished=True)
 
-    def stage(self, *place) -> "StageProgress":
-        """A stage of the run; place: number and so on, as StageProgress takes them."""
-        self.under_way = StageProgress(self, *place)
-        return self.under_way
+    @contextlib.contextmanager
+    def stage(self, number: int, active, tasks, evaluations: int, offset, points) -> Iterator["RunProgress"]:
+        """Within it a stage of the run is under way.
+
+        evaluations: those to come behind the start point.  offset: path epoch that it starts from.
+        points: its evaluations so far, the start point among them; more come into the same list.
+        """
+        self._done, self._evaluations, self._active = max(len(points) - 1, 0), evaluations, active
+        self.result = {"stage": number, "offset": offset, "points": points}
+        self._since, self._doing, self._text, self._steps_left = time.monotonic(), "", "", None
+        self._label = f"stage {number + 1}, {len(active)}/{len(tasks)} active"
+        gone = [task for task in tasks if task not in active]
+        if not self._done:
+            self.say(self._label + (f"; not trained in it: {', '.join(gone)}" if gone else ""))
+        looks = {"desc": f"{self.name} {self._label}", "unit": "evaluation", "leave": False, "miniters": 0}
+        self.bar = tqdm(total=evaluations, initial=self._done, **looks) if self.bars else None
+        try:
+            yield self
+        finally:
+            self._label = ""
+            if self.bar is not None:
+                self.bar.close()
+
+    def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
+        """A step of an epoch's is done. epochs: of the stage from this one on.  saving: whether a state is written."""
+        self._count("step")
+        self._steps_left = epochs * steps - number
+        self._doing = f"step {number} of {steps}" + (", saving" if saving else "")
+        self._show(always=self._took["step"][1] == 1)
+
+    def evaluating(self) -> None:
+        """An evaluation begins."""
+        is_base = not (self.result["points"] or self.result["stage"])
+        self._doing = "base evaluation" if is_base else f"evaluation {self._done + 1} of {self._evaluations}"
+        self._since = time.monotonic()
+        self._show(always=is_base)
+
+    def beat(self) -> None:
+        """Called within an evaluation: shows how far the run is, a plain line a minute."""
+        if self._label:
+            self._show()
+
+    def evaluated(self, best) -> None:
+        """One evaluation is done, the last of the points; the start point of a stage is not counted."""
+        self.tell(self._active, self.result, best)
+        point = self.result["points"][-1]
+        tasks = comparable(point)
+        here = overall({task: point["accuracy"][task] for task in tasks}, point["n"])  # as the best beside it
+        form = ".4g" if set(tasks) <= set(point.get("on_own_scale", ())) else ".1%"
+        self._text = f"epoch {self.result['offset'] + point['epoch']:.2f}, accuracy {here:{form}}, "
+        self._text += f"best {best.accuracy:{form}} at {best.path_epoch:.2f}"
+        counted = point["epoch"] > 0
+        self._done += counted
+        if not point["reused"]:
+            self._count("evaluation")
+        if self.bar is not None:
+            self.bar.update(int(counted))
+            self._show()
+        elif counted and (self._done % 4 == 0 or self._done == self._evaluations):
+            self.say(f"{self._label}, {self._text}{self._left}")
+
+    def _count(self, what: str) -> None:
+        now = time.monotonic()
+        seconds, count = self._took[what]
+        self._took[what], self._since = (seconds + now - self._since, count + 1), now
+
+    @property
+    def _left(self) -> str:
+        """The time left in the stage, by what steps and evaluations took so far; '' before the first step."""
+        if self._steps_left is None:
+            return ""
+        (stepping, steps), (evaluating, evaluations) = self._took["step"], self._took["evaluation"]
+        left = self._steps_left * stepping / steps + (self._evaluations - self._done) * evaluating / max(evaluations, 1)
+        # where a run goes on in the midst of a stage, no evaluation was seen yet
+        return f", {'' if evaluations else 'more than '}{clock(left)} left in it"
+
+    def _show(self, always: bool = False) -> None:
+        if self.bar is None:
+            self.say(f"{self._label}, {self._doing}{self._left}", always)
+        else:
+            self.bar.set_postfix_str(f"{self._doing}{self._left}, {self._text}".rstrip(", "), refresh=False)
+            self.bar.update(0)
 
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
@@ -122,84 +197,3 @@ def show_end(run, watchers: Sequence[Callable]) -> None:
         for entry in roll_outs(run.journal):
             shown.rolled_out(entry["arguments"]["active"], entry["result"])
         shown.finished(run.best)
-
-
-class StageProgress(contextlib.AbstractContextManager):
-    """One stage: which sub-datasets are active, what is done now, the accuracy so far, the time left in the stage.
-
-    evaluations: those to come behind the start point.  offset: path epoch that it starts from.
-    points: its evaluations so far, the start point among them; more come into the same list.
-    """
-
-    def __init__(self, run: RunProgress, number: int, active, tasks, evaluations: int, offset, points):
-        self.run, self.done, self.evaluations, self.active = run, max(len(points) - 1, 0), evaluations, active
-        self.result = {"stage": number, "offset": offset, "points": points}
-        self.since, self.doing, self.text, self.steps_left = time.monotonic(), "", "", None
-        self.label = f"stage {number + 1}, {len(active)}/{len(tasks)} active"
-        gone = [task for task in tasks if task not in active]
-        if not self.done:
-            run.say(self.label + (f"; not trained in it: {', '.join(gone)}" if gone else ""))
-        looks = {"desc": f"{run.name} {self.label}", "unit": "evaluation", "leave": False, "miniters": 0}
-        self.bar = tqdm(total=evaluations, initial=self.done, **looks) if run.bars else None
-
-    def step(self, number: int, steps: int, epochs: float, saving: bool) -> None:
-        """A step of an epoch's is done. epochs: of the stage from this one on.  saving: whether a state is written."""
-        self._count("step")
-        self.steps_left = epochs * steps - number
-        self.doing = f"step {number} of {steps}" + (", saving" if saving else "")
-        self.show(always=self.run.took["step"][1] == 1)
-
-    def evaluating(self) -> None:
-        """An evaluation begins."""
-        is_base = not (self.result["points"] or self.result["stage"])
-        self.doing = "base evaluation" if is_base else f"evaluation {self.done + 1} of {self.evaluations}"
-        self.since = time.monotonic()
-        self.show(always=is_base)
-
-    def _count(self, what: str) -> None:
-        now = time.monotonic()
-        seconds, count = self.run.took[what]
-        self.run.took[what], self.since = (seconds + now - self.since, count + 1), now
-
-    @property
-    def left(self) -> str:
-        """The time left in the stage, by what steps and evaluations took so far; '' before the first step."""
-        if self.steps_left is None:
-            return ""
-        (stepping, steps), (evaluating, evaluations) = self.run.took["step"], self.run.took["evaluation"]
-        left = self.steps_left * stepping / steps + (self.evaluations - self.done) * evaluating / max(evaluations, 1)
-        # where a run goes on in the midst of a stage, no evaluation was seen yet
-        return f", {'' if evaluations else 'more than '}{clock(left)} left in it"
-
-    def show(self, always: bool = False) -> None:
-        """Shows what is done now; always: as in `RunProgress.say`."""
-        if self.bar is None:
-            self.run.say(f"{self.label}, {self.doing}{self.left}", always)
-        else:
-            self.bar.set_postfix_str(f"{self.doing}{self.left}, {self.text}".rstrip(", "), refresh=False)
-            self.bar.update(0)
-
-    def evaluated(self, best) -> None:
-        """One evaluation is done, the last of the points; the start point of a stage is not counted."""
-        self.run.tell(self.active, self.result, best)
-        point = self.result["points"][-1]
-        path_epoch = self.result["offset"] + point["epoch"]
-        tasks = comparable(point)
-        here = overall({task: point["accuracy"][task] for task in tasks}, point["n"])  # as the best beside it
-        form = ".4g" if set(tasks) <= set(point.get("on_own_scale", ())) else ".1%"
-        best_so_far = f"best {best.accuracy:{form}} at {best.path_epoch:.2f}"
-        self.text = f"epoch {path_epoch:.2f}, accuracy {here:{form}}, {best_so_far}"
-        counted = point["epoch"] > 0
-        self.done += counted
-        if not point["reused"]:
-            self._count("evaluation")
-        if self.bar is not None:
-            self.bar.update(int(counted))
-            self.show()
-        elif counted and (self.done % 4 == 0 or self.done == self.evaluations):
-            self.run.say(f"{self.label}, {self.text}{self.left}")
-
-    def __exit__(self, *error) -> None:
-        self.run.under_way = None
-        if self.bar is not None:
-            self.bar.close()
