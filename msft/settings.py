@@ -127,22 +127,12 @@ def check_values(kind: type, values: Mapping, what: str) -> tuple[dict, list[str
             names = " or ".join("none" if k is type(None) else k.__name__ for k in kinds)
             problems.append(f"{what} {name} = {value!r}: give a value of type {names}")
             continue
-        if problem := _out_of_bounds(value, meta):
-            problems.append(f"{what} {name}{problem}")
-            continue
-        clean[name] = value
+        choices, low, high = (meta.get(key) for key in ("choices", "low", "high"))
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
+        if choices and value is not None and value not in choices:
+            problems.append(f"{what} {name}: {unknown('value', value, list(map(str, choices)))}")
+        elif isinstance(value, int | float) and not (math.isfinite(value) and low <= value <= high):
+            problems.append(f"{what} {name} = {value!r}: must lie in [{low}, {high}]")
+        else:
+            clean[name] = value
     return clean, problems
-
-
-def _out_of_bounds(value, meta: Mapping) -> str:
-    """What is wrong with a value by its field's choices and bounds, or ''."""
-    if value is None:
-        return ""
-    if meta.get("choices") and value not in meta["choices"]:
-        return ": " + unknown("value", value, [str(choice) for choice in meta["choices"]])
-    low = -math.inf if meta.get("low") is None else meta["low"]
-    high = math.inf if meta.get("high") is None else meta["high"]
-    is_number = isinstance(value, int | float)
-    if is_number and not (math.isfinite(value) and low <= value <= high):
-        return f" = {value!r}: must lie in [{low}, {high}]"
-    return ""

@@ -177,24 +177,22 @@ def parser_of(kind: type[Flags]) -> argparse.ArgumentParser:
     for part in filter(None, (kind, kind.more)):
         group = parser.add_argument_group(titles.get(part, "flags of the command"))
         for field in flags_of(part):
-            _add(group, part, field)
+            meta, default = field.metadata, "none" if field.default is None else field.default
+            if field.name == "params":
+                group.add_argument("--params", nargs="*", action="extend", metavar="NAME=VALUE", help=meta["doc"])
+                continue
+            if field.type is bool and part is not RunConfig:
+                group.add_argument(_flag(field.name), action="store_true", default=None, help=meta["doc"])
+                continue
+            if part is RunConfig and field.name in PAPER_SETTINGS:
+                default = f"the model's own, else {PAPER_SETTINGS[field.name]}"
+            elif field.name in LORA_SETTINGS:
+                default = f"{LORA_SETTINGS[field.name]} with adapter=lora"
+            choices = f"; one of {', '.join(meta['choices'])}" if meta["choices"] else ""
+            text = f"{meta['doc']}{choices} (default: {default})".replace("%", "%%")
+            value = {"nargs": "?", "const": _MISSING, "action": "append", "metavar": "VALUE"}
+            group.add_argument(_flag(field.name), **value, help=text)
     return parser
-
-
-def _add(group, kind: type, field: dataclasses.Field) -> None:
-    meta = field.metadata
-    if field.name == "params":
-        group.add_argument("--params", nargs="*", action="extend", metavar="NAME=VALUE", help=meta["doc"])
-    elif field.type is bool and kind is not RunConfig:
-        group.add_argument(_flag(field.name), action="store_true", default=None, help=meta["doc"])
-    else:
-        paper = PAPER_SETTINGS.get(field.name) if kind is RunConfig else None
-        none = f"the model's own, else {paper}" if paper else "none"
-        none = f"{LORA_SETTINGS[field.name]} with adapter=lora" if field.name in LORA_SETTINGS else none
-        default = none if field.default is None else field.default
-        choices = f"; one of {', '.join(meta['choices'])}" if meta["choices"] else ""
-        text = f"{meta['doc']}{choices} (default: {default})".replace("%", "%%")
-        group.add_argument(_flag(field.name), nargs="?", const=_MISSING, action="append", metavar="VALUE", help=text)
 
 
 def read(kind: type[Flags], words: Sequence[str]) -> Flags:
