@@ -11,7 +11,7 @@ A method is a function over these verbs. One step of training, from the verb dow
           save_within         the state goes to disk beside training, where it is time (store/durable.py)
         _evaluate
           measure             five-shot accuracy of every sub-dataset (evaluation.py)
-          hold                copies of the weights at the peaks and at the best point (store/peaks.py)
+          hold                copies of the weights at the peaks and at the best point (store/durable.py)
 """
 
 import dataclasses
@@ -29,8 +29,7 @@ from msft.schedules import Passes, Schedule
 from msft.seeds import generator, intervals, quarter_ends
 from msft.store import checkpoints
 from msft.store.curve import Curve
-from msft.store.durable import Durable
-from msft.store.peaks import START, holders_after
+from msft.store.durable import START, Durable, holders_after
 from msft.store.state import SCORE_KEYS, Best, Progress, best_of, measured, read_losses
 
 

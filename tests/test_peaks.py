@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from msft.store.checkpoints import Store
-from msft.store.peaks import START, Peaks, holders_after
-from msft.store.writer import Writer
+from msft.store.durable import START, Peaks, Writer, holders_after
 
 
 def test_only_a_strictly_higher_score_takes_over():

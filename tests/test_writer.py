@@ -17,10 +17,9 @@ from msft.results.progress import clock as clock_text
 from msft.results.run import Run
 from msft.store import files
 from msft.store.checkpoints import Store, snapshot
-from msft.store.durable import Durable
+from msft.store.durable import Durable, Writer
 from msft.store.journal import Journal
 from msft.store.state import Best, Progress
-from msft.store.writer import Writer
 from msft.training import Trainer
 
 
@@ -100,7 +99,6 @@ class Clock:
 def saving_of(monkeypatch, tmp_path, share, minutes, copy=0.0):
     clock = Clock()
     monkeypatch.setattr("msft.store.durable.time", clock)
-    monkeypatch.setattr("msft.store.writer.time", clock)
     store = Store(tmp_path / "state", tmp_path / "disk.jsonl", 100_000_000)
     config = SimpleNamespace(save_share=share, save_minutes=minutes, keep_peaks="memory")
     trainer = SimpleNamespace(config=config, model=None, best=Best(), here=None)

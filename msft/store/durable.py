@@ -1,37 +1,159 @@
 """What lets a run be killed at any moment: verbs are recorded once done, and the trainer's state is saved beside it.
 
-The state goes to disk in a thread beside training (writer.py), the journal's line last.
+The state goes to disk in a thread beside training (Writer), the journal's line last.
 """
 
+import contextlib
 import copy
 import time
-from collections.abc import Callable
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 
 from msft import distributed
 from msft.errors import Interrupted, RunError
 from msft.store import checkpoints
-from msft.store.peaks import Peaks
+from msft.store.checkpoints import Weights
 from msft.store.state import Best, Progress, pack_progress, unpack_progress
-from msft.store.writer import Writer
 
 RATE = 100e6  # bytes a second that the first save is taken to reach; later ones are taken to cost what the last one did
+START = ""  # stands among the sub-datasets whose peaks are kept; its peak is the start point
+
+
+class Writer(contextlib.AbstractContextManager):
+    """Does jobs one after the other beside the thread that gives them; what one raises is raised there, never lost.
+
+    Between `submit` and `wait` the files, the store and the journal belong to the jobs, and what a job was given must
+    not change. As a context manager it waits at the end, whatever ended it.  seconds: how long its jobs have taken.
+    """
+
+    def __init__(self):
+        self._pool = ThreadPoolExecutor(1, "msft-writer")
+        self._jobs: deque[Future] = deque()
+        self.seconds = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is not done yet."""
+        return any(not job.done() for job in self._jobs)
+
+    def submit(self, job: Callable) -> Future:
+        """Queues a job behind those before it."""
+
+        def timed():
+            started = time.monotonic()
+            try:
+                return job()
+            finally:
+                self.seconds += time.monotonic() - started
+
+        self._jobs.append(self._pool.submit(timed))
+        return self._jobs[-1]
+
+    def check(self, wait: bool = False) -> None:
+        """Raises what a job that is done raised; waits for none unless told to."""
+        while self._jobs and (wait or self._jobs[0].done()):
+            self._jobs[0].result()  # one that raised stays, to raise again
+            self._jobs.popleft()
+
+    def wait(self) -> None:
+        """Until every job is done; raises what one raised."""
+        self.check(wait=True)
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            if failure is not error:  # a second error beside the one that is on its way already
+                warnings.warn(str(failure), stacklevel=2)
+        finally:
+            self._pool.shutdown()
+
+
+def holders_after(
+    holders: Mapping[str, list], epoch: float, scores: Mapping[str, float], keep: Sequence[str]
+) -> dict[str, list]:
+    """{sub-dataset: [epoch, accuracy] of its peak} once a point is evaluated; only a strictly higher score takes over."""
+    scores = {**scores, START: 0.0}
+    taken = {t: [epoch, scores[t]] for t in keep if t not in holders or scores[t] > holders[t][1]}
+    return {**holders, **taken}
+
+
+class Peaks:
+    """The weights at the peaks of the stage that is under way, by epoch; where: in "memory" or on "disk".
+
+    A peak in memory goes to disk with the states that need it; once loaded, it is in a file alone.
+    What is held is replaced, never changed: a shallow copy stays as it is, for a job of the writer.
+    """
+
+    def __init__(self, store, where: str, writer: Writer):
+        self.store, self.in_memory, self.writer = store, where == "memory", writer
+        self.clear()
+
+    def clear(self) -> None:
+        """A stage ends: its peaks are dropped."""
+        self._kept: dict[str, Weights | str | Future] = {}  # weights, or the name of their file, or a promise of it
+        self._written: dict[str, str] = {}  # the files of those in memory
+
+    def add(self, epoch: float, weights: Weights) -> None:
+        """Keeps the weights of an evaluated point; on the way to disk one host copy at most."""
+        if not self.in_memory:
+            self.writer.wait()
+        promise = None if self.in_memory else self.writer.submit(lambda: self.store.put(weights, "weights"))
+        self._kept = {**self._kept, str(epoch): promise or weights}
+
+    def keep_held(self, holders: Mapping[str, list]) -> bool:
+        """Drops what nobody holds; returns whether a file may be deleted now."""
+        wanted, before = {str(epoch) for epoch, _ in holders.values()}, len(self._kept)
+        self._kept = {epoch: kept for epoch, kept in self._kept.items() if epoch in wanted}
+        return len(self._kept) < before and not self.in_memory
+
+    def weights(self, epoch: float) -> Weights | None:
+        """The weights of an epoch's point, or None where it is not kept."""
+        kept = self._kept.get(str(epoch))
+        return kept if kept is None or isinstance(kept, dict) else self.store.get(_name(kept))
+
+    def epochs(self) -> list[str]:
+        """The epochs that are kept."""
+        return list(self._kept)
+
+    def files(self) -> list[str]:
+        """Names of the files that peaks are in."""
+        return [_name(kept) for kept in self._kept.values() if not isinstance(kept, dict)]
+
+    def to_disk(self) -> dict[str, str]:
+        """{epoch: file}; those in memory are written."""
+        for epoch, kept in self._kept.items():
+            if isinstance(kept, dict) and epoch not in self._written:
+                self._written[epoch] = self.store.put(kept, "weights")
+        return {epoch: _name(self._written.get(epoch, kept)) for epoch, kept in self._kept.items()}
+
+    def load(self, files: Mapping[str, str]) -> None:
+        """Puts `to_disk` back."""
+        self._kept = dict(files)
+
+
+def _name(file: str | Future) -> str:
+    """Of a file, its promise kept: raises what went wrong with the write."""
+    return file.result() if isinstance(file, Future) else file
 
 
 class Durable:
     """The journal and the saved states of a trainer's run.
 
-    trainer: its model, optimizer, best and here are what is saved and what comes back.
-    peaks, best_weights: weights that the run may go back to.  stopping: whether the processes have agreed to stop.
-    resumed: the roll-out that a kill cut off.
-    seconds: what training itself has waited for saving so far, copying and waiting.
+    trainer: its model, optimizer, best and here are what is saved and what comes back.  resumed: the roll-out that a kill
+    cut off.  stopping: whether the processes have agreed to stop.  seconds: how long training has waited for saving.
     """
 
     def __init__(self, trainer, run):
         config = trainer.config
         self.trainer, self.run, self.writer = trainer, run, Writer()
         self.peaks = Peaks(run.store, config.keep_peaks, self.writer)
-        self.best_weights: checkpoints.Weights | None = None
+        self.best_weights: Weights | None = None
         self.resumed: Progress | None = None
         self.stopping = self._is_live = False
         self.seconds, self._pause, self._share = 0.0, 60 * config.save_minutes, config.save_share

@@ -58,20 +58,15 @@ class Journal:
         write_atomic(self.path, "".join(map(_line, self.entries)))
 
     def replay(self, verb: str, arguments: dict) -> dict | None:
-        """The recorded result of the next verb, or None where the record ends.
-
-        Raises RunError where the record holds another verb: the method's code is not the one that began the run; and for
-        arguments that no record could hold.
-        """
+        """The recorded result of the next verb, or None where the record ends. Raises RunError where it holds another verb:
+        the method's code is not the one that began the run; and for arguments that no record could hold."""
         try:
             arguments = json.loads(json.dumps(arguments))
         except TypeError as error:  # here, not once what the verb asks for is trained
             raise RunError(f"{verb}: {error}; give plain numbers, texts and lists, such as float(epochs)") from None
-        while self._next < len(self.entries) and self.entries[self._next]["kind"] == "saved":
-            self._next += 1
-        if self._next >= len(self.entries):
+        if self._next >= len(verbs := self.verbs()):
             return None
-        entry = self.entries[self._next]
+        entry = verbs[self._next]
         if entry["kind"] != verb or entry["arguments"] != arguments:
             what = f"the journal goes on with {entry['kind']} {entry['arguments']}, the method with {verb} {arguments}"
             why = "The method's code changed since this run began: delete the run's folder to start anew"
@@ -82,6 +77,7 @@ class Journal:
     def add(self, verb: str, arguments: dict, result: dict) -> None:
         """Holds a finished verb until the next `commit`."""
         self._pending.append({"kind": verb, "arguments": arguments, "result": result})
+        self._next += 1
 
     def commit(self, state: dict) -> None:
         """Writes what waits and the saved state, in one synced append; now and then anew, without superseded states."""
@@ -93,4 +89,3 @@ class Journal:
             append(self.path, "".join(map(_line, entries)))
             self.entries += entries
         self._pending = []
-        self._next = len(self.entries)

@@ -75,9 +75,8 @@ def best_of(point: dict, stage: int, path_epoch: float) -> Best:
 def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str], rows: Sequence, stage: int) -> None:
     """Adds the losses of steps, read from the device in one go, to `losses` and `task_losses` of a progress.
 
-    steps: (step, example indices, loss [], summed token losses of the examples [n]) each.
-    owners, rows: sub-dataset and tokens of every example.
-    Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
+    steps: (step, example indices, loss [], summed token losses of the examples [n]) each.  owners, rows: sub-dataset and
+    tokens of every example. Raises RunError that names stage, step and sub-datasets where a loss is NaN or infinite.
     """
     losses = torch.stack([loss for _, _, loss, _ in steps]).tolist() if steps else []
     progress.losses += losses
