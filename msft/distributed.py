@@ -55,10 +55,7 @@ def is_main() -> bool:
 
 
 def start(device: str | None) -> None:
-    """Joins the processes that a launcher started. Raises RunError where they cannot be reached.
-
-    device: as in RunConfig; None takes CUDA where it is there.
-    """
+    """Joins the processes that a launcher started; device: as in RunConfig. Raises RunError where they cannot be reached."""
     if size() == 1 or _dist().is_initialized():
         return
     if not is_main():  # what all of them would warn of, one says
@@ -80,10 +77,8 @@ def start(device: str | None) -> None:
 
 
 def device(name: str | None) -> torch.device:
-    """The device of this process, tried; None takes CUDA where it is there. Raises ModelError where it cannot be used.
-
-    Of several processes each has a GPU of its own among those of its machine.
-    """
+    """The device of this process, tried; None takes CUDA where it is there, of which each process has one of its own.
+    Raises ModelError where it cannot be used."""
     import torch
 
     device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -122,14 +117,11 @@ def reaching() -> Iterator[None]:
 
 def say(error: Exception) -> None:
     """Prints an error that ends all processes, on process 0; the others give it the time to."""
-    try:
-        speaks = is_main()
-    except ConfigError:  # which process this is may be what is wrong
-        speaks = True
-    if speaks:
-        print(error, file=sys.stderr, flush=True)
-    else:
-        time.sleep(_LAST_WORDS)  # the launcher ends all processes as soon as one has ended
+    with contextlib.suppress(ConfigError):  # which process this is may be what is wrong
+        if not is_main():
+            time.sleep(_LAST_WORDS)  # the launcher ends all processes as soon as one has ended
+            return
+    print(error, file=sys.stderr, flush=True)
 
 
 def _dist():
@@ -143,19 +135,17 @@ def _dist():
 
 def gather(value) -> list:
     """The values of all processes, in their order."""
-    if size() == 1:
-        return [value]
-    values = [None] * size()
-    _dist().all_gather_object(values, value)
+    values = [value] * size()
+    if size() > 1:
+        _dist().all_gather_object(values, value)
     return values
 
 
 def same(value):
     """Process 0's value, in every process."""
-    if size() == 1:
-        return value
-    box = [value if is_main() else None]
-    _dist().broadcast_object_list(box, src=0)
+    box = [value]
+    if size() > 1:
+        _dist().broadcast_object_list(box, src=0)
     return box[0]
 
 
@@ -183,19 +173,17 @@ def agreed() -> Iterator[None]:
 
 def on_main(function: Callable, *args):
     """What a function gives on process 0, where alone it runs; all processes get the result, or its error."""
-    result = None
     with agreed():
-        if is_main():
-            result = function(*args)
+        result = function(*args) if is_main() else None
     return same(result)
 
 
 def check_same(run: str) -> None:
     """Raises RunError where a process has another run than process 0."""
-    first, *others = gather(run)
-    for number, other in enumerate(others, 1):
-        if other != first:
-            what = f"process {number} has another run than process 0: {other} and {first}"
+    runs = gather(run)
+    for number, other in enumerate(runs):
+        if other != runs[0]:
+            what = f"process {number} has another run than process 0: {other} and {runs[0]}"
             raise RunError(f"{what}. Data and model must be the same everywhere: give a folder that all machines share")
 
 
@@ -232,9 +220,9 @@ def add_up_gradients(model) -> None:
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     # what nobody's rows touched keeps no gradient, as with one process
-    there = any_of(*(p.grad is not None for p in parameters))
+    has_gradient = any_of(*(p.grad is not None for p in parameters))
     pending, small = [], {}
-    for parameter in compress(parameters, there):
+    for parameter in compress(parameters, has_gradient):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         if parameter.numel() < _SMALL:
@@ -269,10 +257,10 @@ def is_sharded(model) -> bool:
 
 
 def for_training(model):
-    """The model to train: itself, or a copy of it that is sharded over the processes (FSDP2).
+    """The model to train: itself, or, where accelerate's configuration asks for FSDP, a copy that is sharded (FSDP2).
 
-    Sharded where accelerate's configuration asks for FSDP. The model that was given stays whole on every device, which
-    costs one copy of the weights there and, while this runs, two: evaluations measure it once `refresh` has filled it.
+    The model that was given stays whole on every device, which costs one copy of the weights there and, while this runs,
+    two: evaluations measure it once `refresh` has filled it.
     """
     if size() == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() not in ("1", "true"):
         return model
@@ -291,10 +279,8 @@ def for_training(model):
 
 def refresh(whole, model) -> None:
     """Fills the whole model with what was trained of the sharded one."""
-    if whole is model:
-        return
     for ours, theirs in zip(whole.parameters(), model.parameters(), strict=True):
-        if theirs.requires_grad:
+        if theirs.requires_grad and theirs is not ours:
             ours.detach().copy_(theirs.full_tensor().detach())
 
 

@@ -29,8 +29,8 @@ def check_names(runs_dir: Path, directory: Path) -> None:
         taken = [path for path in folders if path.exists() and not path.is_dir()]
     except (OSError, ValueError) as error:
         raise RunError(f"runs_dir {str(runs_dir)!r}: {error}; give another folder") from None
-    for path in taken[:1]:
-        raise RunError(f"{path} is a file where a folder of the run belongs; move it away")
+    if taken:
+        raise RunError(f"{taken[0]} is a file where a folder of the run belongs; move it away")
 
 
 @contextlib.contextmanager
@@ -63,16 +63,12 @@ class RunDirectory:
         for place in (directory, directory / "outputs", directory / "tasks", directory / "confirmation"):
             for partial in place.glob(f"*{PARTIAL}"):  # of a process that was killed; this one holds the lock
                 partial.unlink() if partial.is_file() else shutil.rmtree(partial)
-        self._recover()
-        self.resumed = bool(self.journal.saved)
-
-    def _recover(self) -> None:
-        """Goes back to the last saved state in the journal, or to the start where its files are not whole."""
-        journal, state = self.journal, self.saved_state()
+        # back to the last saved state in the journal, or to the start where its files are not whole
+        journal = self.journal
         why = f"{journal.torn} of its lines cannot be read" if journal.torn else ""
         place = max((i + 1 for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"), default=0)
         try:
-            for name in state_files(state):
+            for name in state_files(self.saved_state()):
                 self.store.get(name)
         except RunError as error:
             why, place = str(error), 0
@@ -82,10 +78,11 @@ class RunDirectory:
             warnings.warn(f"{what}; going on from {start}", stacklevel=2)
             journal.rewind(place)
             self.prune([])  # equal content is stored once: another damaged file would stand for it
+        self.resumed = bool(journal.saved)
 
     def finished_sft(self, epochs: float) -> dict | None:
-        """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied
-        with their dates, so that a search that was read leaves what one that was trained leaves."""
+        """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied,
+        so that a search that was read leaves what one that was trained leaves."""
         sft = dataclasses.replace(self.prepared, config=self.prepared.config.sft(epochs))
         other = Run(self.directory.parent / sft.name)
         if other.status != "finished":
@@ -153,10 +150,8 @@ def open_directory(prepared, directory: Path, progress: RunProgress, model):
     """The run directory for process 0, which holds its lock, and what stands for it in the others."""
     base = snapshot(model)
     with distributed.agreed():
-        if distributed.is_main():
-            where = RunDirectory(prepared, directory, bytes_of(model), progress, base)
-        else:
-            where = Follower(directory)
+        ours = (prepared, directory, bytes_of(model), progress, base)
+        where = RunDirectory(*ours) if distributed.is_main() else Follower(directory)
     where.journal.entries = distributed.same(where.journal.entries)
     return where
 
@@ -165,8 +160,7 @@ def state_files(state: dict | None) -> list[str]:
     """Names of the files that a saved state needs."""
     if state is None:
         return []
-    names = [state["weights"], state["best_weights"], state["optimizer"], *state["peaks"].values()]
-    return [name for name in names if name]
+    return list(filter(None, [state["weights"], state["best_weights"], state["optimizer"], *state["peaks"].values()]))
 
 
 def clear_state(store: Store) -> None:
@@ -177,11 +171,11 @@ def clear_state(store: Store) -> None:
 
 def clear_leftovers(directory: Path) -> None:
     """Deletes the state that a kill at the very end of a finished run left behind, unless another process is at it."""
-    if not (directory / "state").is_dir():
-        return
-    with contextlib.suppress(filelock.Timeout, OSError, RunError), filelock.FileLock(directory / ".lock", timeout=0):
-        size = sum(path.stat().st_size for path in (directory / "best").glob("*.safetensors")) or 1
-        clear_state(Store(directory / "state", directory / "disk.jsonl", size, result=directory / "best"))
+    state, best = directory / "state", directory / "best"
+    if state.is_dir():
+        with contextlib.suppress(OSError, RunError), filelock.FileLock(directory / ".lock", timeout=0):
+            size = sum(path.stat().st_size for path in best.glob("*.safetensors")) or 1
+            clear_state(Store(state, directory / "disk.jsonl", size, result=best))
 
 
 def save_best(directory: Path, model, tokenizer) -> None:
