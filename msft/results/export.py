@@ -58,7 +58,7 @@ def export(
     wanted = adapter.FILE if config.adapter else "config.json"
     path = best = run.best.path
     try:
-        files = list(best.iterdir())  # where it may not be read, `glob` finds nothing
+        files = [best / name for name in os.listdir(best)]  # where it may not be read, `glob` finds nothing
         if lacking := [name for name in (wanted, "*.safetensors") if not any(best.glob(name))]:
             raise run.damaged(best, f"it has no {' and no '.join(lacking)}")
         for path in files:

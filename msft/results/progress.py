@@ -63,9 +63,7 @@ def in_notebook() -> bool:
 
 class RunProgress:
     """Progress of one run: its stage, which sub-datasets are active, what is done now, the accuracy so far, the time left.
-
-    directory: its name, which is shown without its hash.
-    """
+    directory: its name, which is shown without its hash."""
 
     def __init__(self, directory: str, shown: bool = True, method: str = "", watchers: Sequence[Callable] = ()):
         self.directory, self.name, self.shown = directory, directory.rsplit("-", 1)[0], shown
@@ -87,10 +85,7 @@ class RunProgress:
         self._rolled_out.append({"kind": "roll_out", "arguments": {"active": active}, "result": result})
 
     def tell(self, active: Sequence[str], result: Mapping, best, finished: bool = False) -> None:
-        """Tells the watchers of the last point of a roll-out that is under way, or of the run's end.
-
-        result: stage, offset and points, as a journal's.  best: has the accuracy and path_epoch of the best checkpoint.
-        """
+        """Tells the watchers of the last point of a roll-out (its result as a journal's), or of the run's end."""
         if not self.watchers:
             return
         here = [] if finished else [{"kind": "roll_out", "arguments": {"active": active}, "result": result}]
@@ -108,11 +103,8 @@ class RunProgress:
 
     @contextlib.contextmanager
     def stage(self, number: int, active, tasks, evaluations: int, offset, points) -> Iterator["RunProgress"]:
-        """Within it a stage of the run is under way.
-
-        evaluations: those to come behind the start point.  offset: path epoch that it starts from.
-        points: its evaluations so far, the start point among them; more come into the same list.
-        """
+        """Within it a stage is under way. evaluations: those to come behind the start point.  offset: its path epoch.
+        points: its evaluations so far, the start point among them; more come into the same list."""
         self._done, self._evaluations, self._active = max(len(points) - 1, 0), evaluations, active
         self.result = {"stage": number, "offset": offset, "points": points}
         self._since, self._doing, self._text, self._steps_left = time.monotonic(), "", "", None

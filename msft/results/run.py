@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,12 +155,10 @@ class Run:
         sub-dataset: task, n, base, best, and the held-out losses base_loss and best_loss in nats, NaN where an older
         version did not record them; without rows where the mixture has no such items."""
         sets, scores = self.about["mixture"].get("sub_datasets", {}), self.result.get("confirmation", {})
-        names = ("base", "best", "base_loss", "best_loss")
-        rows = [
-            (t, sets[t]["confirmation"], *(scores.get(name, {}).get(t, math.nan) for name in names))
-            for t in scores.get("best", {})
-        ]
-        return pd.DataFrame(rows, columns=["task", "n", *names])
+        names = ["base", "best", "base_loss", "best_loss"]
+        table = pd.DataFrame(scores, index=list(scores.get("best", {})), columns=names, dtype=float)
+        table.insert(0, "n", [sets[task]["confirmation"] for task in table.index])
+        return table.rename_axis("task").reset_index()
 
     @property
     def flops(self) -> dict[str, float]:
@@ -185,7 +182,7 @@ class Run:
         offsets = {entry["result"]["stage"]: entry["result"]["offset"] for entry in roll_outs(journal)}
         backs = [entry["arguments"] for entry in journal if entry["kind"] == "roll_back"]
         dropped = {a["dropped"]: offsets[a["stage"]] + a["epoch"] for a in backs if a.get("dropped")}
-        return {**dropped, **{task: None for task in self.metrics if task not in dropped}}
+        return dropped | {task: None for task in self.metrics if task not in dropped}
 
     @property
     def leads(self) -> pd.DataFrame:
@@ -201,17 +198,16 @@ class Run:
     @property
     def outputs(self) -> pd.DataFrame:
         """Every generated answer: stage, epoch, part, task, item, text, correct."""
-        return self._answers("*.gz")
+        return self.answers()
 
-    def answers(self, stage: int, epoch: float) -> pd.DataFrame:
+    def answers(self, stage: int | None = None, epoch: float = 0.0) -> pd.DataFrame:
         """The rows of `outputs` at one evaluation. Raises RunError where nothing was answered there."""
-        return self._answers(leads.answers_file(self.directory, stage, epoch).name)
-
-    def _answers(self, names: str) -> pd.DataFrame:
-        files = sorted((self.directory / "outputs").glob(names))
+        folder = self.directory / "outputs"
+        names = "*.gz" if stage is None else leads.answers_file(folder, stage, epoch).name
+        files = sorted(folder.glob(names))
         if not files:
             why = "it is of no evaluation with answers of its own (a start point has none), or was taken away"
-            raise RunError(f"{self.directory / 'outputs'} has no {names} that can be read: {why}; see the history")
+            raise RunError(f"{folder} has no {names} that can be read: {why}; see the history")
         return pd.concat(map(leads.answers, files))
 
 

@@ -13,27 +13,26 @@ from msft.settings import DTYPES
 
 def summary(run: Run) -> str:
     """The best checkpoint, every sub-dataset before training and there, who was dropped when, time, and how to go on."""
-    best, result, history = run.best, run.result, run.history
+    best, result, history, config = run.best, run.result, run.history, run.config
     table = run.at_best.set_index("task")[["accuracy", "n"]]
     table["base"] = history.iloc[: len(table)].set_index("task").accuracy  # the first point of every run is the base
-    method, seconds, config = run.config.method, result["seconds"], run.config
-    dropped = {task: f"epoch {epoch:g}" for task, epoch in run.dropped.items() if epoch is not None}
+    seconds, ends = result["seconds"], {t: f"  epoch {at:g}" for t, at in run.dropped.items() if at is not None}
     width = max(len("sub-dataset"), *map(len, table.index))
     apart, shown = own_scales(history), list(comparable(run.at_best).task)
-    form = ".4g" if apart.issuperset(shown) else ".1%"
+    form, scale = (".4g", 1) if apart.issuperset(shown) else (".1%", 100)
+    of_shown = table.loc[shown]
+    mean = of_shown[["base", "accuracy"]].mul(of_shown.n, axis=0).sum() / of_shown.n.sum()
+    rows = [(task, row, 1 if task in apart else 100) for task, row in table.iterrows()] + [("all items", mean, scale)]
     lines = [
-        f"{method} on {run.about['mixture']['name']}, {config.model}, seed {config.seed}: finished in "
+        f"{config.method} on {run.about['mixture']['name']}, {config.model}, seed {config.seed}: finished in "
         f"{clock(seconds['total'])}{' since it went on' if result.get('resumed') else ''}",
         f"best checkpoint: accuracy {best.accuracy:{form}} at epoch {best.path_epoch:g}, in {best.path}",
         "",
-        f"  {'sub-dataset':{width}}  {'base':>6}  {'best':>6}  {'points':>6}" + ("  dropped at" if dropped else ""),
+        f"  {'sub-dataset':{width}}  {'base':>6}  {'best':>6}  {'points':>6}" + ("  dropped at" if ends else ""),
     ]
-    for task, row in table.iterrows():
-        end = f"  {dropped.get(task, '')}" if dropped else ""
-        lines.append(_row(task, width, row.base, row.accuracy, 1 if task in apart else 100) + end)
-    table = table.loc[shown]
-    mean = (table[["base", "accuracy"]].mul(table.n, axis=0)).sum() / table.n.sum()
-    lines.append(_row("all items", width, mean.base, mean.accuracy, 1 if apart.issuperset(shown) else 100))
+    for name, row, by in rows:
+        shares = f"{by * row.base:6.1f}  {by * row.accuracy:6.1f}  {by * (row.accuracy - row.base):+6.1f}"
+        lines.append(f"  {name:{width}}  {shares}{'' if row is mean else ends.get(name, '')}")
     highest = history[history.task.isin(set(shown) - apart)].groupby("task").accuracy.max()
     if len(highest) and (highest <= table.base[highest.index]).all():
         lines += [
@@ -82,7 +81,3 @@ def confirmed_text(run: Run) -> str:
         return ""
     base, best = (100 * table[name].mul(table.n).sum() / table.n.sum() for name in ("base", "best"))
     return f"Confirmed on {table.n.sum()} items that nothing was chosen on: {best:.1f} % (base {base:.1f} %)."
-
-
-def _row(name: str, width: int, base: float, best: float, scale: float) -> str:
-    return f"  {name:{width}}  {scale * base:6.1f}  {scale * best:6.1f}  {scale * (best - base):+6.1f}"

@@ -47,10 +47,8 @@ def _dropped(history) -> str:
 
 
 def _tensorboard(directory: Path, config, closing: contextlib.ExitStack) -> Callable:
-    """Event files in <run>/tensorboard, one run a stage: roll-outs from one checkpoint lie over each other.
-
-    The step is the path epoch in thousandths: 2750 is epoch 2.75.
-    """
+    """Event files in <run>/tensorboard, one run a stage, so that roll-outs from one checkpoint lie over each other; the step
+    is the path epoch in thousandths."""
     from torch.utils.tensorboard import SummaryWriter
 
     writers = {}
@@ -74,10 +72,8 @@ def _tensorboard(directory: Path, config, closing: contextlib.ExitStack) -> Call
 
 
 def _wandb(directory: Path, config, closing: contextlib.ExitStack) -> Callable:
-    """A run of Weights & Biases with the name of the run's directory; WANDB_PROJECT and WANDB_MODE are heeded.
-
-    The step is the number of the evaluation, over all stages; `path_epoch` is there to draw against.
-    """
+    """A run of Weights & Biases with the name of the run's directory; the step is the number of the evaluation, over all
+    stages, and `path_epoch` is there to draw against. WANDB_PROJECT and WANDB_MODE are heeded."""
     import wandb
 
     settings = {"project": os.environ.get("WANDB_PROJECT", "msft"), "dir": str(directory), "resume": "allow"}
