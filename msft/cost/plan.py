@@ -1,7 +1,5 @@
 """What runs will cost, before anything is trained: stages, tokens, FLOPs, hours, disk and memory.
 
-    python -m msft plan --grid paper
-
 The methods' own code runs over a trainer that counts (rehearsal.py), and appendix F counts what it would do. Needs no
 network and no GPU for the models and mixtures in sizes.yaml.
 """
@@ -15,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msft.config import RunConfig
-from msft.cost.rehearsal import Rehearsal, rehearse
+from msft.cost.rehearsal import rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
 from msft.errors import MsftError, RunError
 from msft.names import filled
@@ -44,11 +42,8 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to cost, at least and at most; bytes of disk and memory.
-
-    expected: peaks evenly over ten epochs.  state: of the run in its folder.  problem: why there are no numbers.
-    device: weights, gradients, Adam, activations.  host: snapshots of weights.  disk_after: the finished run.
-    """
+    """What a run costs, at least, at most and expected (peaks evenly over ten epochs); bytes of memory on the device
+    (weights, gradients, Adam, activations) and the host (snapshots), and of disk.  problem: why there are no numbers."""
 
     config: RunConfig
     state: str
@@ -88,10 +83,10 @@ def rates_of(runs: Iterable[Run], utilisation: float = UTILISATION, peak: float 
 
 @functools.cache  # of a run that is asked for again, as by `status`
 def _speed_of(run: Run) -> tuple | None:
-    """(model, FLOPs of training, their seconds, FLOPs of evaluation, their seconds) of a finished run; None where that is
-    not known: a run that was resumed has the seconds of its last session only, one that read its search none for it."""
+    """(model, FLOPs of training, their seconds, FLOPs of evaluation, their seconds) of a finished run, if they are known."""
     try:
         result, about = run.result, run.about
+        # the seconds are those of its last session, and none for a search that was read
         if about["config"]["method"] in AFTER_SFT or result.get("resumed"):
             return None
         size, seconds = result["parameters"], result["seconds"]
@@ -147,32 +142,28 @@ def search_of(config: RunConfig) -> RunConfig | None:
 
 
 def estimate(config: RunConfig, rates: Rates, has_search: bool = False, card: float = CARD) -> Estimate:
-    """What one run costs; its config with every default filled in.
-
-    Raises DataError or ModelError for unknown sizes, RunError for a method that cannot be rehearsed.
-    """
+    """What one run costs; its config with every default filled in. Raises DataError or ModelError for unknown sizes,
+    RunError for a method that cannot be rehearsed."""
     sizes = sizes_of(config)
     try:
         ways = rehearse(config, sizes.sets, has_search)
     except (Exception, SystemExit) as error:  # a method of the user's own may want more of its trainer than verbs
         raise RunError(f"{config.method} cannot be rehearsed: {type(error).__name__}: {error}") from error
-    cases = {name: _case(config, way, sizes, rates) for name, way in ways.items()}
+    fast, answering = rates.of(config.model)
+    items, tokens = sum(s.all_items for s in sizes.sets), sum(s.all_items * s.item_tokens for s in sizes.sets)
+    cases = {}
+    for name, way in ways.items():
+        flops = run_flops(way.entries, sizes.parameters, config.method, sizes.frozen)
+        evaluations, trained = len(measured(way.spent)), sum(result["trained_tokens"] for result in way.spent)
+        seconds = sum(training_flops(way.spent, sizes.parameters, sizes.frozen)) / fast
+        seconds += FORWARD * sizes.parameters * evaluations * tokens / answering
+        cases[name] = Case(way.stage, trained, evaluations * items, flops, seconds)
     by_cost = sorted(cases.values(), key=lambda case: case.flops["total"])
     # an adapter is in fp32 beside weights of either precision
     copy = _BYTES["fp32" if config.adapter else config.weights] * (sizes.parameters - sizes.frozen)
     peaks = ways["expected"].held if ways["expected"].held > 1 else 0  # one alone is the best, which is counted anyway
     ends = by_cost[0], cases["expected"], by_cost[-1]
     return Estimate(config, "missing", None, *ends, **_bytes(config, sizes, copy, peaks, card))
-
-
-def _case(config: RunConfig, way: Rehearsal, sizes: Sizes, rates: Rates) -> Case:
-    flops = run_flops(way.entries, sizes.parameters, config.method, sizes.frozen)
-    fast, answering = rates.of(config.model)
-    training = sum(training_flops(way.spent, sizes.parameters, sizes.frozen))
-    evaluations, size = len(measured(way.spent)), sum(s.all_items * s.item_tokens for s in sizes.sets)
-    seconds = training / fast + FORWARD * sizes.parameters * evaluations * size / answering
-    answers = evaluations * sum(s.all_items for s in sizes.sets)
-    return Case(way.stage, sum(result["trained_tokens"] for result in way.spent), answers, flops, seconds)
 
 
 def _bytes(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) -> dict:

@@ -25,11 +25,8 @@ SCENARIOS = ("spread", "at once", "never", "heaviest first", "lightest first")
 
 
 class Rehearsal:
-    """Stands for the Trainer: the same verbs.
-
-    entries: what would be in the journal.  held: peaks that wait at a time at most, the start point and the best among them.
-    has_search: whether the finished SFT run is read for the search.
-    """
+    """Stands for the Trainer: the same verbs. entries: what would be in the journal.  held: peaks that wait at a time at
+    most, the start point and the best among them.  has_search: whether the finished SFT run is read for the search."""
 
     def __init__(self, config: RunConfig, sets: Sequence[SetSize], scenario: str, has_search: bool):
         self.config, self.sets = config, {size.name: size for size in sets}
@@ -61,8 +58,7 @@ class Rehearsal:
         """(sub-dataset, epoch within a roll-out of `length` epochs) -> the accuracy 0..1 that the scenario makes up.
 
         spread: highest at the sub-dataset's own epoch; these lie evenly over the length of SFT. But one over-fits in every
-        roll-out, at its middle at the latest, short as it may be: accuracies are noisy, and the earliest of many highest
-        points comes soon (so it is in Table 7 at C=1, and in the runs of the tiny profile).
+        roll-out, at its middle at the latest: the earliest of many noisy peaks comes soon, as in Table 7 at C=1.
         never: best at the end of every roll-out, until no method would wait longer.
         at once, heaviest first, lightest first: all, or one of the active, over-fit at its start, and the others never.
         """
@@ -163,10 +159,7 @@ def _rehearsed(config: RunConfig, sets: tuple[SetSize, ...], scenario: str, has_
 
 def rehearse(config: RunConfig, sets: tuple[SetSize, ...], has_search: bool = False) -> dict[str, Rehearsal]:
     """{scenario: what the method would do in it}, with the sub-datasets as they are and, as 'expected', with lengths evened
-    out, so that it does not matter which of them is dropped when.
-
-    has_search: whether the SFT run of the same settings is there to read the search of SRO and Soft SRO from.
-    """
+    out, so that it does not matter which of them is dropped when. has_search: as in Rehearsal."""
     names = ("method", "params", "methods_dir", "evaluations_per_epoch", "batch_size")
     work = RunConfig(**{name: getattr(config, name) for name in names}, seed=0)  # all that the work depends on
     tokens = sum(size.train * size.tokens for size in sets) / sum(size.train for size in sets)

@@ -71,9 +71,7 @@ def _sizes(config: RunConfig) -> Sizes:
         trained = adapter.trained_parameters(config, _architecture(config))
         return dataclasses.replace(sizes, parameters=sizes.parameters + trained, frozen=sizes.parameters)
     shape = table()["models"].get(config.model)
-    folder = None if shape else _folder(config)
-    parameters = shape["parameters"] if shape else _count(folder)
-    shape = shape or _shape(folder)
+    parameters, shape = (shape["parameters"], shape) if shape else _measured(_folder(config))
     tokenizer = (shape or {}).get("tokens", "qwen")
     # name, name in the table, train, test, validation of sub-datasets whose tokens the table has
     if config.mixture in paper_mixtures.NAMES and not config.data_dir:  # what is asked for; the hub has enough
@@ -140,22 +138,18 @@ def _folder(config: RunConfig) -> Path:
     return Path(file).parent
 
 
-def _count(folder: Path) -> int:
-    """Parameters in a folder's safetensors files, by their headers."""
+def _measured(folder: Path) -> tuple[int, dict | None]:
+    """Parameters in a folder's safetensors files, by their headers, and the shape that its config.json names in the way of
+    the Llama family, or None."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "numpy") as file:
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
     if not total:
         raise ModelError(f"{folder} has no safetensors files, so its parameters cannot be counted")
-    return total
-
-
-def _shape(folder: Path) -> dict | None:
-    """The shape that a config.json names in the way of the Llama family, or None."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if any(not config.get(name) for name in _FIELDS.values()):
-        return None
-    shape = {key: config[name] for key, name in _FIELDS.items()}
+    shape = {key: config.get(name) for key, name in _FIELDS.items()}
+    if not all(shape.values()):
+        return total, None
     shape["kv_heads"] = config.get("num_key_value_heads") or shape["heads"]
-    return {**shape, "head": config.get("head_dim") or shape["hidden"] // shape["heads"]}
+    return total, {**shape, "head": config.get("head_dim") or shape["hidden"] // shape["heads"]}
