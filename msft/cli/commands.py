@@ -87,8 +87,8 @@ def grid(flags: options.Grid) -> int:
     if needed > free and not flags.any_disk:
         what = f"{describe.bytes_text(needed)} of disk are estimated and {describe.bytes_text(free)} are free for {runs_dir}"
         raise RunError(f"{what}: free space, give another --runs-dir, or --any-disk to start all the same")
-    longest = sorted(todo, key=lambda e: -(e.expected.flops["total"] if e.expected else float("inf")))
-    configs = [e.config for e in longest]
+    todo.sort(key=lambda e: -(e.expected.flops["total"] if e.expected else float("inf")))  # the longest first
+    configs = [e.config for e in todo]
     if flags.submit == "slurm":
         for config, job in zip(configs, slurm.submit(configs, runs_dir, jobs), strict=True):
             print(f"job {job.job_id}: {config.method} {config.model} {config.mixture} seed {config.seed}")
@@ -118,19 +118,16 @@ def status(flags: options.Status) -> int:
 
 
 def _as_in_its_run(flags: options.Eval):
-    """(runs.Prepared for a model to be measured, the folder of its adapter or None).
-
-    What the flags leave open is as in the run that the model lies in, where there is one; else as the model is stored.
-    """
+    """(Prepared for a model to be measured, the folder of its adapter or None). What the flags leave open is as in the run
+    that the model lies in, where there is one; else as the model is stored."""
     from msft import runs
 
     place = Path(os.path.realpath(usable(flags.model)))  # '.' and a link lie in the run too
     run = Run(place.parent)
     is_of_run = place.is_dir() and (run.directory / "run.json").is_file()
     of_run = run.about["config"] if is_of_run else {"mixture": "tiny"}
-    set_flags = {name: value for name, value in vars(flags).items() if value is not None}
-    set_flags |= {"eval_precision": None} if flags.precision else {}
-    values = {**of_run, **set_flags}
+    values = {**of_run, **{name: value for name, value in vars(flags).items() if value is not None}}
+    values |= {"eval_precision": None} if flags.precision else {}
     values = {name: values[name] for name in _EVALUATION_SETTINGS if values.get(name) is not None}
     is_adapter = bool(of_run.get("adapter")) and (place / adapter.FILE).is_file()
     if is_adapter:
@@ -202,8 +199,8 @@ def export(flags: options.Export) -> int:
     flags.check(*(["--public is for --push"] if flags.public and not flags.push else []))
     from msft.results.export import export
 
-    options = {"push": flags.push, "dtype": flags.dtype or "", "private": not flags.public, "merge": flags.merge}
-    print(export(flags.run, flags.target, **options))
+    as_asked = {"push": flags.push, "dtype": flags.dtype or "", "private": not flags.public, "merge": flags.merge}
+    print(export(flags.run, flags.target, **as_asked))
     return 0
 
 

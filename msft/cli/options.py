@@ -26,11 +26,8 @@ def positional(doc: str):
 
 
 class Flags:
-    """Base of a command's flags.
-
-    more: a settings class whose fields are flags too.  given: their values, as the texts that were given.
-    problems: what is wrong with the words, a line each.
-    """
+    """Base of a command's flags. more: a settings class whose fields are flags too.  given: their values, as the texts that
+    were given.  problems: what is wrong with the words, a line each."""
 
     more: ClassVar[type | None] = None
     given: dict[str, object]
@@ -211,8 +208,9 @@ def read(kind: type[Flags], words: Sequence[str]) -> Flags:
     places = {name: usable(getattr(parsed, name) or "") for name in positionals_of(kind)}
     if not problems or not all(problem.startswith("unknown argument") for problem in problems):
         # where unknown words are all that is wrong, one of them may be the missing one, mistyped
-        missing = {name: doc for name, doc in positionals_of(kind).items() if not places[name]}
-        problems += [f"{name.upper()} is missing: {doc}" for name, doc in missing.items()]
+        problems += [
+            f"{name.upper()} is missing: {doc}" for name, doc in positionals_of(kind).items() if not places[name]
+        ]
     flags = kind(**clean, **places)
     flags.given, flags.problems = of_more[0] if of_more else {}, problems
     return flags

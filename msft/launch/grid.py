@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from msft import methods
 from msft.config import RunConfig
@@ -27,8 +28,7 @@ _HERE = Path(__file__).parent / "grids"
 _SETTINGS = [field.name for field in dataclasses.fields(RunConfig)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """runs: the configs, each once, in the file's order.  slurm: options of the cluster that the file states."""
 
     runs: tuple[RunConfig, ...]

@@ -52,10 +52,9 @@ def run_all(
 ) -> list[Run]:
     """The finished runs of these configs, in their order; what is missing is trained, the longest first.
 
-    slots: runs at a time; None takes what the machine holds.
-    on_evaluation: as in `run`; the runs are then trained one after the other in this process.
-    A run that fails does not stop the others. Raises RunError at the end, with what each failed run said; Interrupted at
-    once where the run in this process was told to stop.
+    slots: runs at a time; None takes what the machine holds.  on_evaluation: as in `run`; all are then trained in this
+    process. A run that fails does not stop the others. Raises RunError at the end, with what each failed run said;
+    Interrupted at once where the run in this process was told to stop.
     """
     runs = [Run(Path(usable(runs_dir)) / name) for name in run_names(configs)]
     pairs = zip(configs, runs, strict=True)
@@ -210,8 +209,7 @@ def _answer(worker: subprocess.Popen, job: Sequence) -> tuple[str, bool]:
 
 def work() -> None:
     """What a worker process does: trains the runs that its standard input names, a JSON line each, and answers each with
-    ['' or why it is not finished, whether that is a failure: one that was told to stop has not failed]. What a run prints
-    goes to its log."""
+    ['' or why it is not finished, whether that is a failure: one that was told to stop has not failed]."""
     # Ctrl-C reaches all processes of a terminal, and a second signal would stop a run before it is saved
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     from msft.runs import run

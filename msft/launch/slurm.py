@@ -128,16 +128,16 @@ def submit(configs: Sequence[RunConfig], runs_dir: str | Path, options: Options,
     """
     check_installed("--submit slurm", "submitit")
     runs_dir = Path(runs_dir).absolute()
-    jobs: dict[int, object] = {}
-    second = [i for i, config in enumerate(configs) if search_of(config)]
-    first = [i for i in range(len(configs)) if i not in second]
-    for places in filter(None, (first, second)):
-        searches = [jobs[j].job_id for i in places for j in jobs if configs[j] == search_of(configs[i])]
-        executor = _executor(runs_dir / "logs" / "jobs", options, cluster, list(dict.fromkeys(searches)))
-        with executor.batch():
-            submitted = [executor.submit(Job(configs[i], str(runs_dir), options.gpus)) for i in places]
-        jobs |= dict(zip(places, submitted, strict=True))
-    return [jobs[i] for i in range(len(configs))]
+    jobs: dict[RunConfig, object] = {}
+    for is_second in (False, True):
+        wanted = [config for config in configs if bool(search_of(config)) == is_second]
+        searches = dict.fromkeys(jobs[search_of(config)].job_id for config in wanted if search_of(config) in jobs)
+        if wanted:
+            executor = _executor(runs_dir / "logs" / "jobs", options, cluster, list(searches))
+            with executor.batch():
+                submitted = [executor.submit(Job(config, str(runs_dir), options.gpus)) for config in wanted]
+            jobs |= dict(zip(wanted, submitted, strict=True))
+    return [jobs[config] for config in configs]
 
 
 def _executor(folder: Path, options: Options, cluster: str, after: Sequence[str]):
@@ -156,10 +156,7 @@ def _executor(folder: Path, options: Options, cluster: str, after: Sequence[str]
         "cpus_per_task": options.cpus,
         "mem_gb": options.memory,
         "name": "msft",
-        "slurm_partition": options.partition,
-        "slurm_account": options.account,
-        "slurm_qos": options.qos,
-        "slurm_constraint": options.constraint,
+        **{f"slurm_{name}": getattr(options, name) for name in ("partition", "account", "qos", "constraint")},
         "slurm_setup": [options.setup] if options.setup else None,
         "slurm_array_parallelism": options.parallel,
         "slurm_signal_delay_s": options.warning,
