@@ -65,10 +65,8 @@ def mixture_of(config: RunConfig, tokenizer) -> Mixture:
 
 
 def filled(config: RunConfig) -> RunConfig:
-    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's.
-
-    What only draws the paper's mixtures is none for another one: a run's name has what its run depends on.
-    """
+    """A config with every default filled in, as its run has it: those of a tiny model come before the paper's. What only
+    draws the paper's mixtures is none for another one: a run's name has what its run depends on."""
     if config.mixture not in paper_mixtures.NAMES:
         config = dataclasses.replace(config, **dict.fromkeys((*_SIZES, "revision")))
     if config.model not in tiny.MODELS:
@@ -133,10 +131,8 @@ def model_identity(source: str, revision: str | None) -> str:
 
 
 def check_base(model_then: Mapping, source: str, revision: str | None) -> None:
-    """Raises ModelError where a folder's weights are not those that a run's adapter was trained on.
-
-    model_then: what the run's run.json says of its model; older ones do not say which weights they were.
-    """
+    """Raises ModelError where a folder's weights are not those that a run's adapter was trained on. model_then: what its
+    run.json says of its model; older ones do not say which weights they were."""
     now = model_identity(source, revision)
     if model_then.get("identity", now) != now:
         what = f"the files of the base model in {source!r} are not those that the adapter was trained on"
