@@ -73,8 +73,6 @@ page.table(
     item="Table 2",
     caption=main_results.AGAINST_PAPER_CAPTION + about,
 )
-
-# %%
 page.table(
     main_results.group_gains(runs, reported),
     "groups",
