@@ -69,15 +69,12 @@ def side_by_side(table: pd.DataFrame, theirs: pd.DataFrame | None = None) -> pd.
 
     table: as `measured` gives it.  theirs: the paper's numbers in the same form, put below each row of ours.
     """
-    rows = table.assign(source="here")
-    keys = ["group", "method"]
+    rows, keys = table.assign(source="here"), ["group", "method"]
     if theirs is not None:
         rows, keys = pd.concat([rows, comparable(table, theirs).assign(source="paper")]), [*keys, "source"]
     wide = rows.pivot(index=keys, columns="model", values=["accuracy", "epoch"])
-    groups, methods = list(dict.fromkeys(table.group)), _methods(table)
-    wide = wide.sort_index(
-        key=lambda level: level.map({n: i for i, n in enumerate([*groups, *methods, "here", "paper"])})
-    )
+    order = {name: i for i, name in enumerate([*dict.fromkeys(table.group), *_methods(table), "here", "paper"])}
+    wide = wide.sort_index(key=lambda level: level.map(order))
     columns = {}
     for model in dict.fromkeys(table.model):
         columns |= {model: wide["accuracy", model], f"{model} Ep.": wide["epoch", model]}
@@ -136,23 +133,23 @@ GROUP_GAINS_CAPTION = (
 
 
 def group_gains(runs, theirs: pd.DataFrame) -> pd.DataFrame:
-    """What each method gains over SFT in each group, averaged over models, and whether it gains in all of them: the
-    paper's and ours. theirs: as `reported` gives it."""
-    there = theirs[theirs.model == AVERAGE].set_index(["group", "method"]).accuracy
+    """What each method gains over SFT in each group and in all, the mean over models; theirs: as `reported` gives it."""
     correct = {key: findings.correct_at_best(run) for key, run in runs.items()}
     models, rows = list(dict.fromkeys(model for model, _ in runs)), {}
     groups = data.groups_of(runs[models[0], "sft"])
+    there = theirs[theirs.model == AVERAGE].pivot(index="method", columns="group", values="accuracy")
+    there = there.sub(there.loc["sft"]).reindex(index=list(LABELS), columns=list(groups))
     for method in (m for m in LABELS if m != "sft" and (models[0], m) in correct):
-        differences = findings.item_differences((correct[m, method], correct[m, "sft"]) for m in models)
-        row, gains = {}, {group: findings.over_items({t: differences[t] for t in groups[group]}) for group in groups}
+        items = findings.item_differences((correct[m, method], correct[m, "sft"]) for m in models)
+        gains = {group: findings.over_items({t: items[t] for t in groups[group]}) for group in groups}
+        row = rows[label(method)] = {}
         for group, gain in gains.items():
-            row |= {group: f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"}
-            row |= {f"{group}, paper": there.get((group, method), np.nan) - there.get((group, "sft"), np.nan)}
+            row[group] = f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+            row[f"{group}, paper"] = there.at[method, group]
         is_lost, is_gained = any(g.high < 0 for g in gains.values()), all(g.low > 0 for g in gains.values())
         row["all groups"] = "no" if is_lost else "yes" if is_gained else "cannot tell"
-        known = [row[f"{group}, paper"] for group in groups if np.isfinite(row[f"{group}, paper"])]
-        row["all groups, paper"] = ("yes" if min(known) > 0 else "no") if known else "–"
-        rows[label(method)] = row
+        least = there.loc[method].min()  # of the groups that the paper has
+        row["all groups, paper"] = "–" if np.isnan(least) else "yes" if least > 0 else "no"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
