@@ -66,6 +66,13 @@ def test_optima_by_accuracy_and_by_loss(tmp_path):
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["early", "late"]
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 4, 7])
+def test_every_seed_has_its_mark_in_the_picture_of_the_optima(tmp_path, seeds):
+    axes = real_model.optima_plot({("sft", seed): made(tmp_path, seed) for seed in range(seeds)})
+    for axis in axes:
+        assert [dots.get_label() for dots in axis.collections] == [f"seed {seed}" for seed in range(seeds)]
+
+
 def test_a_curve_that_never_moves_has_no_optimum(tmp_path):
     still = {**ACCURACY, "late": [0.0] * 4}
     runs = {("sft", 20): made(tmp_path, accuracy=still), ("sft", 30): made(tmp_path, 30)}

@@ -1,7 +1,7 @@
 """Peaks of a model by accuracy and by held-out loss: do they come back with another seed, and what do the methods bring?"""
 
 import re
-from itertools import product
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,9 @@ from paper_figures.reported_numbers import model_label
 from paper_figures.style import COLUMN, colour, label, legend, pretty, say
 
 MEASURES = ("accuracy", "loss")
-_SHADES = (colour("sft"), "#8cc4e3", "white")  # of a first, second and third seed
+_MARKS = tuple(
+    zip("osD^v", (colour("sft"), "#8cc4e3", "white", colour("sft"), "white"), strict=True)
+)  # a seed each, then anew
 # columns of a difference to SFT: mean, and the ends of its interval
 POINTS = ["against SFT (points)", "from", "to"]
 NATS = ["loss against SFT (nats)", "loss from", "loss to"]
@@ -135,13 +137,12 @@ def optima_plot(runs, axes=None):
     if axes is None:
         size = (COLUMN, 0.19 * len(order) + 0.65)
         _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
-    marks = "osD"
     for axis, (measure, table) in zip(axes, tables.items(), strict=True):
         # above each other, since seeds that agree would hide each other
         shifts = np.linspace(-0.25, 0.25, len(table.columns)) if len(table.columns) > 1 else np.zeros(1)
         for place, task in enumerate(order):
             axis.plot(table.loc[task], place + shifts, color="0.75", lw=0.8, zorder=1)
-        for seed, mark, shift, shade in zip(table, marks, shifts, _SHADES, strict=False):
+        for seed, shift, (mark, shade) in zip(table, shifts, cycle(_MARKS), strict=False):
             axis.scatter(
                 table[seed][order], np.arange(len(order)) + shift, marker=mark, s=10, color=shade,
                 edgecolor=colour("sft"), lw=0.5, zorder=2, label=f"seed {seed}",
