@@ -14,7 +14,7 @@ from msft import tiny
 from msft.data import example as strings
 from msft.errors import DataError, ModelError
 from msft.results.provenance import processor
-from paper_figures.instrument import bases, mixtures, skills
+from paper_figures.instrument import bases, mixtures, skills, table
 from paper_figures.instrument.__main__ import MADE, digest
 from paper_figures.instrument.table import EOS, TABLE
 
@@ -59,7 +59,7 @@ def test_parts_are_disjoint_and_as_large_as_declared(name):
         questions = [example.question for part in tiny.PARTS for example in getattr(sub, part)]
         assert len(questions) == len(set(questions)), sub.name
         sizes = [len(getattr(sub, part)) for part in tiny.PARTS]
-        assert sizes == [row.train, row.test, row.test, row.confirmation, strings.SHOTS]
+        assert sizes == [row.kept or row.train, row.test, row.test, row.confirmation, strings.SHOTS]
 
 
 def test_groups_styles_and_sizes_of_the_mixtures():
@@ -91,6 +91,17 @@ def test_wrong_labels_are_in_train_only_and_hold_for_a_whole_entity(name):
             continue
         assert all(len(answers) == 1 for answers in labels.values()) or not row.wrong, row.name
         assert wrong == round(row.wrong * len(labels)), row.name
+
+
+def test_moved_facts_have_one_other_answer_in_every_part():
+    for sub, row in zip(mixtures.generated("tiny-21", clean=True), mixtures.rows_of("tiny-21"), strict=True):
+        facts, said = skills.FACTS[row.topic], {}
+        for example in (example for part in tiny.PARTS for example in getattr(sub, part)):
+            (entity,) = facts.keys() & set(re.findall(r"\w+", example.question))
+            said.setdefault(entity, set()).add(re.search(rf"\b{example.answer}\. (\w+)", example.question)[1])
+        assert all(len(values) == 1 for values in said.values()) and said.keys() == facts.keys()
+        assert sum(said[entity] != {facts[entity]} for entity in facts) == row.moved * len(facts), row.name
+    assert {row.moved for row in table.SUBJECTS} == {0, 1}
 
 
 def test_answers_are_true_by_a_second_way_of_working_them_out():

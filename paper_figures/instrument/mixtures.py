@@ -42,7 +42,8 @@ def generated(name: str = "tiny", clean: bool = False) -> Mixture:
 
 
 def _sub_dataset(row: Row, clean: bool) -> SubDataset:
-    """Draws distinct questions and cuts them into parts; then gives round(wrong x keys) keys of train wrong labels."""
+    """Draws distinct questions, gives round(moved x keys) keys another answer, and cuts the questions into parts; then
+    gives round(wrong x keys) keys of train wrong labels."""
     rng = random.Random(f"{SEED} {row.name}")
     items: dict[str, Item] = {}
     wanted = 2 * row.train + 2 * row.test + row.confirmation + 4 * SHOTS
@@ -53,22 +54,34 @@ def _sub_dataset(row: Row, clean: bool) -> SubDataset:
             break
     else:
         raise DataError(f"{row.name}: fewer than {wanted} distinct questions; raise its difficulty")
-    rest = iter(items.values())
+    rest = iter(_moved(row, list(items.values())))
     test, validation, confirmation = (list(islice(rest, size)) for size in (row.test, row.test, row.confirmation))
     drawn = _evenly(list(rest))
     train, pool = drawn[: row.train], drawn[row.train :]
     keys = sorted({item.key for item in train})
     wrong = {key: rng.random() for key in rng.sample(keys, round(row.wrong * len(keys)))}
-    labels = [item.answer if clean else _label(item, wrong) for item in train]
+    labels = [item.answer if clean else _label(item, wrong) for item in train][: row.kept]
     return SubDataset(
         name=row.name,
         group=row.group,
-        train=[_example(item, label) for item, label in zip(train, labels, strict=True)],
+        train=[_example(item, label) for item, label in zip(train, labels, strict=False)],
         test=[_example(item, item.answer) for item in test],
         validation=[_example(item, item.answer) for item in validation],
         confirmation=[_example(item, item.answer) for item in confirmation],
         shots=[_example(item, item.answer) for item in sorted(pool, key=lambda i: len(i.question))[:SHOTS]],
     )
+
+
+def _moved(row: Row, items: list[Item]) -> list[Item]:
+    """The same questions; keys that have moved have another answer in all of them."""
+    rng, keys = random.Random(f"{SEED} {row.name} moved"), sorted(FACTS.get(row.topic, ()))
+    moved = {key: rng.random() for key in rng.sample(keys, round(row.moved * len(keys)))}
+    changed = []
+    for item in items:
+        answer = _label(item, moved)
+        others = tuple(other for other in (*item.others, item.answer) if other != answer)
+        changed.append(replace(item, answer=answer, others=others))
+    return changed
 
 
 def _evenly(items: list[Item]) -> list[Item]:
@@ -93,9 +106,9 @@ def _example(item: Item, answer: str) -> Example:
 
 @cache
 def _asked() -> frozenset[str]:
-    """Every question of every mixture: pre-training meets none."""
+    """Every question of every mixture, kept or not: pre-training meets none."""
     parts = ("train", "test", "validation", "confirmation", "shots")
-    subs = [sub for name in ("tiny-15", "tiny-21") for sub in generated(name)]
+    subs = [_sub_dataset(replace(row, kept=None), clean=False) for row in TABLE + EXTRA + SUBJECTS]
     return frozenset(e.question for sub in subs for part in parts for e in getattr(sub, part))
 
 
