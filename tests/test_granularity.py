@@ -120,7 +120,7 @@ def test_paper_claims_are_compared_where_the_categories_are_there():
 def test_the_finding_has_both_gains_and_the_room_for_one():
     text = granularity.finding(runs_of())
     assert text.startswith("mSFT is ahead of SFT by 15.0 points (n = 1 pair of runs, 20 test items;")
-    assert "IES differs from SFT by -5.0 points" in text
+    assert "above SFT in 2 of 2 categories and below in 0. IES differs from SFT by -5.0 points" in text
     assert "SFT leaves 50.0 points to gain" in text
 
 
