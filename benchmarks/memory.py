@@ -108,8 +108,7 @@ def parts_of(options) -> dict[str, float]:
     """MiB of every part of a run that can be told from tensors; activations of the longest examples."""
     import torch
 
-    from msft.loss.losses import TokenLosses
-    from msft.loss.passes import make_passes, target_losses
+    from msft.loss.losses import TokenLosses, make_passes, target_losses
     from msft.runs import prepare
     from msft.store.checkpoints import optimizer_tensors, snapshot
 

@@ -33,13 +33,13 @@ def train(options: argparse.Namespace) -> None:
     """What each process does: the run, with the model in double precision where that is asked for."""
     import msft
     from msft import names
-    from msft.loss import passes
+    from msft.loss import losses
 
     if options.double:
         load = names.load_model
         names.load_model = lambda *args, **more: load(*args, **more).double()
     if options.tokens:
-        passes._CPU_TOKENS = options.tokens
+        losses._CPU_TOKENS = options.tokens
     settings = {"method": "msft", "params": {"budget": options.budget}, "device": "cpu"}
     config = msft.RunConfig(model=options.model, mixture=options.mixture, **settings)
     msft.run(config, options.runs_dir, progress=False)

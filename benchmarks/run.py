@@ -58,7 +58,7 @@ def watched() -> Clock:
 
     from msft import evaluation, runs
     from msft.generation import lm as generation
-    from msft.loss import losses, passes
+    from msft.loss import losses
     from msft.store import checkpoints, durable
     from msft.store.journal import Journal
 
@@ -66,7 +66,7 @@ def watched() -> Clock:
     for owner, name, part in (
         (losses.TokenLosses, "gradients", "forward and backward"),
         (losses.TokenLosses, "of_examples", "forward and backward"),
-        (passes, "pack", "batches"),
+        (losses, "pack", "batches"),
         (torch.optim.Adam, "step", "optimizer"),
         (generation, "decode", "decoding"),
         (generation.PrefixCachedLM, "_finished", "evaluation: when to stop"),

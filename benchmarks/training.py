@@ -37,8 +37,7 @@ from recording import RESULTS, heading, measured_with, write
 
 from msft import names
 from msft.data.example import training_text
-from msft.loss.losses import TokenLosses
-from msft.loss.passes import make_passes
+from msft.loss.losses import TokenLosses, make_passes
 from msft.loss.tokens import Tokens, tokenize
 from msft.seeds import order
 

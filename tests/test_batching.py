@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from msft.data.example import Example, target_text, training_text
 from msft.data.mixture import Mixture, SubDataset
 from msft.errors import ModelError
-from msft.loss.losses import TokenLosses
-from msft.loss.passes import make_passes, split_evenly
+from msft.loss.losses import TokenLosses, make_passes, split_evenly
 from msft.loss.tokens import Tokens, deal_out, fit_mixture, loss_weights, tokenize
 from msft.packing.probe import why_not_trained_packed
 from msft.seeds import order, quarter_ends
@@ -352,11 +351,11 @@ def test_mixed_precision_is_near_full_precision_with_gradients_in_it(kind, path)
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "olmo2", "llama"])
 def test_half_precision_attends_in_full_precision_on_a_processor(kind, monkeypatch):
     """What goes in and comes out is rounded alone: gradients are as near to the exact ones as the stock model's."""
-    from msft.loss import passes
+    from msft.loss import losses as loss_module
 
     model, rows, results, seen = make_model(kind, vocabulary=50).to(torch.bfloat16), random_rows(24), [], set()
-    attend = passes.attend_blocks
-    monkeypatch.setattr(passes, "attend_blocks", lambda *states: seen.add(states[0].dtype) or attend(*states))
+    attend = loss_module.attend_blocks
+    monkeypatch.setattr(loss_module, "attend_blocks", lambda *states: seen.add(states[0].dtype) or attend(*states))
     for weights, path in ((copy.deepcopy(model).double(), "padded: "), (model, "padded: "), (model, "packed")):
         losses = TokenLosses(weights, 4, 200)
         losses.path = path
@@ -409,13 +408,13 @@ def test_variable_length_kernel_is_given_the_same_attention(kind, monkeypatch):
     """The kernel needs a GPU; what it is given is checked with its definition in its place."""
     from torch.nn.attention import varlen
 
-    from msft.loss import passes
+    from msft.loss import losses as loss_module
 
     model = make_model(kind, vocabulary=50).double()
     losses, rows = TokenLosses(model, 4, 60), random_rows(9)
     wanted = losses.gradients(rows)
     expected = gradients(model)
-    monkeypatch.setattr(passes, "_varies", lambda model: True)
+    monkeypatch.setattr(loss_module, "_varies", lambda model: True)
     monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
     loss, sums = losses.gradients(rows)
     assert float(loss) == pytest.approx(float(wanted[0]), rel=1e-12)

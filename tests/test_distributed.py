@@ -21,7 +21,7 @@ from msft import distributed
 from msft.errors import DataError, ModelError, RunError
 from msft.launch.accelerated import unused_keys
 from msft.loss import tokens
-from msft.loss.passes import make_passes
+from msft.loss.losses import make_passes
 from msft.training import Trainer
 
 METHODS = {

@@ -5,8 +5,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from msft.generation import steps
-from msft.loss import passes
-from msft.loss.losses import TokenLosses
+from msft.loss import losses as loss_module
+from msft.loss.losses import TokenLosses, make_passes
 from msft.loss.tokens import Tokens
 from msft.packing import attention, rows
 from msft.packing.rows import Row, pack
@@ -91,7 +91,7 @@ def no_values(monkeypatch):
         pytest.skip("this torch is built without CUDA")
     monkeypatch.setattr(attention, "is_fused", lambda *_: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
-    for module in (rows, passes):
+    for module in (rows, loss_module):
         monkeypatch.setattr(module, "on_device", lambda array, device: torch.from_numpy(array).to(device))
     tensor = torch.tensor
     monkeypatch.setattr(torch, "tensor", lambda data, device=None, **kwargs: tensor(data, **kwargs).to(device or "cpu"))
@@ -135,7 +135,7 @@ def test_losses_on_a_gpu_have_the_right_shapes(no_values, monkeypatch, kind, dty
     monkeypatch.setattr("msft.loss.losses.why_not_trained_packed", lambda model: "")  # it reads values
     model, examples = model_of(kind, dtype), [Tokens(tuple(ids), 2) for ids in ROWS]
     losses = TokenLosses(model, 4, 16, mixed)
-    batches = list(passes.make_passes(examples, 4, 16, model, mixed=mixed))
+    batches = list(make_passes(examples, 4, 16, model, mixed=mixed))
     assert len(batches) > 1
     for batch in batches:
         loss, tokens = losses._of_tokens(batch)
