@@ -180,9 +180,10 @@ def _bytes(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) 
     if shape := sizes.shape:
         # of a token a training pass keeps the inputs of every product, the norms in fp32, the gated MLP's three halves, no
         # attention matrix; and the logits of a third of the tokens with their fp32 copy and gradient
-        layer = 24 * shape["hidden"] + 4 * shape["kv_heads"] * shape["head"] + 8 * shape["inner"]
+        keys = shape["num_key_value_heads"] * shape["head_dim"]
+        layer = 24 * shape["hidden_size"] + 4 * keys + 8 * shape["intermediate_size"]
         width = _BYTES[config.precision]
-        each = shape["layers"] * layer * width / 2 + shape["vocab"] * (width + 8) / 3
+        each = shape["num_hidden_layers"] * layer * width / 2 + shape["vocab_size"] * (width + 8) / 3
         mean_tokens = sum(s.train * s.tokens for s in sizes.sets) / sum(s.train for s in sizes.sets)
         # 1.3: padding, and longer batches than the mean
         device["activations"] = min(config.token_budget, 1.3 * mean_tokens * config.batch_size) * each

@@ -16,9 +16,8 @@ from msft.data.example import training_text
 from msft.errors import ModelError
 from msft.prepared import shared
 
-# what a shape calls a field of config.json
-_FIELDS = {"layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads"}
-_FIELDS |= {"inner": "intermediate_size", "vocab": "vocab_size"}
+# of config.json, what every model of the Llama family says
+_SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,7 @@ class SetSize:
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     """A run's model, its adapter among the parameters, and data. frozen: parameters that are not trained.
-    shape: layers, hidden, heads, kv_heads, head (size), inner, vocab; None if not known."""
+    shape: of config.json _SHAPE, num_key_value_heads and head_dim; None if not known."""
 
     parameters: int
     shape: dict | None
@@ -70,9 +69,9 @@ def _sizes(config: RunConfig) -> Sizes:
         sizes = _sizes(dataclasses.replace(config, **dict.fromkeys(ADAPTER)))
         trained = adapter.trained_parameters(config, _architecture(config))
         return dataclasses.replace(sizes, parameters=sizes.parameters + trained, frozen=sizes.parameters)
-    shape = table()["models"].get(config.model)
-    parameters, shape = (shape["parameters"], shape) if shape else _measured(_folder(config))
-    tokenizer = (shape or {}).get("tokens", "qwen")
+    known = table()["models"].get(config.model, {})
+    parameters, shape = (known["parameters"], known["config"]) if known else _measured(_folder(config))
+    tokenizer = known.get("tokens", "qwen")
     # name, name in the table, train, test, validation of sub-datasets whose tokens the table has
     if config.mixture in paper_mixtures.NAMES and not config.data_dir:  # what is asked for; the hub has enough
         asked = config.train_size, config.test_size, config.validation_size
@@ -116,13 +115,12 @@ def _read(config: RunConfig) -> tuple[SetSize, ...]:
 
 def _architecture(config: RunConfig):
     """The configuration of a run's model, from its shape where the table has it. Loads transformers."""
-    shape = table()["models"].get(config.model)
-    if not shape:
+    known = table()["models"].get(config.model)
+    if not known:
         return names.load_architecture(str(_folder(config)), config)
     from transformers import AutoConfig
 
-    fields = {**_FIELDS, "kv_heads": "num_key_value_heads", "head": "head_dim"}
-    return AutoConfig.for_model(shape["kind"], **{name: shape[key] for key, name in fields.items()})
+    return AutoConfig.for_model(**known["config"])
 
 
 def _folder(config: RunConfig) -> Path:
@@ -148,8 +146,8 @@ def _measured(folder: Path) -> tuple[int, dict | None]:
     if not total:
         raise ModelError(f"{folder} has no safetensors files, so its parameters cannot be counted")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    shape = {key: config.get(name) for key, name in _FIELDS.items()}
-    if not all(shape.values()):
+    if not all(map(config.get, _SHAPE)):
         return total, None
-    shape["kv_heads"] = config.get("num_key_value_heads") or shape["heads"]
-    return total, {**shape, "head": config.get("head_dim") or shape["hidden"] // shape["heads"]}
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    return total, {**config, "num_key_value_heads": config.get("num_key_value_heads") or heads, "head_dim": head_dim}
