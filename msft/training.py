@@ -30,7 +30,7 @@ from msft.seeds import generator, intervals, quarter_ends
 from msft.store import checkpoints
 from msft.store.curve import Curve
 from msft.store.durable import START, Durable, holders_after
-from msft.store.state import SCORE_KEYS, Best, Progress, best_of, measured, read_losses
+from msft.store.state import Best, Progress, best_of, measured, read_losses
 
 
 @dataclasses.dataclass
@@ -297,7 +297,7 @@ class Trainer:
         point = {"epoch": epoch, "train_loss": train_loss, "train_losses": of_tasks, "reused": False}
         if not progress.points and self.here is not None:
             # the start point is the very weights that were evaluated before
-            point |= {key: self.here[key] for key in SCORE_KEYS if key in self.here} | {"reused": True}
+            point = {**self.here, **point, "reused": True}
         else:
             roll_out.shown.evaluating()
             try:

@@ -166,9 +166,9 @@ def evaluate(flags: options.Eval) -> int:
         scores = evaluator.evaluate()
     table = pd.DataFrame([{"task": task, "accuracy": s.accuracy, "n": s.n} for task, s in scores.items()])
     print(table.to_string(index=False))
-    shares = [task for task, score in scores.items() if not score.on_own_scale] or list(scores)
-    of_all = overall({task: scores[task].accuracy for task in shares}, {task: scores[task].n for task in shares})
-    print(f"accuracy of all items {of_all:.4f}")
+    apart = [task for task, score in scores.items() if score.on_own_scale]
+    of_tasks = table.set_index("task").to_dict()
+    print(f"accuracy of all items {overall(of_tasks['accuracy'], of_tasks['n'], apart):.4f}")
     return 0
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from msft.paths import is_mixture_file
 from msft.results.history import history_rows, roll_outs
-from msft.store.curve import comparable, overall
+from msft.store.curve import overall
 
 MINUTE = 60.0  # seconds between two plain lines that only say how far a run is
 clock = tqdm.format_interval  # seconds as 1:02:03 or 02:03
@@ -144,9 +144,9 @@ class RunProgress:
         """One evaluation is done, the last of the points; the start point of a stage is not counted."""
         self.tell(self._active, self.result, best)
         point = self.result["points"][-1]
-        tasks = comparable(point)
-        here = overall({task: point["accuracy"][task] for task in tasks}, point["n"])  # as the best beside it
-        form = ".4g" if set(tasks) <= set(point.get("on_own_scale", ())) else ".1%"
+        apart = point.get("on_own_scale", ())
+        here = overall(point["accuracy"], point["n"], apart)  # as the best beside it
+        form = ".4g" if set(point["accuracy"]) <= set(apart) else ".1%"
         self._text = f"epoch {self.result['offset'] + point['epoch']:.2f}, accuracy {here:{form}}, "
         self._text += f"best {best.accuracy:{form}} at {best.path_epoch:.2f}"
         counted = point["epoch"] > 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msft.errors import RunError, check_installed
-from msft.results.history import comparable, drops, watched
+from msft.results.history import drops, own_scales, watched
 from msft.store.curve import overall
 
 
@@ -32,8 +32,8 @@ def _measured(history, event) -> dict[str, float]:
     """{name: value} of the evaluation that an event tells of."""
     here = history[(history.stage == event.stage) & (history.epoch == event.epoch)]
     values = {f"accuracy/{row.task}": row.accuracy for row in here.itertuples()}
-    counted = comparable(here).set_index("task")
-    values["accuracy/mean"] = overall(counted.accuracy.to_dict(), counted.n.to_dict())  # as the best accuracy beside it
+    of_tasks = here.set_index("task")[["accuracy", "n"]].to_dict()
+    values["accuracy/mean"] = overall(of_tasks["accuracy"], of_tasks["n"], own_scales(here))  # as the best beside it
     values |= {f"watched/{label}": here[column].iloc[0] for label, column in watched(history).items()}
     values |= {f"loss/{row.task}": row.loss for row in here.itertuples()}
     values |= {"best/accuracy": event.best_accuracy, "best/path_epoch": event.best_path_epoch}

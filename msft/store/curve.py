@@ -1,6 +1,6 @@
 """What a roll-out measured: the score of every sub-dataset at every evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 
 class Curve(dict):
@@ -19,14 +19,10 @@ class Curve(dict):
         return max(sorted(self), key=lambda epoch: (self[epoch][task], -epoch))
 
 
-def comparable(point: Mapping) -> list[str]:
-    """The sub-datasets of an evaluated point that a mean is taken over: those with a scale of their own, as a perplexity
-    has, are left out, unless there are no others."""
-    apart = set(point.get("on_own_scale", ()))
-    return [task for task in point["accuracy"] if task not in apart] or list(point["accuracy"])
+def overall(scores: Mapping[str, float], sizes: Mapping[str, int], apart: Collection[str] = ()) -> float:
+    """Accuracy over all items; with equal test sizes, the mean over sub-datasets.
 
-
-def overall(scores: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """Accuracy over all items; with equal test sizes, the mean over sub-datasets."""
-    total = sum(sizes[task] for task in scores)
-    return sum(scores[task] * sizes[task] for task in scores) / total
+    apart: those with a scale of their own, as a perplexity has: they are left out, unless there are no others.
+    """
+    tasks = [task for task in scores if task not in apart] or list(scores)
+    return sum(scores[task] * sizes[task] for task in tasks) / sum(sizes[task] for task in tasks)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from msft.errors import RunError
-from msft.store.curve import comparable, overall
+from msft.store.curve import overall
 
 
 @dataclasses.dataclass
@@ -40,11 +40,8 @@ class Best:
     path_epoch: float = 0.0
 
 
-SCORE_KEYS = ("selection", "selected_from", "accuracy", "loss", "n", "tokens", "on_own_scale", "watched")
-
-
 def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -> dict[str, dict]:
-    """What an evaluated point holds of its scores (SCORE_KEYS), by sub-dataset; the last two where they say anything.
+    """What an evaluated point holds of its scores, by sub-dataset; the last two where they say anything.
 
     test, selection, watched: {sub-dataset or label: evaluation.Scores} of the test set, of what decisions are taken on, and
     of what none is.  metric: "accuracy" or "loss". In `selection` higher is better: a loss, or a judge's value of which a
@@ -66,10 +63,9 @@ def measured(test: Mapping, selection: Mapping, metric: str, watched: Mapping) -
 
 def best_of(point: dict, stage: int, path_epoch: float) -> Best:
     """An evaluated point as a candidate for the best checkpoint."""
-    # a validation set may have other sizes than the test set
-    chosen, shown = ({task: point[key][task] for task in comparable(point)} for key in ("selection", "accuracy"))
-    sizes = point["selected_from"], point["n"]
-    return Best(overall(chosen, sizes[0]), overall(shown, sizes[1]), stage, point["epoch"], path_epoch)
+    apart = point.get("on_own_scale", ())
+    selection = overall(point["selection"], point["selected_from"], apart)  # a validation set may have other sizes
+    return Best(selection, overall(point["accuracy"], point["n"], apart), stage, point["epoch"], path_epoch)
 
 
 def read_losses(progress: Progress, steps: Sequence[tuple], owners: Sequence[str], rows: Sequence, stage: int) -> None:
