@@ -92,12 +92,20 @@ class RunConfig:
 
     def __post_init__(self):
         clean, problems = check_values(RunConfig, vars(self), "setting")
-        clean, wrong_paths = _with_settled_paths(clean)
-        problems += wrong_paths
+        for name in filter(clean.get, PATHS):
+            try:
+                clean[name] = settled(name, clean[name])
+            except ConfigError as error:  # it can be no path
+                problems += [f"setting {name}: {problem}" for problem in error.problems]
+                del clean[name]
         if names := clean.get("lora_target_modules"):
             clean["lora_target_modules"] = ",".join(sorted({name.strip() for name in names.split(",")} - {""}))
         if "mixture" in clean and clean.get("select_on", "") is None:
-            clean["select_on"] = _selects_on(clean["mixture"])
+            clean["select_on"] = "test"
+            if is_mixture_file(clean["mixture"]):
+                from msft.data.spec import selects_on  # a quarter of a second
+
+                clean["select_on"] = selects_on(clean["mixture"])
         if "method" in clean and "params" in clean:
             folder, evaluations = clean.get("methods_dir"), clean.get("evaluations_per_epoch")
             clean["params"], wrong_params = methods.check_params(clean["method"], clean["params"], folder, evaluations)
@@ -190,18 +198,6 @@ class RunConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _with_settled_paths(clean: Mapping) -> tuple[dict, list[str]]:
-    """(the settings with their paths in one spelling, without those that can be no path; the problems of these)."""
-    settings, problems = {}, []
-    for name, value in clean.items():
-        is_path = value and name in PATHS
-        try:
-            settings[name] = settled(name, value) if is_path else value
-        except ConfigError as error:
-            problems += [f"setting {name}: {problem}" for problem in error.problems]
-    return settings, problems
-
-
 def _misfits(clean: Mapping) -> list[str]:
     """Problems of settings that have the right type and bounds each."""
     others = [] if clean.get("adapter") else [name for name in ADAPTER if clean.get(name) is not None]
@@ -212,11 +208,3 @@ def _misfits(clean: Mapping) -> list[str]:
         problems.append(f"setting device: unknown device {clean['device']!r}. Allowed: cpu, cuda, cuda:0, ...")
     names = [name for name in ("model", "mixture", "lora_target_modules") if clean.get(name) is not None]
     return problems + [f"setting {name} is empty" for name in names if not clean[name].strip()]
-
-
-def _selects_on(mixture: str) -> str:
-    if not is_mixture_file(mixture):  # what reads such files takes a quarter of a second to import
-        return "test"
-    from msft.data.spec import selects_on
-
-    return selects_on(mixture)
