@@ -121,10 +121,6 @@ class Peaks:
         """The epochs that are kept."""
         return list(self._kept)
 
-    def files(self) -> list[str]:
-        """Names of the files that peaks are in."""
-        return [_name(kept) for kept in self._kept.values() if not isinstance(kept, dict)]
-
     def to_disk(self) -> dict[str, str]:
         """{epoch: file}; those in memory are written."""
         for epoch, kept in self._kept.items():
@@ -282,7 +278,7 @@ class Durable:
             self.best_weights = weights
         if self.peaks.keep_held(holders):
             peaks = copy.copy(self.peaks)
-            self.writer.submit(lambda: self.run.prune(peaks.files()))
+            self.writer.submit(lambda: self.run.prune([*peaks.to_disk().values()]))
 
     def finish(self) -> None:
         """Puts the end of the run on disk; the model ends as its best checkpoint, so that one file holds both."""
