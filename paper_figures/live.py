@@ -8,13 +8,13 @@ import io
 import time
 
 import numpy as np
+from huggingface_hub.utils import is_notebook
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from msft.data.judges import PREFIX
 from msft.results.history import comparable, drops, kept, own_scales, watched
-from msft.results.progress import in_notebook
 from paper_figures.style import WIDTH, colour, label, pretty
 
 _SHARE = 0.01  # of a run's time that drawing may take
@@ -36,7 +36,7 @@ class LiveFigure:
         """Takes an evaluation in, and draws where it is time."""
         self.runs[event.run] = history, event
         started = time.monotonic()
-        if not in_notebook() or (started < self._next and not event.finished):
+        if not is_notebook() or (started < self._next and not event.finished):
             return
         from IPython.display import Image, display
 

@@ -34,7 +34,7 @@ def shown(monkeypatch):
         return Handle()
 
     monkeypatch.setattr("IPython.display.display", display)
-    monkeypatch.setattr(live, "in_notebook", lambda: True)
+    monkeypatch.setattr(live, "is_notebook", lambda: True)
     monkeypatch.setattr(live, "time", type("clock", (), {"monotonic": staticmethod(lambda: found["now"])}))
     assert live.time is not clock
     return found

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
+from huggingface_hub.utils import is_notebook
 from tqdm.auto import tqdm
 
 from msft.paths import is_mixture_file
@@ -54,13 +55,6 @@ def say_choice(config, mixture) -> None:
         print(f"peaks and the best checkpoint are chosen on the {config.select_on} items{lacking}", file=sys.stderr)
 
 
-def in_notebook() -> bool:
-    """Whether this is a Jupyter kernel, where tqdm.auto draws its widget."""
-    shell = sys.modules.get("IPython")
-    kernel = shell.get_ipython() if shell else None
-    return kernel is not None and hasattr(kernel, "kernel")
-
-
 class RunProgress:
     """Progress of one run: its stage, which sub-datasets are active, what is done now, the accuracy so far, the time left.
     directory: its name, which is shown without its hash."""
@@ -69,7 +63,7 @@ class RunProgress:
         self.directory, self.name, self.shown = directory, directory.rsplit("-", 1)[0], shown
         self.method, self.watchers = method, list(watchers)
         self._rolled_out: list[Mapping] = []
-        self.bars = shown and (in_notebook() or sys.stderr.isatty())
+        self.bars = shown and (is_notebook() or sys.stderr.isatty())
         self._took = {"step": (0.0, 0), "evaluation": (0.0, 0)}  # seconds of all, how many
         self._label, self._said = "", -MINUTE  # of the stage that is under way; when the last line was said
 
