@@ -122,9 +122,8 @@ def _on_gpu(query, key, value, mask, causal: bool, scale: float):
 
 
 def _anywhere(query, key, value, mask, causal: bool, scale: float):
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # the products in the precision of the states, as in a kernel
+    # the products in the precision of the states, as in a kernel
+    with torch.autocast(query.device.type, enabled=False):
         scores = torch.matmul(query * scale, key.transpose(2, 3)).float()  # [b, heads, m, n]
         if causal:
             scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
