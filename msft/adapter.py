@@ -5,6 +5,7 @@ from msft.errors import ConfigError, ModelError, check_installed, unknown
 from msft.seeds import generator
 
 FILE = "adapter_config.json"  # peft's, in the folder of an adapter
+WEIGHT = ".lora_"  # peft's, in the name of every weight of an adapter
 ALL = "all-linear"  # peft's name for every linear layer but the output embedding
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from msft import adapter
 from msft.packing.layers import LaidOutLayer, is_of_kinds
 from msft.packing.probe import beyond_the_probe
 from msft.settings import DTYPES
@@ -39,7 +40,7 @@ def served(model, config):
     for setting in _KEEP:
         _allocator("mallopt", *setting)
     if config.answers != config.weights:
-        kept = {p: p.data for name, p in model.named_parameters() if ".lora_" not in name}
+        kept = {p: p.data for name, p in model.named_parameters() if adapter.WEIGHT not in name}
     try:
         for parameter, weights in kept.items():
             parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
