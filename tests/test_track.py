@@ -93,7 +93,7 @@ def test_what_a_watcher_raises_stops_the_run(small_settings, runs_dir):
 
 def test_nothing_is_made_for_nobody(monkeypatch):
     monkeypatch.setattr("msft.results.progress.history_rows", lambda entries: pytest.fail("made for nobody"))
-    RunProgress("quiet", shown=False).tell([], {"points": []}, None)
+    RunProgress("quiet", shown=False).tell([], None)
 
 
 # the kept path ------------------------------------------------------------------------------------------------

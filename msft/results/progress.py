@@ -78,12 +78,11 @@ class RunProgress:
         """A roll-out is done, now or in a process before this one."""
         self._rolled_out.append({"kind": "roll_out", "arguments": {"active": active}, "result": result})
 
-    def tell(self, active: Sequence[str], result: Mapping, best, finished: bool = False) -> None:
-        """Tells the watchers of the last point of a roll-out (its result as a journal's), or of the run's end."""
+    def tell(self, entries: Sequence[Mapping], best, finished: bool = False) -> None:
+        """Tells the watchers of the last point of the last roll-out (entries as a journal's), or of the run's end."""
         if not self.watchers:
             return
-        here = [] if finished else [{"kind": "roll_out", "arguments": {"active": active}, "result": result}]
-        history = pd.DataFrame(history_rows([*self._rolled_out, *here])).astype({"train_loss": float})
+        result, history = entries[-1]["result"], pd.DataFrame(history_rows(entries)).astype({"train_loss": float})
         epoch = result["points"][-1]["epoch"]
         place = (result["stage"], epoch, result["offset"] + epoch)
         event = Event(self.directory, self.method, *place, best.accuracy, best.path_epoch, finished)
@@ -92,15 +91,15 @@ class RunProgress:
 
     def finished(self, best) -> None:
         """The run is done."""
-        last = self._rolled_out[-1]
-        self.tell(last["arguments"]["active"], last["result"], best, finished=True)
+        self.tell(self._rolled_out, best, finished=True)
 
     @contextlib.contextmanager
     def stage(self, number: int, active, tasks, evaluations: int, offset, points) -> Iterator["RunProgress"]:
         """Within it a stage is under way. evaluations: those to come behind the start point.  offset: its path epoch.
         points: its evaluations so far, the start point among them; more come into the same list."""
-        self._done, self._evaluations, self._active = max(len(points) - 1, 0), evaluations, active
+        self._done, self._evaluations = max(len(points) - 1, 0), evaluations
         self.result = {"stage": number, "offset": offset, "points": points}
+        self._under_way = {"kind": "roll_out", "arguments": {"active": active}, "result": self.result}
         self._since, self._doing, self._text, self._steps_left = time.monotonic(), "", "", None
         self._label = f"stage {number + 1}, {len(active)}/{len(tasks)} active"
         gone = [task for task in tasks if task not in active]
@@ -136,7 +135,7 @@ class RunProgress:
 
     def evaluated(self, best) -> None:
         """One evaluation is done, the last of the points; the start point of a stage is not counted."""
-        self.tell(self._active, self.result, best)
+        self.tell([*self._rolled_out, self._under_way], best)
         point = self.result["points"][-1]
         apart = point.get("on_own_scale", ())
         here = overall(point["accuracy"], point["n"], apart)  # as the best beside it
@@ -178,8 +177,6 @@ class RunProgress:
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
     """Tells watchers of a run (run.Run) that was finished before."""
-    shown = RunProgress(run.directory.name, False, run.config.method, watchers)
     if watchers:
-        for entry in roll_outs(run.journal):
-            shown.rolled_out(entry["arguments"]["active"], entry["result"])
-        shown.finished(run.best)
+        shown = RunProgress(run.directory.name, False, run.config.method, watchers)
+        shown.tell(roll_outs(run.journal), run.best, finished=True)
