@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msft.errors import RunError
-from msft.store import deltas
+from msft.store import checkpoints
 from msft.store.checkpoints import Store, digest
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -27,11 +27,11 @@ def moved(base, step):
 def test_comes_back_bit_for_bit(dtype, step):
     base = weights(dtype)
     tensors = moved(base, step)
-    back = deltas.decode(deltas.encode(tensors, base), base)
+    back = checkpoints.decode(checkpoints.encode(tensors, base), base)
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert back[name].shape == tensor.shape and back[name].dtype == dtype
-        assert torch.equal(deltas.raw(back[name]), deltas.raw(tensor))
+        assert torch.equal(checkpoints.raw(back[name]), checkpoints.raw(tensor))
     assert digest(back) == digest(tensors)
 
 
@@ -40,26 +40,26 @@ def test_any_bits_come_back(bits, seed):
     base = {"w": torch.randint(0, 2**31, (len(bits),), generator=torch.Generator().manual_seed(seed)).int()}
     base = {"w": base["w"].view(torch.float32)}
     tensors = {"w": torch.tensor(bits, dtype=torch.int64).to(torch.int32).view(torch.float32)}
-    back = deltas.decode(deltas.encode(tensors, base), base)
-    assert torch.equal(deltas.raw(back["w"]), deltas.raw(tensors["w"]))
+    back = checkpoints.decode(checkpoints.encode(tensors, base), base)
+    assert torch.equal(checkpoints.raw(back["w"]), checkpoints.raw(tensors["w"]))
 
 
 def test_equal_weights_take_next_to_no_room():
     base = {"w": torch.randn(100_000, generator=torch.Generator().manual_seed(0))}
-    assert deltas.encode(base, base)["w"].numel() < 200
+    assert checkpoints.encode(base, base)["w"].numel() < 200
     # a step below half of the last place of a bf16 weight changes few of them
     half = {"w": base["w"].bfloat16()}
     near = {"w": (half["w"].float() + 1e-5).bfloat16()}
-    assert deltas.encode(near, half)["w"].numel() < 0.1 * 2 * 100_000
+    assert checkpoints.encode(near, half)["w"].numel() < 0.1 * 2 * 100_000
 
 
 def test_only_what_has_a_counterpart_fits():
     base = weights(torch.float32)
-    assert deltas.fits(weights(torch.float32, 1), base)
-    assert not deltas.fits(base, None)
-    assert not deltas.fits({"other": base["embed"]}, base)
-    assert not deltas.fits({"embed": base["embed"].T.contiguous()}, base)
-    assert not deltas.fits({"embed": base["embed"].bfloat16()}, base)
+    assert checkpoints.fits(weights(torch.float32, 1), base)
+    assert not checkpoints.fits(base, None)
+    assert not checkpoints.fits({"other": base["embed"]}, base)
+    assert not checkpoints.fits({"embed": base["embed"].T.contiguous()}, base)
+    assert not checkpoints.fits({"embed": base["embed"].bfloat16()}, base)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_bomb_is_not_unpacked(tmp_path):
     base = {"w": torch.zeros(10)}
     bomb = zstandard.ZstdCompressor().compress(b"\x00" * 50_000_000)
     with pytest.raises(ValueError):
-        deltas.decode({"w": torch.frombuffer(bytearray(bomb), dtype=torch.uint8)}, base)
+        checkpoints.decode({"w": torch.frombuffer(bytearray(bomb), dtype=torch.uint8)}, base)
