@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msft.config import RunConfig
@@ -146,22 +147,17 @@ def in_processes(configs: Sequence[RunConfig], names: Sequence[str], runs_dir: s
         if worker is not None:
             worker.communicate()  # it ends where its input ends
 
-    threads = [threading.Thread(target=serve, args=(place,)) for place in range(min(slots, len(configs)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        print("stopping: every run saves its state first", file=sys.stderr, flush=True)
-        with changed:  # the workers take nothing more
-            waiting.clear()
-            changed.notify_all()
-        for worker in workers.values():  # these save and stop
-            worker.terminate()
-        for thread in threads:
-            thread.join()
-        raise
+    with ThreadPoolExecutor(slots) as pool:  # at its end it waits for all threads
+        try:
+            list(pool.map(serve, range(min(slots, len(configs)))))
+        except KeyboardInterrupt:
+            print("stopping: every run saves its state first", file=sys.stderr, flush=True)
+            with changed:  # the workers take nothing more
+                waiting.clear()
+                changed.notify_all()
+            for worker in workers.values():  # these save and stop
+                worker.terminate()
+            raise
     return problems
 
 
