@@ -93,10 +93,6 @@ class RunDirectory:
             shutil.copystat(path, copy)
         return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
 
-    def base_weights(self) -> dict:
-        """The weights that the run began with."""
-        return self.store.reference or snapshot(self.prepared.load_model())
-
     def saved_state(self) -> dict | None:
         """The state that the run goes on from."""
         return self.journal.saved[-1]["state"] if self.journal.saved else None
@@ -126,8 +122,7 @@ class Follower:
 
     def __init__(self, directory: Path):
         self.directory, self.store, self.progress = directory, self, RunProgress("", shown=False)
-        self.facts: dict = {}
-        self.model_bytes = 0
+        self.facts, self.reference, self.model_bytes = {}, {}, 0
         self.journal = Journal(Path(os.devnull))
         self.journal.path = directory / "journal.jsonl"  # for messages
 
@@ -136,8 +131,6 @@ class Follower:
     def get(self, *_) -> Weights:
         """No tensors: `checkpoints.restore` takes those of process 0."""
         return {}
-
-    base_weights = get
 
     def put(self, *_, **__) -> str:
         """Process 0 writes: the name of nothing."""

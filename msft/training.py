@@ -126,7 +126,7 @@ class Trainer:
 
     def restart(self, search: Curve) -> None:
         """The base model again, in the data order of a run that begins."""
-        self.durable.once("restart", {}, lambda: checkpoints.restore(self.model, self.run.base_weights()))
+        self.durable.once("restart", {}, lambda: checkpoints.restore(self.model, self.run.store.reference))
         self.offset, self.order_stage, self.here = 0.0, 0, search.points[0]
 
     def roll_back(self, curve: Curve, epoch: float, **why) -> None:
@@ -172,7 +172,8 @@ class Trainer:
         """
         started, scores_of = time.monotonic(), dict(of_base or {})
         for name in ("best",) if of_base else ("base", "best"):
-            checkpoints.restore(self.model, self.run.base_weights() if name == "base" else self.durable.best_weights)
+            weights = self.run.store.reference if name == "base" else self.durable.best_weights
+            checkpoints.restore(self.model, weights)
             distributed.refresh(self.measured, self.model)
             try:
                 with served(self.measured, self.config):

@@ -362,7 +362,7 @@ def scripted(folder, monkeypatch, table):
     fake = FakeEvaluator(TASKS, lambda call, task: table[task][call] if call < len(table[task]) else 0.0, model)
     trainer, _ = make_trainer(folder, model, evaluators={"test": fake})
     base = snapshot(model)
-    trainer.run.finished_sft, trainer.run.base_weights = lambda epochs: None, lambda: base
+    trainer.run.finished_sft, trainer.run.store.reference = lambda epochs: None, base
     steps, original = [], Trainer.gradients
     owner = {id(row): task for row, task in zip(trainer.rows, trainer.owners, strict=True)}
 

@@ -152,8 +152,8 @@ def digest(tensors: Weights) -> str:
 class Store:
     """The tensor files of a run, by content, with a ledger line for every write and deletion.
 
-    model_bytes: size of one model copy, the unit of the ledger's `copies`.  reference: the base weights, to which weights of
-    their shapes are stored as differences.  result: the folder of the finished checkpoint, whose bytes count too.
+    model_bytes: size of one model copy, the unit of the ledger's `copies`.  reference: the weights that the run began with, to
+    which those of their shapes are stored as differences.  result: the folder of the finished checkpoint, whose bytes count too.
     facts: what every ledger line says besides: stage and bound.
     """
 
