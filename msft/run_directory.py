@@ -68,7 +68,7 @@ class RunDirectory:
         why = f"{journal.torn} of its lines cannot be read" if journal.torn else ""
         place = max((i + 1 for i, entry in enumerate(journal.entries) if entry["kind"] == "saved"), default=0)
         try:
-            for name in state_files(self.saved_state()):
+            for name in state_files(journal.state):
                 self.store.get(name)
         except RunError as error:
             why, place = str(error), 0
@@ -78,7 +78,7 @@ class RunDirectory:
             warnings.warn(f"{what}; going on from {start}", stacklevel=2)
             journal.rewind(place)
             self.prune([])  # equal content is stored once: another damaged file would stand for it
-        self.resumed = bool(journal.saved)
+        self.resumed = journal.state is not None
 
     def finished_sft(self, epochs: float) -> dict | None:
         """The roll-out of the finished SFT run of the same settings, or None where there is none; its answers are copied,
@@ -93,10 +93,6 @@ class RunDirectory:
             shutil.copystat(path, copy)
         return next(entry["result"] for entry in other.journal if entry["kind"] == "roll_out")
 
-    def saved_state(self) -> dict | None:
-        """The state that the run goes on from."""
-        return self.journal.saved[-1]["state"] if self.journal.saved else None
-
     def commit(self, state: dict) -> None:
         """Makes a state the one to go on from, then deletes what it does not need."""
         self.journal.commit(state)
@@ -104,7 +100,7 @@ class RunDirectory:
 
     def prune(self, peaks: list[str]) -> None:
         """Deletes what neither the saved state nor a held peak needs."""
-        self.store.retain([*state_files(self.saved_state()), *peaks])
+        self.store.retain([*state_files(self.journal.state), *peaks])
 
     def write_outputs(self, stage: int, epoch: float, results: dict) -> None:
         """The answers of one evaluation, compressed."""
@@ -125,8 +121,6 @@ class Follower:
         self.facts, self.reference, self.model_bytes = {}, {}, 0
         self.journal = Journal(Path(os.devnull))
         self.journal.path = directory / "journal.jsonl"  # for messages
-
-    saved_state = RunDirectory.saved_state
 
     def get(self, *_) -> Weights:
         """No tensors: `checkpoints.restore` takes those of process 0."""

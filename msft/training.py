@@ -165,12 +165,12 @@ class Trainer:
         self.durable.once("report", {"path_epoch": path_epoch}, self.durable.report)
         self.best = best_of(self.here, self.stage - 1, path_epoch)
 
-    def confirm(self, evaluator, of_base: Mapping | None = None) -> dict[str, dict[str, float]]:
+    def confirm(self, evaluator, of_base: Mapping) -> dict[str, dict[str, float]]:
         """{"base", "best": {sub-dataset: accuracy}, and "base_loss", "best_loss"} on items that nothing was chosen on.
 
         of_base: what is known of the base model already.
         """
-        started, scores_of = time.monotonic(), dict(of_base or {})
+        started, scores_of = time.monotonic(), dict(of_base)
         for name in ("best",) if of_base else ("base", "best"):
             weights = self.run.store.reference if name == "base" else self.durable.best_weights
             checkpoints.restore(self.model, weights)

@@ -40,8 +40,8 @@ def _row(run: Run, others: list[Run]) -> dict:
         row |= {"save_interval": float(saved.interval.iloc[-1]) if len(saved) else None}
         if state != "finished":
             journal = Journal(run.directory / "journal.jsonl")
-            if journal.saved:
-                done = journal.saved[-1]["state"]["progress"] or {"epoch": 0, "step": 0}
+            if journal.state:
+                done = journal.state["progress"] or {"epoch": 0, "step": 0}
                 stage = len(roll_outs(journal.verbs())) + 1
                 row |= {"saved_stage": stage, "saved_epoch": done["epoch"], "saved_step": done["step"]}
             return row

@@ -175,7 +175,7 @@ class Durable:
     def go_live(self) -> None:
         """Once all recorded verbs are replayed: the state that the journal names last."""
         trainer, store = self.trainer, self.run.store
-        state = None if self._is_live else self.run.saved_state()
+        state = None if self._is_live else self.run.journal.state
         self._is_live = True
         if state is None:
             return

@@ -47,6 +47,11 @@ class Journal:
         """Saved states, the newest last."""
         return [entry for entry in self.entries if entry["kind"] == "saved"]
 
+    @property
+    def state(self) -> dict | None:
+        """The state that the run goes on from."""
+        return self.saved[-1]["state"] if self.saved else None
+
     def verbs(self) -> list[dict]:
         """Finished verbs and notes in order, those still in memory too."""
         return [entry for entry in [*self.entries, *self._pending] if entry["kind"] != "saved"]
