@@ -81,15 +81,15 @@ def test_the_whole_table_on_the_smoke_mixture(tmp_path, monkeypatch, capsys):
         },
     )
     evidence.main()
-    result = pd.read_json(tmp_path / "evidence.json", typ="series")
+    result = pd.read_json(tmp_path / "evidence_tiny-smoke.json", typ="series")
     assert len(result["runs"]) == 5
-    text = (tmp_path / "evidence.md").read_text(encoding="utf-8")
-    assert "| tiny-smoke | mSFT | test |" in text and "Fair draws" in text
+    text = (tmp_path / "evidence_tiny-smoke.md").read_text(encoding="utf-8")
+    assert "| tiny-smoke | mSFT | test |" in text and "Fair draws" in text and "on the tiny-smoke mixture" in text
     # added to where the runs are gone: nothing is trained again, and what was measured stands
     shutil.rmtree(tmp_path / "runs")
     evidence.main()
     assert "5 runs, 0 to train" in capsys.readouterr().out and not (tmp_path / "runs").exists()
-    assert (tmp_path / "evidence.md").read_text(encoding="utf-8") == text
+    assert (tmp_path / "evidence_tiny-smoke.md").read_text(encoding="utf-8") == text
 
 
 def test_runs_of_another_kind_of_machine_are_not_taken_over(tmp_path, capsys):
