@@ -64,7 +64,11 @@ def tasks(tmp_path_factory):
     write_task(folder, "trees_choice_again", **CHOICE, metric_list=SHARES[:2])
     (folder / "trees.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
     (folder / "no_trees.yaml").write_text(yaml.safe_dump({"group": "no_trees", "task": []}), encoding="utf-8")
-    for name, options in (("mute", {"max_gen_toks": 0}), ("stopped", {"until": 5})):
+    for name, options in (
+        ("mute", {"max_gen_toks": 0}),
+        ("stopped", {"until": 5}),
+        ("strings", {"stop_strings": ["."]}),
+    ):
         given = {**said, "generation_kwargs": {**generation, **options}}
         write_task(folder, f"trees_{name}", doc_to_target="answer", metric_list=SHARES[2:], **given)
     lost = [{**SHARES[2], "metric": "exact_mach"}]
@@ -374,6 +378,7 @@ WRONG = {
         "unknown metric in the results of trees_lacking 'exact_match'. Allowed: hit",
     ),
     "folder": ({"lm_eval": "trees_choice", "include_path": "nowhere"}, "nowhere' is no folder"),
+    "an option that generate refuses": ({"lm_eval": "trees_strings"}, "stop_strings = ['.'] is not taken with lm-eval"),
     "an empty group": ({"lm_eval": "no_trees"}, "no_trees is a group without tasks"),
     "a stop that is no text": ({"lm_eval": "trees_stopped"}, "until = 5; give a text or a list of texts"),
 }
@@ -402,6 +407,27 @@ def test_a_scoring_that_fails_on_a_stand_in_is_left_to_the_model(tasks):
     judge.tasks[0].doc_to_target = lambda doc: ""  # its scoring divides by the answer's length
     judges._rehearse(judge.tasks[0], judge)
     assert judge.n == 14
+
+
+def test_a_metric_that_some_items_alone_have_is_lm_evals_own(base, tmp_path):
+    """Its mean is over those items, and a group weighs a task by the metric that most of its items have."""
+    for name, rule in (("some", "n % 4 == 1"), ("often", "n % 4")):
+        values = [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("rare", "exact_match")
+        ]
+        write_task(tmp_path, name, **CHOICE, metric_list=values)
+        with open(tmp_path / f"{name}.yaml", "a", encoding="utf-8") as file:
+            file.write(f"process_results: !function {name}.score\n")
+        count = "n = int(doc['question'].split()[1][:-1])"
+        code = f"{count}\n    return {{'exact_match': 1.0}} | ({{'rare': n / 14}} if {rule} else {{}})"
+        (tmp_path / f"{name}.py").write_text(f"def score(doc, results):\n    {code}\n", encoding="utf-8")
+    group = {"group": "both", "task": ["some", "often"], "aggregate_metric_list": [{"metric": "rare"}]}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    for name, n in (("some", 4), ("both", 14)):
+        judge = judges.load({"lm_eval": name, "metric": "rare", "include_path": str(tmp_path)}, tmp_path)
+        scores = judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()["judge"]
+        value = stock(*base, tmp_path, name, "rare,none")
+        assert (scores.accuracy, scores.n, scores.outputs) == (pytest.approx(value), n, [])
 
 
 def test_a_scoring_that_raises_is_named_with_its_task(base, tasks):

@@ -260,16 +260,19 @@ def _build(task, wanted: Settings) -> None:
 
 
 def _rehearse(task, judge: Judge) -> None:
-    """Raises DataError where a task's own scoring does not give the metric: its first item is scored with a stand-in."""
+    """Raises DataError where a task's own scoring does not give the metric: items are scored with a stand-in."""
     stand_ins = {"generate_until": str(task.doc_to_target(task.instances[0].doc)), "loglikelihood_rolling": -1.0}
     for request in task.instances:
         request.resps = [stand_ins.get(request.request_type, (-1.0, False))]
+    names: dict = {}
     try:
         task.apply_filters()
-        next(iter(_item_values(task, judge)))
-    except Exception as error:  # what else a user's scoring raises of this answer says nothing of a model's
-        if isinstance(error, DataError):
-            raise
+        for _, values in _item_results(task, judge):
+            if judge.metric in (names := names | values):
+                return
+    except Exception:  # what a user's scoring raises of this answer says nothing of a model's
+        return
+    raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(names)))
 
 
 class Court:
@@ -311,8 +314,10 @@ class Court:
         for task in judge.tasks:
             try:
                 task.apply_filters()
-                values = list(_item_values(task, judge))
-                mean = float(task.aggregation()[judge.metric]([value for _, value in values]))
+                results = list(_item_results(task, judge))
+                values = [result[judge.metric] for _, result in results if judge.metric in result]
+                sizes = Counter(metric for _, result in results for metric in result)
+                mean = float(task.aggregation()[judge.metric](values)) if values else math.nan
             except OverflowError:  # of a perplexity
                 mean = math.inf
             except Exception as error:  # of the task's own code
@@ -321,19 +326,19 @@ class Court:
             if not math.isfinite(mean):
                 raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
             means.append(mean)
-            weights.append(len(values) if judge.by_size else 1)
-            outputs += [text for text, _ in values]
-            items += [value for _, value in values]
-        tokens = self._prompt_tokens[name] + counts[name]
-        if judge.on_own_scale:
+            weights.append(max(sizes.values()) if judge.by_size else 1)  # some items may lack a metric
+            outputs += [text for text, _ in results]
+            items += values
+        count, tokens = len(items), self._prompt_tokens[name] + counts[name]
+        if judge.on_own_scale or count < len(outputs):
             outputs = items = []
         facts = {"higher_is_better": judge.higher_is_better, "on_own_scale": judge.on_own_scale}
         value = sum(map(operator.mul, means, weights)) / sum(weights)
-        return Scores(value, judge.n, tokens, outputs, [float(value) for value in items], **facts)
+        return Scores(value, count, tokens, outputs, [float(value) for value in items], **facts)
 
 
-def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:
-    """(generated text or '', value) of every item of a task, as lm-eval's own loop has it."""
+def _item_results(task, judge: Judge) -> Iterable[tuple[str, dict]]:
+    """(generated text or '', values by metric) of every item of a task, as lm-eval's own loop has it."""
     by_item: dict[int, list] = {}
     for request in task.instances:
         by_item.setdefault(request.doc_id, []).append(request)
@@ -341,7 +346,5 @@ def _item_values(task, judge: Judge) -> Iterable[tuple[str, object]]:
         answers = [request.filtered_resps[judge.filter] for request in sorted(requests, key=lambda r: r.idx)]
         # a copy: what a task's own code changes of an item is changed for this scoring alone, as with lm-eval
         values = task.process_results(copy.deepcopy(requests[0].doc), answers)
-        if judge.metric not in values:
-            raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(values)))
         text = requests[0].resps[0]
-        yield text if isinstance(text, str) else "", values[judge.metric]
+        yield text if isinstance(text, str) else "", values

@@ -20,6 +20,12 @@ _HARMLESS = {
     *("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
     *("transformers_version", "_from_model_config", "return_dict_in_generate"),
 }
+# what `generate` refuses as lm-eval calls it, and the values that ask for nothing
+_NOT_TAKEN = dict.fromkeys(
+    "stop_strings token_healing penalty_alpha dola_layers constraints force_words_ids is_assistant compile_config"
+    " prompt_lookup_num_tokens assistant_early_exit return_dict_in_generate".split(),
+    ("None", "False"),
+) | {"num_return_sequences": ("None", "1"), "use_cache": (), "pad_token_id": ()}
 _OTHER_WEIGHTS = ("peft", "delta", "gguf_file", "autogptq", "gptqmodel")  # of a model that HFLM loads itself
 
 
@@ -36,12 +42,15 @@ def check_lm_options(options: Mapping) -> None:
 
 
 def check_request(options: Mapping) -> None:
-    """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do, and for
-    stops that are no texts."""
+    """Raises ModelError for an option that neither lm-eval nor transformers knows, with the nearest that they do, for one
+    with which `generate` would end in an error, and for stops that are no texts."""
     known = {*_HFLM, *vars(GenerationConfig())}
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             raise ModelError(unknown("generation option", name, sorted(n for n in known if not n.startswith("_"))))
+        if str(value) not in _NOT_TAKEN.get(name, (str(value),)):
+            what = f"generation option {name} = {value!r} is not taken with lm-eval"
+            raise ModelError(f"{what}; leave it out, and give texts that end an answer as until")
     until = options.get("until", [])
     if not all(isinstance(stop, str) for stop in (until if isinstance(until, list) else [until])):
         raise ModelError(f"until = {until!r}; give a text or a list of texts")
