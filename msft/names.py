@@ -31,7 +31,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     """A mixture by name or from a YAML file.
 
     name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
-    tokenizer: with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
+    tokenizer: loaded, or the name of its model; with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
     of a YAML's mixture have the texts of its chat template.
     sizes: train_size, test_size, validation_size, confirmation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used, ConfigError for an unknown setting.
@@ -39,6 +39,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     name, known = usable(name_or_path), list(inspect.signature(paper_mixtures.load).parameters)[1:]
     if wrong := [unknown("setting of a mixture", key, known) for key in sizes if key not in known]:
         raise ConfigError("this mixture cannot be loaded:", wrong)
+    tokenizer = load_tokenizer(model_source(tokenizer)) if isinstance(tokenizer, str) else tokenizer
     if name in paper_mixtures.NAMES:
         return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
     lengths = ("max_tokens", "max_prompt_tokens")  # these count for every mixture, later

@@ -1,5 +1,6 @@
 """Typed settings: one declaration gives the default, the doc line, the bounds and the flag of a setting."""
 
+import ast
 import contextlib
 import dataclasses
 import math
@@ -95,6 +96,9 @@ _REFUSED = (ValueError, TypeError, OverflowError, LookupError, AttributeError)
 
 def _read(value, kinds: tuple[type, ...]):
     """A value as the first of the types that can read it; raises ValueError."""
+    if isinstance(value, str) and str not in kinds and value.startswith(("[", "(", "{")):  # as a command line has it
+        with contextlib.suppress(*_REFUSED, SyntaxError):
+            value = ast.literal_eval(value)
     for kind, reader in _READERS.items():
         is_wrong = isinstance(value, bool) and kind is not bool  # to Python, True is the number 1
         if kind in kinds and not is_wrong:

@@ -220,6 +220,15 @@ def test_a_tokenizer_without_a_template_is_an_error_with_the_way_out(chats):
         names.load_mixture(str(chats), helpers.make_tokenizer())
 
 
+def test_a_tokenizer_may_be_named(chats, tmp_path):
+    tokenizer = with_template(PLAIN)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert names.load_mixture(str(chats), str(tmp_path)) == names.load_mixture(str(chats), tokenizer)
+    with pytest.raises(ModelError, match="unknown model 'tiny-smook'. Did you mean 'tiny-smoke'"):
+        names.load_mixture(str(chats), tokenizer="tiny-smook")
+
+
 def test_rows_that_a_template_refuses_are_told_with_file_and_line(tmp_path):
     entry = {"name": "chats", "train": "train.jsonl", "test": "test.jsonl"}
     train = [*chat_rows(0, 8), conversation("9?", "9", system="Be short.")]

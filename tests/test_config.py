@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import shlex
 
+import hypothesis.strategies as st
 import pytest
 import yaml
+from hypothesis import given
 
 import msft
 from msft import tiny
 from msft.benchmarks import paper_mixtures
+from msft.cli.options import Run, config_of, read
 from msft.config import PAPER_SETTINGS, RunConfig
 from msft.errors import ConfigError
 from msft.settings import read_yaml
@@ -96,6 +100,18 @@ def test_texts_are_read_as_the_command_line_gives_them():
     assert (config.seed, config.learning_rate, config.trust_remote_code) == (30, 1e-4, True)
     assert config.batch_size is None
     assert config.params["budget"] == 2.0
+
+
+@given(
+    st.lists(st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none())
+)
+def test_lists_of_a_method_of_ones_own_stand_on_the_printed_command_line(tmp_path_factory, layers):
+    folder = tmp_path_factory.getbasetemp()
+    code = "from dataclasses import dataclass, field\n@dataclass\nclass Params:\n    layers: list = field(default_factory=list)\n"
+    (folder / "listed.py").write_text(code + "def run(trainer, params): ...\n")
+    config = RunConfig(method="listed", methods_dir=str(folder), params={"layers": layers})
+    flags = read(Run, shlex.split(config.command_line())[4:])
+    assert config_of(flags).params == {"layers": layers}
 
 
 def test_yaml_round_trip(tmp_path):

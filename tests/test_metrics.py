@@ -272,6 +272,24 @@ def test_number_match(text, answer, right):
     assert scoring.number_match(text, answer) is right
 
 
+@pytest.mark.parametrize("said", ["-5", "−5", "－５", "-5.0", "-٥", "－5．0", "−5e0"])
+def test_the_papers_scorer_reads_the_signs_and_digits_of_typesetters(said):
+    assert all(scoring.score(*pair) for pair in ((f"#### {said}", "-5"), ("#### -5", said)))
+    assert not scoring.score(f"#### {said}", "5")
+
+
+@pytest.mark.parametrize("pair", [("10²", "102"), ("①", "1"), ("½", "1/2"), ("5–7", "5-7"), ("−", "-"), ("a−b", "a-b")])
+def test_the_papers_scorer_takes_no_other_sign_for_a_number(pair):
+    assert not scoring.score(*pair)
+
+
+def test_what_is_no_text_is_named():
+    with pytest.raises(TypeError, match="text and answer must be texts; found None and '5'"):
+        msft.score(None, "5")
+    with pytest.raises(TypeError, match="give an example, such as mixture.'name'..train.0.; found 'x'"):
+        msft.training_text("x")
+
+
 @pytest.mark.parametrize("metric", ["", *scoring.SCORERS])
 @pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u00ad", "\u200e", "\x00", "\u200b. \u2060"])
 def test_what_nobody_sees_at_the_ends_of_an_answer_does_not_count(metric, mark):

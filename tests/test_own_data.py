@@ -363,6 +363,27 @@ def test_blanks_behind_the_commas_of_a_csv_are_no_part_of_its_cells(tmp_path):
     assert read.rows[3][1] == {"question": "Code 3?", "answer": "3, then 3"}
 
 
+def test_a_short_text_is_said_by_a_word_alone():
+    """'A' stands in 'Are' too, and an option that no question shows would be lost."""
+    row = {"question": "Are cats (b) or 12 dogs?", "answer": "b"}
+    for key, value, is_lost in (("option_a", "A", True), ("option_b", "b", False), ("a", 12, False), ("b", 2, True)):
+        if is_lost:
+            with pytest.raises(DataError, match=f"the key '{key}' is not read"):
+                row_to_example({**row, key: value})
+        else:
+            row_to_example({**row, key: value})
+
+
+def test_excels_way_to_write_a_text_is_no_part_of_it(tmp_path):
+    """="007" stands in a whole column; a column in which some cells alone look so has formulas."""
+    cells = "".join(f'Code {i}?,="00{i}",{a}\n' for i, a in enumerate(['="x"', "y"]))
+    (tmp_path / "train.csv").write_text(
+        "question,answer,formula\n" + cells + 'Say?,"=""say """"hi""""""",z\nNone?,,z\n'
+    )
+    rows = [list(row.values())[1:] for _, row in read_file(tmp_path / "train.csv").rows]
+    assert rows == [["000", '="x"'], ["001", "y"], ['say "hi"', "z"], ["", "z"]]
+
+
 def test_a_stray_quote_drops_no_rows_in_silence(tmp_path):
     text = "question,answer\n" + "".join(f"{i}?,{i}\n" for i in range(12)) + '"broken?,5\n' + "x?,1\n" * 5
     (tmp_path / "train.csv").write_text(text)

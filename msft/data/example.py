@@ -56,6 +56,8 @@ def training_text(example: Example) -> tuple[str, str]:
 
     The completion of a chat row holds the token that ends the turn, and no EOS comes behind it.
     """
+    if not isinstance(example, Example):
+        raise TypeError(f"give an example, such as mixture['name'].train[0]; found {example!r:.60}")
     if example.prompt:
         return example.prompt, example.target
     return f"Q: {example.question}\nA: ", example.target

@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ def _open_zst(path: Path, mode: str, encoding: str) -> io.TextIOWrapper:
 
 
 csv.field_size_limit(2**31 - 1)  # a long cell is left out like any long example
+_EXCEL = re.compile(r'="(.*)"', re.DOTALL)
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
 
 
@@ -146,6 +148,11 @@ def _csv(path: Path, text: str) -> Rows:
     except csv.Error as error:  # what stands behind it can be anything: none of the rows counts
         what = f"{path}:{reader.line_num + 1}: not CSV from this line on ({error})"
         return Rows(problems=[*problems, f"{what}; a quote within a cell is written twice"])
+    for name in columns:  # ="007" keeps Excel from taking a text for a number
+        texts = [row for _, row in rows if row[name]]
+        if all(_EXCEL.fullmatch(row[name]) for row in texts):
+            for row in texts:
+                row[name] = row[name][2:-1].replace('""', '"')
     return Rows(rows, columns, True, problems)
 
 

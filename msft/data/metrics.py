@@ -6,10 +6,9 @@ Each is a number 0..1 of which higher is better, so that every method's decision
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from msft.data.example import Example, documents
-from msft.data.scoring import SCORERS, THOUGHT_END, extract, is_right, lowered, normalised, numbers
+from msft.data.scoring import SCORERS, THOUGHT_END, as_number, extract, is_right, lowered, normalised, numbers
 from msft.errors import DataError
 
 LOSS = "loss"
@@ -79,21 +78,14 @@ def merged(examples: Iterable[Example], metric: str) -> list[str]:
     first, problems = {}, []
     for example in examples if metric in ("", "exact_match") else ():
         answer = unicodedata.normalize("NFC", example.answer.rstrip(". "))
-        known, place = first.setdefault(normalised(answer) if metric else _read(answer), (answer, example.place))
+        known, place = first.setdefault(
+            normalised(answer) if metric else as_number(lowered(answer)), (answer, example.place)
+        )
         if known != answer:
             who = f"metric {metric}" if metric else "the default metric"
             what = f"{who} takes the answer {answer[:60]!r} for {known[:60]!r} ({place})"
             problems.append(f"{example.place}: {what}; write both alike, or take another metric")
     return problems
-
-
-def _read(answer: str) -> float | Decimal | str:
-    """What the paper's scorer compares of an answer."""
-    try:
-        value = float(answer)
-        return value if abs(value) < 2**53 else Decimal(answer)
-    except (ValueError, ArithmeticError):
-        return lowered(answer)
 
 
 def token_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:

@@ -140,7 +140,12 @@ def _is_said(value: object, row: Mapping, known: Iterable[str]) -> bool:
     parts = [row.get(key) for key in known]
     messages = row.get("messages")
     parts += [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
-    return isinstance(value, str) and any(value.strip() in part for part in parts if isinstance(part, str))
+    if not isinstance(value, str):
+        return False
+    value, texts = value.strip(), [part for part in parts if isinstance(part, str)]
+    # a short text stands in many words: 'A' is not said by 'Are'
+    whole = rf"(?<!\w){re.escape(value)}(?!\w)" if re.fullmatch(r"\w(.{0,18}\w)?", value, re.ASCII) else ""
+    return any(value in text and re.search(whole, text, re.ASCII) for text in texts)
 
 
 def unread(row: Mapping) -> set[str]:

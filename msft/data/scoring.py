@@ -103,6 +103,7 @@ _GROUPED = re.compile(r"([1-9]\d{0,2}(?:([,.'_ ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,
 _DECIMAL_COMMA = re.compile(r"(\d*),(\d+)")
 _TOLERANCE = Fraction(1, 10**6)  # relative
 # blanks, control characters, marks without a width, but for those that join letters: in some scripts they end words
+_SIGNS = {0x2212: "-", 0xFF0D: "-", 0xFE63: "-", 0xFF0B: "+", 0xFF0E: "."}  # of numbers, as typesetters have them
 _UNSEEN = "".join(c for c in map(chr, range(2**16)) if unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp"))
 _UNSEEN = _UNSEEN.replace("\u200c\u200d", "")
 
@@ -137,16 +138,22 @@ def lowered(text: str) -> str:
 
 def score(text: str, answer: str) -> bool:
     """Whether a generated text gives the gold answer: equal as numbers if both are, else as `lowered` texts."""
-    said, gold = extract(text), _bare(answer)
+    if not (isinstance(text, str) and isinstance(answer, str)):
+        raise TypeError(f"text and answer must be texts; found {text!r} and {answer!r}")
+    said, gold = as_number(extract(text)), as_number(_bare(answer))
+    is_number = type(said) is not str and type(gold) is not str
+    return said == gold if is_number else lowered(extract(text)) == lowered(_bare(answer))
+
+
+def as_number(text: str) -> float | Decimal | str:
+    """The number that a whole text is to the paper's scorer, in any script's digits and with any minus; else the text."""
+    plain = text.translate(_SIGNS)  # Python reads digits of any script
     try:
-        one, other = float(said), float(gold)
-    except ValueError:
-        return lowered(said) == lowered(gold)
-    # where floats no longer tell whole numbers apart, the written numbers do
-    try:
-        return one == other and (abs(one) < 2**53 or Decimal(said) == Decimal(gold))
-    except ArithmeticError:  # an exponent beyond what can be written out
-        return lowered(said) == lowered(gold)
+        value = float(plain)
+        # where floats no longer tell whole numbers apart, the written numbers do
+        return value if abs(value) < 2**53 else Decimal(plain)
+    except (ValueError, ArithmeticError):  # no number, or an exponent beyond what can be written out
+        return text
 
 
 def _compatible(text: str) -> str:
