@@ -203,6 +203,7 @@ SPECS = [
     ("long name", of({**ENTRY, "name": "x" * 201}), ["at most 200 characters"]),
     ("long quoted name", of({**ENTRY, "name": "é" * 40}), ["at most 200 characters", "count three or more"]),
     ("seed", of(ENTRY, seed="x"), ["seed must be an integer"]),
+    *((f"a judge that is {v}", of(ENTRY, judges=[v]), ["judges: give a list of lm-eval tasks"]) for v in (None, 5, [])),
     ("allow_overlap", of(ENTRY, allow_overlap=["sum"]), ["allow_overlap", "Did you mean 'sums'?"]),
     (
         "missing train",

@@ -209,8 +209,13 @@ def test_a_metric_that_scores_nothing_or_has_no_direction_judges_nothing(tmp_pat
     write_task(folder, "trees_second", **SAID, metric_list=[{"metric": "bypass"}, *SHARES[2:]])
     lengths = [{"metric": "length", "aggregation": "mean"}]
     write_scored(folder, "trees_long", "return {'length': float(len(results[0]))}", lengths)
+    quoted = [{**SHARES[2], "higher_is_better": "false"}]
+    write_task(folder, "trees_quoted", **SAID, metric_list=quoted)
+    write_task(folder, "trees_jinja", **{**SAID, "doc_to_target": "{{answer"}, metric_list=SHARES[2:])
     for name, said in {
         "trees_bypass": "no metric but bypass, which scores nothing",
+        "trees_quoted": "does not say whether a higher exact_match is better",
+        "trees_jinja": "See its task file",
         "trees_long": "does not say whether a higher length is better; write `higher_is_better: true` or false",
     }.items():
         with pytest.raises(DataError, match=re.escape(said)):

@@ -266,6 +266,11 @@ def test_a_text_without_a_number(text):
         ("#### 3", "3 dozen", False),
         ("#### 2", "2 and a half", False),
         ("#### 4 and a hand of 6 ppm", "6", True),
+        *(
+            (f"#### {text}", "3", False)
+            for text in ("10 - 3", "5 + 3", "5 * 3", "5 × -3", "2 – 3", "3 fifths", "9 + $3")
+        ),
+        *((f"#### {text}", "3", True) for text in ("5 - 2 = 3", "sum - 3", "1. - 3", "5 and 3", "3 thirsty men")),
     ],
 )
 def test_number_match(text, answer, right):

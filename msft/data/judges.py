@@ -127,7 +127,7 @@ def load(said: str | dict, folder: Path) -> Judge:
 
     label = f"{PREFIX}{wanted.lm_eval} {metric}" + (f",{chosen}" if chosen != "none" else "")
     is_better = {task.higher_is_better().get(metric, True) for task in tasks}
-    if None in is_better:  # lm-eval draws no arrow beside its value
+    if not is_better <= {True, False}:  # lm-eval draws no arrow beside its value; 'false' would be true
         way = "write `higher_is_better: true` or false beside it in metric_list"
         raise DataError(f"the task file of {wanted.lm_eval} does not say whether a higher {metric} is better; {way}")
     if len(is_better) > 1:
@@ -165,8 +165,8 @@ def _tasks(wanted: Settings, folder: Path | None) -> tuple[list, object]:
             known += tasks.all_tasks
     except Exception as error:  # of yaml, datasets, the hub, and of the user's own code
         why = f"{type(error).__name__}: {str(error)[:300]}"
-        is_its_own = isinstance(error, LookupError | TypeError | AttributeError | StopIteration | yaml.YAMLError)
-        way = "See its task file" if is_its_own else "Its data must be on this machine, or the hub must be reached"
+        is_of_data = isinstance(error, OSError) or type(error).__module__.startswith(("datasets", "huggingface_hub"))
+        way = "Its data must be on this machine, or the hub must be reached" if is_of_data else "See its task file"
         raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
     way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
     raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}{_broken(folder)}")

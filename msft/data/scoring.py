@@ -38,7 +38,7 @@ _FOREIGN = (
 ).split()
 _NUMBER = re.compile(
     r"(?P<odd>(?:[<>≠-≿⩽⩾±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
-    r"|(?<=[\w)\]}])[-+*/]\(?){1,9})?"
+    r"|(?<=[\w)\]}])[-+*/]\(?|(?<=\d) [-+*] \(?){1,9})?"
     r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√∛∜|])?(?<!\w)(?<!\d[.,:])"
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])"
     r"|(?:\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?|(?:(?<!\.)\.|(?<![^\s$(+-]),)?\d+(?:[.,:;/'_^-]+\d+)*)"
@@ -47,7 +47,7 @@ _NUMBER = re.compile(
     r"(?P<tail>/?[!|^π√]+[\w.]*|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
     r"|(?-i:/?(?:[kKMBxyzei]|pi|x\d+))(?!\w)"
     r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oóaáh]\w*|tsd|tausend|dozen|quadrillion|мл[нр]\w*|милл\w*|тыс\w*"
-    r"|squared|cubed|factorial|(?:ten|hundred|thousand|million|billion)ths?)\b"
+    r"|squared|cubed|factorial|thirds|halves|(?:four|fif|six|seven|eigh|nin)ths|(?:ten|hundred|thousand|million|billion)ths?)\b"
     rf"| ?(?:{'|'.join(_FOREIGN)})\w*"
     r"|[-+](?![\w.])| ?(?:[ap]\.?m|b\.?c(?:\.?e)?)\b| and (?:a|one) (?:half|quarter))?",
     re.IGNORECASE,
