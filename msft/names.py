@@ -31,8 +31,8 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     """A mixture by name or from a YAML file.
 
     name_or_path: tiny, tiny-5, tiny-15, tiny-21, paper-5, paper-10, paper-15, medmcqa-21, or a mixture YAML.
-    tokenizer: loaded, or the name of its model; with one, examples of the paper's mixtures that are too long are left out before the draw, and chat rows
-    of a YAML's mixture have the texts of its chat template.
+    tokenizer: loaded, or the name of its model; with one, examples of the paper's mixtures that are too long are left out
+    before the draw, and chat rows of a YAML's mixture have the texts of its chat template.
     sizes: train_size, test_size, validation_size, confirmation_size, seed, data_dir, revision and so on, for the paper's mixtures.
     Raises DataError for an unknown name and for data that cannot be used, ConfigError for an unknown setting.
     """

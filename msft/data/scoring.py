@@ -102,8 +102,8 @@ _PLAIN = re.compile(r"(\d*)(?:\.(\d*))?")
 _GROUPED = re.compile(r"([1-9]\d{0,2}(?:([,.'_ ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3})(?:([.,])(\d+))?")
 _DECIMAL_COMMA = re.compile(r"(\d*),(\d+)")
 _TOLERANCE = Fraction(1, 10**6)  # relative
-# blanks, control characters, marks without a width, but for those that join letters: in some scripts they end words
 _SIGNS = {0x2212: "-", 0xFF0D: "-", 0xFE63: "-", 0xFF0B: "+", 0xFF0E: "."}  # of numbers, as typesetters have them
+# blanks, control characters, marks without a width, but for those that join letters: in some scripts they end words
 _UNSEEN = "".join(c for c in map(chr, range(2**16)) if unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp"))
 _UNSEEN = _UNSEEN.replace("\u200c\u200d", "")
 
