@@ -327,6 +327,21 @@ def test_rows_that_padding_would_change_go_one_at_a_time(kind, tokenizer):
     assert together[0] != alone[0] or together[1][0][0] != pytest.approx(alone[1][0][0], abs=1e-3)
 
 
+def test_a_decoder_that_shares_its_name_with_an_encoder_decoder_answers_as_a_causal_model(tokenizer):
+    """By the name alone HFLM gives prompts as parts of the answers, and no log-likelihood at all."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        shape = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "init_std": 0.2}
+        shape |= {f"{part}_attention_heads": 4 for part in ("encoder", "decoder")}
+        config = AutoConfig.for_model("bart", vocab_size=400, **shape, encoder_ffn_dim=64, decoder_ffn_dim=64)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    lm, stock = lm_of(model, tokenizer, 4), HFLM(pretrained=model, tokenizer=tokenizer, backend="causal")
+    asked, options = requests(PROMPTS, limit=6), {"disable_tqdm": True}
+    assert lm.generate_until(asked) == stock.generate_until(asked, **options)
+    pairs = [Instance("loglikelihood", {}, (p, " no, 7"), 0, ("t", 0, 1)) for p in PROMPTS]
+    assert lm.loglikelihood(pairs) == stock.loglikelihood(pairs, **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_that_padding_leaves_alone_go_together(dtype):
     """In half precision too, where a padded row of another shape rounds otherwise."""

@@ -106,6 +106,8 @@ class PrefixCachedLM(HFLM):
         batch_size = 1 if mixes_rows(model) else batch_size
         _check_quantization(model)
         keep_apart(model)
+        # HFLM goes by the architecture's name, which the decoder of BART, say, shares with the whole of it
+        options.setdefault("backend", "seq2seq" if model.config.is_encoder_decoder else "causal")
         with _as_it_was(model):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.stop_when, self.draft_of = stop_when, draft_of or _gold_text
