@@ -16,7 +16,7 @@ import msft
 from msft.generation import PrefixCachedLM
 from msft.loss.losses import TokenLosses
 from msft.loss.tokens import Tokens
-from msft.packing.probe import reads_padding, why_not_packed, why_not_trained_packed
+from msft.packing.probe import changes_in_a_batch, reads_padding, why_not_packed, why_not_trained_packed
 from msft.results.summary import summary
 
 PACKED, HFLM_PATH = "packed", "HFLM"
@@ -57,6 +57,13 @@ TABLE = [
     ("starcoder2", "starcoder2", {"sliding_window": None}, PACKED, False),
     ("stablelm", "stablelm", {}, None, False),
     ("doge, a window of another name", "doge", {"keep_window_size": 64, "num_experts": 4}, HFLM_PATH, False),
+    (
+        "doge, its router mixes a batch",
+        "doge",
+        {"is_moe": True, "num_experts": 16, "num_experts_per_tok": 2},
+        HFLM_PATH,
+        False,
+    ),
     ("glm", "glm", {"head_dim": 8}, PACKED, False),
     ("smollm3", "smollm3", {"head_dim": 8}, PACKED, False),
     ("mixtral", "mixtral", {"num_local_experts": 4, "sliding_window": None}, PACKED, False),
@@ -230,9 +237,11 @@ def test_a_router_s_near_ties_are_not_taken_for_another_model(name):
     for seed in range(24):
         model = model_of(name, torch.bfloat16, seed, initializer_range=0.15)
         assert why_not_packed(model) == "", seed
+        assert not changes_in_a_batch(model), seed
         inner = model.model.layers[1].mlp.forward
         model.model.layers[1].mlp.forward = lambda x, inner=inner: inner(x) + x.mean(1, keepdim=True)
         assert "differ by" in why_not_packed(model)
+        assert changes_in_a_batch(model), seed
 
 
 def test_the_probe_leaves_the_model_as_it_was():
@@ -347,3 +356,14 @@ def test_rows_that_padding_leaves_alone_go_together(dtype):
     """In half precision too, where a padded row of another shape rounds otherwise."""
     for name in ("mistral, all layers slide", "gemma2", "mamba", "gpt2"):
         assert not reads_padding(model_of(name, dtype)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_others_of_a_batch_would_change_are_trained_one_at_a_time(dtype):
+    losses = TokenLosses(model_of("doge, its router mixes a batch", dtype), 2, 64)
+    assert losses.path.endswith("; what pads a row changes it, so rows go one at a time")
+    assert losses.token_budget == 1
+    for name in ("doge, a window of another name", "mixtral", "gemma2", "mamba", "gpt2"):
+        losses = TokenLosses(model_of(name, dtype), 2, 64)
+        assert "one at a time" not in losses.path
+        assert losses.token_budget == 64

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from msft import distributed
 from msft.loss.tokens import Tokens, deal_out, loss_weights
 from msft.packing.attention import Pass, attend_blocks, keeps_logits, packed_attention, tokens_first, wanted_states
-from msft.packing.probe import begin_row, mixes_rows, why_not_trained_packed
+from msft.packing.probe import begin_row, changes_in_a_batch, mixes_rows, why_not_trained_packed
 from msft.packing.rows import Ends, Packed, Row, on_device, pack
 
 _FULLEST = 1.1  # the longest row of an attention block against its shortest: backward pays for its padding too
@@ -62,7 +62,10 @@ class TokenLosses:
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
         reason = sharded or why_not_trained_packed(model)
-        self.token_budget = 1 if mixes_rows(model) else token_budget  # one row a pass, whatever its length
+        is_mixed = reason != sharded and not mixes_rows(model) and changes_in_a_batch(model)
+        reason += "; what pads a row changes it, so rows go one at a time" * is_mixed
+        # one row a pass, whatever its length
+        self.token_budget = 1 if is_mixed or mixes_rows(model) else token_budget
         self.path = f"padded: {reason}" if reason else "packed"
 
     def gradients(self, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:

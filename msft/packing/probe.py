@@ -73,9 +73,35 @@ def reads_padding(model) -> bool:
             # in half precision another shape rounds otherwise: there padding is compared with other padding
             one, two = logits([] if exact else [0] * 4), logits([other] * 4)
         apart = float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
-        return apart > _CLOSE.get(model.dtype, _CLOSE_HALF) or sees_later_tokens(model)
+        if apart > _CLOSE.get(model.dtype, _CLOSE_HALF):
+            return True
+        return sees_later_tokens(model) or changes_in_a_batch(model)
     except Exception:  # what fails here fails in HFLM, which says so
         return False
+
+
+def changes_in_a_batch(model) -> bool:
+    """Whether a row's logits change with the rows beside it, or with what pads it at its right: of an encoder, and where
+    experts choose among all tokens of a batch."""
+    # rounding may send a token to another expert, as in `_difference`
+    texts = _TEXTS if _is_routed(model) and model.dtype not in _CLOSE else 1
+    try:
+        return all(_apart_in_a_batch(model, text) > _CLOSE.get(model.dtype, _CLOSE_HALF) for text in range(texts))
+    except Exception:  # what fails here fails in training, which says so
+        return False
+
+
+def _apart_in_a_batch(model, text: int) -> float:
+    """How far a row's logits are apart in two batches, as a share of the largest one."""
+    ids = _ordinary_tokens(model, text)
+    row, others = ids[:8], (ids[8:20], ids[20:32])
+    batches = [[[*row, *other[:4]], other] for other in others]  # [2, 12] each
+    if model.dtype in _CLOSE:  # in half precision another shape rounds otherwise
+        batches[0] = [row]
+    with _few_layers(model), torch.inference_mode():
+        passes = (model(input_ids=torch.tensor(batch, device=model.device), use_cache=False) for batch in batches)
+        one, two = (output.logits[0, :8] for output in passes)  # [8, vocabulary]
+    return float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
 
 
 def begin_row(model) -> None:
