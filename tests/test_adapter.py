@@ -161,7 +161,7 @@ def test_an_adapter_on_the_output_embedding_is_trained():
     assert all(p.grad is not None for name, p in model.named_parameters() if "lm_head.lora_" in name)
 
 
-@pytest.mark.parametrize("kind", ["lora", "embedding", "tokens", "ia3"])
+@pytest.mark.parametrize("kind", ["lora", "embedding", "tokens", "tied head", "tied tokens", "ia3"])
 @pytest.mark.parametrize("laid_out", [False, True])
 def test_a_model_in_peft_s_wrapper_answers_as_in_hflm_and_stays_whole(kind, laid_out, monkeypatch):
     if laid_out:
@@ -170,9 +170,12 @@ def test_a_model_in_peft_s_wrapper_answers_as_in_hflm_and_stays_whole(kind, laid
         "lora": peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
         "embedding": peft.LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"], init_lora_weights=False),
         "tokens": peft.LoraConfig(target_modules=["q_proj"], trainable_token_indices=[50, 55], init_lora_weights=False),
+        # in which transformers finds no weight to tie the other by
+        "tied head": peft.LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False),
         "ia3": peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[], init_ia3_weights=False),
     }
-    tokenizer, base = make_tokenizer(), make_model("llama", seed=1)
+    own["tied tokens"] = own["tokens"]
+    tokenizer, base = make_tokenizer(), make_model("llama", seed=1, tie_word_embeddings=kind.startswith("tied"))
     asked = requests([f"Q: {i} + 1?\nA: " for i in range(5)])
     plain = HFLM(pretrained=base, tokenizer=tokenizer, batch_size=1).generate_until(asked, disable_tqdm=True)
     torch.manual_seed(0)

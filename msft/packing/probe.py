@@ -31,9 +31,11 @@ def vocabulary(model) -> int:
 
 def keep_apart(model) -> None:
     """Lets the configuration of a model whose output embedding has weights of its own say so: HFLM and what loads a saved
-    checkpoint tie the two embeddings by it, and the output embedding's weights would be gone."""
+    checkpoint tie the two embeddings by it, and the output embedding's weights would be gone. So too where peft's layer
+    stands in place of one, in which transformers finds no weights to tie."""
     first, last = model.get_input_embeddings(), model.get_output_embeddings()
-    if last is not None and last.weight is not first.weight:
+    weights = [dict(part.named_parameters(recurse=False)).get("weight") for part in (first, last) if part is not None]
+    if last is not None and (weights[0] is None or weights[0] is not weights[1]):
         model.config.tie_word_embeddings = model.config.get_text_config(decoder=True).tie_word_embeddings = False
 
 
