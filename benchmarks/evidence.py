@@ -260,7 +260,7 @@ def main() -> None:
     table = pd.DataFrame([job | known[job["run"]] for job in jobs])
     differences, draws = compared(table), fair_draws(table)
     result = {
-        "command": command("evidence.py", options, model=list(MODELS), seeds=list(SEEDS)),
+        "command": command("evidence.py", options, model=list(MODELS), mixture="tiny", seeds=list(SEEDS)),
         **about,
         "mixture": options.mixture,
         "differences": differences.to_dict("records"),
