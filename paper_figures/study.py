@@ -100,6 +100,8 @@ class Study:
         if data_dir:
             self.settings["data_dir"] = data_dir
         self.used: list[Run] = []
+        self._said: set[str] = set()
+        self._asked: set[str] = set()  # methods
         self._shown: list[str] = []
         style.use_style()
 
@@ -108,9 +110,22 @@ class Study:
         """Whether the measured numbers have the paper's scale, so that its reported ones can stand beside them."""
         return self.profile == "paper"
 
-    def config(self, method: str, *, model: str = "", mixture: str = "", seed: int = 0, params=None, **settings):
-        """The RunConfig of a method in this profile; '' and 0 stand for the profile's focus, mixture, first seed."""
-        own = {**(params or {}), **self.params.get(method, {})}
+    def config(
+        self, method: str, *, model: str = "", mixture: str = "", seed: int = 0, params=None, varied=None, **settings
+    ):
+        """The RunConfig of a method in this profile; '' and 0 stand for the profile's focus, mixture, first seed.
+
+        params: the page's own, behind those of the settings text.  varied: parameters that the page compares, before them,
+        as are its settings; a word of the text that such a run therefore does not follow is named.
+        """
+        asked, varied = self.params.get(method, {}), varied or {}
+        ignored = [f"{method}.{name}" for name in asked.keys() & varied.keys()]
+        for name in sorted([*ignored, *(self.settings.keys() & settings.keys())]):
+            self._say(
+                f"The word {name} of the settings does not hold for the runs where this page chooses {name} itself."
+            )
+        self._asked.add(method)
+        own = {**(params or {}), **asked, **varied}
         given = {**self.settings, **settings, "params": own, "seed": seed or self.seeds[0]}
         return profiles.config(
             self.profile, method, model=model or self.focus, mixture=mixture or self.mixture, **given
@@ -124,6 +139,8 @@ class Study:
         Raises MissingRuns in the paper profile on a machine without a GPU, or without the data or the model, with
         the commands that train what is missing and their cost.
         """
+        for method in self.params.keys() - self._asked:
+            self._say(f"The settings have words of {method}, and no run of this page is of this method.")
         runs, why = None, "there is no GPU"
         if self.profile == "laptop":
             print(cost.on_this_machine(needs.values(), self.runs_dir), flush=True)
@@ -142,6 +159,12 @@ class Study:
             print(f"Read by their settings alone, since {why}", flush=True)
         self.used = list({run.directory: run for run in [*self.used, *runs.values()]}.values())
         return runs
+
+    def _say(self, text: str) -> None:
+        """Once a page."""
+        if text not in self._said:
+            self._said.add(text)
+            print(text, flush=True)
 
     def _with_these_settings(self, needs: Mapping) -> dict:
         known = zip(needs, matching(list(needs.values()), self.runs_dir), strict=True)
@@ -213,6 +236,10 @@ def _text(name: str, value) -> str:
     is_text = isinstance(value, str | None) if name == "settings" else not isinstance(value, list | tuple | dict)
     if not is_text:
         raise ConfigError(f"parameter {name} is {value!r}; give a text")
+    if isinstance(value, int | float) and name != "allow_cpu":  # 020, 1e3 and 0.10 are other texts by now
+        print(
+            f"The parameter {name} came as {value!r}, no text: {str(value)!r} is meant. papermill's -r hands texts over."
+        )
     return "" if value is None else str(value)
 
 

@@ -1,5 +1,11 @@
 """The first picture shows what the two runs hold."""
 
+import contextlib
+import json
+import sys
+import types
+from pathlib import Path
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -8,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from paper_figures import data, study
+from paper_figures import data, execute, study
 from paper_figures.figures import quickstart
 
 
@@ -109,6 +115,25 @@ def test_the_runs_are_those_of_the_other_notebooks(tmp_path):
     assert needs == {"sft": page.config("sft"), "msft": page.config("msft")}
     assert {config.seed for config in quickstart.needs(page, 7).values()} == {7}
     assert quickstart.needs(page, budget=2.0)["msft"].params["budget"] == 2
+
+
+def test_the_notebook_trains_what_its_needs_list(tmp_path, monkeypatch):
+    """In every profile, and under settings: its mSFT beside an SFT of other sizes would be a wrong comparison."""
+    notebook = Path(quickstart.__file__).parents[2] / "notebooks" / "00_quickstart.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = next("".join(cell["source"]) for cell in cells if "study.start" in "".join(cell["source"]))
+    asked = []
+    monkeypatch.setattr(study.Study, "train", lambda page, needs, **more: asked.append(needs) or needs)
+    monkeypatch.setitem(sys.modules, "paper_figures.live", types.SimpleNamespace(LiveFigure=lambda: None))
+    told = {"profile": "laptop", "out_dir": str(tmp_path), "settings": "seed=30 msft.budget=1"}
+    variables = {**execute.declared_parameters(notebook), **told}
+    with contextlib.suppress(AttributeError):  # what comes back is no run
+        exec(code, variables)
+    (needs,) = asked
+    assert {(method, config.seed, config.train_size, config.precision) for method, config in needs.items()} == {
+        ("sft", 30, 200, "mixed"), ("msft", 30, 200, "mixed"),
+    }  # fmt: skip
+    assert needs["msft"].params["budget"] == 1
 
 
 def test_what_a_caption_ends_with_is_read_from_the_runs(finished):

@@ -13,6 +13,7 @@ import msft
 from msft.errors import ConfigError, DataError, RunError
 from msft.launch import local
 from paper_figures import study, style
+from paper_figures.figures import scale, selection
 
 
 def page_of(tmp_path, profile="smoke", **options):
@@ -38,6 +39,30 @@ def test_without_settings_the_profile_decides(tmp_path):
 def test_a_notebook_s_own_parameters_stand_behind_the_settings_text(tmp_path):
     page = page_of(tmp_path, settings="msft.budget=0.25")
     assert page.config("msft", params={"budget": 1.0}).params["budget"] == 0.25
+
+
+def test_what_a_page_compares_is_no_setting_s_and_a_word_that_is_not_followed_is_named(tmp_path, capsys):
+    """The sweep over C would be one run under three names."""
+    page = page_of(tmp_path, "tiny", settings="msft.budget=0.25 select_on=test")
+    sweep = {key: config for key, config in scale.needs(page).items() if key[0] == "budget"}
+    assert {key[2]: config.params.get("budget") for key, config in sweep.items()} == {
+        "sft": None, 1.0: 1.0, 3.0: 3.0, 5.0: 5.0,
+    }  # fmt: skip
+    assert scale.needs(page)["mixture", "tiny", "msft"].params["budget"] == 0.25
+    assert [config.select_on for config in selection.needs(page).values()].count("validation") == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" does not hold ")[0] for line in lines] == [
+        "The word msft.budget of the settings", "The word select_on of the settings",
+    ]  # fmt: skip
+
+
+def test_words_of_a_method_that_a_page_does_not_have_are_named(tmp_path, small_run, monkeypatch, capsys):
+    monkeypatch.setattr(local, "run_all", lambda configs, *more, **options: [small_run] * len(configs))
+    page = page_of(tmp_path, settings="ies.epochs=2 sft.epochs=1")
+    page.train({"a": page.config("sft")})
+    page.train({"a": page.config("sft")})
+    said = "The settings have words of ies, and no run of this page is of this method.\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", "sft.epochs="])
@@ -93,6 +118,13 @@ def test_none_is_a_parameter_at_its_default_and_texts_are_flags(tmp_path):
     assert (str(page.runs_dir), str(page.out_dir)) == ("runs", "paper_figures/out/smoke")
     assert (page.focus, page.allow_cpu) == ("tiny-smoke", False)
     assert page_of(tmp_path, settings="allow_cpu=True").allow_cpu
+
+
+@pytest.mark.parametrize(("value", "folder"), [(20, "20"), (1000.0, "1000.0"), (True, "True")])
+def test_a_number_that_stands_for_a_folder_is_named_since_its_spelling_may_be_gone(capsys, value, folder):
+    assert str(study.Study("01_x", "smoke", value).runs_dir) == folder
+    said = f"The parameter runs_dir came as {value!r}, no text: '{folder}' is meant. papermill's -r hands texts over.\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, None, ("a",)])

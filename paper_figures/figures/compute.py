@@ -25,7 +25,7 @@ def needs(page) -> dict:
     cheap = [model for model in page.models if reported_numbers.model_label(model) in reported.index]
     lowest = {"budget": min(page.budgets)}
     for model in cheap or [page.focus]:
-        wanted[model, "msft", lowest["budget"]] = page.config("msft", model=model, params=lowest)
+        wanted[model, "msft", lowest["budget"]] = page.config("msft", model=model, varied=lowest)
     return wanted
 
 

@@ -38,7 +38,7 @@ def needs(page, budgets: str = "") -> dict:
     wanted = {("mixture", name, method): page.config(method, mixture=name) for name in mixtures for method in METHODS}
     for model in page.swept:
         wanted["budget", model, "sft"] = page.config("sft", model=model)
-        wanted |= {("budget", model, c): page.config("msft", model=model, params={"budget": c}) for c in sweep}
+        wanted |= {("budget", model, c): page.config("msft", model=model, varied={"budget": c}) for c in sweep}
     return wanted
 
 

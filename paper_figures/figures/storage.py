@@ -22,7 +22,7 @@ def needs(page) -> dict:
     models = {("model", model): page.config("msft", model=model) for model in page.models}
     sizes = {("mixture", str(count)): page.config("msft", mixture=name) for count, name in page.mixtures.items()}
     granular = {("mixture", "granular"): page.config("msft", mixture=page.granular)}
-    budgets = {("C", f"{c:g}"): page.config("msft", params={"budget": c}) for c in page.budgets}
+    budgets = {("C", f"{c:g}"): page.config("msft", varied={"budget": c}) for c in page.budgets}
     return models | sizes | granular | budgets
 
 
