@@ -46,14 +46,16 @@ budget = 3.0  # C: epochs of a roll-out
 # %%
 import matplotlib.pyplot as plt
 
+import msft
 from msft.methods.msft import earliest_overfit
 from paper_figures import data, study
 from paper_figures.figures import quickstart
 from paper_figures.live import LiveFigure
 
 page = study.start("00_quickstart", globals(), "seed", "budget")
-runs = page.train(quickstart.needs(page, seed, budget), on_evaluation=LiveFigure())
-run = runs["msft"]
+configs = quickstart.needs(page, seed, budget)  # a RunConfig of each method
+runs = page.train(configs, on_evaluation=LiveFigure())
+run = msft.run(configs["msft"], runs_dir=page.runs_dir)  # it is finished by now, so it is read
 run.history.head()
 
 # %% [markdown]

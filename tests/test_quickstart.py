@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import msft
 from paper_figures import data, execute, study
 from paper_figures.figures import quickstart
 
@@ -124,6 +125,7 @@ def test_the_notebook_trains_what_its_needs_list(tmp_path, monkeypatch):
     code = next("".join(cell["source"]) for cell in cells if "study.start" in "".join(cell["source"]))
     asked = []
     monkeypatch.setattr(study.Study, "train", lambda page, needs, **more: asked.append(needs) or needs)
+    monkeypatch.setattr(msft, "run", lambda config, **more: None)
     monkeypatch.setitem(sys.modules, "paper_figures.live", types.SimpleNamespace(LiveFigure=lambda: None))
     told = {"profile": "laptop", "out_dir": str(tmp_path), "settings": "seed=30 msft.budget=1"}
     variables = {**execute.declared_parameters(notebook), **told}
