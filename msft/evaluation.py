@@ -1,20 +1,24 @@
-"""Five-shot evaluation through lm-eval, in process, on the live model (paper section 4.1).
+"""Five-shot evaluation through lm-eval, in process, on the live model (paper section 4.1), and by judges (data/judges.py).
 
 Tasks (data/tasks.py) and requests are built once a run; only what depends on the weights is done at each evaluation.
 """
 
+import copy
 import math
-from collections.abc import Sequence
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from msft import distributed
 from msft.data.example import shots_text
-from msft.data.judges import Court
+from msft.data.judges import Judge, item_results
 from msft.data.metrics import LOSS, Scores, token_mean
 from msft.data.mixture import Mixture
 from msft.data.scoring import decided
 from msft.data.tasks import build_task, task_name
-from msft.errors import Stopped
+from msft.errors import MsftError, RunError, Stopped
 from msft.generation import PrefixCachedLM
 from msft.generation.options import greedy
 from msft.loss.losses import TokenLosses
@@ -65,22 +69,21 @@ class Evaluator:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         scores = self._answers() | self._losses()
         self._court.should_stop = self.should_stop
-        for name, score in (self._court.evaluate() if self.judges else {}).items():
+        for name, score in self._court.evaluate().items():
             scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
         return {name: scores[name] for name in self.names}
 
     def _answers(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose answers are generated."""
         self.lm.should_stop = self.should_stop
+        requests = [request for task in self.tasks.values() for request in task.instances]
         if self._prepared is None:  # here, not before: only now is the model where it stays
-            requests = [request for task in self.tasks.values() for request in task.instances]
             self._prepared = self.lm.prepare(distributed.mine(requests), with_losses=True)
             self._gold = [Tokens((*prompt, *gold), len(prompt)) for prompt, gold in map(self.lm.gold, requests)]
         self.lm.generated_tokens.clear()
-        with distributed.agreed():
-            answers = self.lm.answer(self._prepared)
-        shares = distributed.gather((answers, dict(self.lm.generated_tokens)))
-        answered = iter(zip(distributed.woven([answers for answers, _ in shares]), self._gold, strict=True))
+        answers = _shared(lambda _: self.lm.answer(self._prepared), requests)
+        counts = sum(distributed.gather(self.lm.generated_tokens), Counter())
+        answered = iter(zip(answers, self._gold, strict=True))
         scores = {}
         for name, task in self.tasks.items():
             losses, rows = [], []
@@ -94,7 +97,7 @@ class Evaluator:
             task.apply_filters()
             answers = [(request.doc, request.filtered_resps["none"]) for request in task.instances]
             correct = [task.process_results(doc, [text])["acc"] == 1.0 for doc, text in answers]
-            tokens = self._question_tokens[name] + sum(counts.get(task_name(name), 0) for _, counts in shares)
+            tokens = self._question_tokens[name] + counts[task_name(name)]
             texts, accuracy = [text for _, text in answers], sum(correct) / len(correct)
             scores[name] = Scores(accuracy, len(correct), tokens, texts, correct, loss)
         return scores
@@ -118,3 +121,70 @@ class Evaluator:
                 raise Stopped("the evaluation was asked to stop between two sub-datasets")
         with evaluating(self.lm.model):
             return self._token_losses.of_examples(rows)
+
+
+class Court:
+    """Judges before a live PrefixCachedLM; what does not depend on the weights is done once."""
+
+    def __init__(self, lm, judges: Mapping[str, Judge]):
+        self.judges, self.lm = judges, copy.copy(lm)
+        self.lm.stop_when, self.lm.generated_tokens = None, Counter()  # any task may read a text to its end
+        self.should_stop = self._prepared = None
+        self._prompt_tokens = {n: sum(len(lm.tok_encode(text)) for text in j.texts) for n, j in judges.items()}
+        for name, judge in judges.items():  # two may ask the same task: each has its own count of tokens
+            for request in judge.requests:
+                request.task_name = name
+
+    def evaluate(self) -> dict[str, Scores]:
+        """The verdicts on the weights that the model has now; every process answers its share."""
+        self.lm.should_stop = self.should_stop
+        self.lm.generated_tokens.clear()
+        requests: dict[str, list] = {}
+        for request in (request for judge in self.judges.values() for request in judge.requests):
+            requests.setdefault(request.request_type, []).append(request)
+        for kind, asked in requests.items():
+            for request, answer in zip(asked, _shared(partial(self._answers, kind), asked), strict=True):
+                request.resps = [answer]
+        counts = sum(distributed.gather(self.lm.generated_tokens), Counter())
+        return {name: self._verdict(name, judge, counts) for name, judge in self.judges.items()}
+
+    def _answers(self, kind: str, requests: list) -> list:
+        if kind != "generate_until":
+            return getattr(self.lm, kind)(requests, disable_tqdm=True)
+        if self._prepared is None:
+            self._prepared = self.lm.prepare(requests)
+        return [answer.text for answer in self.lm.answer(self._prepared)]
+
+    def _verdict(self, name: str, judge: Judge, counts: Counter) -> Scores:
+        means, weights, outputs, items = [], [], [], []
+        for task in judge.tasks:
+            try:
+                task.apply_filters()
+                results = list(item_results(task, judge))
+                values = [result[judge.metric] for _, result in results if judge.metric in result]
+                sizes = Counter(metric for _, result in results for metric in result)
+                mean = float(task.aggregation()[judge.metric](values)) if values else math.nan
+            except OverflowError:  # of a perplexity
+                mean = math.inf
+            except Exception as error:  # of the task's own code
+                what = f"the scoring of the lm-eval task {task.task_name!r} fails: {type(error).__name__}: {error}"
+                raise error if isinstance(error, MsftError) else RunError(what) from error
+            if not math.isfinite(mean):
+                raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
+            means.append(mean)
+            weights.append(max(sizes.values()) if judge.by_size else 1)  # some items may lack a metric
+            outputs += [text for text, _ in results]
+            items += values
+        count, tokens = len(items), self._prompt_tokens[name] + counts[name]
+        if judge.on_own_scale or count < len(outputs):
+            outputs = items = []
+        facts = {"higher_is_better": judge.higher_is_better, "on_own_scale": judge.on_own_scale}
+        value = sum(map(operator.mul, means, weights)) / sum(weights)
+        return Scores(value, count, tokens, outputs, [float(value) for value in items], **facts)
+
+
+def _shared(answer: Callable, requests: Sequence) -> list:
+    """The answers to requests, in their order; `answer` gives those of a process to its share."""
+    with distributed.agreed():
+        answers = answer(distributed.mine(requests))
+    return distributed.woven(distributed.gather(answers))

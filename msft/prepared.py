@@ -11,7 +11,7 @@ from pathlib import Path
 from msft import adapter, distributed, methods, names
 from msft.config import RunConfig
 from msft.data.given_back import check_room
-from msft.data.judge_room import check_judges
+from msft.data.judges import check_judges
 from msft.errors import Checks
 from msft.paths import LONGEST
 

@@ -24,7 +24,6 @@ import torch
 
 from msft import distributed, methods
 from msft.config import RunConfig
-from msft.data.judges import Court
 from msft.data.tasks import write_tasks
 from msft.errors import ConfigError, Interrupted, RunError
 from msft.paths import check_folder, usable
@@ -84,6 +83,8 @@ def run(
         parts = dict.fromkeys(["test", prepared.config.select_on])
         evaluators = {part: prepared.evaluator(model, mixture, part) for part in parts}
         if mixture.judges:
+            from msft.evaluation import Court  # lm-eval takes seconds, and a finished run needs none
+
             evaluators["watched"] = Court(evaluators["test"].lm, {judge.label: judge for judge in mixture.judges})
     with contextlib.ExitStack() as stack:
         before = torch.get_num_threads()

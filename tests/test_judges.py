@@ -19,9 +19,10 @@ import msft
 from msft import names
 from msft.cli.main import main
 from msft.data import judges
-from msft.data.judge_room import check_judges
+from msft.data.judges import check_judges
 from msft.data.reading import read_mixture
 from msft.errors import DataError, ModelError, RunError
+from msft.evaluation import Court
 from msft.generation import PrefixCachedLM
 from msft.methods.msft import earliest_overfit
 from msft.prepared import prepare
@@ -160,7 +161,7 @@ def test_judges_say_what_lm_eval_says(run, base, tasks):
 def verdict(base, folder, name, **more):
     """The value of a judge, by our LM."""
     judge = judges.load({"lm_eval": name, "include_path": str(folder), **more}, folder)
-    return judges.Court(PrefixCachedLM(*base, 4), {"it": judge}).evaluate()["it"].accuracy
+    return Court(PrefixCachedLM(*base, 4), {"it": judge}).evaluate()["it"].accuracy
 
 
 @pytest.mark.parametrize("by_size", [True, False])
@@ -197,7 +198,7 @@ def write_scored(folder, name, code, metric_list):
 def test_a_scoring_that_changes_its_item_scores_the_same_every_time(base, tmp_path):
     folder = tmp_path / "tasks"
     write_scored(folder, "trees_taken", "return {'exact_match': float(doc.pop('answer') == 'oak')}", SHARES[2:])
-    court = judges.Court(
+    court = Court(
         PrefixCachedLM(*base, 4), {"it": judges.load({"lm_eval": "trees_taken", "include_path": str(folder)}, folder)}
     )
     assert [court.evaluate()["it"].accuracy for _ in range(2)] == [pytest.approx(3 / 14)] * 2  # items 0, 6 and 12
@@ -229,8 +230,8 @@ def test_two_judges_of_one_task_count_their_own_tokens(base, tmp_path):
     write_task(folder, "trees_told", **SAID, metric_list=SHARES[2:], generation_kwargs={"max_gen_toks": 6})
     said = {"lm_eval": "trees_told", "include_path": str(folder)}
     both = {"few": judges.load({**said, "limit": 3}, folder), "all": judges.load(said, folder)}
-    alone = [judges.Court(PrefixCachedLM(*base, 4), {n: j}).evaluate()[n].tokens for n, j in both.items()]
-    together = judges.Court(PrefixCachedLM(*base, 4), both).evaluate()
+    alone = [Court(PrefixCachedLM(*base, 4), {n: j}).evaluate()[n].tokens for n, j in both.items()]
+    together = Court(PrefixCachedLM(*base, 4), both).evaluate()
     assert [score.tokens for score in together.values()] == alone
 
 
@@ -430,7 +431,7 @@ def test_a_metric_that_some_items_alone_have_is_lm_evals_own(base, tmp_path):
     (tmp_path / "both.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
     for name, n in (("some", 4), ("both", 14)):
         judge = judges.load({"lm_eval": name, "metric": "rare", "include_path": str(tmp_path)}, tmp_path)
-        scores = judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()["judge"]
+        scores = Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()["judge"]
         value = stock(*base, tmp_path, name, "rare,none")
         assert (scores.accuracy, scores.n, scores.outputs) == (pytest.approx(value), n, [])
 
@@ -438,7 +439,7 @@ def test_a_metric_that_some_items_alone_have_is_lm_evals_own(base, tmp_path):
 def test_a_scoring_that_raises_is_named_with_its_task(base, tasks):
     judge = judges.load({"lm_eval": "trees_raising", "include_path": str(tasks)}, tasks)
     with pytest.raises(RunError, match="the scoring of the lm-eval task 'trees_raising' fails: KeyError: 'x'"):
-        judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
+        Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
 
 
 def test_a_mean_that_cannot_be_had_is_named_with_its_task(base, tmp_path):
@@ -448,7 +449,7 @@ def test_a_mean_that_cannot_be_had_is_named_with_its_task(base, tmp_path):
     with pytest.raises(
         RunError, match="the scoring of the lm-eval task 'trees_f1' fails: ValueError: Target is multiclass"
     ):
-        judges.Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
+        Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
 
 
 def test_a_name_that_two_task_files_have_is_named_with_both(tmp_path):

@@ -8,25 +8,20 @@ without a chat template. Task files of one's own may bring Python code along, wh
 the folder that the command is started in, as with the stock command.
 """
 
-import contextlib
 import copy
 import functools
 import hashlib
 import json
-import math
-import operator
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from msft import distributed
-from msft.data.metrics import Scores
+from msft.data.mixture import Mixture
 from msft.data.tasks import quiet
-from msft.errors import DataError, ModelError, MsftError, RunError, nearest, unknown
+from msft.errors import DataError, ModelError, nearest, together, unknown
 from msft.paths import expanded
 from msft.settings import check_values, setting
 
@@ -115,7 +110,9 @@ def load(said: str | dict, folder: Path) -> Judge:
     with quiet():
         place = folder / expanded(wanted.include_path) if wanted.include_path else None
         tasks, group = _tasks(wanted, place)
-        problems = _twice(place, dict.fromkeys([wanted.lm_eval, *(task.task_name for task in tasks)]))
+        files, names = _own_files(place)[0], dict.fromkeys([wanted.lm_eval, *(task.task_name for task in tasks)])
+        twice = [(name, files[name]) for name in names if len(files.get(name, ())) > 1]
+        problems = [f"{' and '.join(them)} both define {name!r}; give each a name of its own" for name, them in twice]
         problems += [problem for task in tasks for problem in _problems(task, wanted)]
         means = {one.metric: one for one in getattr(group, "aggregate_metric_list", None) or ()}
         metric, chosen, wrong = _metric(tasks, wanted, means)
@@ -169,35 +166,24 @@ def _tasks(wanted: Settings, folder: Path | None) -> tuple[list, object]:
         way = "Its data must be on this machine, or the hub must be reached" if is_of_data else "See its task file"
         raise DataError(f"the lm-eval task {name!r} cannot be built: {why}. {way}") from error
     way = "`lm-eval ls tasks` lists all; a task file of your own needs `include_path`, its folder"
-    raise DataError(f"lm-eval has no task {name!r}.{nearest(name, known)} {way}{_broken(folder)}")
+    raise DataError(". ".join([f"lm-eval has no task {name!r}.{nearest(name, known)} {way}", *_own_files(folder)[1]]))
 
 
-def _broken(folder: Path | None) -> str:
-    """Names the task files of a folder that are no YAML, which lm-eval passes over."""
-    wrong = []
+def _own_files(folder: Path | None) -> tuple[dict[str, list[str]], list[str]]:
+    """({task or group: the files of a folder that define it}, those that are no YAML). lm-eval takes one of several, and
+    passes over what it cannot read, without a word."""
+    files, broken = {}, []
     for file in sorted(folder.rglob("*.yaml")) if folder else ():
         try:
-            yaml.compose(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, OSError, UnicodeError) as error:
-            wrong.append(f"{file} cannot be read ({' '.join(str(error).split())})")
-    return "".join(f". {problem}" for problem in wrong)
-
-
-def _twice(folder: Path | None, names: Iterable[str]) -> list[str]:
-    """Problems of names that two files of a folder give to a task or group: lm-eval takes one of these without a word."""
-    files: dict[str, list[str]] = {}
-    for file in sorted(folder.rglob("*.yaml")) if folder else ():
-        with contextlib.suppress(yaml.YAMLError, OSError, UnicodeError, TypeError):
-            is_copy = ".ipynb_checkpoints" in file.parts  # which lm-eval passes over
-            node = None if is_copy else yaml.compose(file.read_text(encoding="utf-8"))
+            node = yaml.compose(file.read_text(encoding="utf-8"))
             said = {k.value: v.value for k, v in node.value} if isinstance(node, yaml.MappingNode) else {}
-            name = said.get("group", said.get("task"))
-            files.setdefault(name if isinstance(name, str) else "", []).append(str(file))
-    return [
-        f"{' and '.join(files[name])} both define {name!r}; give each a name of its own"
-        for name in names
-        if len(files.get(name, ())) > 1
-    ]
+        except (yaml.YAMLError, OSError, UnicodeError, TypeError) as error:
+            broken.append(f"{file} cannot be read ({' '.join(str(error).split())})")
+            continue
+        name = said.get("group", said.get("task"))
+        if isinstance(name, str) and ".ipynb_checkpoints" not in file.parts:  # of those lm-eval takes none
+            files.setdefault(name, []).append(str(file))
+    return files, broken
 
 
 def _problems(task, wanted: Settings) -> list[str]:
@@ -267,7 +253,7 @@ def _rehearse(task, judge: Judge) -> None:
     names: dict = {}
     try:
         task.apply_filters()
-        for _, values in _item_results(task, judge):
+        for _, values in item_results(task, judge):
             if judge.metric in (names := names | values):
                 return
     except Exception:  # what a user's scoring raises of this answer says nothing of a model's
@@ -275,69 +261,7 @@ def _rehearse(task, judge: Judge) -> None:
     raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(names)))
 
 
-class Court:
-    """Judges before a live PrefixCachedLM; what does not depend on the weights is done once."""
-
-    def __init__(self, lm, judges: Mapping[str, Judge]):
-        self.judges, self.lm = judges, copy.copy(lm)
-        self.lm.stop_when, self.lm.generated_tokens = None, Counter()  # any task may read a text to its end
-        self.should_stop = self._prepared = None
-        self._prompt_tokens = {n: sum(len(lm.tok_encode(text)) for text in j.texts) for n, j in judges.items()}
-        for name, judge in judges.items():  # two may ask the same task: each has its own count of tokens
-            for request in judge.requests:
-                request.task_name = name
-
-    def evaluate(self) -> dict[str, Scores]:
-        """The verdicts on the weights that the model has now; every process answers its share."""
-        self.lm.should_stop = self.should_stop
-        self.lm.generated_tokens.clear()
-        requests: dict[str, list] = {}
-        for request in (request for judge in self.judges.values() for request in judge.requests):
-            requests.setdefault(request.request_type, []).append(request)
-        for kind, asked in requests.items():
-            with distributed.agreed():
-                answers = self._answers(kind, distributed.mine(asked))
-            for request, answer in zip(asked, distributed.woven(distributed.gather(answers)), strict=True):
-                request.resps = [answer]
-        counts = sum(distributed.gather(self.lm.generated_tokens), Counter())
-        return {name: self._verdict(name, judge, counts) for name, judge in self.judges.items()}
-
-    def _answers(self, kind: str, requests: list) -> list:
-        if kind != "generate_until":
-            return getattr(self.lm, kind)(requests, disable_tqdm=True)
-        if self._prepared is None:
-            self._prepared = self.lm.prepare(requests)
-        return [answer.text for answer in self.lm.answer(self._prepared)]
-
-    def _verdict(self, name: str, judge: Judge, counts: Counter) -> Scores:
-        means, weights, outputs, items = [], [], [], []
-        for task in judge.tasks:
-            try:
-                task.apply_filters()
-                results = list(_item_results(task, judge))
-                values = [result[judge.metric] for _, result in results if judge.metric in result]
-                sizes = Counter(metric for _, result in results for metric in result)
-                mean = float(task.aggregation()[judge.metric](values)) if values else math.nan
-            except OverflowError:  # of a perplexity
-                mean = math.inf
-            except Exception as error:  # of the task's own code
-                what = f"the scoring of the lm-eval task {task.task_name!r} fails: {type(error).__name__}: {error}"
-                raise error if isinstance(error, MsftError) else RunError(what) from error
-            if not math.isfinite(mean):
-                raise RunError(f"{judge.label} is {mean} for this model, which cannot be compared; take another metric")
-            means.append(mean)
-            weights.append(max(sizes.values()) if judge.by_size else 1)  # some items may lack a metric
-            outputs += [text for text, _ in results]
-            items += values
-        count, tokens = len(items), self._prompt_tokens[name] + counts[name]
-        if judge.on_own_scale or count < len(outputs):
-            outputs = items = []
-        facts = {"higher_is_better": judge.higher_is_better, "on_own_scale": judge.on_own_scale}
-        value = sum(map(operator.mul, means, weights)) / sum(weights)
-        return Scores(value, count, tokens, outputs, [float(value) for value in items], **facts)
-
-
-def _item_results(task, judge: Judge) -> Iterable[tuple[str, dict]]:
+def item_results(task, judge: Judge) -> Iterable[tuple[str, dict]]:
     """(generated text or '', values by metric) of every item of a task, as lm-eval's own loop has it."""
     by_item: dict[int, list] = {}
     for request in task.instances:
@@ -348,3 +272,52 @@ def _item_results(task, judge: Judge) -> Iterable[tuple[str, dict]]:
         values = task.process_results(copy.deepcopy(requests[0].doc), answers)
         text = requests[0].resps[0]
         yield text if isinstance(text, str) else "", values
+
+
+def check_judges(mixture: Mixture, tokenizer, architecture) -> None:
+    """Raises DataError with all that the judges would ask in vain of a model of this transformers configuration."""
+    judges = [(sub.name, sub.judge) for sub in mixture if sub.judge] + [("judges", judge) for judge in mixture.judges]
+    if not judges:
+        return
+    from lm_eval.models.utils import resolve_max_length
+
+    length = resolve_max_length(architecture, tokenizer)
+    problems = [f"{place}: {problem}" for place, judge in judges for problem in _unreadable(judge, tokenizer, length)]
+    if problems:
+        raise DataError(together(f"the model, of {length} positions, cannot answer what it would be asked:", problems))
+
+
+def _unreadable(judge: Judge, tokenizer, length: int) -> list[str]:
+    """Problems of a judge's requests. length: tokens that the model reads, those that it generates among them."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    problems, other_task = [], "a task file of your own"
+    by_kind: dict[tuple, list] = {}  # a task may ask in several ways
+    for task in judge.tasks:
+        for request in task.instances:
+            by_kind.setdefault((task, request.request_type), []).append(request.args)
+    for (task, kind), asked in by_kind.items():
+        shots = task.config.num_fewshot
+        if kind == "loglikelihood_rolling":  # read in windows
+            continue
+        if kind == "generate_until":
+            texts = [prompt for prompt, _ in asked]
+            new = max(normalize_gen_kwargs(options)["max_gen_toks"] for _, options in asked)
+            kept, mend = f" and max_gen_toks = {new}", f"{other_task} with a lower max_gen_toks"
+            if new < 1:
+                problems.append(f"{judge.label}: {task.task_name} has max_gen_toks = {new}; give at least 1")
+            if not all(tokenizer(text)["input_ids"] for text in texts):
+                problems.append(f"{judge.label}: {task.task_name} has an empty prompt; a model continues some text")
+        else:  # the last token of a continuation is predicted, not read
+            texts, new, kept = ["".join(pair) for pair in asked], -1, ""
+            mend = f"{other_task} whose process_docs leaves long items out"
+        shortest = float("inf")
+        for text in sorted(texts, key=len):  # one that fits is enough, and the first one mostly does
+            shortest = min(shortest, len(tokenizer(text)["input_ids"]))
+            if shortest + new <= length:
+                break
+        else:
+            fewer = f"fewer shots (num_fewshot is {shots}), " * bool(shots and new < length)
+            what = f"{task.task_name} has prompts of at least {shortest} tokens{kept}"
+            problems.append(f"{judge.label}: {what}; give {fewer}{mend}, or another task")
+    return problems
