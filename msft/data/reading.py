@@ -90,10 +90,11 @@ def _read_entry(folder: Path, entry: dict, source: Source, said: dict, to_exampl
 
 def _read_rows(draft: Draft, folder: Path, to_example: _Convert | None) -> None:
     """Files or splits to the examples of each part; rows that cannot be used are problems, or left out and counted."""
-    entry, source, unused = draft.entry, draft.source, Counter()
+    entry, source, unused, is_raw = draft.entry, draft.source, Counter(), "benchmark" in draft.entry
 
-    def convert(row: dict, place: str) -> Example:  # one that its metric can score
-        if "benchmark" in entry:
+    def convert(placed: tuple[str, dict]) -> Example:  # one that its metric can score
+        place, row = placed
+        if is_raw:
             example = replace(to_example(entry["benchmark"], row), place=place)
             metrics.check_example(example, draft.metric)
             return example
@@ -103,12 +104,16 @@ def _read_rows(draft: Draft, folder: Path, to_example: _Convert | None) -> None:
         return example
 
     try:
-        rows_of, draft.origin = _found(folder, entry, source)
+        rows_of = _rows_of(draft, folder)
     except DataError as error:  # of the hub
         draft.problems.append(str(error))
         return
     for part, (place, rows) in rows_of.items():
-        draft.parts[part], wrong = _read(place, rows, source, convert, "benchmark" in entry)
+        no_column = source.missing(rows) if rows.rows and not is_raw else ""
+        placed = [(f"{place}:{number}", row) for number, row in rows.rows if not no_column]
+        draft.parts[part], refused = each(convert, placed)
+        wrong = [*rows.problems, *(f"{at}: {error}" for (at, _), error in refused)]
+        wrong += [f"{place}: {no_column}"] if no_column else []
         if source.skip_bad_rows and draft.parts[part] and wrong:
             draft.left_out[f"{part}: rows that cannot be used, such as {wrong[0]}"] = len(wrong)
         else:
@@ -118,26 +123,18 @@ def _read_rows(draft: Draft, folder: Path, to_example: _Convert | None) -> None:
         _log.warning("%s: keys of rows that are not read, and in how many rows: %s", draft.name, keys)
 
 
-def _found(folder: Path, entry: dict, source: Source) -> tuple[dict[str, tuple[str, Rows]], dict[str, str]]:
-    """({part: (file, or data set and split; its rows)}, where rows of the hub come from). Raises DataError of the hub."""
-    names, is_raw = {part: entry[part] for part in PARTS if part in entry}, "benchmark" in entry
-    names = {"train": source.split, **names} if source.split else names
+def _rows_of(draft: Draft, folder: Path) -> dict[str, tuple[str, Rows]]:
+    """{part: (file, or data set and split; its rows)}; notes where rows of the hub come from. Raises DataError of the hub."""
+    entry, source, is_raw = draft.entry, draft.source, "benchmark" in draft.entry
+    names = ({"train": source.split} if source.split else {}) | {part: entry[part] for part in PARTS if part in entry}
     if source.hub is None:
         files = {part: folder / expanded(file) for part, file in names.items()}
-        return {part: (str(file), read_file(file, is_raw)) for part, file in files.items()}, {}
+        return {part: (str(file), read_file(file, is_raw)) for part, file in files.items()}
     if not names:
-        return {}, {}
+        return {}
     sets, commit = from_hub.load(source.hub, source.config, names.values(), source.revision, _INSTEAD)
+    draft.origin = {"hub_id": source.hub, "config": source.config or "default", "revision": commit}
+    draft.origin |= {f"{part}_split": split for part, split in names.items()}
     places = {part: f"{source.hub} {split}" for part, split in names.items()}
-    rows = [table_rows(split, place, is_raw) for split, place in zip(sets, places.values(), strict=True)]
-    origin = {"hub_id": source.hub, "config": source.config or "default", "revision": commit}
-    origin |= {f"{part}_split": split for part, split in names.items()}
-    return dict(zip(places, zip(places.values(), rows, strict=True), strict=True)), origin
-
-
-def _read(place: str, rows: Rows, source: Source, convert: Callable, is_raw: bool) -> tuple[list[Example], list[str]]:
-    """(the examples of a file or split, the problems of its other rows)."""
-    if rows.rows and not is_raw and (wrong := source.missing(rows)):
-        return [], [*rows.problems, f"{place}: {wrong}"]
-    examples, refused = each(lambda row: convert(row[1], f"{place}:{row[0]}"), rows.rows)
-    return examples, [*rows.problems, *(f"{place}:{number}: {error}" for (number, _), error in refused)]
+    rows = [table_rows(data, place, is_raw) for data, place in zip(sets, places.values(), strict=True)]
+    return dict(zip(places, zip(places.values(), rows, strict=True), strict=True))

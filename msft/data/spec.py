@@ -82,11 +82,10 @@ def check_entry(number: int, entry: object) -> tuple[columns.Source | None, list
     texts = {key: value for key, value in {**entry, "metric": metric}.items() if key in _TEXT_KEYS}
     no_texts = [f"{key} must be a string" for key, value in texts.items() if not isinstance(value, str)]
     source, wrong = columns.read_source(entry)
-    no_metric = []
-    if isinstance(metric, str) and metric not in ("", *metrics.METRICS):
+    problems += [*no_texts, *wrong]
+    if no_metric := isinstance(metric, str) and metric not in ("", *metrics.METRICS):
         mend = "Left out, it is the paper's scorer; lm_eval:arc_easy stands for a task of lm-eval, here arc_easy"
-        no_metric = [f"{unknown('metric', metric, metrics.METRICS)} {mend}"]
-    problems += [*no_texts, *wrong, *no_metric]
+        problems.append(f"{unknown('metric', metric, metrics.METRICS)} {mend}")
     if name in RESERVED:
         problems.append(f"the name {name!r} stands for all sub-datasets or none in tables and figures; give another")
     problems = [f"{label}: {problem}" for problem in problems]
