@@ -69,7 +69,7 @@ class Evaluator:
         """Scores of every sub-dataset for the weights that the model has now; every process answers its share."""
         scores = self._answers() | self._losses()
         self._court.should_stop = self.should_stop
-        for name, score in self._court.evaluate().items():
+        for name, score in (self._court.evaluate() if self.judges else {}).items():
             scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
         return {name: scores[name] for name in self.names}
 

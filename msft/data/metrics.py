@@ -33,8 +33,8 @@ class Scores:
     loss: mean token loss of the gold answers, in nats: over all target tokens of the set, in the very prompts that are
     answered (PrefixCachedLM.gold); with the metric loss the held-out loss.
     Where an lm-eval task is the judge, accuracy is its own value, of which a lower one may be better and which may have a
-    scale of its own, as a perplexity has: then it belongs in no mean with accuracies, and outputs and correct are empty;
-    loss is None without test items.
+    scale of its own, as a perplexity has: then it belongs in no mean with accuracies, and outputs and correct are empty,
+    as they are where some items lack the metric (n counts those that have it); loss is None without test items.
     """
 
     accuracy: float

@@ -140,9 +140,10 @@ def score(text: str, answer: str) -> bool:
     """Whether a generated text gives the gold answer: equal as numbers if both are, else as `lowered` texts."""
     if not (isinstance(text, str) and isinstance(answer, str)):
         raise TypeError(f"text and answer must be texts; found {text!r} and {answer!r}")
-    said, gold = as_number(extract(text)), as_number(_bare(answer))
-    is_number = type(said) is not str and type(gold) is not str
-    return said == gold if is_number else lowered(extract(text)) == lowered(_bare(answer))
+    said, gold = extract(text), _bare(answer)
+    one, other = as_number(said), as_number(gold)
+    is_text = isinstance(one, str) or isinstance(other, str)
+    return lowered(said) == lowered(gold) if is_text else one == other
 
 
 def as_number(text: str) -> float | Decimal | str:

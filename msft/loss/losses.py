@@ -62,10 +62,10 @@ class TokenLosses:
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         sharded = "its weights are sharded" if distributed.is_sharded(model) else ""
         reason = sharded or why_not_trained_packed(model)
-        is_mixed = reason != sharded and not mixes_rows(model) and changes_in_a_batch(model)
-        reason += "; what pads a row changes it, so rows go one at a time" * is_mixed
-        # one row a pass, whatever its length
-        self.token_budget = 1 if is_mixed or mixes_rows(model) else token_budget
+        goes_alone = mixes_rows(model)
+        if reason and not sharded and not goes_alone and changes_in_a_batch(model):
+            reason, goes_alone = f"{reason}; what pads a row changes it, so rows go one at a time", True
+        self.token_budget = 1 if goes_alone else token_budget  # one row a pass, whatever its length
         self.path = f"padded: {reason}" if reason else "packed"
 
     def gradients(self, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:

@@ -187,7 +187,7 @@ def finding(runs) -> str:
     """Whether mSFT gains over SFT, in how many categories, IES beside it, and how much SFT leaves to gain."""
     ours, rival = (findings.difference([(runs[method], runs["sft"])]) for method in METHODS)
     room = 100 * (1 - data.at_best(runs["sft"]).mean())
-    each = gains(runs).query("method == 'msft'").groupby("category").gain.mean()
+    each = by_category(gains(runs))[label("msft")].drop("mean")
     return (
         f"{findings.sentence(ours)} It is above SFT in {(each > 0).sum()} of {len(each)} categories and below in {(each < 0).sum()}. IES differs from SFT by {rival.points:+.1f} points ({rival.low:+.1f} to {rival.high:+.1f}), "
         f"and SFT leaves {room:.1f} points to gain at the most; one seed and few items a category say little of a single one."

@@ -60,11 +60,12 @@ def _sub_dataset(row: Row, clean: bool) -> SubDataset:
     train, pool = drawn[: row.train], drawn[row.train :]
     keys = sorted({item.key for item in train})
     wrong = {key: rng.random() for key in rng.sample(keys, round(row.wrong * len(keys)))}
-    labels = [item.answer if clean else _label(item, wrong) for item in train][: row.kept]
+    train = train[: row.kept]
+    labels = [item.answer if clean else _label(item, wrong) for item in train]
     return SubDataset(
         name=row.name,
         group=row.group,
-        train=[_example(item, label) for item, label in zip(train, labels, strict=False)],
+        train=[_example(item, label) for item, label in zip(train, labels, strict=True)],
         test=[_example(item, item.answer) for item in test],
         validation=[_example(item, item.answer) for item in validation],
         confirmation=[_example(item, item.answer) for item in confirmation],
