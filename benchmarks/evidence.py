@@ -2,6 +2,7 @@
 
     make evidence                                  # an hour on two cores; says how long before, and goes on where it was
     python benchmarks/evidence.py --model tiny-qwen2 --mixture tiny-21 --seeds 5 5 0    # another mixture: evidence_tiny-21.*
+    python benchmarks/evidence.py --model tiny-qwen2 --mixture tiny-21-equal --seeds 5 5 0    # tiny-21, all sub-datasets of one size
     python benchmarks/evidence.py --model tiny-smoke --mixture tiny-smoke --seeds 2 2 2 --results runs/check   # a check
 
 SFT and mSFT with 30 seeds on the first base model, so that the interval of their difference reaches a point to each side
@@ -17,8 +18,10 @@ from pathlib import Path
 import pandas as pd
 from recording import RESULTS, command, heading, measured_with, write
 
+from msft import tiny
 from paper_figures.figures.seeds import paired_t
 from paper_figures.findings import half_width
+from paper_figures.instrument.mixtures import generated
 
 MODELS = ("tiny-qwen2", "tiny-qwen3", "tiny-olmo2")
 SEEDS = (30, 8, 5)  # on the first model, on each of the others, of each of the seven methods
@@ -50,6 +53,23 @@ def wanted(models: list[str], mixture: str, sizes: tuple[int, int, int]) -> list
         n = first if model == models[0] else others
         keys += [(model, name, seed) for seed in seeds(n) for name in ("SFT", "mSFT")]
     return [{"model": model, "mixture": mixture, "name": name, "seed": s} for model, name, s in dict.fromkeys(keys)]
+
+
+def mixture_of(name: str, runs_dir: str) -> str:
+    """What RunConfig takes for a mixture: the name of an embedded one, else the file of a generated one, written here."""
+    if name in tiny.MIXTURES:
+        return name
+    folder, subs = Path(runs_dir) / name, []
+    for sub in generated(name):
+        subs.append({"name": sub.name, "group": sub.group})
+        for part in ("train", "test", "confirmation", "shots"):  # validation items would choose in place of test items
+            rows = [json.dumps({"question": e.question, "answer": e.answer}) + "\n" for e in getattr(sub, part)]
+            subs[-1][part] = f"{sub.name}/{part}.jsonl"
+            (folder / sub.name).mkdir(parents=True, exist_ok=True)
+            (folder / subs[-1][part]).write_text("".join(rows), encoding="utf-8")
+    file = folder / f"{name}.yaml"
+    file.write_text(json.dumps({"name": name, "sub_datasets": subs}, indent=1), encoding="utf-8")
+    return str(file)
 
 
 def minutes_before(missing: list[dict], known: dict[str, float], processes: int) -> float | None:
@@ -237,9 +257,10 @@ def main() -> None:
     known = measured_before(options.results / f"{name}.json", about["machine"])
     configs = {}
     jobs = wanted(options.model, options.mixture, options.seeds)
+    mixture = mixture_of(options.mixture, options.runs)
     for job in jobs:
         method, params = METHODS[job["name"]]
-        shared = {key: value for key, value in job.items() if key != "name"}
+        shared = {key: value for key, value in job.items() if key != "name"} | {"mixture": mixture}
         config = RunConfig(method=method, params=params, **shared)
         job["run"] = prepare(config).name
         run = Run(Path(options.runs) / job["run"])

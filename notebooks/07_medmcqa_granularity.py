@@ -69,3 +69,13 @@ page.table(
     caption=granularity.AGAINST_PAPER_CAPTION + about,
     decimals=2,
 )
+
+# %% [markdown]
+# ## Over more seeds
+# On the generated mixture, whose sub-datasets that are learnt late are small, and on the same with all of one size:
+
+# %%
+many = granularity.many_seeds(page)
+page.table(
+    many, "many_seeds", item="Fig. 7", caption=granularity.MANY_SEEDS_CAPTION, decimals=2
+) if many is not None else print("only for the profile tiny")

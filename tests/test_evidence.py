@@ -11,12 +11,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from msft import load_mixture
+from msft.tiny import make_mixture
+
 
 def test_every_run_is_wanted_once():
     jobs = evidence.wanted(["a", "b"], "tiny", (16, 8, 5))
     keys = [(job["model"], job["name"], job["seed"]) for job in jobs]
     assert len(keys) == len(set(keys)) == 2 * 16 + 2 * 8 + 5 * 5
     assert {seed for model, name, seed in keys if (model, name) == ("a", "mSFT")} == set(range(20, 180, 10))
+
+
+def test_a_generated_mixture_that_is_not_embedded_is_written_as_files(tmp_path):
+    assert evidence.mixture_of("tiny-21", tmp_path) == "tiny-21" and not list(tmp_path.iterdir())
+    equal, generated = load_mixture(evidence.mixture_of("tiny-21-equal", tmp_path)), make_mixture("tiny-21")
+    assert {len(sub.train) for sub in equal} == {48} and min(len(sub.train) for sub in generated) == 8
+    for sub, small in zip(equal, generated, strict=True):
+        assert sub.train[: len(small.train)] == small.train and not sub.validation
+        assert [sub.name, sub.group] == [small.name, small.group]
+        assert all(getattr(sub, part) == getattr(small, part) for part in ("test", "confirmation", "shots"))
 
 
 def test_the_interval_is_that_of_the_paired_t_test():

@@ -9,7 +9,7 @@ import pytest
 from test_main_results import fake_run
 
 from paper_figures import reported_numbers, study
-from paper_figures.figures import seeds
+from paper_figures.figures import granularity, seeds
 
 
 @pytest.fixture
@@ -109,14 +109,18 @@ def test_many_seeds_are_those_of_the_evidence(tmp_path, monkeypatch):
     facts = {"model": "m", "method": "mSFT", "items": "confirmed", "n": 30.0, "mean": -2.0, "low": -3.0, "high": -1.0}
     others = [{**facts, "items": "test"}, {**facts, "method": "IES"}, {**facts, "method": "SFT", "n": None}]
     (tmp_path / "evidence.json").write_text(json.dumps({"differences": [*others, facts]}))
-    monkeypatch.setattr(seeds, "EVIDENCE", tmp_path / "evidence.json")
+    monkeypatch.setattr(seeds, "EVIDENCE", tmp_path)
     table = seeds.many_seeds(study.Study("x", "tiny"))
     assert list(table.index) == ["mSFT over SFT, m, 30 seeds, fresh items"]
     # the paper's mean gain in Table 2
     assert table.iloc[0].tolist() == [pytest.approx(1.8, abs=0.05), -2.0, "-3.00 to -1.00", "no"]
     assert seeds.many_seeds(study.Study("x", "smoke")) is None
-    monkeypatch.setattr(seeds, "EVIDENCE", tmp_path / "none.json")
+    (tmp_path / "evidence.json").rename(tmp_path / "evidence_tiny-21.json")
     assert seeds.many_seeds(study.Study("x", "tiny")) is None
+    table = granularity.many_seeds(study.Study("x", "tiny"))
+    # the paper's mean gain on 21 sub-categories
+    assert table.iloc[0].tolist() == [1.86, -2.0, "-3.00 to -1.00", "no"] and len(table) == 1
+    assert granularity.many_seeds(study.Study("x", "smoke")) is None
 
 
 def test_the_intervals_pair_the_methods_by_seed():

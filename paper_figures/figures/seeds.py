@@ -15,7 +15,7 @@ from paper_figures.findings import DRAWS, Intervals, bootstrap, correct_at_best,
 from paper_figures.style import COLUMN, colour, label, say, spread_out
 
 METHODS = ("sft", "msft")
-EVIDENCE = Path(__file__).parents[2] / "benchmarks" / "results" / "evidence.json"
+EVIDENCE = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def needs(page) -> dict:
@@ -163,24 +163,27 @@ MANY_SEEDS_CAPTION = (
 )
 
 
+def evidence(page, name: str, theirs: float, where: str = "") -> dict[str, tuple]:
+    """{comparison: (the paper's, ours, low, high)} of mSFT's gain on each base model in a result of `make evidence`.
+
+    {} in another profile than its own, or where it is absent. theirs: the paper's gain.  where: words for the comparison.
+    """
+    path = EVIDENCE / f"{name}.json"
+    if page.profile != "tiny" or not path.is_file():
+        return {}
+    found = pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["differences"])
+    return {
+        f"mSFT over SFT{where}, {row.model}, {row.n:.0f} seeds, fresh items": (theirs, row.mean, row.low, row.high)
+        for row in found.query("method == 'mSFT' and items == 'confirmed'").itertuples()
+    }
+
+
 def many_seeds(page) -> pd.DataFrame | None:
-    """The gain of each base model in EVIDENCE by direction; None in another profile than its own, or where it is absent."""
-    if page.profile != "tiny" or not EVIDENCE.is_file():
-        return None
-    found = pd.DataFrame(json.loads(EVIDENCE.read_text(encoding="utf-8"))["differences"])
+    """The gain of each base model over many seeds by direction; None where there is none (see `evidence`)."""
     theirs = main_results.reported().query("group == @main_results.AVERAGE and model == @main_results.AVERAGE")
     theirs = theirs.set_index("method").accuracy
-    return reported_numbers.directions(
-        {
-            f"mSFT over SFT, {row.model}, {row.n:.0f} seeds, fresh items": (
-                theirs.msft - theirs.sft,
-                row.mean,
-                row.low,
-                row.high,
-            )
-            for row in found.query("method == 'mSFT' and items == 'confirmed'").itertuples()
-        }
-    )
+    pairs = evidence(page, "evidence", theirs.msft - theirs.sft)
+    return reported_numbers.directions(pairs) if pairs else None
 
 
 def finding(scores: pd.DataFrame, intervals: Intervals) -> str:

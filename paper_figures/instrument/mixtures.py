@@ -28,6 +28,7 @@ def rows_of(name: str) -> tuple[Row, ...]:
         "tiny-5": tuple(_BY_NAME[n] for n in ("stones", "herbs", "endings", "claims", "sums")),
         "tiny-15": TABLE + EXTRA,
         "tiny-21": SUBJECTS,
+        "tiny-21-equal": tuple(replace(row, kept=None) for row in SUBJECTS),
         "tiny-smoke": tuple(replace(_BY_NAME[n], **{**small, "wrong": share, "known": 1.0}) for n, share in _SMOKE),
     }
     return rows[name]
