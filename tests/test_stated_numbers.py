@@ -163,10 +163,7 @@ def test_what_is_said_of_the_mixture_on_which_msft_is_behind():
     gaps = {row["items"]: row for row in of["differences"] if row["method"] == "mSFT"}
     by = {items: f"{-row['mean']:.1f} ± {row['high'] - row['mean']:.1f}" for items, row in gaps.items()}
     assert f"by {by['test']} points on test items and {by['confirmed']} on fresh ones" in README
-    assert (
-        f"by {by['test']} points. With seed 20 the checkpoint" in README
-        and f"is {by['test']} points behind SFT" in README
-    )
+    assert f"by {by['test']} points where the six" in README and f"is {by['test']} points behind SFT" in README
     runs = {(run["name"], run["seed"]): run["test"] for run in of["runs"]}
     seeds = [seed for name, seed in runs if name == "mSFT"]
     assert len(seeds) == 5 and all(runs["mSFT", seed] < runs["SFT", seed] for seed in seeds)
@@ -181,7 +178,23 @@ def test_what_is_said_of_the_mixture_on_which_msft_is_behind():
     assert f"{min(sizes)} to {max(sizes)} train examples" in README
     batch = tiny.settings("tiny-qwen2")["batch_size"]
     steps = [math.ceil(sum(of) / batch) for of in (sizes, [len(sub.train) for sub in tiny.make_mixture("tiny-21")])]
-    assert f"an epoch of the six is {steps[0]} steps, where SFT has {steps[1]};" in README
+    assert f"an epoch of the six is {steps[0]} steps, where SFT has {steps[1]}. **With" in README
+
+
+def test_what_is_said_of_the_same_mixture_with_one_size_for_all():
+    gaps, by = {}, {}
+    for name in ("evidence_tiny-21", "evidence_tiny-21-equal"):
+        runs = pd.DataFrame(result(name)["runs"]).pivot(index="seed", columns="name", values=["test", "confirmed"])
+        gaps[name] = {items: runs[items].mSFT - runs[items].SFT for items in ("test", "confirmed")}
+    for items, gap in gaps["evidence_tiny-21-equal"].items():
+        by[items] = f"{gap.mean():+.1f} ± {findings.half_width(gap):.1f}"
+        assert abs(gap.mean()) < findings.half_width(gap) and len(gap) == 5
+    assert f"cannot be told from SFT ({by['test']})" in README
+    assert f"SFT: {by['test']} points on test items, {by['confirmed']} on fresh ones" in README
+    better = {items: gaps["evidence_tiny-21-equal"][items] - gap for items, gap in gaps["evidence_tiny-21"].items()}
+    said = {items: f"{gap.mean():.1f} ± {findings.half_width(gap):.1f}" for items, gap in better.items()}
+    assert f"is {said['confirmed']} points better than with the small six ({said['test']} on test items;" in README
+    assert "with sub-categories of one size it cannot be told from SFT" in row_of("| 07_medmcqa_granularity |")
 
 
 def test_the_shift_and_what_another_seed_does():
