@@ -47,13 +47,11 @@ def decoder_layer(layer, hidden: Tensor, cosine_sine: tuple[Tensor, Tensor], cur
 
 def _heads(attention, which: str, projected: Tensor) -> Tensor:
     """Queries, keys or values [1, heads, t, d] before rotation, from [1, t, heads x d]."""
-    kind = attention.config.model_type
-    if kind == "olmo2" and which != "v":
-        projected = getattr(attention, f"{which}_norm")(projected)
+    norm, of_all = getattr(attention, f"{which}_norm", None), attention.config.model_type == "olmo2"
+    if norm and of_all:  # OLMo 2 norms all heads of a token together, Qwen3 each
+        projected = norm(projected)
     heads = projected.unflatten(-1, (-1, attention.head_dim))  # [1, t, heads, d]
-    if kind == "qwen3" and which != "v":
-        heads = getattr(attention, f"{which}_norm")(heads)
-    return heads.transpose(1, 2)
+    return (norm(heads) if norm and not of_all else heads).transpose(1, 2)
 
 
 def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

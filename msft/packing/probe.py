@@ -7,6 +7,7 @@ two right passes have little in common, so the model's first and last layer alon
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from transformers import GenerationConfig
@@ -74,10 +75,7 @@ def reads_padding(model) -> bool:
         with evaluating(model), torch.inference_mode():
             # in half precision another shape rounds otherwise: there padding is compared with other padding
             one, two = logits([] if exact else [0] * 4), logits([other] * 4)
-        apart = float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
-        if apart > _CLOSE.get(model.dtype, _CLOSE_HALF):
-            return True
-        return sees_later_tokens(model) or changes_in_a_batch(model)
+        return _apart(model, two, one) > 0 or sees_later_tokens(model) or changes_in_a_batch(model)
     except Exception:  # what fails here fails in HFLM, which says so
         return False
 
@@ -85,25 +83,21 @@ def reads_padding(model) -> bool:
 def changes_in_a_batch(model) -> bool:
     """Whether a row's logits change with the rows beside it, or with what pads it at its right: of an encoder, and where
     experts choose among all tokens of a batch."""
-    # rounding may send a token to another expert, as in `_difference`
-    texts = _TEXTS if _is_routed(model) and model.dtype not in _CLOSE else 1
     try:
-        return all(_apart_in_a_batch(model, text) > _CLOSE.get(model.dtype, _CLOSE_HALF) for text in range(texts))
+        with _few_layers(model), torch.inference_mode():
+            return all(_apart(model, *_in_two_batches(model, ids)) > 0 for ids in _texts(model))
     except Exception:  # what fails here fails in training, which says so
         return False
 
 
-def _apart_in_a_batch(model, text: int) -> float:
-    """How far a row's logits are apart in two batches, as a share of the largest one."""
-    ids = _ordinary_tokens(model, text)
+def _in_two_batches(model, ids: list[int]) -> list[torch.Tensor]:
+    """Logits [8, vocabulary] of one row, twice: with other tokens behind it and another row beside it."""
     row, others = ids[:8], (ids[8:20], ids[20:32])
     batches = [[[*row, *other[:4]], other] for other in others]  # [2, 12] each
     if model.dtype in _CLOSE:  # in half precision another shape rounds otherwise
-        batches[0] = [row]
-    with _few_layers(model), torch.inference_mode():
-        passes = (model(input_ids=torch.tensor(batch, device=model.device), use_cache=False) for batch in batches)
-        one, two = (output.logits[0, :8] for output in passes)  # [8, vocabulary]
-    return float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
+        batches[1] = [row]
+    passes = (model(input_ids=torch.tensor(batch, device=model.device), use_cache=False) for batch in batches)
+    return [output.logits[0, :8] for output in passes]
 
 
 def begin_row(model) -> None:
@@ -127,7 +121,7 @@ def why_not_packed(model) -> str:
     if reason := beyond_the_probe(model):
         return reason
     try:
-        return _difference(model)
+        return difference if all(difference := _difference(model, ids) for ids in _texts(model)) else ""
     except ModelError as error:
         return str(error)
     except Exception as error:  # a model's own code can fail in any way on what it was not written for
@@ -169,9 +163,8 @@ def beyond_the_probe(model) -> str:
     return "" if model._supports_attention_backend else "its attention cannot be replaced from outside"
 
 
-def _difference(model, text: int = 0) -> str:
-    """What the probe's packed pass gets wrong, or ''. text: the number of the probe's text."""
-    ids = _ordinary_tokens(model, text)
+def _difference(model, ids: list[int]) -> str:
+    """What the packed pass of a probe's text gets wrong, or ''."""
     rows = [Row(ids[_PREFIX:], _PREFIX, 0, [14, 15]), Row(ids[_PREFIX : _PREFIX + 9], _PREFIX, 0, [8])]
     places = [row.start + column for row in rows for column in row.wanted]
     with _few_layers(model), torch.inference_mode():
@@ -186,13 +179,15 @@ def _difference(model, text: int = 0) -> str:
                 "logits": (wanted_logits(model, Pass(packed, prefixes)), logits),
             }
     for what, (ours, theirs) in pairs.items():
-        apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
-        if not apart <= _CLOSE.get(model.dtype, _CLOSE_HALF):  # NaN too
-            # rounding may send a token to another expert, where a router has a near tie; another text has other ties
-            if _is_routed(model) and model.dtype not in _CLOSE and text + 1 < _TEXTS:
-                return _difference(model, text + 1)
+        if apart := _apart(model, ours, theirs):
             return f"{what} of packed rows differ by {apart:.2g} of the largest one"
     return ""
+
+
+def _apart(model, ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference as a share of the largest value, 0 where rounding explains it; NaN stays."""
+    apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
+    return 0.0 if apart <= _CLOSE.get(model.dtype, _CLOSE_HALF) else apart
 
 
 def _is_routed(model) -> bool:
@@ -208,10 +203,17 @@ def _other_head(model) -> str:
     with _few_layers(model), torch.inference_mode():
         logits = model(input_ids=whole, use_cache=False).logits
         states = model.base_model(input_ids=whole, use_cache=False).last_hidden_state
-        apart = float((states @ head.weight.T - logits).abs().max() / logits.abs().max().clamp_min(1e-30))
+        apart = _apart(model, states @ head.weight.T, logits)
     # while a model answers its head may multiply in another order (products.py)
-    is_same = type(head) is torch.nn.Linear and head.bias is None and apart <= _CLOSE.get(model.dtype, _CLOSE_HALF)
+    is_same = type(head) is torch.nn.Linear and head.bias is None and not apart
     return "" if is_same else "its logits are more than the output embedding of the last hidden state"
+
+
+def _texts(model) -> Iterator[list[int]]:
+    """Texts to probe with, of which one that comes out right is enough: in half precision rounding may send a token to
+    another expert, where a router has a near tie; another text has other ties."""
+    count = _TEXTS if _is_routed(model) and model.dtype not in _CLOSE else 1
+    return (_ordinary_tokens(model, text) for text in range(count))
 
 
 def _ordinary_tokens(model, text: int = 0) -> list[int]:
@@ -226,16 +228,13 @@ def _few_layers(model):
     """In half precision the model's first and last layer alone; evaluation mode; all of it undone at the end."""
     base = model.base_model
     name = next((n for n in ("layers", "h", "blocks") if isinstance(getattr(base, n, None), torch.nn.ModuleList)), None)
-    layers = getattr(base, name) if name else None
-    is_cut = model.dtype not in _CLOSE and layers is not None and len(layers) > 2
-    count = model.config.num_hidden_layers if is_cut else None
-    with evaluating(model):  # dropout would tell the two passes apart, and draw random numbers
-        try:
-            if is_cut:
-                setattr(base, name, torch.nn.ModuleList([layers[0], layers[-1]]))
-                model.config.num_hidden_layers = 2
-            yield
-        finally:
-            if is_cut:
-                setattr(base, name, layers)
-                model.config.num_hidden_layers = count
+    layers = getattr(base, name) if name else ()
+    is_cut = model.dtype not in _CLOSE and len(layers) > 2
+    # evaluating: dropout would tell the two passes apart, and draw random numbers
+    with evaluating(model), contextlib.ExitStack() as undo:
+        if is_cut:
+            undo.callback(setattr, base, name, layers)
+            undo.callback(setattr, model.config, "num_hidden_layers", model.config.num_hidden_layers)
+            setattr(base, name, torch.nn.ModuleList([layers[0], layers[-1]]))
+            model.config.num_hidden_layers = 2
+        yield
