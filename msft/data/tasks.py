@@ -97,10 +97,7 @@ def build_task(sub: SubDataset, examples: Sequence[Example], max_new_tokens: int
 def quiet():
     """lm-eval draws a bar and logs a line a task while it builds; a run says what it does itself."""
     logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as undo:
+        undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        yield

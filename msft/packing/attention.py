@@ -178,12 +178,10 @@ AttentionInterface.register(NAME, _attention)
 @contextlib.contextmanager
 def evaluating(model):
     """Evaluation mode; the model's training mode comes back at the end."""
-    training = model.training
-    model.eval()
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(model.train, model.training)
+        model.eval()
         yield
-    finally:
-        model.train(training)
 
 
 @contextlib.contextmanager
@@ -193,25 +191,22 @@ def packed_attention(model):
     Those that are laid out (products.py) run so, where no gradients are asked for. What was compiled runs as it was written.
     Raises ModelError for a last layer whose forward somebody replaced: accelerate's hooks, say.
     """
-    before, ours = model.config._attn_implementation, {}
-    *others, last = model.base_model.layers if is_of_kinds(model) else [None]
-    if last is not None and "forward" in vars(last):
-        raise ModelError("its last layer has a forward of its own in place of its class's")
-    is_compiled = "torch._dynamo" in sys.modules  # to load it takes a second
-    try:
+    ours = {}
+    if is_of_kinds(model):
+        *others, last = model.base_model.layers
+        if "forward" in vars(last):
+            raise ModelError("its last layer has a forward of its own in place of its class's")
+        laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
+        ours = {**{layer: layer.laid_out for layer in laid_out}, last: functools.partial(decoder_layer, last)}
+    with contextlib.ExitStack() as undo:
+        undo.callback(setattr, model.config, "_attn_implementation", model.config._attn_implementation)
         model.config._attn_implementation = NAME
-        if last is not None:
-            laid_out = [] if torch.is_grad_enabled() else [layer for layer in others if "laid_out" in vars(layer)]
-            ours = {layer: layer.laid_out for layer in laid_out}
-            ours[last] = functools.partial(decoder_layer, last)
-            for layer, function in ours.items():
-                layer.forward = functools.partial(_forward, layer, function)
-        with torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext():
-            yield
-    finally:
-        model.config._attn_implementation = before
-        for layer in ours:
-            del layer.forward
+        for layer, function in ours.items():
+            layer.forward = functools.partial(_forward, layer, function)
+            undo.callback(delattr, layer, "forward")
+        if "torch._dynamo" in sys.modules:  # to load it takes a second
+            undo.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def _forward(layer, function, hidden_states, *, position_embeddings, current: Pass, **kwargs) -> Tensor:

@@ -73,15 +73,11 @@ def laid_out(model, packed: bool = True):
     layers = [layer for layer in layers if layer.weight.device.type == "cpu"]
     is_used = torch.backends.mkldnn.is_available() and sum(layer.weight.numel() for layer in layers) >= FEWEST
     is_used = is_used and not hasattr(model, "is_laid_out")
-    changed = []  # (module, attribute)
-    try:
+    with contextlib.ExitStack() as undo:
         for module, name, value in _functions(model, layers, packed) if is_used else ():
             setattr(module, name, value)
-            changed.append((module, name))
+            undo.callback(delattr, module, name)
         yield
-    finally:
-        for module, name in changed:
-            delattr(module, name)
 
 
 def _functions(model, layers: Sequence[nn.Linear], packed: bool):
