@@ -4,7 +4,7 @@ Once a text has left its draft, others are tried where it may repeat another tex
 """
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from msft.generation.prefixes import shared_prefixes
 from msft.generation.steps import Group, Item, Text, step_by_step, taken_out
 from msft.packing.attention import Layers, Pass, prefix_layers, wanted_logits
-from msft.packing.rows import Packed, Row, pack
+from msft.packing.rows import Packed, Row, grouped, pack, upcast
 
 # tokens of a pass at most: on a processor what a layer works on stays in its caches, on a device it fits its memory
 PASS_TOKENS = {"cpu": 1024, "other": 32768}
@@ -79,14 +79,12 @@ def pass_tokens(device: torch.device) -> int:
 
 def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[tuple[int, int]]:
     """(first, last) of consecutive rows: at most batch_size of them, and PASS_TOKENS tokens, in a pass."""
-    most = pass_tokens(device)
-    cuts, tokens = [0], 0
-    for i, size in enumerate(sizes):
-        if i > cuts[-1] and (i - cuts[-1] == batch_size or tokens + size > most):
-            cuts.append(i)
-            tokens = 0
-        tokens += size
-    return list(zip(cuts, [*cuts[1:], len(sizes)], strict=True)) if sizes else []
+    ends, most = list(accumulate(sizes)), pass_tokens(device)
+
+    def fits(rows: list[int], i: int) -> bool:
+        return len(rows) < batch_size and ends[i] - ends[rows[0]] + sizes[rows[0]] <= most
+
+    return [(rows[0], rows[-1] + 1) for rows in grouped(range(len(sizes)), fits)]
 
 
 def decode(
@@ -121,10 +119,9 @@ def _gold_losses(logits: Tensor, batch: Batch) -> dict[int, float]:
     """{item: summed loss} of a pass from the logits [w, vocabulary] of its wanted tokens."""
     if batch.targets is None:
         return {}
-    exact, losses = torch.promote_types(logits.dtype, torch.float32), []
-    for some, targets in zip(logits.split(_SOME), batch.targets.split(_SOME), strict=True):
-        losses.append(cross_entropy(some.to(exact), targets, reduction="none"))  # 0 where nothing is asked
-    losses = torch.cat(losses).cpu()  # [w]
+    pairs = zip(logits.split(_SOME), batch.targets.split(_SOME), strict=True)
+    # 0 where nothing is asked
+    losses = torch.cat([cross_entropy(upcast(some), targets, reduction="none") for some, targets in pairs]).cpu()  # [w]
     sums = [float(part.sum()) for part in losses.split([len(row.wanted) for row in batch.rows])]
     return dict(zip(batch.numbers, sums, strict=True))
 

@@ -8,7 +8,7 @@ import torch
 from msft.generation.decoding import all_prefixes, chunks
 from msft.generation.prefixes import shared_prefixes
 from msft.packing.attention import Pass, wanted_logits
-from msft.packing.rows import Row, pack
+from msft.packing.rows import Row, grouped, pack
 
 Pair = tuple[list[int], list[int]]  # tokens of a context and of a continuation
 
@@ -43,16 +43,14 @@ def _shares(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:
 
     A row sees itself whole: many continuations of a short context, as an empty one, would cost the square of their sum.
     """
-    shares: dict[tuple[int, ...], list[list[int]]] = {}
-    tokens: dict[tuple[int, ...], int] = {}
-    for i, (context, continuation) in enumerate(pairs):
-        key = tuple(context)
-        if key not in shares or tokens[key] + len(continuation) > len(key):
-            shares.setdefault(key, []).append([])
-            tokens[key] = 0
-        shares[key][-1].append(i)
-        tokens[key] += len(continuation)
-    return [(context, row) for context, rows in shares.items() for row in rows]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, (context, _) in enumerate(pairs):
+        alike.setdefault(tuple(context), []).append(i)
+
+    def fits(row: list[int], i: int) -> bool:
+        return sum(len(pairs[j][1]) for j in (*row, i)) <= len(pairs[i][0])
+
+    return [(context, row) for context, members in alike.items() for row in grouped(members, fits)]
 
 
 def _tree(trunk: Sequence[int], start: int, prefix: int | None, continuations: dict[int, list[int]]) -> _Tree:

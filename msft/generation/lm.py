@@ -195,25 +195,21 @@ class PrefixCachedLM(HFLM):
             texts[i] = postprocess_generated_text(self._text(tuple(ids)), rules[i].until, None)
             self.generated_tokens[requests[i].task_name] += len(ids)
             self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
-        rest = [i for i, rule in enumerate(rules) if rule.stock]
-        texts |= zip(rest, self._generate_by_stock([requests[i] for i in rest]), strict=True)
+        texts |= self._generate_by_stock({i: requests[i] for i, rule in enumerate(rules) if rule.stock})
         return [Answer(texts[i], losses.get(i)) for i in range(len(requests))]
 
-    def _generate_by_stock(self, requests) -> list[str]:
-        if not requests:
-            return []
-        bos, texts = self.tokenizer.bos_token, [""] * len(requests)
-        # HFLM asks the first prompt of a batch alone whether BOS is to be added to all of them
-        have_bos = [has_bos_prefix(request.args[0], bos) for request in requests]
-        with _answering(self.model, packed=False):
-            for has_bos in sorted(set(have_bos)):
-                some = [i for i, has in enumerate(have_bos) if has == has_bos]
+    def _generate_by_stock(self, requests: dict) -> dict[int, str]:
+        places, texts = {}, {}
+        for i, request in requests.items():
+            # HFLM asks the first prompt of a batch alone whether BOS is to be added to all of them
+            places.setdefault(has_bos_prefix(request.args[0], self.tokenizer.bos_token), []).append(i)
+        with _answering(self.model, packed=False) if requests else contextlib.nullcontext():
+            for some in places.values():
                 generated = super().generate_until([requests[i] for i in some], disable_tqdm=True)
-                for i, text in zip(some, generated, strict=True):
-                    texts[i] = text
-        for request, text in zip(requests, texts, strict=True):
+                texts |= zip(some, generated, strict=True)
+        for i, text in texts.items():
             # HFLM gives texts only: their tokens and EOS stand for what was generated
-            self.generated_tokens[request.task_name] += len(self.tok_encode(text, add_special_tokens=False)) + 1
+            self.generated_tokens[requests[i].task_name] += len(self.tok_encode(text, add_special_tokens=False)) + 1
         return texts
 
     def _model_generate(self, context, max_length: int, stop: list[str], **options):
@@ -321,13 +317,10 @@ def _without_wrapper(model):
 def _as_it_was(model):
     """Evaluation mode for a while, and HFLM's warning about live models unsaid."""
     logger = logging.getLogger("lm_eval.models.huggingface")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with evaluating(model):
-            yield
-    finally:
-        logger.setLevel(level)
+    with evaluating(model), contextlib.ExitStack() as undo:
+        undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        yield
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class Text:
         """Tokens of its row whose keys and values count: all but the newest; a refused draft stands behind them."""
         return len(self.item.prompt) - self.row.start + len(self.out) - 1
 
-    def accept(self, choices: Sequence[int], draft: Sequence[int] = ()) -> bool:
+    def accept(self, choices: Sequence[int], draft: Sequence[int]) -> bool:
         """Takes greedy choices while the draft before them was right; says whether the item is finished."""
         for k, token in enumerate(choices):
             self.out.append(token)

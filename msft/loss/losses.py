@@ -18,7 +18,7 @@ from msft import distributed
 from msft.loss.tokens import Tokens, deal_out, loss_weights
 from msft.packing.attention import Pass, attend_blocks, keeps_logits, packed_attention, tokens_first, wanted_states
 from msft.packing.probe import begin_row, changes_in_a_batch, mixes_rows, why_not_trained_packed
-from msft.packing.rows import Ends, Packed, Row, on_device, pack
+from msft.packing.rows import Ends, Packed, Row, on_device, pack, upcast
 
 _FULLEST = 1.1  # the longest row of an attention block against its shortest: backward pays for its padding too
 # tokens of a pass on a processor, whose cache more would leave; under autocast each pass rounds all weights again and
@@ -196,7 +196,7 @@ def target_losses(model, batch: TargetPass) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             return _WeightedLosses.apply(hidden, head, batch.targets, batch.weights)
         logits = hidden @ head.T  # [w, vocabulary]
-    losses = cross_entropy(_upcast(logits), batch.targets, reduction="none")  # [w]
+    losses = cross_entropy(upcast(logits), batch.targets, reduction="none")  # [w]
     return (losses * batch.weights).sum(), losses
 
 
@@ -210,17 +210,12 @@ def _padded_logits(model, batch: Padded) -> Tensor:
     return output.logits[batch.rows, columns]  # from [b, c, vocabulary]
 
 
-def _upcast(logits: Tensor) -> Tensor:
-    """Logits of half precision in fp32; others as they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
 class _WeightedLosses(torch.autograd.Function):
     """Cross entropy with the gradients made on the way: one softmax instead of two, and its memory used again."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor):
-        scores = torch.log_softmax(_upcast(hidden @ head.T), -1)  # [w, vocabulary]
+        scores = torch.log_softmax(upcast(hidden @ head.T), -1)  # [w, vocabulary]
         losses = -scores.gather(1, targets[:, None]).squeeze(1)  # [w]
         # the gradient of each logit: weight x (softmax - one at the target)
         scores.exp_().mul_(weights[:, None]).scatter_add_(1, targets[:, None], -weights[:, None])

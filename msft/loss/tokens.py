@@ -1,13 +1,13 @@
 """From examples to tokens: what is learned of them, exact loss weights, batches under a token budget."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from msft.data.example import Example, fitting_prompts, training_text
 from msft.data.mixture import MEASURED, Mixture, without_long
 from msft.errors import DataError, ModelError
+from msft.packing.rows import grouped
 
 _AT_ONCE = 1000  # texts: while they are tokenised they take much more memory than what is kept of them
 _log = logging.getLogger(__name__)
@@ -62,13 +62,9 @@ def loss_weights(rows: Sequence[Tokens], group: int) -> list[float]:
     (protocol section 2), so a token weighs 1 / (target tokens of its group x groups of the step). The
     weighted sum over tokens is that loss, whatever the shape the tensors are batched in.
     """
-    groups = math.ceil(len(rows) / group)
-    weights = []
-    for first in range(0, len(rows), group):
-        members = rows[first : first + group]
-        total = sum(row.targets for row in members)
-        weights += [1.0 / (total * groups)] * len(members)
-    return weights
+    groups = [rows[first : first + group] for first in range(0, len(rows), group)]
+    totals = [sum(row.targets for row in members) for members in groups]
+    return [1.0 / (total * len(groups)) for total, members in zip(totals, groups, strict=True) for _ in members]
 
 
 def deal_out(lengths: Sequence[int], budget: int, process: int = 0, processes: int = 1) -> list[list[int]]:
@@ -77,14 +73,12 @@ def deal_out(lengths: Sequence[int], budget: int, process: int = 0, processes: i
     Of the rows in order of length a process has every processes-th. All processes have as many batches, some of them
     empty: sharded weights are gathered in every pass by all.
     """
+
+    def fits(batch: list[int], position: int) -> bool:
+        return lengths[batch[0]] * (len(batch) + 1) <= budget
+
     ranked = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    shares: list[list[list[int]]] = [[] for _ in range(processes)]
-    for place, position in enumerate(ranked):
-        share = shares[place % processes]
-        if share and lengths[share[-1][0]] * (len(share[-1]) + 1) <= budget:
-            share[-1].append(position)
-        else:
-            share.append([position])
+    shares = [grouped(ranked[number::processes], fits) for number in range(processes)]
     return shares[process] + [[]] * (max(map(len, shares)) - len(shares[process]))
 
 

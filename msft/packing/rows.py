@@ -1,6 +1,6 @@
 """Packed rows: the tokens of all rows of a forward pass behind one another in one sequence [1, t], without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -120,6 +120,11 @@ def moved(arrays: Sequence[np.ndarray], device) -> list[Tensor]:
     return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
+def upcast(logits: Tensor) -> Tensor:
+    """Logits of half precision in fp32; others as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _depths(row: Row) -> np.ndarray:
     """Tokens before each token, those of other branches not counted."""
     depths = np.arange(len(row.tokens))
@@ -159,6 +164,17 @@ def _reads(rows, columns, lengths, starts, device, dtype, fullest) -> Reads:
     return Reads(segments, blocks, *(on_device(indices, device) for indices in of_blocks), on_device(home, device))
 
 
+def grouped(numbers: Iterable[int], joins: Callable[[list[int], int], bool]) -> list[list[int]]:
+    """Numbers in groups, in their order: each joins the group before it where it may, or begins one."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and joins(groups[-1], number):
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return groups
+
+
 def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> list[tuple[int, int, int]]:
     """(first, last, prefix) of neighbouring tokens that read the same prefix, `counts` tokens a row."""
     segments, end = [], 0
@@ -171,15 +187,8 @@ def prefix_segments(prefixes: Sequence[int | None], counts: Sequence[int]) -> li
 
 def _alike(lengths: np.ndarray, counts: np.ndarray, fullest: float) -> list[list[int]]:
     """Rows in groups of similar length, the longest first; rows without queries are left out."""
-    groups: list[list[int]] = []
-    for r in np.argsort(-lengths, kind="stable").tolist():
-        if counts[r] == 0:
-            continue
-        if groups and lengths[groups[-1][0]] <= fullest * lengths[r]:
-            groups[-1].append(r)
-        else:
-            groups.append([r])
-    return groups
+    ranked = [r for r in np.argsort(-lengths, kind="stable").tolist() if counts[r]]
+    return grouped(ranked, lambda group, r: lengths[group[0]] <= fullest * lengths[r])
 
 
 def _mask(rows: Sequence[Row], columns: np.ndarray, n: int) -> Tensor:
