@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from msft import distributed
 from msft.data.example import shots_text
@@ -86,12 +87,10 @@ class Evaluator:
         answered = iter(zip(answers, self._gold, strict=True))
         scores = {}
         for name, task in self.tasks.items():
-            losses, rows = [], []
-            for request in task.instances:
-                answer, row = next(answered)
+            some, rows = zip(*islice(answered, len(task.instances)), strict=True)
+            for request, answer in zip(task.instances, some, strict=True):
                 request.resps = [answer.text]
-                losses.append(answer.loss)
-                rows.append(row)
+            losses = [answer.loss for answer in some]
             losses = self._forward_losses(rows) if None in losses else losses  # HFLM gives texts only
             loss = token_mean(losses, [row.targets for row in rows])
             task.apply_filters()

@@ -186,7 +186,7 @@ def _end(prepared: Prepared, where, model, trainer, confirmation: dict, started:
     }
     write_atomic(directory / "result.json", json.dumps(result, indent=1))
     clear_state(where.store)
-    where.progress.finished(trainer.best)
+    show_end(Run(directory), where.progress.watchers)
     if progress:
         print(summary(Run(directory)), file=sys.stderr, flush=True)
 
@@ -209,10 +209,7 @@ def _stopping(trainer, evaluators):
     for evaluator in evaluators.values():
         evaluator.should_stop = should_stop
     is_main_thread = threading.current_thread() is threading.main_thread()  # no other may take a signal
-    numbers = (signal.SIGTERM, signal.SIGINT) if is_main_thread else ()
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
+    with contextlib.ExitStack() as undo:
+        for number in (signal.SIGTERM, signal.SIGINT) if is_main_thread else ():
+            undo.callback(signal.signal, number, signal.signal(number, ask))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -31,8 +31,7 @@ def leads(journal: Iterable[Mapping], outputs: Path, part: str) -> pd.DataFrame:
             curves[result["stage"]] = result
             for point in result["points"]:  # a start point is not answered again: its answers lie with an earlier one
                 place = result["stage"], point["epoch"]
-                measured_at[place] = here if point["reused"] else place
-                here = measured_at[place]
+                here = measured_at[place] = here if point["reused"] else place
         elif entry["kind"] == "restart":
             here = next(iter(measured_at.values()))
         elif entry["kind"] == "roll_back":

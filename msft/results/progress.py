@@ -89,10 +89,6 @@ class RunProgress:
         for watcher in self.watchers:
             watcher(history, event)
 
-    def finished(self, best) -> None:
-        """The run is done."""
-        self.tell(self._rolled_out, best, finished=True)
-
     @contextlib.contextmanager
     def stage(self, number: int, active, tasks, evaluations: int, offset, points) -> Iterator["RunProgress"]:
         """Within it a stage is under way. evaluations: those to come behind the start point.  offset: its path epoch.
@@ -176,7 +172,7 @@ class RunProgress:
 
 
 def show_end(run, watchers: Sequence[Callable]) -> None:
-    """Tells watchers of a run (run.Run) that was finished before."""
+    """Tells watchers that a run (run.Run) is finished."""
     if watchers:
         shown = RunProgress(run.directory.name, False, run.config.method, watchers)
         shown.tell(roll_outs(run.journal), run.best, finished=True)

@@ -103,7 +103,7 @@ class Run:
         parts = ("params", "method", "methods_dir") if values.get("methods_dir") else ()
         of_method = {name: values.pop(name, None) for name in parts}
         try:
-            config = filled(RunConfig.from_mapping({**values, **({"method": "sft"} if of_method else {})}))
+            config = filled(RunConfig.from_mapping(values))
         except ConfigError as error:
             raise self.damaged(self.directory / "run.json", "; ".join(error.problems)) from None
         for name, value in of_method.items():
