@@ -43,8 +43,7 @@ def load_mixture(name_or_path: str, tokenizer=None, **sizes) -> Mixture:
     if name in paper_mixtures.NAMES:
         return paper_mixtures.load(name, tokenizer=tokenizer, **sizes)
     lengths = ("max_tokens", "max_prompt_tokens")  # these count for every mixture, later
-    unused = [key for key, value in sizes.items() if value is not None and key not in lengths]
-    if unused:
+    if unused := [key for key, value in sizes.items() if value is not None and key not in lengths]:
         _log.warning("%s: not used, since only the paper's mixtures are drawn by them: %s", name, ", ".join(unused))
     if name in tiny.MIXTURES:
         mixture = tiny.make_mixture(name)
@@ -205,8 +204,7 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         unused = f"{len(surplus)} weights that {kind} of its config.json does not use, such as {surplus[0]}"
         mend = "give the config.json that belongs to the weights, or a folder with a causal language model"
         raise ModelError(f"{source!r} has {unused}: {mend}")
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if broken:
+    if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
         what = f"{len(broken)} weights of {source!r} hold NaN or infinity, such as {broken[0]}"
         raise ModelError(f"{what}: fetch or save it again, or give another checkpoint")
     return model

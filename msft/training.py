@@ -214,14 +214,12 @@ class Trainer:
                 self._evaluate(roll_out)
             while progress.evaluations < wanted:
                 ends = quarter_ends(schedule.steps(progress.epoch), per_epoch)
-                first = progress.evaluations - progress.epoch * per_epoch
-                for end in ends[first : first + wanted - progress.evaluations]:
-                    self._steps(roll_out, end)
-                    progress.evaluations += 1
-                    if progress.evaluations % per_epoch == 0:
-                        schedule.end_epoch(progress)
-                        progress.epoch, progress.step = progress.epoch + 1, 0
-                    self._evaluate(roll_out)
+                self._steps(roll_out, ends[progress.evaluations % per_epoch])
+                progress.evaluations += 1
+                if progress.evaluations % per_epoch == 0:
+                    schedule.end_epoch(progress)
+                    progress.epoch, progress.step = progress.epoch + 1, 0
+                self._evaluate(roll_out)
         result = {"stage": self.stage, "offset": self.offset, "best": dataclasses.asdict(self.best)}
         left = ("points", "trained_tokens", "forward_tokens", "look_ahead_tokens")
         result |= {name: getattr(progress, name) for name in left}

@@ -192,11 +192,10 @@ def _bytes(config: RunConfig, sizes: Sizes, copy: int, peaks: int, card: float) 
     return {**disk, "device": device, "fitting_budget": budget, "host": host}
 
 
-def disk_needed(estimates: Sequence[Estimate], slots: int = 1) -> float:
-    """Bytes that runs not yet finished still need: what each leaves, and the peaks of as many as train at a time."""
-    open_runs = [e for e in estimates if e.state != "finished"]
-    peaks = sorted((e.disk_peak - e.disk_after for e in open_runs), reverse=True)
-    return sum(e.disk_after for e in open_runs) + sum(max(peak, 0) for peak in peaks[:slots])
+def disk_needed(todo: Sequence[Estimate], slots: int) -> float:
+    """Bytes that runs still need: what each leaves, and the peaks of as many as train at a time."""
+    peaks = sorted((e.disk_peak - e.disk_after for e in todo), reverse=True)
+    return sum(e.disk_after for e in todo) + sum(peaks[:slots])
 
 
 def disk_free(runs_dir: str | Path) -> int:
