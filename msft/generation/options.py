@@ -20,12 +20,12 @@ _HARMLESS = {
     *("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
     *("transformers_version", "_from_model_config", "return_dict_in_generate"),
 }
-# what `generate` refuses as lm-eval calls it, and the values that ask for nothing
-_NOT_TAKEN = dict.fromkeys(
-    "stop_strings token_healing penalty_alpha dola_layers constraints force_words_ids is_assistant compile_config"
-    " prompt_lookup_num_tokens assistant_early_exit return_dict_in_generate".split(),
-    ("None", "False"),
-) | {"num_return_sequences": ("None", "1"), "use_cache": (), "pad_token_id": ()}
+# what `generate` refuses as lm-eval calls it
+_NOT_TAKEN = {
+    *("stop_strings", "token_healing", "penalty_alpha", "dola_layers", "constraints", "force_words_ids"),
+    *("is_assistant", "compile_config", "prompt_lookup_num_tokens", "assistant_early_exit"),
+    *("return_dict_in_generate", "num_return_sequences", "use_cache", "pad_token_id"),
+}
 _OTHER_WEIGHTS = ("peft", "delta", "gguf_file", "autogptq", "gptqmodel")  # of a model that HFLM loads itself
 
 
@@ -48,7 +48,7 @@ def check_request(options: Mapping) -> None:
     for name, value in options.items():
         if name not in known:
             raise ModelError(unknown("generation option", name, sorted(n for n in known if not n.startswith("_"))))
-        if str(value) not in _NOT_TAKEN.get(name, (str(value),)):
+        if name in _NOT_TAKEN:
             what = f"generation option {name} = {value!r} is not taken with lm-eval"
             raise ModelError(f"{what}; leave it out, and give texts that end an answer as until")
     until = options.get("until", [])
