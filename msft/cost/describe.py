@@ -24,13 +24,13 @@ _STATES = {"finished": "finished", "running": "running", "failed": "failed (resu
 _STATES |= {"missing": "missing"}
 
 
-def number_text(value: float, unit: str) -> str:
-    """A number with a decimal prefix and its unit: 1.2 GB."""
+def number_text(value: float, unit: str = "") -> str:
+    """A number with a decimal prefix and its unit: 1.2 GB, or 1.2 G without one."""
     place = 0
     while abs(value) >= 1000 and place < len(_PREFIXES) - 1:
         value, place = value / 1000, place + 1
     digits = f"{value:.1f}" if place and value < 10 else f"{value:.0f}"
-    return f"{digits} {_PREFIXES[place]}{unit}"
+    return f"{digits} {_PREFIXES[place]}{unit}".rstrip()
 
 
 def hours_text(seconds: float) -> str:
@@ -83,9 +83,9 @@ def _line(e: Estimate) -> list[str]:
     if e.problem:
         return cells + ["?"] * (len(_HEAD) - len(cells))
     case, stages = e.expected, sorted({e.least.stages, e.expected.stages, e.most.stages})
-    least, most = (number_text(end.flops["total"], "").strip() for end in (e.least, e.most))
+    least, most = (number_text(end.flops["total"]) for end in (e.least, e.most))
     cells.append(f"{case.stages} ({stages[0]} to {stages[-1]})" if len(stages) > 1 else str(case.stages))
-    cells += [number_text(case.tokens, ""), number_text(case.generations, "")]
+    cells += [number_text(case.tokens), number_text(case.generations)]
     cells.append(flops_text(case.flops["total"]) + (f" ({least} to {most})" if e.least != e.most else ""))
     return [*cells, hours_text(case.seconds), bytes_text(sum(e.device.values())), bytes_text(e.disk_peak)]
 
@@ -99,7 +99,7 @@ def _sums(todo: Sequence[Estimate], runs_dir: str | Path, slots: int, card: floa
     tokens, answers = (sum(getattr(e.expected, key) for e in todo) for key in ("tokens", "generations"))
     needed, free = disk_needed(todo, slots), disk_free(runs_dir)
     lines = [
-        f"Left to train: {len(todo)} runs, {number_text(tokens, '')} tokens, {number_text(answers, '')} generated answers",
+        f"Left to train: {len(todo)} runs, {number_text(tokens)} tokens, {number_text(answers)} generated answers",
         "  {} by appendix F ({} to {})".format(*flops),
         f"  {hours[0]} hours of one device" + f" ({hours[1]} to {hours[2]})" * (len(set(hours)) > 1),
         f"  disk: {bytes_text(needed)} at the peak with {slots} at a time, {bytes_text(sum(e.disk_mean for e in todo) / len(todo))} "

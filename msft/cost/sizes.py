@@ -96,7 +96,7 @@ def _read(config: RunConfig) -> tuple[SetSize, ...]:
     """Counts the data with the model's own tokenizer."""
     from msft.loss.tokens import fit_mixture, tokenize
 
-    tokenizer = names.load_tokenizer(names.model_source(config.model))
+    tokenizer = names.load_tokenizer(names.model_source(config.model), config.model_revision, config.trust_remote_code)
     mixture = names.mixture_of(config, tokenizer)
     examples, mixture, _ = fit_mixture(tokenizer, mixture, config.max_tokens, config.max_prompt_tokens)
     sets = []
