@@ -35,12 +35,11 @@ def served(model, config):
     back to the system: the passes of training and evaluation leave holes of other sizes, and a long run grew by half.
     Within it freed memory stays with the process, which saves the system a zeroed page for every 4 KiB of every result.
     """
-    kept = {}
+    others = model.named_parameters() if config.answers != config.weights else ()
+    kept = {p: p.data for name, p in others if adapter.WEIGHT not in name}
     _allocator("malloc_trim", 0)
     for setting in _KEEP:
         _allocator("mallopt", *setting)
-    if config.answers != config.weights:
-        kept = {p: p.data for name, p in model.named_parameters() if adapter.WEIGHT not in name}
     try:
         for parameter, weights in kept.items():
             parameter.data = weights.to(getattr(torch, DTYPES[config.answers]))
