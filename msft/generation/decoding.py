@@ -4,7 +4,7 @@ Once a text has left its draft, others are tried where it may repeat another tex
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, islice
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -79,10 +79,10 @@ def pass_tokens(device: torch.device) -> int:
 
 def chunks(sizes: Sequence[int], batch_size: int, device: torch.device) -> list[tuple[int, int]]:
     """(first, last) of consecutive rows: at most batch_size of them, and PASS_TOKENS tokens, in a pass."""
-    ends, most = list(accumulate(sizes)), pass_tokens(device)
+    most = pass_tokens(device)
 
     def fits(rows: list[int], i: int) -> bool:
-        return len(rows) < batch_size and ends[i] - ends[rows[0]] + sizes[rows[0]] <= most
+        return len(rows) < batch_size and sum(sizes[rows[0] : i + 1]) <= most
 
     return [(rows[0], rows[-1] + 1) for rows in grouped(range(len(sizes)), fits)]
 

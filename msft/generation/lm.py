@@ -199,11 +199,13 @@ class PrefixCachedLM(HFLM):
         return [Answer(texts[i], losses.get(i)) for i in range(len(requests))]
 
     def _generate_by_stock(self, requests: dict) -> dict[int, str]:
+        if not requests:
+            return {}
         places, texts = {}, {}
         for i, request in requests.items():
             # HFLM asks the first prompt of a batch alone whether BOS is to be added to all of them
             places.setdefault(has_bos_prefix(request.args[0], self.tokenizer.bos_token), []).append(i)
-        with _answering(self.model, packed=False) if requests else contextlib.nullcontext():
+        with _answering(self.model, packed=False):
             for some in places.values():
                 generated = super().generate_until([requests[i] for i in some], disable_tqdm=True)
                 texts |= zip(some, generated, strict=True)
