@@ -226,10 +226,9 @@ def _check_files(source: str, revision: str | None) -> None:
     from transformers.utils import cached_file
 
     def place(name: str) -> str | None:
-        try:
+        with contextlib.suppress(OSError):  # a model in one file has no index
             return cached_file(source, name, revision=revision)
-        except OSError:  # a model in one file has no index
-            return None
+        return None
 
     def read(name: str) -> dict:
         file = place(name)

@@ -32,9 +32,8 @@ def task_name(sub_dataset: str) -> str:
 
 def task_config(sub: SubDataset, max_new_tokens: int) -> dict:
     """The lm-eval task of a sub-dataset, but for its data and its scorer."""
-    prompts = [training_text(shot)[0] for shot in sub.shots]
-    targets = [shot_text(shot).removeprefix(prompt) for shot, prompt in zip(sub.shots, prompts, strict=True)]
-    samples = [{"prompt": prompt, "target": target} for prompt, target in zip(prompts, targets, strict=True)]
+    texts = [(training_text(shot)[0], shot_text(shot)) for shot in sub.shots]
+    samples = [{"prompt": prompt, "target": text.removeprefix(prompt)} for prompt, text in texts]
     until = [sub.stop] if sub.stop else []
     return {
         "task": task_name(sub.name),

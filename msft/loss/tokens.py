@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from msft.data.example import Example, fitting_prompts, training_text
 from msft.data.mixture import MEASURED, Mixture, without_long
@@ -100,7 +101,7 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
     for sub in mixture:
         rows = tokenize(tokenizer, sub.train)
         keep = [len(row.ids) <= max_tokens for row in rows]
-        examples[sub.name] = [row for row, fits in zip(rows, keep, strict=True) if fits]
+        examples[sub.name] = list(compress(rows, keep))
         if not any(keep):
             problems.append(f"{sub.name}: every train example is over max_tokens = {max_tokens}; raise it")
         sub = without_long(sub, "train", keep, f"train example over {max_tokens} tokens")
@@ -112,7 +113,7 @@ def fit_mixture(tokenizer, mixture: Mixture, max_tokens: int, max_prompt_tokens:
                 problems.append(f"{sub.name}: {problem}")
             sub = without_long(sub, part, keep, f"{part} prompt over {max_prompt_tokens} tokens")
             _say_unknown(tokenizer, sub.name, f"{part} prompts", ids)
-            lengths += [len(prompt) for prompt, fits in zip(ids, keep, strict=True) if fits]
+            lengths += map(len, compress(ids, keep))
             largest = max([largest, *(max(prompt) for prompt in ids if prompt)])
         subs.append(sub)
     if problems:

@@ -73,8 +73,6 @@ def processor() -> str:
 def git_commit() -> str | None:
     """Commit of the checkout that this code runs from, with '+' where files changed since."""
     words = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
-    try:
-        done = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(words, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
+    return None
