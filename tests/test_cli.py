@@ -200,6 +200,16 @@ def test_of_several_processes_one_tells_the_errors(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_what_a_launcher_left_in_the_environment_holds_for_a_run_alone(small_run, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    for words, code in [(["eval", str(small_run.best.path)], 0), (["eval", "nobody"], 2)]:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main(words) == code
+    told = capsys.readouterr()
+    assert f"accuracy of all items {small_run.best.accuracy:.4f}" in told.out
+    assert "unknown model 'nobody'" in told.err
+
+
 def test_eval_measures_as_the_run_did_from_within_it_and_through_a_link(small_run, tmp_path, monkeypatch, capsys):
     (tmp_path / "link").symlink_to(small_run.best.path)
     whole = f"accuracy of all items {small_run.best.accuracy:.4f}"

@@ -65,6 +65,8 @@ def _main(words: list[str]) -> int:
         return 2
     if unread := unread_variables(()):
         print(f"environment variables that no command reads: {', '.join(unread)}; see its flags", file=sys.stderr)
+    if words[0] != "run":  # all else is of one process, whatever a launcher or a cluster left in the environment
+        os.environ.pop("WORLD_SIZE", None)
     kind, command = COMMANDS[words[0]]
     try:
         return command(read(kind, words[1:]))
