@@ -3,7 +3,7 @@
 A parameter that a notebook does not declare, or that is no JSON scalar, is an error before anything runs. What the
 notebooks need is trained first, in one pool; then they are executed, several at a time. A notebook that fails names
 its cell and keeps what it has executed, and the others go on. The exit code counts the failed (125 at most; 126:
-nothing was executed).
+nothing was executed; 130: Ctrl-C).
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from msft.errors import ConfigError, MsftError, together, unknown
+from msft.errors import ConfigError, Interrupted, MsftError, together, unknown
 from msft.paths import check_folder, usable
 from paper_figures import contents, manifest
 from paper_figures.profiles import PROFILES
@@ -111,6 +111,8 @@ def train(needs: dict, page) -> list[str]:
             page.train(needs)
     except MissingRuns:
         pass
+    except Interrupted:  # meant for the notebooks, too
+        raise
     except MsftError as error:
         return [str(error)]
     return []
@@ -191,7 +193,15 @@ def _worker(jobs: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the number of notebooks that failed, 126 where nothing was executed."""
+    """The command line; returns the number of notebooks that failed, 126 where nothing was executed, 130 for Ctrl-C."""
+    try:
+        return _main(argv)
+    except (KeyboardInterrupt, Interrupted):
+        print("stopped; the runs are kept as they were saved, and the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str] | None) -> int:
     from paper_figures import report
     from paper_figures.study import Study
 

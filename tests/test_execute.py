@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from msft import RunConfig
-from msft.errors import ConfigError, ModelError, RunError
+from msft.errors import ConfigError, Interrupted, ModelError, RunError
 from paper_figures import contents, execute, manifest, study
 
 PARAMETERS = 'profile = "tiny"\nruns_dir = "runs"\nout_dir = ""\nsize = 3\nshare = 0.5\nfast = False  # as "a=1 b.c=2"\nwhere = None'
@@ -100,6 +100,21 @@ def test_settings_that_no_run_can_have_stop_before_anything_runs(folder, tmp_pat
     assert execute.main(["-p", "settings", "epochs", "--out", str(tmp_path / "out")]) == 126
     assert "'epochs' is not NAME=VALUE" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted("stopped and saved")])
+def test_ctrl_c_while_runs_are_trained_executes_no_notebook(folder, tmp_path, capsys, monkeypatch, error):
+    def interrupted(page, needs):
+        raise error
+
+    write_notebook(folder, "01_heterogeneous_overfitting", "1")
+    monkeypatch.setattr(study.Study, "train", interrupted)
+    out = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert execute.main([*out, "--profile", "smoke"]) == 130
+    told = capsys.readouterr()
+    assert "the same command goes on" in told.err
+    assert told.out == ""
+    assert not list((tmp_path / "out").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize(("flag", "name"), [("--out", "out_dir"), ("--runs", "runs_dir")])
