@@ -26,11 +26,11 @@ def check_names(runs_dir: Path, directory: Path) -> None:
     """Raises RunError for a name that the system does not take, or one that something else has."""
     try:
         folders = [directory, *(directory / name for name in ("state", "outputs", "tasks", "confirmation", "best"))]
-        taken = [path for path in folders if path.exists() and not path.is_dir()]
+        taken = [path for path in folders if not path.is_dir() and os.path.lexists(path)]
     except (OSError, ValueError) as error:
         raise RunError(f"runs_dir {str(runs_dir)!r}: {error}; give another folder") from None
     if taken:
-        raise RunError(f"{taken[0]} is a file where a folder of the run belongs; move it away")
+        raise RunError(f"{taken[0]} is no folder, and one of the run belongs there; move it away")
 
 
 @contextlib.contextmanager

@@ -732,16 +732,17 @@ def test_damaged_journal_of_a_finished_run_is_named(damaged):
 def test_file_where_the_runs_folder_belongs(base, done, lab):
     (lab / "runs").mkdir()
     (lab / "runs" / done.directory.name).write_text("mine")
-    with pytest.raises(RunError, match="is a file"):
+    with pytest.raises(RunError, match="is no folder"):
         msft.run(msft.RunConfig(**base), lab / "runs", progress=False)
 
 
+@pytest.mark.parametrize("harm", [lambda place: place.touch(), lambda place: place.symlink_to("purged")])
 @pytest.mark.parametrize("name", ["state", "outputs", "tasks", "confirmation", "best"])
-def test_file_where_a_folder_of_the_run_belongs(base, done, lab, name):
+def test_what_is_no_folder_where_one_of_the_run_belongs(base, done, lab, name, harm):
     file = lab / "runs" / done.directory.name / name
     file.parent.mkdir(parents=True)
-    file.write_text("mine")
-    with pytest.raises(RunError, match=f"{file} is a file where a folder of the run belongs; move it away"):
+    harm(file)
+    with pytest.raises(RunError, match=f"{file} is no folder, and one of the run belongs there; move it away"):
         msft.run(msft.RunConfig(**base), lab / "runs", progress=False)
     assert list(file.parent.iterdir()) == [file]
 
