@@ -442,14 +442,24 @@ def test_a_scoring_that_raises_is_named_with_its_task(base, tasks):
         Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
 
 
-def test_a_mean_that_cannot_be_had_is_named_with_its_task(base, tmp_path):
-    """f1 of scikit-learn's default kind, where there are more than two classes."""
+def test_a_mean_that_cannot_be_had_is_named_before_a_model_is_loaded(tmp_path, capsys):
+    """f1 of scikit-learn's default kind, where there are more than two classes; a mean that divides by what is wrong may be
+    had of a model's answers."""
     write_task(tmp_path, "trees_f1", **CHOICE, metric_list=[{"metric": "f1"}])
-    judge = judges.load({"lm_eval": "trees_f1", "include_path": str(tmp_path)}, tmp_path)
-    with pytest.raises(
-        RunError, match="the scoring of the lm-eval task 'trees_f1' fails: ValueError: Target is multiclass"
-    ):
-        Court(PrefixCachedLM(*base), {"judge": judge}).evaluate()
+    said = r"the values of f1 of the lm-eval task 'trees_f1' have no mean.*\(ValueError: Target is multiclass"
+    with pytest.raises(DataError, match=said):
+        judges.load({"lm_eval": "trees_f1", "include_path": str(tmp_path)}, tmp_path)
+    write_task(tmp_path, "trees_two", **{**CHOICE, "doc_to_target": 0}, metric_list=[{"metric": "f1"}])
+    write_scored(tmp_path, "trees_odds", "return {'exact_match': 1.0}", [])
+    with open(tmp_path / "trees_odds.yaml", "a", encoding="utf-8") as file:
+        file.write(
+            "metric_list:\n- {metric: exact_match, aggregation: !function trees_odds.odds, higher_is_better: true}\n"
+        )
+    with open(tmp_path / "trees_odds.py", "a", encoding="utf-8") as file:
+        file.write("def odds(values):\n    return sum(values) / values.count(0)\n")
+    for name in ("trees_two", "trees_odds"):
+        assert judges.load({"lm_eval": name, "include_path": str(tmp_path)}, tmp_path).n == 14
+    assert capsys.readouterr().err == ""
 
 
 def test_a_name_that_two_task_files_have_is_named_with_both(tmp_path):

@@ -132,8 +132,9 @@ def load(said: str | dict, folder: Path) -> Judge:
     is_share = is_better == {True} and all(task.aggregation().get(metric, mean) is mean for task in tasks)
     by_size = metric not in means or means[metric].weight_by_size
     judge = Judge(label, metric, chosen, is_better.pop(), not is_share, tasks, by_size)
-    for task in tasks:
-        _rehearse(task, judge)
+    with quiet():
+        for task in tasks:
+            _rehearse(task, judge)
     return judge
 
 
@@ -246,19 +247,27 @@ def _build(task, wanted: Settings) -> None:
 
 
 def _rehearse(task, judge: Judge) -> None:
-    """Raises DataError where a task's own scoring does not give the metric: items are scored with a stand-in."""
+    """Raises DataError where a task's own scoring does not give the metric, or no mean of it: items are scored with a
+    stand-in."""
     stand_ins = {"generate_until": str(task.doc_to_target(task.instances[0].doc)), "loglikelihood_rolling": -1.0}
     for request in task.instances:
         request.resps = [stand_ins.get(request.request_type, (-1.0, False))]
-    names: dict = {}
     try:
         task.apply_filters()
-        for _, values in item_results(task, judge):
-            if judge.metric in (names := names | values):
-                return
+        results = [values for _, values in item_results(task, judge)]
     except Exception:  # what a user's scoring raises of this answer says nothing of a model's
         return
-    raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, list(names)))
+    values = [result[judge.metric] for result in results if judge.metric in result]
+    if not values:
+        names = list(dict.fromkeys(name for result in results for name in result))
+        raise DataError(unknown(f"metric in the results of {task.task_name}", judge.metric, names))
+    try:
+        float(task.aggregation()[judge.metric](values))
+    except ArithmeticError:  # of these values, as of a perplexity or a share of nothing
+        pass
+    except Exception as error:
+        what = f"the values of {judge.metric} of the lm-eval task {task.task_name!r} have no mean by its `aggregation`"
+        raise DataError(f"{what} ({type(error).__name__}: {str(error)[:300]}); take another metric") from error
 
 
 def item_results(task, judge: Judge) -> Iterable[tuple[str, dict]]:
