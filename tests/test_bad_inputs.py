@@ -236,7 +236,7 @@ FILES = [
     ("not UTF-8", "test", b'{"question": "caf\xe9", "answer": "1"}\n', ["{file}: not UTF-8 text", "save it as UTF-8"]),
     ("not JSON", "train", lines(GOOD) + "question: 1\n", ["{file}:13: not JSON"]),
     ("torn", "train", lines(GOOD)[:-9], ["{file}:12: not JSON"]),
-    ("a list", "test", '["q", "a"]\n', ["{file}:1: a list, not an object"]),
+    ("a list", "test", '["q", "a"]\n', ["{file}:row 1: a str, not an object"]),
     ("NaN", "test", '{"question": "q", "answer": NaN}\n', ["{file}:1: 'answer' is a float", "numbers in quotes"]),
     ("no answer", "test", lines([{"question": "q"}]), ["{file}:1: the key 'answer' is missing"]),
     ("misspelt field", "test", lines([{"qestion": "q", "answer": "a"}]), ["'question' is missing", "mean 'qestion'?"]),

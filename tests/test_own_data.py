@@ -154,6 +154,10 @@ BAD_FILES = {
     "train.csv": ('question,answer\n"1\n+ 1?",2\n3?,4,5\n6?\n', [":4: 3 cells in a table of 2", ":5: 1 cells"]),
     "twice.csv": ("question,answer,answer\na,b,c\n", ["must name the columns; it has 'answer' twice"]),
     "empty.csv": ("question,answer\n", ["empty.csv has no rows"]),
+    "array.jsonl": (
+        '[{"question": "1?"},\n 3]',
+        ["array.jsonl:row 1: the key 'answer'", ":row 2: a int, not an object"],
+    ),
     "train.json": ('[{"question": "1?"}, 3]', [":row 1: the key 'answer'", ":row 2: a int, not an object"]),
     "broken.json": ("[{]", ["broken.json: not JSON"]),
     "train.parquet": ("no parquet", ["train.parquet: cannot be read: Parquet magic bytes"]),
@@ -168,6 +172,13 @@ BAD_FILES = {
     "joined.csv": ("question,answer\n1?,1\nquestion,answer\n2?,2\n", ["joined.csv:3: the names of the columns again"]),
     "turned.csv": ("question,answer\n1?,1\nAnswer, Question\n2,2?\n", ["turned.csv:3: the names of the columns again"]),
     "quoted.csv": ('question,answer\n1?,1\n"2?,2\n3?,3\n', ["quoted.csv:3: not CSV from this line on"]),
+    **{
+        f"{number}.csv": (
+            f"{text}question,answer\n1?,1\n2?,2\n",
+            [f"it is '{said}', and no row below fits it; take out"],
+        )
+        for number, (text, said) in enumerate([("# by hand\n", "# by hand"), ("\n", ""), ("Sums\n\n", "Sums")])
+    },
     "head.csv": ('"question"s,answer\n1?,1\n', ["head.csv:1: not CSV from this line on"]),
     "keys.jsonl": (
         '{"question": "1?", "answer": "1", "answer": "2"}\n',

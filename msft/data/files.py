@@ -1,7 +1,7 @@
 """Rows of one's own files: JSON lines, a JSON array, CSV, parquet; all but parquet may be compressed.
 
-The kind and the compression are told by the name's ending; a file of any other ending is JSON lines. Texts stay as they
-are written: '007' in a CSV is no number, and a date in JSON no date.
+The kind and the compression are told by the name's ending; a file of any other ending is JSON, an array of objects where it
+begins with '[', else an object a line. Texts stay as they are written: '007' in a CSV is no number, and a date in JSON no date.
 """
 
 import bz2
@@ -66,7 +66,7 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         if kind == ".parquet":
             return table_rows(_parquet(path), str(path), is_raw)
         with opener(path, "rt", encoding="utf-8-sig") as file:
-            read = {".csv": _csv, ".tsv": _csv, ".json": _json}.get(kind, _json_lines)
+            read = {".csv": _csv, ".tsv": _csv}.get(kind, _json)
             read = read(path, file.read().replace("\n\ufeff", "\n"))  # of files that were joined
     except FileNotFoundError:
         if path.is_symlink():
@@ -100,13 +100,13 @@ def _json_lines(path: Path, text: str) -> Rows:
         except (ValueError, RecursionError) as error:
             problems.append(f"{path}:{number}: not JSON ({error})")
     if problems and not rows:  # another kind of file, or an object over several lines
-        mend = "give one object a line, an array of them under .json, or name the file by what it is"
+        mend = "give one object a line or an array of them, or name the file by what it is"
         return Rows(problems=[f"{problems[0]}, nor is any other line; {mend}"])
     return _objects(path, rows, problems)
 
 
 def _json(path: Path, text: str) -> Rows:
-    """An array of objects; or JSON lines, which some keep under this ending."""
+    """An array of objects, or JSON lines: each is kept under the other's ending too."""
     if not text.lstrip().startswith("["):
         return _json_lines(path, text)
     try:
@@ -145,6 +145,9 @@ def _csv(path: Path, text: str) -> Rows:
                 problems.append(f"{place}: the names of the columns again, as in files that were joined")
             else:
                 rows.append((reader.line_num, row))
+        if problems and not rows:  # a title, a comment or a blank line
+            what = f"{path}: its first row must name the columns; it is {','.join(columns)[:60]!r}"
+            return Rows(problems=[f"{what}, and no row below fits it; take out what stands before the names"])
     except csv.Error as error:  # what stands behind it can be anything: none of the rows counts
         what = f"{path}:{reader.line_num + 1}: not CSV from this line on ({error})"
         return Rows(problems=[*problems, f"{what}; a quote within a cell is written twice"])
