@@ -293,6 +293,12 @@ def test_what_is_no_text_is_named():
         msft.score(None, "5")
     with pytest.raises(TypeError, match="give an example, such as mixture.'name'..train.0.; found 'x'"):
         msft.training_text("x")
+    for other in ("x", None, msft.load_mixture("tiny")):
+        with pytest.raises(TypeError, match="give a sub-dataset first, such as mixture.'name'.; found "):
+            msft.test_prompt(other, Example("?", "#### 5", "5"))
+    for configs in ("x", msft.RunConfig(), [None]):
+        with pytest.raises(msft.errors.ConfigError, match=r"is no list of RunConfigs: give \[msft.RunConfig"):
+            msft.plan(configs)
 
 
 @pytest.mark.parametrize("metric", ["", *scoring.SCORERS])

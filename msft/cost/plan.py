@@ -15,7 +15,7 @@ from pathlib import Path
 from msft.config import RunConfig
 from msft.cost.rehearsal import rehearse
 from msft.cost.sizes import Sizes, sizes_of, table
-from msft.errors import MsftError, RunError
+from msft.errors import ConfigError, MsftError, RunError
 from msft.names import filled
 from msft.prepared import name_of
 from msft.results.flops import FORWARD, run_flops, training_flops
@@ -110,6 +110,8 @@ def plan(
 
     rates: FLOP/s; None takes those of finished runs with the same model, else 40 % of an H100.  card: GB a device.
     """
+    if not (isinstance(configs, Sequence) and all(isinstance(config, RunConfig) for config in configs)):
+        raise ConfigError(f"{configs!r:.60} is no list of RunConfigs: give [msft.RunConfig(...)]")
     prepared, whole = {}, [filled(config) for config in configs]
     searches = [search_of(config) for config in whole]
     wanted = [*configs, *(search or config for search, config in zip(searches, whole, strict=True))]

@@ -77,6 +77,8 @@ def shots_text(shots: Sequence[Example]) -> str:
 
 def test_prompt(sub_dataset, example: Example) -> str:
     """The exact five-shot prompt of one test item, trailing space included."""
+    if not hasattr(sub_dataset, "shots"):
+        raise TypeError(f"give a sub-dataset first, such as mixture['name']; found {sub_dataset!r:.60}")
     return shots_text(sub_dataset.shots) + training_text(example)[0]
 
 
