@@ -30,6 +30,12 @@ OWN = {"learning_rate": 1e-2, "batch_size": 8, "precision": "fp32", "max_new_tok
         ("#### The  Red\tFox.", "the red fox", True),
         ("I think so. #### 'Red'!\nmore", "red", True),
         ("ﬁne", "FINE", True),  # NFKC
+        *(
+            (text, "co-operate ❤", True)
+            for text in ("co-\u00adoperate ❤\ufe0f", "co\u200b-op\u2060erate \u200f❤\ufe0e")
+        ),
+        ("\ufe0f", "", False),
+        ("می\u200cخواهم", "میخواهم", False),  # it parts letters
         ("Straße", "STRASSE", True),
         ("#### 红。", "红", True),
         ("#### हाँ।", "हाँ", True),
@@ -96,7 +102,14 @@ NUMBERS = [
     ("٤٢", 42),
     ("25 cm2", 25),
     ("12th", 12),
-    # what hangs together and is no number
+    # a unit is left aside, also where it stands close or is a letter of the SI; so are the ends of ordinals and decades
+    *(
+        (text, 5)
+        for text in ("5kg", "5 %", "5%", "5€", "5-year", "5 year", "5A", "5 A", "5V", "5C", "5s", "5h", "5g", "5th")
+    ),
+    ("1990s", 1990),
+    # what hangs together and is no number: identifiers, ratios, expressions
+    *((text, None) for text in ("5D", "5E", "5G", "5a", "5n", "5r", "5j", "5:3", "5 : 3", "5%3", "5 % 3", "n + 5")),
     ("2020-05", None),
     ("3-4", None),
     ("3–4", None),
@@ -236,7 +249,7 @@ def test_each_spelling_becomes_what_its_example_says(pattern, to, example):
     assert re.sub(pattern, to, seen) == becomes != seen
 
 
-@pytest.mark.parametrize("text", ["none", "", "H2O", "?!", "e10", "v1.2", "ABC1,234", "Q3:5"])
+@pytest.mark.parametrize("text", ["none", "", "H2O", "?!", "e10", "v1.2", "v5", "V5", "A5", "ABC1,234", "Q3:5"])
 def test_a_text_without_a_number(text):
     assert scoring.numbers(text) == []
 
@@ -269,6 +282,15 @@ def test_a_text_without_a_number(text):
         *(
             (f"#### {text}", "3", False)
             for text in ("10 - 3", "5 + 3", "5 * 3", "5 × -3", "2 – 3", "3 fifths", "9 + $3")
+        ),
+        *(
+            (f"#### {text}", "3", False)
+            for text in ("5 : 3", "5 x 3", "5 % 3", "x + 3", "2n * 3", "5a - (3", "3n", "3D", "3/n")
+        ),
+        ("#### Room 5G", "Room 5H", False),
+        *(
+            (f"#### {text}", "3", True)
+            for text in ("Step 5: 3", "1% 3%", "C + 3", "plan b: 3", "5 = 3", "90 s - 3 s = 3 s")
         ),
         *((f"#### {text}", "3", True) for text in ("5 - 2 = 3", "sum - 3", "1. - 3", "5 and 3", "3 thirsty men")),
     ],

@@ -38,14 +38,15 @@ _FOREIGN = (
 ).split()
 _NUMBER = re.compile(
     r"(?P<odd>(?:[<>≠-≿⩽⩾±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
-    r"|(?<=[\w)\]}])[-+*/]\(?|(?<=\d) [-+*] \(?){1,9})?"
+    r"|(?<=[\w)\]}])[-+*/%]\(?"
+    r"|(?<=\d) [-+*x:%] \(?|(?-i:(?<=\b[a-z])|(?<=\d[a-z])) [-+*] \(?){1,9})?"
     r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√∛∜|])?(?<!\w)(?<!\d[.,:])"
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])"
     r"|(?:\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?|(?:(?<!\.)\.|(?<![^\s$(+-]),)?\d+(?:[.,:;/'_^-]+\d+)*)"
     r"(?:\.?e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
     r"(?P<tail>/?[!|^π√]+[\w.]*|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
-    r"|(?-i:/?(?:[kKMBxyzei]|pi|x\d+))(?!\w)"
+    r"|(?-i:/?(?:[abeijknoqrxyzBDEGIKMOPQRXYZ]|pi|x\d+))(?!\w)"
     r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oóaáh]\w*|tsd|tausend|dozen|quadrillion|мл[нр]\w*|милл\w*|тыс\w*"
     r"|squared|cubed|factorial|thirds|halves|(?:four|fif|six|seven|eigh|nin)ths|(?:ten|hundred|thousand|million|billion)ths?)\b"
     rf"| ?(?:{'|'.join(_FOREIGN)})\w*"
@@ -106,6 +107,8 @@ _SIGNS = {0x2212: "-", 0xFF0D: "-", 0xFE63: "-", 0xFF0B: "+", 0xFF0E: "."}  # of
 # blanks, control characters, marks without a width, but for those that join letters: in some scripts they end words
 _UNSEEN = "".join(c for c in map(chr, range(2**16)) if unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp"))
 _UNSEEN = _UNSEEN.replace("\u200c\u200d", "")
+# of them and of emoji, what may stand within a word or behind a sign
+_INSIDE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe0e\ufe0f\ufeff]")
 
 
 def stripped(text: str) -> str:
@@ -173,9 +176,9 @@ def normalised(text: str) -> str:
     """Text as exact_match compares it: never empty where the text is not.
 
     NFKC without merging raised digits or fractions, case folded, white space as single blanks, quotes and hyphens of one
-    kind; the end of a sentence behind a word, and quotes or brackets around a word, fall away.
+    kind, no soft hyphens and other marks that nobody sees; the end of a sentence behind a word, and quotes or brackets around a word, fall away.
     """
-    text, before = " ".join(_compatible(text).casefold().translate(_ALIKE).split()), None
+    text, before = " ".join(_compatible(_INSIDE.sub("", text) or text).casefold().translate(_ALIKE).split()), None
     while text != before:
         before = text
         text = _SENTENCE_END.sub("", text)
