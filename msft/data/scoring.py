@@ -176,7 +176,8 @@ def normalised(text: str) -> str:
     """Text as exact_match compares it: never empty where the text is not.
 
     NFKC without merging raised digits or fractions, case folded, white space as single blanks, quotes and hyphens of one
-    kind, no soft hyphens and other marks that nobody sees; the end of a sentence behind a word, and quotes or brackets around a word, fall away.
+    kind, no soft hyphens and other marks that nobody sees; the end of a sentence behind a word, and quotes or brackets
+    around a word, fall away.
     """
     text, before = " ".join(_compatible(_INSIDE.sub("", text) or text).casefold().translate(_ALIKE).split()), None
     while text != before:
