@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -571,6 +572,15 @@ def test_a_run_says_that_nothing_was_learned_and_that_it_reports_the_base(small_
     history.loc[(history.task == task) & (history.path_epoch == 0.5), "accuracy"] = 1.0
     other = SimpleNamespace(**{name: getattr(run, name) for name in READ}, history=history)
     assert "NOTHING" not in summary(other) and "this is the base model, unchanged" in summary(other)
+
+
+def test_the_commands_at_the_end_can_be_pasted_whatever_the_folder_is_called(small_run, tmp_path):
+    folder = shutil.copytree(small_run.directory, tmp_path / "my $HOME's runs ü")
+    commands = summary(runs.Run(folder)).partition("    python -m msft export ")[2]
+    words = shlex.split(commands.partition("    msft.Run")[0])
+    model = f"pretrained={folder / 'best'},dtype=float32"
+    measure = ["lm_eval", "--model", "hf", "--model_args", model, "--include_path", str(folder / "tasks")]
+    assert [word for word in words if word != "\n"] == [str(folder), "NEW_FOLDER", *measure, "--tasks", "msft_run"]
 
 
 def test_on_a_cpu_no_time_is_estimated_where_no_run_of_the_model_told_one(small_msft_run, tmp_path):

@@ -1,5 +1,6 @@
 """What a finished run says of itself in a terminal: plain text, from what is in its directory."""
 
+import shlex
 import textwrap
 
 from msft.data.judges import PREFIX
@@ -65,11 +66,12 @@ def summary(run: Run) -> str:
     lines += [f"  FLOPs (appendix F): {flops['total']:.2e}, of which {spent}", ""]
     dtype = DTYPES[config.answers]
     base = f"{run.about['model']['source']},peft=" if config.adapter else ""
+    model = shlex.quote(f"pretrained={base}{best.path},dtype={dtype}")
     lines += [
         "  go on: a folder to share, the stock command line's measure, the history in Python",
-        f"    python -m msft export {run.directory} NEW_FOLDER",
-        f"    lm_eval --model hf --model_args pretrained={base}{best.path},dtype={dtype} \\",
-        f"      --include_path {run.directory / 'tasks'} --tasks msft_run",
+        f"    python -m msft export {shlex.quote(str(run.directory))} NEW_FOLDER",
+        f"    lm_eval --model hf --model_args {model} \\",
+        f"      --include_path {shlex.quote(str(run.directory / 'tasks'))} --tasks msft_run",
         f"    msft.Run({str(run.directory)!r}).history",
     ]
     return "\n".join(line.rstrip() for line in lines)
