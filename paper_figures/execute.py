@@ -124,7 +124,8 @@ def execute(notebook: Path, out: Path, given: dict) -> tuple[str, float]:
 
     out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
-    started, problem = time.time(), ""
+    started, problem = time.monotonic(), ""
+    before = {path: path.stat().st_mtime_ns for path in (out.parent / "items").glob("*.json")}
     try:
         papermill.execute_notebook(
             str(notebook), str(out), given, progress_bar=False, cwd=str(ROOT), kernel_name="python3",
@@ -135,8 +136,8 @@ def execute(notebook: Path, out: Path, given: dict) -> tuple[str, float]:
     except Exception as error:  # a kernel that died or did not start: the other notebooks go on
         problem = f"{_cell(notebook, out)}{type(error).__name__}: {_first_line(error)}"
     if not problem:
-        _forget(out, started)
-    return problem, round(time.time() - started, 1)
+        _forget(out, before)
+    return problem, round(time.monotonic() - started, 1)
 
 
 def _cell(notebook: Path, out: Path) -> str:
@@ -161,10 +162,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _forget(out: Path, started: float) -> None:
-    """Takes away what an earlier version of the notebook told the report and this one did not."""
-    for path in (out.parent / "items").glob("*.json"):
-        if path.stat().st_mtime < started - 2 and json.loads(path.read_text(encoding="utf-8"))["notebook"] == out.stem:
+def _forget(out: Path, before: dict[Path, int]) -> None:
+    """Takes away what an earlier version of the notebook told the report and this one did not. before: when each was
+    written, as it stood before: this machine's clock may be set back, or another one than the disk's."""
+    for path, written in before.items():
+        is_old = path.is_file() and path.stat().st_mtime_ns == written
+        if is_old and json.loads(path.read_text(encoding="utf-8"))["notebook"] == out.stem:
             path.unlink()
 
 

@@ -9,6 +9,7 @@ import time
 import types
 
 import nbformat
+import papermill
 import pytest
 
 from msft import RunConfig
@@ -235,14 +236,21 @@ def test_the_manifest_knows_the_runs_of_what_was_registered(tmp_path, small_run)
     assert made["runs"][small_run.directory.name]["accuracy"] == small_run.best.accuracy
 
 
-def test_what_a_notebook_does_not_make_any_more_leaves_the_report(tmp_path):
+def test_what_a_notebook_does_not_make_any_more_leaves_the_report(tmp_path, monkeypatch):
     (tmp_path / "items").mkdir()
-    for name, notebook, age in (("old", "one", 100), ("new", "one", 0), ("other", "two", 100)):
+
+    def write(name, notebook, age):  # by a clock that is behind this machine's
         path = tmp_path / "items" / f"{name}.json"
         path.write_text(json.dumps({"notebook": notebook}))
         os.utime(path, (time.time() - age,) * 2)
-    execute._forget(tmp_path / "one.ipynb", time.time())
-    assert sorted(path.stem for path in (tmp_path / "items").glob("*")) == ["new", "other"]
+
+    for name, notebook in (("old", "one"), ("again", "one"), ("other", "two")):
+        write(name, notebook, 7200)
+    monkeypatch.setattr(
+        papermill, "execute_notebook", lambda *_, **__: [write(n, "one", 3600) for n in ("again", "new")]
+    )
+    assert execute.execute(tmp_path / "one.ipynb", tmp_path / "one.ipynb", {})[0] == ""
+    assert sorted(path.stem for path in (tmp_path / "items").glob("*")) == ["again", "new", "other"]
 
 
 @pytest.fixture
