@@ -257,7 +257,7 @@ def test_a_link_that_leads_nowhere_is_no_model_of_the_hub_and_no_new_folder(smal
         assert main(["eval", f"owner/{name}"]) == 2
         assert f"unknown model 'owner/{name}'" in capsys.readouterr().err
         assert main(["export", str(small_run.directory), f"owner/{name}"]) == 1
-        assert f"owner/{name} is there and not empty; give a new folder" in capsys.readouterr().err
+        assert f"owner/{name} is there and no folder; give a new folder" in capsys.readouterr().err
 
 
 def test_eval_says_that_a_run_s_mixture_has_other_data_now(small_run, tmp_path, capsys):

@@ -162,9 +162,12 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(small_run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert export.export(str(small_run.directory), tmp_path / "empty") == str(tmp_path / "empty")
     before = {path.name: path.read_bytes() for path in (tmp_path / "empty").iterdir()}
-    with pytest.raises(RunError, match="not empty; give a new folder"):
+    with pytest.raises(RunError, match=r"is there and not empty: it holds \w[\w.]+; give a new folder"):
         export.export(small_run, tmp_path / "empty")
     assert {path.name: path.read_bytes() for path in (tmp_path / "empty").iterdir()} == before
+    (tmp_path / "killed" / ".killed-x").mkdir(parents=True)  # by an export before; `ls` shows nothing
+    with pytest.raises(RunError, match="killed is there and not empty: it holds .killed-x;"):
+        export.export(small_run, tmp_path / "killed")
     (tmp_path / "file").write_text("x")
     for target in ("file", "file/below"):
         with pytest.raises(RunError):

@@ -88,8 +88,10 @@ def export(
     place = Path(usable(target))
     # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written
     is_there = place.is_dir()
-    if any(place.iterdir()) if is_there else os.path.lexists(place):  # a link that leads nowhere is there too
-        raise RunError(f"{place} is there and not empty; give a new folder, or take it away")
+    # one that was killed leaves a hidden folder; a link that leads nowhere is there too
+    if taken := next(place.iterdir(), None) if is_there else os.path.lexists(place) and place:
+        what = f"not empty: it holds {taken.name}" if is_there else "no folder"
+        raise RunError(f"{place} is there and {what}; give a new folder, or take it away")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place if is_there else place.parent))
