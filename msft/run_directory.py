@@ -40,7 +40,8 @@ def locked(lock, directory: Path, progress: bool):
         lock.acquire(timeout=0)
     except filelock.Timeout:
         if lock.timeout == 0:
-            raise RunError(f"{directory} is being trained by another process; wait for it, or pass wait=True") from None
+            mend = "wait for it: wait=True, or no --no-wait"
+            raise RunError(f"{directory} is being trained by another process; {mend}") from None
         if progress:
             print(f"{directory.name}: another process is at this run; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()

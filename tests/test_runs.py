@@ -700,7 +700,7 @@ def test_second_process_is_refused_or_waits(small_settings, runs_dir, small_run)
     folder = runs_dir / name_of(small_settings)
     folder.mkdir(parents=True)
     with filelock.FileLock(folder / ".lock"):
-        with pytest.raises(RunError, match="being trained by another process"):
+        with pytest.raises(RunError, match="being trained by another process; wait for it: wait=True, or no --no-wait"):
             run_of(small_settings, runs_dir, wait=False)
     assert runs.Run(folder).status == "missing"
     assert_equal_runs(run_of(small_settings, runs_dir, wait=False), small_run)
