@@ -456,6 +456,13 @@ def encoder_that_does_not_say_so(folder):
     RoFormerForMaskedLM(RoFormerConfig(vocab_size=400, intermediate_size=16, **sizes)).save_pretrained(folder)
 
 
+def encoder_without_a_length(folder):
+    """XLNet, which says that it has -1 positions."""
+    from transformers import XLNetConfig, XLNetLMHeadModel
+
+    XLNetLMHeadModel(XLNetConfig(vocab_size=400, d_model=16, n_layer=1, n_head=2, d_inner=16)).save_pretrained(folder)
+
+
 def own_code(folder):
     edit(folder, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
     (folder / "own.py").write_text("raise AssertionError\n")
@@ -511,6 +518,7 @@ MODELS = [
     (lambda f: edit(f, model_type="t5"), ["T5Config", "Give a causal language model"]),
     (encoder, ["BertLMHeadModel that sees later tokens", "give a causal language model"]),
     (encoder_that_does_not_say_so, ["RoFormerForCausalLM that sees later tokens", "give a causal language model"]),
+    (encoder_without_a_length, ["XLNetLMHeadModel that sees later tokens", "give a causal language model"]),
     (own_code, ["contains custom code", "trust_remote_code=True (--trust-remote-code true)"]),
     (short_context, ["the 64 positions of the model", "Lower max_new_tokens or max_prompt_tokens"]),
     (adapter, ["holds an adapter (adapter_config.json)", "merge_and_unload"]),
@@ -518,7 +526,7 @@ MODELS = [
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
 MODEL_IDS = "no_config a_run torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer random_tokenizer no_weights pickle_alone pointer "
-MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer own_code short_context "
+MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer xlnet own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 

@@ -135,6 +135,7 @@ def check_context(
     """Raises ModelError where a model of this configuration has no position, or no embedding, for what a run gives it."""
     text, problems, (longest_prompt, largest_id) = architecture.get_text_config(), [], prompts
     positions, embeddings = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
+    positions = max(positions or 0, 0)  # XLNet's -1 is no bound
     rows = [row for task in examples.values() for row in task]
     longest = max(len(row.ids) for row in rows)
     if positions and longest_prompt + max_new_tokens > positions:
