@@ -117,6 +117,16 @@ def test_turns_without_a_header_keep_their_end():
     assert (example.prompt, example.target, stop) == ("1?<|im_end|>", "2<|im_end|>", "<|im_end|>")
 
 
+def test_an_empty_system_message_reaches_the_template():
+    """Templates of the Qwen2 kind write a system message of their own where there is none."""
+    own = "{% if messages[0].role != 'system' %}<|im_start|>system\nHelp.<|im_end|>\n{% endif %}" + CHATML
+    tokenizer = with_template(own, ["<|im_start|>", "<|im_end|>"])
+    row = conversation("1?", "2")
+    empty = {"messages": [{"role": "system", "content": ""}, *row["messages"]]}
+    for said, system in ((row, "Help."), (empty, "")):
+        assert one(tokenizer, said)[0].prompt.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user")
+
+
 def test_a_template_without_an_end_of_turn_gets_the_eos():
     tokenizer = with_template(PLAIN.replace("{{ eos_token }}", ""))
     example, stop = one(tokenizer, conversation("1?", "2"))

@@ -108,7 +108,8 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
             problems.append(f"message {number} has no {key}.{nearest(key, set(message) - {key})}")
         elif not isinstance(value, str):
             problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
-        elif key == "content" and not stripped(value):
+        # an empty system message keeps some templates from writing their own
+        elif key == "content" and not stripped(value) and message.get("role") != "system":
             problems.append(f"message {number}: content is empty")
         elif key == "role" and value not in ROLES:
             problems.append(f"message {number}: role {value!r}; allowed: {', '.join(ROLES)}")
