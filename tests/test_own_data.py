@@ -154,6 +154,13 @@ BAD_FILES = {
     "train.csv": ('question,answer\n"1\n+ 1?",2\n3?,4,5\n6?\n', [":4: 3 cells in a table of 2", ":5: 1 cells"]),
     "twice.csv": ("question,answer,answer\na,b,c\n", ["must name the columns; it has 'answer' twice"]),
     "empty.csv": ("question,answer\n", ["empty.csv has no rows"]),
+    "chats.jsonl": (
+        '{"conversations": []}\n{"id": 1}\n',
+        [
+            "chats.jsonl: no column 'question'.",
+            "It has: conversations, id. Say under `columns` which they are, or name a",
+        ],
+    ),
     "array.jsonl": (
         '[{"question": "1?"},\n 3]',
         ["array.jsonl:row 1: the key 'answer'", ":row 2: a int, not an object"],

@@ -70,7 +70,8 @@ class Source:
     def missing(self, rows: Rows) -> str:
         """What is wrong with the names of the columns, or ''."""
         needed, mend = [*self._required, *([] if self.format else [*self._joined, *self.columns.values()])], ""
-        if not needed and rows.is_table and "messages" not in rows.columns:
+        is_other = rows.is_table and "messages" not in rows.columns or not {*OURS} & {*rows.columns}
+        if not needed and rows.columns and is_other:
             needed = QUESTION_KEYS[:2]
             mend = f" Say under `columns` which they are, or name a `format`: {', '.join(FORMATS)}."
         absent = [name for name in dict.fromkeys(needed) if name not in rows.columns]
