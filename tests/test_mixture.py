@@ -189,7 +189,7 @@ BAD_FILES = [
     ("train", GOOD + "{'question': 1}\n", "{file}:13: not JSON"),
     ("train", GOOD + '{"question": "q"', "{file}:13: not JSON"),
     ("test", line() + "\n" + '["q", "a"]\n', "{file}:3: a list, not an object"),
-    ("test", "[" * 100000, "{file}:1: not JSON"),
+    ("test", "[" * 100000, "{file}: not JSON"),
     ("train", GOOD + '{"question": "q"}\n', "{file}:13: the key 'answer' is missing"),
     ("train", '{"qestion": "q", "answer": "a"}\n', "{file}:1: the key 'question' is missing"),
     ("train", '{"qestion": "q", "answer": "a"}\n', "Did you mean 'qestion'"),
@@ -205,7 +205,8 @@ BAD_FILES = [
         "in train (line 4) and test (line 2): 'train 3?'",
     ),
     ("test", line(question="x") + line(question="train 3?"), "or write `allow_overlap: [sums]`"),
-    ("train", line(answer="") * 30, "20 more lines like these"),
+    ("train", line(question="x") + line(answer="") * 30, "20 more lines like these"),
+    ("train", line(answer="") * 30, "{file}:1: 'answer' is empty; so it is with all 30 rows"),
 ]
 
 

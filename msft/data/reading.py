@@ -113,6 +113,10 @@ def _read_rows(draft: Draft, folder: Path, to_example: _Convert | None) -> None:
         placed = [(f"{place}:{number}", row) for number, row in rows.rows if not no_column]
         draft.parts[part], refused = each(convert, placed)
         wrong = [*rows.problems, *(f"{at}: {error}" for (at, _), error in refused)]
+        if (
+            len(refused) == len(placed) > 3 and len({str(error) for _, error in refused}) == 1
+        ):  # of the entry, or of all
+            wrong = [*rows.problems, f"{wrong[len(rows.problems)]}; so it is with all {len(placed)} rows"]
         wrong += [f"{place}: {no_column}"] if no_column else []
         if source.skip_bad_rows and draft.parts[part] and wrong:
             draft.left_out[f"{part}: rows that cannot be used, such as {wrong[0]}"] = len(wrong)
