@@ -25,6 +25,8 @@ MLA |= {"num_key_value_heads": 4, "head_dim": 8}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 DEEP = {**MLA, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1}
 SLIDING = {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}
+SHARED = {"head_dim": 8, "layer_types": ["full_attention"] * 4, "num_hidden_layers": 4, "num_kv_shared_layers": 2}
+SHARED |= {"vocab_size_per_layer_input": 400, "hidden_size_per_layer_input": 8}
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16, "factor": 4.0}
 LONG |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 
@@ -55,6 +57,7 @@ TABLE = [
     ("granite, scaled logits", "granite", {"logits_scaling": 8.0}, PACKED, False),
     ("cohere, scaled logits", "cohere", {"logit_scale": 0.06}, PACKED, False),
     ("starcoder2", "starcoder2", {"sliding_window": None}, PACKED, False),
+    ("gemma3n, shared keys", "gemma3n_text", SHARED, PACKED, False),
     ("stablelm", "stablelm", {}, None, False),
     ("doge, a window of another name", "doge", {"keep_window_size": 64, "num_experts": 4}, HFLM_PATH, False),
     (
@@ -229,6 +232,16 @@ def test_a_deep_model_in_half_precision_is_packed_and_as_near_to_full_precision(
         losses.path = path
         apart[path] = (torch.tensor(losses.of_examples(rows)) - wanted).abs().mean()
     assert apart["packed"] <= 2 * apart["padded: as asked"] + 0.01
+
+
+@pytest.mark.parametrize("more", [{}, {"num_kv_shared_layers": 0}])
+def test_layers_that_do_not_stand_alone_are_shown_together_in_half_precision(more):
+    """Gemma 3n and 4: layers that read another one's keys, and inputs of their own for each."""
+    model = model_of("gemma3n, shared keys", torch.bfloat16, **more)
+    assert why_not_packed(model) == ""
+    inner = model.model.layers[1].mlp.forward
+    model.model.layers[1].mlp.forward = lambda x: inner(x) + x.mean(1, keepdim=True)
+    assert "differ by" in why_not_packed(model)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])

@@ -225,11 +225,13 @@ def _ordinary_tokens(model, text: int = 0) -> list[int]:
 
 @contextlib.contextmanager
 def _few_layers(model):
-    """In half precision the model's first and last layer alone; evaluation mode; all of it undone at the end."""
+    """In half precision the model's first and last layer alone, where they can be; evaluation mode; all undone at the end."""
     base = model.base_model
     name = next((n for n in ("layers", "h", "blocks") if isinstance(getattr(base, n, None), torch.nn.ModuleList)), None)
     layers = getattr(base, name) if name else ()
-    is_cut = model.dtype not in _CLOSE and len(layers) > 2
+    # layers that read the keys of another one, or inputs of their own, do not stand alone
+    is_joined = any(getattr(model.config, n, 0) for n in ("num_kv_shared_layers", "hidden_size_per_layer_input"))
+    is_cut = model.dtype not in _CLOSE and len(layers) > 2 and not is_joined
     # evaluating: dropout would tell the two passes apart, and draw random numbers
     with evaluating(model), contextlib.ExitStack() as undo:
         if is_cut:
