@@ -174,7 +174,7 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
 def load_model(source: str, precision: str, revision: str | None = None, trust_remote_code: bool = False):
     """The causal language model with its weights, in 'bf16' or 'fp32', on the CPU. Raises ModelError."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
     from transformers.utils import logging
 
     from msft.packing.probe import keep_apart, sees_later_tokens  # loads torch
@@ -195,6 +195,9 @@ def load_model(source: str, precision: str, revision: str | None = None, trust_r
         shapes = f"{tuple(others[0][1])} in the file and {tuple(others[0][2])} by config.json"
         what = f"{len(others)} weights of other shapes than its config.json says, such as {others[0][0]}, {shapes}"
         raise ModelError(f"{source!r} has {what}: give the config.json that belongs to the weights")
+    if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(model.config, "auto_map", None):
+        what = f"a {kind}, whose checkpoints AutoModelForCausalLM cannot load: it does not know {type(model.config).__name__}"
+        raise ModelError(f"{source!r} holds {what}; give another model")
     if is_encoder:
         raise ModelError(f"{source!r} holds a {kind} that sees later tokens, an encoder; give a causal language model")
     if missing:

@@ -463,6 +463,19 @@ def encoder_without_a_length(folder):
     XLNetLMHeadModel(XLNetConfig(vocab_size=400, d_model=16, n_layer=1, n_head=2, d_inner=16)).save_pretrained(folder)
 
 
+def a_part_alone(folder):
+    """Mllama, of which the text model is trained, and would be saved as what transformers then does not load."""
+    from transformers import MllamaConfig, MllamaForConditionalGeneration
+
+    text = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    text |= {"vocab_size": 400, "intermediate_size": 16, "cross_attention_layers": [1], "pad_token_id": 0}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    sees = {"hidden_size": 16, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2, "image_size": 28}
+    sees |= {"intermediate_size": 16, "vision_output_dim": 32, "intermediate_layers_indices": [0], "max_num_tiles": 1}
+    sees |= {"supported_aspect_ratios": [[1, 1]]}
+    MllamaForConditionalGeneration(MllamaConfig(vision_config=sees, text_config=text)).save_pretrained(folder)
+
+
 def own_code(folder):
     edit(folder, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
     (folder / "own.py").write_text("raise AssertionError\n")
@@ -519,6 +532,7 @@ MODELS = [
     (encoder, ["BertLMHeadModel that sees later tokens", "give a causal language model"]),
     (encoder_that_does_not_say_so, ["RoFormerForCausalLM that sees later tokens", "give a causal language model"]),
     (encoder_without_a_length, ["XLNetLMHeadModel that sees later tokens", "give a causal language model"]),
+    (a_part_alone, ["holds a MllamaForCausalLM, whose checkpoints", "does not know MllamaTextConfig; give another"]),
     (own_code, ["contains custom code", "trust_remote_code=True (--trust-remote-code true)"]),
     (short_context, ["the 64 positions of the model", "Lower max_new_tokens or max_prompt_tokens"]),
     (adapter, ["holds an adapter (adapter_config.json)", "merge_and_unload"]),
@@ -526,7 +540,7 @@ MODELS = [
     (small_vocabulary, ["the model has 100 embeddings", "do not belong together"]),
 ]
 MODEL_IDS = "no_config a_run torn_config list_config no_tokenizer torn_tokenizer empty_tokenizer random_tokenizer no_weights pickle_alone pointer "
-MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer xlnet own_code short_context "
+MODEL_IDS += "torn_weights lost_weights broken_weights fewer_layers other_kind classifier other_shape unknown_architecture encoder_decoder encoder roformer xlnet mllama own_code short_context "
 MODEL_IDS += "adapter adapter_alone small_vocabulary"
 
 
