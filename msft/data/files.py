@@ -60,7 +60,9 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
     kind = endings[-1] if endings else ""
     try:
         if path.exists() and not path.is_file():  # reading a device or a pipe might never end
-            raise OSError("it is no file; give a data file")
+            raise OSError(
+                "it is no file; give a data file, which Dataset.to_parquet writes of a folder of `save_to_disk`"
+            )
         if is_pointer(path):
             raise OSError("it is Git LFS's pointer to a file that was not fetched; run `git lfs pull`")
         if kind == ".parquet":
@@ -76,7 +78,10 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         way = " It is an address: download the file and name that, or say `hub: owner/name`." if is_url else way
         return Rows(problems=[f"{path}: no such file.{way}"])
     except UnicodeError as error:
-        mend = f"save it as UTF-8, or name it by what it is: .parquet, .csv or .json, compressed {', '.join(_OPEN)}"
+        mend = (
+            f"save it as UTF-8, or name it by what it is: .parquet, .csv or .json, compressed {', '.join(_OPEN)}; write"
+        )
+        mend += " another kind, such as .arrow, .xlsx or .zip, as one of these"
         return Rows(problems=[f"{path}: not UTF-8 text ({error}); {mend}"])
     except Exception as error:  # of the file system, of each compression, of the csv module and pyarrow
         return Rows(problems=[f"{path}: cannot be read: {error}"])
