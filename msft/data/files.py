@@ -61,7 +61,7 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
     try:
         if path.exists() and not path.is_file():  # reading a device or a pipe might never end
             raise OSError(
-                "it is no file; give a data file, which Dataset.to_parquet writes of a folder of `save_to_disk`"
+                "it is no file; give a data file (of a folder of `save_to_disk` Dataset.to_parquet makes one)"
             )
         if is_pointer(path):
             raise OSError("it is Git LFS's pointer to a file that was not fetched; run `git lfs pull`")
@@ -78,10 +78,8 @@ def read_file(path: Path, is_raw: bool = False) -> Rows:
         way = " It is an address: download the file and name that, or say `hub: owner/name`." if is_url else way
         return Rows(problems=[f"{path}: no such file.{way}"])
     except UnicodeError as error:
-        mend = (
-            f"save it as UTF-8, or name it by what it is: .parquet, .csv or .json, compressed {', '.join(_OPEN)}; write"
-        )
-        mend += " another kind, such as .arrow, .xlsx or .zip, as one of these"
+        mend = f"save it as UTF-8, or name it by what it is: .parquet, .csv or .json, compressed {', '.join(_OPEN)}"
+        mend += "; write another kind, such as .arrow, .xlsx or .zip, as one of these"
         return Rows(problems=[f"{path}: not UTF-8 text ({error}); {mend}"])
     except Exception as error:  # of the file system, of each compression, of the csv module and pyarrow
         return Rows(problems=[f"{path}: cannot be read: {error}"])
