@@ -210,7 +210,10 @@ def test_every_bad_file_is_told_at_once(tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "data.arrow").write_bytes(b"ARROW1\x00\x00\xff\xff\xff\xff")
     told = refusal(mixture_of, tmp_path, {"name": "kinds", "train": "saved", "test": "data.arrow"})
-    assert "saved: cannot be read: it is no file; give a data file (of a folder of `save_to_disk` Dataset.to_parquet" in told
+    assert (
+        "saved: cannot be read: it is no file; give a data file (of a folder of `save_to_disk` Dataset.to_parquet"
+        in told
+    )
     assert "data.arrow: not UTF-8 text" in told
     assert "write another kind, such as .arrow, .xlsx or .zip, as one of these" in told
     (tmp_path / "dead.jsonl").symlink_to("nowhere.jsonl")
