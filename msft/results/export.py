@@ -41,10 +41,19 @@ def export(
     ConfigError for another dtype or name, ModelError for a base model that is gone or has changed. A folder that stands is whole.
     """
     run = source if isinstance(source, Run) else Run(source)
+    _check_options(run, target, push, dtype, merge)
+    _check_checkpoint(run)
+    if push:
+        return _pushed(run, str(target), dtype, private, merge)
+    return _written(run, Path(usable(target)), dtype, merge)
+
+
+def _check_options(run: Run, target: str | Path, push: bool, dtype: str, merge: bool) -> None:
+    """Refuses what this run cannot be made, or nobody could be sent."""
     if dtype and dtype not in DTYPES:
         raise ConfigError(unknown("dtype", dtype, list(DTYPES)))
     if push:
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import get_token
 
         if str(target).count("/") != 1:  # all else the hub's client checks
             raise ConfigError(f"the hub's repository {str(target)!r}: give owner/name")
@@ -54,9 +63,18 @@ def export(
         raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
     if run.status != "finished":
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
-    config = run.config
-    wanted = adapter.FILE if config.adapter else "config.json"
-    path = best = run.best.path
+    if merge and not run.config.adapter:
+        raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
+    if dtype and run.config.adapter and not merge:
+        raise ConfigError("dtype converts whole weights, and this run has an adapter: merge it too (--merge)")
+    if merge:
+        adapter.available()
+
+
+def _check_checkpoint(run: Run) -> None:
+    """Opens every file of the best checkpoint."""
+    config, path = run.config, run.best.path
+    wanted, best = adapter.FILE if config.adapter else "config.json", path
     try:
         files = [best / name for name in os.listdir(best)]  # where it may not be read, `glob` finds nothing
         if lacking := [name for name in (wanted, "*.safetensors") if not any(best.glob(name))]:
@@ -72,20 +90,20 @@ def export(
         raise RunError(f"{path} cannot be read: {error}; see that you may read it") from None
     except (SafetensorError, ValueError) as error:
         raise run.damaged(path, str(error)) from None
-    if merge and not config.adapter:
-        raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
-    if dtype and config.adapter and not merge:
-        raise ConfigError("dtype converts whole weights, and this run has an adapter: merge it too (--merge)")
-    if merge:
-        adapter.available()
-    if push:
-        # before a merge that may take minutes: who may not write there learns it now
-        _asked(str(target), HfApi().create_repo, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            _fill(run, Path(folder), dtype, str(target), merge)
-            _asked(str(target), HfApi().upload_folder, folder_path=folder, commit_message="Checkpoint and model card")
-        return f"https://huggingface.co/{target}"
-    place = Path(usable(target))
+
+
+def _pushed(run: Run, repository: str, dtype: str, private: bool, merge: bool) -> str:
+    from huggingface_hub import HfApi
+
+    # before a merge that may take minutes: who may not write there learns it now
+    _asked(repository, HfApi().create_repo, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        _fill(run, Path(folder), dtype, repository, merge)
+        _asked(repository, HfApi().upload_folder, folder_path=folder, commit_message="Checkpoint and model card")
+    return f"https://huggingface.co/{repository}"
+
+
+def _written(run: Run, place: Path, dtype: str, merge: bool) -> str:
     # an empty folder is filled, not replaced: it may be a link or a mount, its parent one that cannot be written
     is_there = place.is_dir()
     # one that was killed leaves a hidden folder; a link that leads nowhere is there too
@@ -105,7 +123,7 @@ def export(
         if not is_there:
             os.rename(partial, place)
     except (OSError, SafetensorError) as error:
-        size = sum(path.stat().st_size for path in best.glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in run.best.path.glob("*.safetensors"))
         raise cannot_write(place, size, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
