@@ -44,13 +44,15 @@ _NUMBER = re.compile(
     r"(?:0[xbo][\da-f]+|\d+ \d+/\d+(?![\d/])"
     r"|(?:\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?|(?:(?<!\.)\.|(?<![^\s$(+-]),)?\d+(?:[.,:;/'_^-]+\d+)*)"
     r"(?:\.?e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
-    rf"(?: ?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>/?[!|^π√]+[\w.]*|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
+    rf"(?:[ -]?(?:{'|'.join(_SCALES)})s?\b)*)"
+    r"(?P<tail>/?[!|^π√\u0300-\u036f]+[\w.]*|\w?半|打|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
     r"|(?-i:/?(?:[abeijknoqrxyzBDEGIKMOPQRXYZ]|pi|x\d+))(?!\w)"
-    r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oóaáh]\w*|tsd|tausend|dozen|quadrillion|мл[нр]\w*|милл\w*|тыс\w*"
+    r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oóaáh]\w*|tsd|tausend|bil|dozens?|dutzend|docenas?|douzaines?|q[a-z]+illions?|мл[нр]\w*|милл\w*|тыс\w*"
     r"|squared|cubed|factorial|thirds|halves|(?:four|fif|six|seven|eigh|nin)ths|(?:ten|hundred|thousand|million|billion)ths?)\b"
     rf"| ?(?:{'|'.join(_FOREIGN)})\w*"
-    r"|[-+](?![\w.])| ?(?:[ap]\.?m|b\.?c(?:\.?e)?)\b| and (?:a|one) (?:half|quarter))?",
+    r"|[-+](?![\w.])| ?(?:[ap]\.?m|b\.?c(?:\.?e)?)\b| and (?:an?|one|two|three) (?:hal[fv]|quarter|third|(?:four|fif|six|seven|eigh|nin|ten)th)\w*"
+    r"|(?<=dred|sand|lion)[ -](?:and )?(?:(?:one|two|ten|eleven|twelve)\b|(?:twen|thir|three|fou?r|fi[fv]e?|six|seven|eight?|nine)(?:ty|teen)?\b)"
+    r"| ?(?-i:[kKM]|Md|bn) ?(?-i:\$|USD|EUR|GBP|CHF|INR|CNY))?",
     re.IGNORECASE,
 )
 # (pattern, what it becomes, an example) before numbers are looked for: other ways to write a sign, a fraction, a relation
@@ -90,7 +92,7 @@ _SPELLINGS = [
     (r"(^|[=:(])\s*([-+]) +(?=[$.\d])", r"\1\2", "= - 5 → =-5"),
     (r"(?i)(?<!\d )\b(?:minus|negative) *(?=[$.\d])", "-", "minus 5 → -5"),
     (r"(\$\d[\d.,]*)(?:k| ?K)\b", r"\1 thousand", "$2k → $2 thousand"),
-    (r"(\$\d[\d.,]*)(?:m| ?(?:M|mn|mln))\b", r"\1 million", "$1.2m → $1.2 million"),
+    (r"(\$\d[\d.,]*)(?:m| ?(?:MM?|mn|mln))\b", r"\1 million", "$1.2m → $1.2 million"),
     (r"(\$\d[\d.,]*)(?:b| ?(?:B|bn))\b", r"\1 billion", "$3bn → $3 billion"),
     (r"(\$\d[\d.,]*) ?(?:T|tr?n)\b", r"\1 trillion", "$5T → $5 trillion"),
     (r"(\d ?[A-Za-zµ/]{1,4})\^\{?-?\d+\}?", r"\1", "25 cm^2 → 25 cm"),
@@ -206,7 +208,7 @@ def _value(piece: str) -> tuple[Fraction, int | None] | None:
         return None
     sign, piece = (-1 if piece.startswith("-") else 1), re.sub(r"^[-+]?\$?", "", piece).lower()
     scales = re.findall("|".join(_SCALES), piece)
-    scale, piece = sum(map(_SCALES.get, scales)), re.sub(f" ?({'|'.join(_SCALES)})s?", "", piece)
+    scale, piece = sum(map(_SCALES.get, scales)), re.sub(f"[ -]?({'|'.join(_SCALES)})s?", "", piece)
     if match := _FRACTION.fullmatch(piece):
         whole, top, bottom = (int(part or 0) for part in match.groups())
         return sign * (whole + Fraction(top, bottom)) * 10**scale, None
