@@ -17,9 +17,9 @@ from msft.data.example import shots_text
 from msft.data.judges import Judge, item_results
 from msft.data.metrics import LOSS, Scores, token_mean
 from msft.data.mixture import Mixture
-from msft.data.scoring import decided
+from msft.data.scoring import decided, is_right
 from msft.data.tasks import build_task, task_name
-from msft.errors import MsftError, RunError, Stopped
+from msft.errors import ModelError, MsftError, RunError, Stopped
 from msft.generation import PrefixCachedLM
 from msft.generation.options import greedy
 from msft.loss.losses import TokenLosses
@@ -54,7 +54,9 @@ class Evaluator:
         model.generation_config = greedy(model, tokenizer, sorted({sub.stop for sub in mixture if sub.stop}))
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided, encoded=encoded)
         self._court = Court(self.lm, self.judges)
-        self._prepared = self._token_losses = self._gold = None
+        self._prepared = self._token_losses = None
+        self._gold = [Tokens((*prompt, *gold), len(prompt)) for prompt, gold in map(self.lm.gold, self._requests())]
+        self._check_ends()
         self._question_tokens = {}  # tokens of the prompts, the shots that they share not counted
         for sub in generated:
             prompts = [request.args[0] for request in self.tasks[sub.name].instances]
@@ -74,13 +76,26 @@ class Evaluator:
             scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
         return {name: scores[name] for name in self.names}
 
+    def _requests(self) -> list:
+        return [request for task in self.tasks.values() for request in task.instances]
+
+    def _check_ends(self) -> None:
+        """Raises ModelError where an end that the checkpoint's configuration names would cut a right answer."""
+        ends, decode = set(self.lm.model.generation_config.eos_token_id), self.lm.tokenizer.decode
+        for request, row in zip(self._requests(), self._gold, strict=True):
+            ids = row.ids[row.start :]
+            cut = next((i for i, token in enumerate(ids[:-1], 1) if token in ends), 0)
+            if cut and not is_right(decode(ids[:cut], skip_special_tokens=True), request.doc):
+                what = f"token {ids[cut - 1]} ({decode(ids[cut - 1])!r}) of the model's eos_token_id is in the target"
+                mend = "in generation_config.json and config.json name only tokens that no answer holds"
+                raise ModelError(f"{what} {request.doc['target'][:60]!r}, which would end there and be wrong: {mend}")
+
     def _answers(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose answers are generated."""
         self.lm.should_stop = self.should_stop
-        requests = [request for task in self.tasks.values() for request in task.instances]
+        requests = self._requests()
         if self._prepared is None:  # here, not before: only now is the model where it stays
             self._prepared = self.lm.prepare(distributed.mine(requests), with_losses=True)
-            self._gold = [Tokens((*prompt, *gold), len(prompt)) for prompt, gold in map(self.lm.gold, requests)]
         self.lm.generated_tokens.clear()
         answers = _shared(lambda _: self.lm.answer(self._prepared), requests)
         counts = sum(distributed.gather(self.lm.generated_tokens), Counter())

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from msft.data.example import Example
 from msft.data.example import test_prompt as five_shot_prompt
 from msft.data.mixture import Mixture, SubDataset
 from msft.data.tasks import build_task, write_tasks
-from msft.errors import Stopped
+from msft.errors import ModelError, Stopped
 from msft.evaluation import Evaluator
 from msft.names import load_model, load_tokenizer
 from msft.store.curve import overall
@@ -216,3 +217,14 @@ def test_stock_command_gives_the_same_accuracies(saved):
     for name in here.index:
         assert results["results"][tasks.task_name(name)]["acc,none"] == pytest.approx(here.loc[name, "accuracy"])
     assert results["groups"][tasks.GROUP]["acc,none"] == pytest.approx(run.best.accuracy)
+
+
+@pytest.mark.parametrize(("answer", "is_cut"), [("42", True), ("4", False), ("24", False), ("5", False)])
+def test_an_end_of_the_configuration_that_would_cut_a_right_answer_is_named(answer, is_cut, tiny_model):
+    """A configuration's default number may be that of an ordinary word: every answer that holds it would score 0."""
+    (model, tokenizer), item = tiny_model, Example("?", f"#### {answer}", answer)
+    end = tokenizer("#### 4")["input_ids"][-1]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, end]
+    mixture = Mixture("one", [SubDataset("one", [item], [item], [item] * 5)])
+    with pytest.raises(ModelError, match=rf"token {end} .* is in the target '#### 42'") if is_cut else nullcontext():
+        Evaluator(model, tokenizer, mixture, "test", 8, 8)

@@ -69,7 +69,7 @@ def check_example(example: Example, metric: str = "") -> None:
         raise DataError(f"{what}: {mend}")
     if not is_right(example.target, documents([example], metric)[0]) or not extract(example.target):
         what = f"its own target text would be scored as wrong: the answer {shown} is not what follows its first '####'"
-        mend = "give an answer of one line that is not 'nan', without '####' in the rationale, or take exact_match"
+        mend = "give an answer of one line, more than dots and not 'nan', without '####' in the rationale, or take loss"
         raise DataError(f"{what}; {mend}")
 
 
