@@ -242,6 +242,10 @@ NUMBERS = [
         for text in ("2 thousand five hundred", "3 hundred and five", "3 million forty", "1 hundred eighteen")
     ),
     *((text, 300) for text in ("3 hundred pretty cats", "3 hundred thirsty men", "3 hundred and more")),
+    *(
+        (text, None)
+        for text in ("⌊5.5⌋", "⌈ 5.5 ⌉", r"\lfloor 5.5 \rfloor", r"\lceil 5.5 \rceil", "3割", "3割引", "3成")
+    ),
     *((text, 5 * 10**6) for text in ("5-million", "$5-million", "$5MM", "5 million")),
     *((text, 2) for text in ("2 and two cats", "2 K", "2 MM")),
     ("5 lac", 500000),

@@ -37,7 +37,7 @@ _FOREIGN = (
     r" هزار میلیون میلیارد ہزار لاکھ کروڑ ألف آلاف مليون ملايين مليار אלף אלפים מיליון מיליארד พัน(?!ธ) หมื่น แสน ล้าน"
 ).split()
 _NUMBER = re.compile(
-    r"(?P<odd>(?:[<>≠-≿⩽⩾±√∛∜|] ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
+    r"(?P<odd>(?:[<>≠-≿⩽⩾±√∛∜|⌈⌊] ?|\\l(?:ceil|floor) ?|\b(?:log[_{}\d]*|ln|sin|cos|tan|exp|[bp]?mod) ?\(?|\w\(|[\^_]\{?|\\[a-z]+\{|\}\{"
     r"|(?<=[\w)\]}])[-+*/%]\(?"
     r"|(?<=\d) [-+*x:%] \(?|(?-i:(?<=\b[a-z])|(?<=\d[a-z])) [-+*] \(?){1,9})?"
     r"(?P<piece>(?:(?<![\w.)])[-+])?\$?(?P<root>[√∛∜|])?(?<!\w)(?<!\d[.,:])"
@@ -45,7 +45,7 @@ _NUMBER = re.compile(
     r"|(?:\d{1,3}(?: \d{3})+(?![\d/])(?:[.,]\d+)?|(?:(?<!\.)\.|(?<![^\s$(+-]),)?\d+(?:[.,:;/'_^-]+\d+)*)"
     r"(?:\.?e[-+]?\d+)?(?: ?[x*] ?10\^[-+]?\d+)?)"
     rf"(?:[ -]?(?:{'|'.join(_SCALES)})s?\b)*)"
-    r"(?P<tail>/?[!|^π√\u0300-\u036f]+[\w.]*|\w?半|打|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
+    r"(?P<tail>/?[!|^π√\u0300-\u036f]+[\w.]*|\w?半|[打割]|成(?!\w)|[.,]\d[\w.]*| ?(?!千[克米瓦卡赫])(?:[百千万萬亿億兆백천억]|만(?!큼)|조(?!각))+[\w.]*|[^\W\d_]+(?![23](?!\w))\d\w*"
     r"|(?-i:/?(?:[abeijknoqrxyzBDEGIKMOPQRXYZ]|pi|x\d+))(?!\w)"
     r"| ?(?:bn|cr|ml[nd]|mn|tr?n|mio|mrd|mil|mille?|mill?[ijy]?[oóaáh]\w*|tsd|tausend|bil|dozens?|dutzend|docenas?|douzaines?|q[a-z]+illions?|мл[нр]\w*|милл\w*|тыс\w*"
     r"|squared|cubed|factorial|thirds|halves|(?:four|fif|six|seven|eigh|nin)ths|(?:ten|hundred|thousand|million|billion)ths?)\b"
