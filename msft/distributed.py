@@ -16,6 +16,7 @@ import datetime
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -65,6 +66,11 @@ def start(device: str | None) -> None:
 
     on_cpu = (device or "").startswith("cpu") or not torch.cuda.is_available()
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would load the weights in one process alone
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    what = f"process {rank()} of {size()} (RANK, WORLD_SIZE) waits for the others at {where}, ten minutes at most"
+    word = threading.Timer(_LAST_WORDS, print, [f"{what}; for a run of one process unset RANK"], {"file": sys.stderr})
+    word.daemon = True
+    word.start()
     try:
         store, number, processes = next(dist.rendezvous("env://", timeout=_ARRIVAL))
         store.set_timeout(_PATIENCE)
@@ -73,6 +79,8 @@ def start(device: str | None) -> None:
     except (RuntimeError, ValueError) as error:
         way = "Start a run on several processes with `accelerate launch -m msft run ...` or `torchrun -m msft run ...`"
         raise RunError(f"process {rank()} of {size()} cannot reach the others: {error}. {way}") from error
+    finally:
+        word.cancel()
     atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
 
 

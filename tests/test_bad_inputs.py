@@ -738,6 +738,14 @@ def test_damaged_settings_are_named_with_the_mend(damaged):
     assert f"delete {damaged.directory}" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["word", None, 3, {"best": {"stones": "word"}}, {"best": {"other": 1}}])
+def test_confirmation_of_another_kind_is_named_with_the_mend(damaged, value):
+    file = damaged.directory / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "confirmation": value}))
+    with pytest.raises(RunError, match="result.json is damaged .* run its command again"):
+        damaged.confirmation  # noqa: B018
+
+
 def test_settings_that_a_finished_run_lacks_are_not_said_to_come_with_its_command(base, damaged):
     (damaged.directory / "run.json").unlink()
     with pytest.raises(RunError, match=f"run.json is damaged .* delete {damaged.directory} and run its command again"):

@@ -1,5 +1,6 @@
 """Several processes for one run: the history of one process, one writer, and a run that any number of them goes on with."""
 
+import datetime
 import os
 import shutil
 import signal
@@ -85,12 +86,15 @@ def watch_writes(folder):
     return writes
 
 
-def group(children, processes, target, *args, fsdp=False):
-    """Exit codes of processes that a launcher would start together."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return free.getsockname()[1]
+
+
+def group(children, processes, target, *args, fsdp=False):
+    """Exit codes of processes that a launcher would start together."""
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"ACCELERATE_USE_FSDP": str(fsdp).lower()}
     started = [
         children.Process(target=target, args=({**shared, "RANK": str(r), "LOCAL_RANK": str(r)}, *args))
@@ -301,6 +305,20 @@ def test_one_gpu_for_all_processes_is_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "99")
     with pytest.raises(ModelError, match="fewer than its processes"):
         distributed.device("cuda")
+
+
+def test_process_that_waits_for_others_says_so(monkeypatch, capsys):
+    """RANK and its like are left over in many a shell."""
+    port = free_port()
+    names = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_LAST_WORDS", 0.2)
+    monkeypatch.setattr(distributed, "_ARRIVAL", datetime.timedelta(seconds=2))
+    with pytest.raises(RunError, match="process 0 of 2 cannot reach the others"):
+        distributed.start("cpu")
+    word = f"process 0 of 2 (RANK, WORLD_SIZE) waits for the others at 127.0.0.1:{port}"
+    assert word in capsys.readouterr().err
 
 
 # accelerate ---------------------------------------------------------------------------------------------------

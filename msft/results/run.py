@@ -141,7 +141,8 @@ class Run:
         """What result.json holds: best, parameters, seconds, paths (of training and evaluation), threads; with an adapter
         frozen, the parameters that are not trained."""
         best = (f"best.{name}" for name in ("accuracy", "stage", "epoch", "path_epoch"))
-        return self._read("result.json", *best, "parameters", "seconds.total")
+        seconds = (f"seconds.{name}" for name in ("train", "evaluate", "save", "total"))
+        return self._read("result.json", *best, "parameters", *seconds)
 
     @property
     def best(self) -> BestCheckpoint:
@@ -156,8 +157,11 @@ class Run:
         version did not record them; without rows where the mixture has no such items."""
         sets, scores = self.about["mixture"].get("sub_datasets", {}), self.result.get("confirmation", {})
         names = ["base", "best", "base_loss", "best_loss"]
-        table = pd.DataFrame(scores, index=list(scores.get("best", {})), columns=names, dtype=float)
-        table.insert(0, "n", [sets[task]["confirmation"] for task in table.index])
+        try:
+            table = pd.DataFrame(scores, index=list(scores.get("best", {})), columns=names, dtype=float)
+            table.insert(0, "n", [sets[task]["confirmation"] for task in table.index])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self.damaged(self.directory / "result.json", f"confirmation: {error}") from None
         return table.rename_axis("task").reset_index()
 
     @property
@@ -187,7 +191,7 @@ class Run:
     @property
     def leads(self) -> pd.DataFrame:
         """How clear the peak of every sub-dataset that was dropped is, one row each (leads.leads)."""
-        return leads.leads(self.journal, self.directory / "outputs", self.about["config"]["select_on"])
+        return leads.leads(self.journal, self.directory / "outputs", self.config.select_on)
 
     @property
     def at_best(self) -> pd.DataFrame:
