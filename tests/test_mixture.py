@@ -193,9 +193,9 @@ BAD_FILES = [
     ("train", GOOD + '{"question": "q"}\n', "{file}:13: the key 'answer' is missing"),
     ("train", '{"qestion": "q", "answer": "a"}\n', "{file}:1: the key 'question' is missing"),
     ("train", '{"qestion": "q", "answer": "a"}\n', "Did you mean 'qestion'"),
-    ("train", GOOD + line(answer=12), "{file}:13: 'answer' is a int; give a string"),
+    ("train", GOOD + line(answer=12), "{file}:13: 'answer' is of type int; give a string"),
     ("train", GOOD + line(question=None), "{file}:13: the key 'question' is missing"),
-    ("test", line(rationale=["a"]), "{file}:1: 'rationale' is a list"),
+    ("test", line(rationale=["a"]), "{file}:1: 'rationale' is of type list"),
     ("test", line(question="  "), "{file}:1: 'question' is empty"),
     ("test", line(answer=""), "{file}:1: 'answer' is empty"),
     ("train", line(question="1") + line(question="2"), "sums: 2 train rows; five become shots"),
@@ -253,7 +253,12 @@ def test_the_files_of_an_entry_with_a_wrong_key_are_checked_all_the_same(folder)
     entries = [{**ENTRY, "train": "bad.jsonl", "grup": "x"}, {"name": "more", "test": "bad.jsonl"}]
     with pytest.raises(DataError) as caught:
         read(folder, {"sub_datasets": entries})
-    wanted = ["unknown key 'grup'", "sums: ", "bad.jsonl:1: 'answer' is a int", "bad.jsonl:2: 'question' is empty"]
+    wanted = [
+        "unknown key 'grup'",
+        "sums: ",
+        "bad.jsonl:1: 'answer' is of type int",
+        "bad.jsonl:2: 'question' is empty",
+    ]
     wanted += ["(more): the key 'train' is missing", "more: "]
     assert all(part in str(caught.value) for part in wanted)
     assert str(caught.value).count("bad.jsonl:2: ") == 2

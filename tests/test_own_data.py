@@ -123,7 +123,7 @@ def test_a_map_in_a_parquet_file_is_named_and_is_no_text(tmp_path, caplog):
         assert mixture_of(tmp_path, entry)["sums"].train == read(tmp_path, TRAIN).train
     assert "'facts of it' (11)" in caplog.text
     told = refusal(mixture_of, tmp_path, {**entry, "columns": {"answer": "facts of it"}})
-    assert "train.parquet:row 1: 'answer' is a dict" in told
+    assert "train.parquet:row 1: 'answer' is of type dict" in told
 
 
 def test_joined_files_with_marks_and_long_cells_are_read(tmp_path):
@@ -302,7 +302,7 @@ def test_a_template_joins_columns(tmp_path):
     assert sub.test[0].question == "It rains.\n{0?}"
     assert sub.train[0].question == "{1?}"
     told = refusal(read, tmp_path, [{**row, "query": 3} for row in rows], **entry)
-    assert "train.jsonl:1: 'query' is a int; the template takes texts" in told
+    assert "train.jsonl:1: 'query' is of type int; the template takes texts" in told
 
 
 def test_alpaca_rows(tmp_path):
@@ -423,8 +423,8 @@ def test_turns_that_are_none_are_told(tmp_path):
     told = refusal(read, tmp_path, rows, [{"conversations": sharegpt(2)}], format="sharegpt")
     wanted = [
         "1: messages must be",
-        "2: message 1 is a int",
-        "3: message 1: role is a list",
+        "2: message 1 is of type int",
+        "3: message 1: role is of type list",
         "4: the roles are system, user",
     ]
     assert all(f"train.jsonl:{fragment}" in told for fragment in wanted)

@@ -89,7 +89,7 @@ def test_nan_and_a_struct_of_nulls_say_nothing(tmp_path, caplog):
     bare = msft.load_mixture(write(tmp_path / "bare", **parts))
     assert msft.load_mixture(write(tmp_path / "joined", **joined)).fingerprint() == bare.fingerprint()
     assert not caplog.records
-    assert "'answer' is a float" in refusal(tmp_path, test=[{"question": "?", "answer": nan}])
+    assert "'answer' is of type float" in refusal(tmp_path, test=[{"question": "?", "answer": nan}])
 
 
 # keys -------------------------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def _filled(template: str, row: Mapping) -> str:
     for literal, name, *_ in string.Formatter().parse(template):
         text = "" if name is None else row.get(name, "")
         if not isinstance(text, str):
-            raise DataError(f"{name!r} is a {type(text).__name__}; the template takes texts")
+            raise DataError(f"{name!r} is of type {type(text).__name__}; the template takes texts")
         texts += [literal, text]
     return "".join(texts)
 

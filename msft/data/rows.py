@@ -60,7 +60,7 @@ def _question(row: Mapping, metric: str, place: str) -> Example:
             if key != "rationale":
                 problems.append(f"the key {key!r} is missing; the row has {sorted(map(str, row))}.{nearest(key, row)}")
         elif not isinstance(row[key], str):
-            problems.append(f"{key!r} is a {type(row[key]).__name__}; give a string (numbers in quotes)")
+            problems.append(f"{key!r} is of type {type(row[key]).__name__}; give a string (numbers in quotes)")
         elif key != "rationale" and not stripped(row[key]):
             problems.append(f"{key!r} is empty")
     problems += _check_keys(row, QUESTION_KEYS, "question, answer or rationale")
@@ -97,7 +97,7 @@ def _chat(row: Mapping, place: str) -> Example:
 
 def _check_message(number: int, message: object, is_last: bool) -> list[str]:
     if not isinstance(message, dict):
-        return [f"message {number} is a {type(message).__name__}, not an object with role and content"]
+        return [f"message {number} is of type {type(message).__name__}, not an object with role and content"]
     # the loss is on the last message and on none before it: a weight that asks for that asks for nothing
     is_other = message.get("role") != "assistant"
     read = {k: v for k, v in message.items() if not (k in WEIGHTS and (is_other or v == int(is_last)))}
@@ -107,7 +107,7 @@ def _check_message(number: int, message: object, is_last: bool) -> list[str]:
         if value is None:
             problems.append(f"message {number} has no {key}.{nearest(key, set(message) - {key})}")
         elif not isinstance(value, str):
-            problems.append(f"message {number}: {key} is a {type(value).__name__}; give a string")
+            problems.append(f"message {number}: {key} is of type {type(value).__name__}; give a string")
         # an empty system message keeps some templates from writing their own
         elif key == "content" and not stripped(value) and message.get("role") != "system":
             problems.append(f"message {number}: content is empty")
