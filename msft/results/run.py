@@ -141,8 +141,7 @@ class Run:
         """What result.json holds: best, parameters, seconds, paths (of training and evaluation), threads; with an adapter
         frozen, the parameters that are not trained."""
         best = (f"best.{name}" for name in ("accuracy", "stage", "epoch", "path_epoch"))
-        seconds = (f"seconds.{name}" for name in ("train", "evaluate", "save", "total"))
-        return self._read("result.json", *best, "parameters", *seconds)
+        return self._read("result.json", *best, "parameters", "seconds.total")
 
     @property
     def best(self) -> BestCheckpoint:
