@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _PATIENCE = datetime.timedelta(days=7)
 _ARRIVAL = datetime.timedelta(minutes=10)  # from the first process to the last
 _LAST_WORDS = 10  # seconds
+_SILENCE = 10.0  # seconds of waiting for other processes before one says so
 _SMALL = 2**18  # elements; gradients below travel in one message, since each message costs more than its bytes
 
 
@@ -67,9 +68,8 @@ def start(device: str | None) -> None:
     on_cpu = (device or "").startswith("cpu") or not torch.cuda.is_available()
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would load the weights in one process alone
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    what = f"process {rank()} of {size()} (RANK, WORLD_SIZE) waits for the others at {where}, ten minutes at most"
-    word = threading.Timer(_LAST_WORDS, print, [f"{what}; for a run of one process unset RANK"], {"file": sys.stderr})
-    word.daemon = True
+    text = f"process {rank()} of {size()} (RANK, WORLD_SIZE) waits for the others at {where}, {_ARRIVAL} hours at most"
+    word = threading.Timer(_SILENCE, print, [f"{text}; for a run of one process unset RANK"], {"file": sys.stderr})
     word.start()
     try:
         store, number, processes = next(dist.rendezvous("env://", timeout=_ARRIVAL))

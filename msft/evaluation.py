@@ -55,7 +55,8 @@ class Evaluator:
         self.lm = PrefixCachedLM(model, tokenizer, batch_size, stop_when=decided, encoded=encoded)
         self._court = Court(self.lm, self.judges)
         self._prepared = self._token_losses = None
-        self._gold = [Tokens((*prompt, *gold), len(prompt)) for prompt, gold in map(self.lm.gold, self._requests())]
+        self._requests = [request for task in self.tasks.values() for request in task.instances]
+        self._gold = [Tokens((*prompt, *gold), len(prompt)) for prompt, gold in map(self.lm.gold, self._requests)]
         self._check_ends()
         self._question_tokens = {}  # tokens of the prompts, the shots that they share not counted
         for sub in generated:
@@ -76,13 +77,10 @@ class Evaluator:
             scores[name] = replace(score, loss=scores[name].loss) if name in scores else score
         return {name: scores[name] for name in self.names}
 
-    def _requests(self) -> list:
-        return [request for task in self.tasks.values() for request in task.instances]
-
     def _check_ends(self) -> None:
         """Raises ModelError where an end that the checkpoint's configuration names would cut a right answer."""
         ends, decode = set(self.lm.model.generation_config.eos_token_id), self.lm.tokenizer.decode
-        for request, row in zip(self._requests(), self._gold, strict=True):
+        for request, row in zip(self._requests, self._gold, strict=True):
             ids = row.ids[row.start :]
             cut = next((i for i, token in enumerate(ids[:-1], 1) if token in ends), 0)
             if cut and not is_right(decode(ids[:cut], skip_special_tokens=True), request.doc):
@@ -93,11 +91,10 @@ class Evaluator:
     def _answers(self) -> dict[str, Scores]:
         """Scores of the sub-datasets whose answers are generated."""
         self.lm.should_stop = self.should_stop
-        requests = self._requests()
         if self._prepared is None:  # here, not before: only now is the model where it stays
-            self._prepared = self.lm.prepare(distributed.mine(requests), with_losses=True)
+            self._prepared = self.lm.prepare(distributed.mine(self._requests), with_losses=True)
         self.lm.generated_tokens.clear()
-        answers = _shared(lambda _: self.lm.answer(self._prepared), requests)
+        answers = _shared(lambda _: self.lm.answer(self._prepared), self._requests)
         counts = sum(distributed.gather(self.lm.generated_tokens), Counter())
         answered = iter(zip(answers, self._gold, strict=True))
         scores = {}

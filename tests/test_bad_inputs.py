@@ -746,6 +746,14 @@ def test_confirmation_of_another_kind_is_named_with_the_mend(damaged, value):
         damaged.confirmation  # noqa: B018
 
 
+def test_peaks_of_a_run_whose_settings_were_changed_are_a_damaged_run(damaged):
+    file = damaged.directory / "run.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, "config": {**about["config"], "select_on": []}}))
+    with pytest.raises(RunError, match="run.json is damaged .*select_on"):
+        damaged.leads  # noqa: B018
+
+
 def test_settings_that_a_finished_run_lacks_are_not_said_to_come_with_its_command(base, damaged):
     (damaged.directory / "run.json").unlink()
     with pytest.raises(RunError, match=f"run.json is damaged .* delete {damaged.directory} and run its command again"):

@@ -313,7 +313,7 @@ def test_process_that_waits_for_others_says_so(monkeypatch, capsys):
     names = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in names.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "_LAST_WORDS", 0.2)
+    monkeypatch.setattr(distributed, "_SILENCE", 0.2)
     monkeypatch.setattr(distributed, "_ARRIVAL", datetime.timedelta(seconds=2))
     with pytest.raises(RunError, match="process 0 of 2 cannot reach the others"):
         distributed.start("cpu")

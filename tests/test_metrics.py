@@ -229,23 +229,12 @@ NUMBERS = [
     ),
     *((text, 5 * 10**12) for text in ("$5T", "$5 T", "$5tn", "5 trillion")),
     # scales before a currency, in words behind a number, and joined to it; a mark above a digit repeats it
-    *(
-        (text, None)
-        for text in ("5 M€", "5 k€", "5 Md €", "5 M$", "5 MEUR", "5 k USD", "5 bil", "3 dozens", "3 Dutzend")
-    ),
-    *(
-        (text, None)
-        for text in ("2 quintillions", "2 and a third", "2 and two thirds", "3个半", "3半", "3打", "0.3\u0305")
-    ),
-    *(
-        (text, None)
-        for text in ("2 thousand five hundred", "3 hundred and five", "3 million forty", "1 hundred eighteen")
-    ),
+    *((text, None) for text in ("5 M€", "5 k€", "5 Md €", "5 M$", "5 MEUR", "5 k USD", "5 bil", "3 dozens")),
+    *((text, None) for text in ("2 quintillions", "2 and a third", "2 and two thirds", "3 Dutzend", "3个半", "3半")),
+    *((text, None) for text in ("2 thousand five hundred", "3 hundred and five", "3 million forty", "3打", "3割")),
+    *((text, None) for text in ("⌊5.5⌋", "⌈ 5.5 ⌉", r"\lfloor 5.5 \rfloor", r"\lceil 5.5 \rceil", "3割引", "3成")),
+    *((text, None) for text in ("1 hundred eighteen", "0.3\u0305")),
     *((text, 300) for text in ("3 hundred pretty cats", "3 hundred thirsty men", "3 hundred and more")),
-    *(
-        (text, None)
-        for text in ("⌊5.5⌋", "⌈ 5.5 ⌉", r"\lfloor 5.5 \rfloor", r"\lceil 5.5 \rceil", "3割", "3割引", "3成")
-    ),
     *((text, 5 * 10**6) for text in ("5-million", "$5-million", "$5MM", "5 million")),
     *((text, 2) for text in ("2 and two cats", "2 K", "2 MM")),
     ("5 lac", 500000),

@@ -69,8 +69,8 @@ def check_example(example: Example, metric: str = "") -> None:
         raise DataError(f"{what}: {mend}")
     if not is_right(example.target, documents([example], metric)[0]) or not extract(example.target):
         what = f"its own target text would be scored as wrong: the answer {shown} is not what follows its first '####'"
-        mend = "give an answer of one line, more than dots and not 'nan', without '####' in the rationale, or take loss"
-        raise DataError(f"{what}; {mend}")
+        mend = "give an answer of one line, more than dots, without '####' in the rationale ('nan' wants exact_match)"
+        raise DataError(f"{what}; {mend}, or take the metric loss")
 
 
 def merged(examples: Iterable[Example], metric: str) -> list[str]:

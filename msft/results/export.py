@@ -63,9 +63,10 @@ def _check_options(run: Run, target: str | Path, push: bool, dtype: str, merge: 
         raise RunError(f"{run.directory} is no run: it has no run.json. Give the directory of a finished run")
     if run.status != "finished":
         raise RunError(f"{run.directory} is {run.status}; give its command again to finish it, then export it")
-    if merge and not run.config.adapter:
+    has_adapter = bool(run.config.adapter)
+    if merge and not has_adapter:
         raise ConfigError(f"{run.directory} was trained without an adapter: there is nothing to merge")
-    if dtype and run.config.adapter and not merge:
+    if dtype and has_adapter and not merge:
         raise ConfigError("dtype converts whole weights, and this run has an adapter: merge it too (--merge)")
     if merge:
         adapter.available()
@@ -73,8 +74,9 @@ def _check_options(run: Run, target: str | Path, push: bool, dtype: str, merge: 
 
 def _check_checkpoint(run: Run) -> None:
     """Opens every file of the best checkpoint."""
-    config, path = run.config, run.best.path
-    wanted, best = adapter.FILE if config.adapter else "config.json", path
+    config = run.config
+    path = best = run.best.path
+    wanted = adapter.FILE if config.adapter else "config.json"
     try:
         files = [best / name for name in os.listdir(best)]  # where it may not be read, `glob` finds nothing
         if lacking := [name for name in (wanted, "*.safetensors") if not any(best.glob(name))]:
